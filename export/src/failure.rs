@@ -1,0 +1,148 @@
+//! How an export can fail, with words for the user, words for the operator, and whether another attempt may
+//! help. This is the one place that decides retry or fail.
+
+use std::fmt;
+
+/// What kind of thing went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The source database could not be reached or dropped the connection.
+    SourceUnavailable,
+    /// The source database refused the statement (a missing relation, a lost permission, …).
+    SourceRefused,
+    /// The relation no longer fits the request.
+    DatasetChanged,
+    /// A value that the format cannot hold.
+    Unrepresentable,
+    /// Bytes from the source that make no sense.
+    Undecodable,
+    /// The object store could not be reached or kept failing.
+    StorageUnavailable,
+    /// The object store refused the call (no such bucket, access denied, …).
+    StorageRefused,
+    /// The file would be larger than the object store takes in parts of the size that memory allows.
+    TooLarge,
+    /// `EXPORT_TIMEOUT_MS` went by.
+    DeadlineExceeded,
+    /// Workers took the export and were not heard of again.
+    WorkerLost,
+    /// A defect of ours.
+    Internal,
+}
+
+/// What to do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// Another attempt may succeed.
+    Retry,
+    /// No attempt will.
+    Fail,
+}
+
+impl FailureKind {
+    pub const ALL: [Self; 11] = [
+        Self::SourceUnavailable,
+        Self::SourceRefused,
+        Self::DatasetChanged,
+        Self::Unrepresentable,
+        Self::Undecodable,
+        Self::StorageUnavailable,
+        Self::StorageRefused,
+        Self::TooLarge,
+        Self::DeadlineExceeded,
+        Self::WorkerLost,
+        Self::Internal,
+    ];
+
+    #[must_use]
+    pub fn disposition(self) -> Disposition {
+        match self {
+            Self::SourceUnavailable | Self::StorageUnavailable | Self::WorkerLost => Disposition::Retry,
+            Self::SourceRefused
+            | Self::DatasetChanged
+            | Self::Unrepresentable
+            | Self::Undecodable
+            | Self::StorageRefused
+            | Self::TooLarge
+            | Self::DeadlineExceeded
+            | Self::Internal => Disposition::Fail,
+        }
+    }
+
+    /// The stable name in the ledger.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::SourceUnavailable => "source_unavailable",
+            Self::SourceRefused => "source_refused",
+            Self::DatasetChanged => "dataset_changed",
+            Self::Unrepresentable => "unrepresentable_value",
+            Self::Undecodable => "undecodable_value",
+            Self::StorageUnavailable => "storage_unavailable",
+            Self::StorageRefused => "storage_refused",
+            Self::TooLarge => "file_too_large",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::WorkerLost => "worker_lost",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// A failed attempt: its kind, a sentence for the user, and the detail for the operator, which is logged and
+/// kept in the ledger but never answered over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+    pub detail: String,
+}
+
+impl Failure {
+    #[must_use]
+    pub fn new(kind: FailureKind, message: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), detail: detail.into() }
+    }
+
+    /// A failure whose detail is an error with all its sources.
+    #[must_use]
+    pub fn caused(kind: FailureKind, message: impl Into<String>, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(kind, message, chain(error))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// An error and its sources in one line, each said once.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let words = source.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct() {
+        let mut codes: Vec<_> = FailureKind::ALL.iter().map(|kind| kind.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), FailureKind::ALL.len());
+    }
+}

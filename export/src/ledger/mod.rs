@@ -1,0 +1,112 @@
+//! The ledger: the Postgres tables that decide what happens. Each file beside this one is one thing that is
+//! done to it; here are the connection, the schema and the errors.
+
+mod claim;
+mod outbox;
+mod read;
+mod steer;
+mod submit;
+mod sweep;
+mod uploads;
+
+pub use claim::{Claim, Claimed, Finished, Renewal, RetryPolicy, deadline_failure};
+pub use read::{Export, ListFilter};
+pub use steer::Deletion;
+pub use sweep::Swept;
+pub use uploads::Leftover;
+
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// A handle on the ledger; clones share one pool.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    pool: PgPool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The database is away or has no connection to give; the same call may succeed later.
+    #[error("the ledger database is not available")]
+    Unavailable(#[source] sqlx::Error),
+    /// The database refused a statement of ours: a defect.
+    #[error("the ledger database refused a statement")]
+    Refused(#[source] sqlx::Error),
+    /// A row holds what this version cannot read.
+    #[error("export {id} cannot be read from the ledger: {problem}")]
+    Unreadable { id: uuid::Uuid, problem: String },
+    /// The claim's fence is no longer the shard's: another worker has taken over, or the export has ended.
+    #[error("the lease was lost")]
+    LeaseLost,
+    #[error("the ledger's tables could not be brought up to date")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        if crate::catalog::is_unavailable(&error) { Self::Unavailable(error) } else { Self::Refused(error) }
+    }
+}
+
+type Result<T> = std::result::Result<T, LedgerError>;
+
+impl Ledger {
+    /// A handle that connects on first use, with at most `connections` at a time.
+    ///
+    /// # Errors
+    /// When `url` cannot be parsed.
+    pub fn new(url: &str, connections: u32, application_name: &str) -> std::result::Result<Self, sqlx::Error> {
+        let options: PgConnectOptions = url.parse()?;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(Duration::from_secs(3))
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    // A ledger statement touches a few rows; one that takes longer is stuck behind a lock.
+                    sqlx::raw_sql("SET search_path TO polyglot; SET statement_timeout TO '10s'; SET TimeZone TO 'UTC'")
+                        .execute(connection)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options.application_name(application_name));
+        Ok(Self { pool })
+    }
+
+    /// Creates or upgrades the tables. Safe to call from several processes at once.
+    pub async fn migrate(&self) -> Result<()> {
+        let mut connection = self.pool.acquire().await?;
+        // CREATE SCHEMA IF NOT EXISTS can still collide with another process's; the lock takes turns.
+        sqlx::raw_sql(
+            "BEGIN; SELECT pg_advisory_xact_lock(hashtext('polyglot schema')); CREATE SCHEMA IF NOT EXISTS polyglot; COMMIT",
+        )
+        .execute(&mut *connection)
+        .await?;
+        MIGRATIONS.run(&mut *connection).await?;
+        Ok(())
+    }
+
+    /// Migrates, and while the database is away tries again every second, up to `patience`.
+    pub async fn migrate_when_up(&self, patience: Duration) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            match self.migrate().await {
+                Err(error @ LedgerError::Unavailable(_)) if tokio::time::Instant::now() < deadline => {
+                    tracing::warn!(error = crate::failure::chain(&error), "the ledger is not up yet, trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Answers when the database does.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1 FROM exports LIMIT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! Messages waiting for the broker: written with the change they announce, deleted once it has confirmed them.
+
+use std::future::Future;
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Postgres, Row};
+use uuid::Uuid;
+
+use super::{Ledger, LedgerError, Result};
+
+/// Writes "this export has work" in the caller's transaction.
+pub(super) async fn announce(connection: &mut PgConnection, export_id: Uuid) -> Result<()> {
+    sqlx::query("INSERT INTO outbox (export_id) VALUES ($1)").bind(export_id).execute(connection).await?;
+    Ok(())
+}
+
+impl Ledger {
+    /// Hands up to `limit` waiting messages, oldest first, to `publish` and deletes them if it succeeds; the
+    /// count is how many. While one relay holds messages another one passes them over. A crash after the
+    /// broker's confirmation and before the delete repeats messages, which is harmless.
+    pub async fn relay<E, F>(&self, limit: i64, publish: impl FnOnce(Vec<Uuid>) -> F) -> std::result::Result<usize, E>
+    where
+        E: From<LedgerError>,
+        F: Future<Output = std::result::Result<(), E>>,
+    {
+        let mut transaction = self.pool.begin().await.map_err(LedgerError::from)?;
+        let rows = sqlx::query("SELECT id, export_id FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED")
+            .bind(limit)
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(LedgerError::from)?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let ids = column::<i64>(&rows, "id")?;
+        let exports = column::<Uuid>(&rows, "export_id")?;
+        publish(exports).await?;
+        sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
+            .bind(&ids)
+            .execute(&mut *transaction)
+            .await
+            .map_err(LedgerError::from)?;
+        transaction.commit().await.map_err(LedgerError::from)?;
+        Ok(ids.len())
+    }
+}
+
+fn column<'r, T>(rows: &'r [PgRow], name: &'static str) -> Result<Vec<T>>
+where
+    T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+{
+    Ok(rows.iter().map(|row| row.try_get(name)).collect::<std::result::Result<_, _>>()?)
+}

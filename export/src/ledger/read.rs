@@ -1,0 +1,101 @@
+//! Reading exports back: one, a page of the list.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
+use sqlx::{QueryBuilder, Row};
+use uuid::Uuid;
+
+use super::{Ledger, LedgerError, Result};
+use crate::request::ExportRequest;
+use crate::status::Status;
+
+/// An export as the ledger knows it.
+#[derive(Debug, Clone)]
+pub struct Export {
+    pub id: Uuid,
+    pub request: ExportRequest,
+    pub status: Status,
+    pub attempt: i32,
+    pub rows_estimate: Option<i64>,
+    pub rows: i64,
+    pub bytes: i64,
+    /// Of the finished object, while it exists.
+    pub object_key: Option<String>,
+    pub error_code: Option<String>,
+    /// Words for the user.
+    pub error: Option<String>,
+    pub cancel_requested: bool,
+    pub shards: i64,
+    pub shards_done: i64,
+    pub peak_memory_bytes: Option<i64>,
+    pub created_at: DateTime<Utc>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Which exports a list shows: newest first, `before` (exclusive) for the next page.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ListFilter {
+    pub status: Option<Status>,
+    pub before: Option<Uuid>,
+    pub limit: i64,
+}
+
+const COLUMNS: &str = "SELECT e.id, e.request, e.state, e.attempt, e.rows_estimate, e.rows, e.bytes, e.object_key,
+    e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
+    e.expires_at,
+    (SELECT count(*) FROM shards s WHERE s.export_id = e.id) AS shards,
+    (SELECT count(*) FROM shards s WHERE s.export_id = e.id AND s.state = 'committed') AS shards_done
+    FROM exports e WHERE true";
+
+fn read_export(row: &PgRow) -> Result<Export> {
+    let id: Uuid = row.try_get("id")?;
+    let unreadable = |problem: String| LedgerError::Unreadable { id, problem };
+    let state: String = row.try_get("state")?;
+    let request: serde_json::Value = row.try_get("request")?;
+    Ok(Export {
+        id,
+        request: serde_json::from_value(request).map_err(|error| unreadable(format!("request: {error}")))?,
+        status: Status::from_name(&state).ok_or_else(|| unreadable(format!("state {state:?}")))?,
+        attempt: row.try_get("attempt")?,
+        rows_estimate: row.try_get("rows_estimate")?,
+        rows: row.try_get("rows")?,
+        bytes: row.try_get("bytes")?,
+        object_key: row.try_get("object_key")?,
+        error_code: row.try_get("error_code")?,
+        error: row.try_get("error")?,
+        cancel_requested: row.try_get("cancel_requested")?,
+        shards: row.try_get("shards")?,
+        shards_done: row.try_get("shards_done")?,
+        peak_memory_bytes: row.try_get("peak_memory_bytes")?,
+        created_at: row.try_get("created_at")?,
+        started_at: row.try_get("started_at")?,
+        finished_at: row.try_get("finished_at")?,
+        expires_at: row.try_get("expires_at")?,
+    })
+}
+
+impl Ledger {
+    pub async fn find(&self, id: Uuid) -> Result<Option<Export>> {
+        let row = QueryBuilder::<sqlx::Postgres>::new(COLUMNS)
+            .push(" AND e.id = ")
+            .push_bind(id)
+            .build()
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(read_export).transpose()
+    }
+
+    pub async fn list(&self, filter: ListFilter) -> Result<Vec<Export>> {
+        let mut query = QueryBuilder::<sqlx::Postgres>::new(COLUMNS);
+        if let Some(status) = filter.status {
+            query.push(" AND e.state = ").push_bind(status.name());
+        }
+        if let Some(before) = filter.before {
+            query.push(" AND e.id < ").push_bind(before);
+        }
+        query.push(" ORDER BY e.id DESC LIMIT ").push_bind(filter.limit);
+        query.build().fetch_all(&self.pool).await?.iter().map(read_export).collect()
+    }
+}

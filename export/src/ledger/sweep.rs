@@ -1,0 +1,58 @@
+//! The regular look at what time has changed: lost messages, dead workers, cancelled exports that nobody holds,
+//! files whose time is up. One process at a time, and cheap when there is nothing to do.
+
+use sqlx::Row;
+
+use super::{Ledger, Result};
+
+/// What a sweep changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub cancelled: u64,
+    pub reissued: u64,
+    pub expired: u64,
+}
+
+impl Ledger {
+    /// Does the sweep unless another process is at it.
+    pub async fn sweep(&self) -> Result<Swept> {
+        let mut transaction = self.pool.begin().await?;
+        let ours: bool = sqlx::query("SELECT pg_try_advisory_xact_lock(hashtext('polyglot sweep')) AS ours")
+            .fetch_one(&mut *transaction)
+            .await?
+            .try_get("ours")?;
+        if !ours {
+            return Ok(Swept::default());
+        }
+        let cancelled = sqlx::query(
+            "UPDATE exports e SET state = 'cancelled', finished_at = now(), token_due_at = NULL
+             WHERE e.state IN ('pending', 'planning', 'running', 'finishing') AND e.cancel_requested
+               AND NOT EXISTS (SELECT FROM shards s
+                               WHERE s.export_id = e.id AND s.state = 'leased' AND s.lease_until >= now())",
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        // token_due_at follows the lease while a worker holds the export, so this covers dead workers, lost
+        // messages and the pause after a failure alike.
+        let reissued = sqlx::query(
+            "WITH due AS (
+                 SELECT id FROM exports
+                 WHERE state IN ('pending', 'planning', 'running', 'finishing') AND token_due_at < now()
+                 ORDER BY token_due_at LIMIT 1000 FOR UPDATE SKIP LOCKED),
+             marked AS (
+                 UPDATE exports e SET token_due_at = now() + interval '10 minutes' FROM due WHERE e.id = due.id)
+             INSERT INTO outbox (export_id) SELECT id FROM due",
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        let expired =
+            sqlx::query("UPDATE exports SET state = 'expired' WHERE state = 'completed' AND expires_at < now()")
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected();
+        transaction.commit().await?;
+        Ok(Swept { cancelled, reissued, expired })
+    }
+}

@@ -1,0 +1,95 @@
+//! The record of objects and multipart uploads that attempts have begun, so that whatever an attempt leaves
+//! behind can be found and removed without listing the bucket.
+
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::claim::hold;
+use super::{Claim, Ledger, Result};
+
+/// Something in the object store that no export owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    pub export_id: Uuid,
+    pub attempt: i32,
+    pub object_key: String,
+    pub upload_id: Option<String>,
+}
+
+impl Ledger {
+    /// Records the key an attempt is going to write. Call before the first request to the object store.
+    pub async fn begin_upload(&self, claim: &Claim, object_key: &str) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        hold(&mut transaction, claim).await?;
+        sqlx::query("INSERT INTO uploads (export_id, attempt, object_key) VALUES ($1, $2, $3)")
+            .bind(claim.export_id)
+            .bind(claim.attempt)
+            .bind(object_key)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Records the multipart upload that was created for the key. Call before the first part.
+    pub async fn record_upload(&self, claim: &Claim, upload_id: &str) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        hold(&mut transaction, claim).await?;
+        sqlx::query("UPDATE uploads SET upload_id = $3 WHERE export_id = $1 AND attempt = $2")
+            .bind(claim.export_id)
+            .bind(claim.attempt)
+            .bind(upload_id)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// What ended or superseded attempts have left in the object store, oldest first.
+    pub async fn leftovers(&self, limit: i64) -> Result<Vec<Leftover>> {
+        let rows = sqlx::query(
+            "SELECT u.export_id, u.attempt, u.object_key, u.upload_id
+             FROM uploads u JOIN exports e ON e.id = u.export_id
+             WHERE e.state NOT IN ('planning', 'running', 'finishing') OR u.attempt < e.attempt
+             ORDER BY u.created_at LIMIT $1",
+        )
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Leftover {
+                    export_id: row.try_get("export_id")?,
+                    attempt: row.try_get("attempt")?,
+                    object_key: row.try_get("object_key")?,
+                    upload_id: row.try_get("upload_id")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Nothing of that attempt is left in the object store.
+    pub async fn upload_removed(&self, export_id: Uuid, attempt: i32) -> Result<()> {
+        forget(&mut *self.pool.acquire().await?, export_id, attempt).await
+    }
+
+    /// Objects of expired exports that are still in the store.
+    pub async fn expired_objects(&self, limit: i64) -> Result<Vec<(Uuid, String)>> {
+        let rows = sqlx::query(
+            "SELECT id, object_key FROM exports WHERE state = 'expired' AND object_key IS NOT NULL ORDER BY id LIMIT $1",
+        )
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("object_key")?))).collect()
+    }
+}
+
+pub(super) async fn forget(connection: &mut PgConnection, export_id: Uuid, attempt: i32) -> Result<()> {
+    sqlx::query("DELETE FROM uploads WHERE export_id = $1 AND attempt = $2")
+        .bind(export_id)
+        .bind(attempt)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The relay from the ledger's outbox to the broker, with publisher confirms: a message is deleted from the
+//! outbox only when the broker has said that it keeps it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Backoff, Broker, QueueError, Token, in_time};
+use crate::failure::chain;
+use crate::ledger::Ledger;
+
+/// How often the outbox is looked at without being woken.
+const POLL: Duration = Duration::from_secs(1);
+const BATCH: i64 = 200;
+
+/// Wakes this process's relay, so that a message need not wait for the next look.
+#[derive(Debug, Clone, Default)]
+pub struct Relay(Arc<Notify>);
+
+impl Relay {
+    pub fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Publishes until `stopping`. Losing the broker or the ledger costs time, no message.
+pub async fn run_relay(ledger: Ledger, broker: Broker, relay: Relay, stopping: CancellationToken) {
+    let mut backoff = Backoff::default();
+    let mut session: Option<(Connection, Channel)> = None;
+    while !stopping.is_cancelled() {
+        match drain(&ledger, &broker, &mut session).await {
+            Ok(()) => {
+                backoff.reset();
+                tokio::select! {
+                    () = relay.0.notified() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                    () = stopping.cancelled() => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "messages wait in the outbox, trying again");
+                session = None;
+                tokio::select! {
+                    () = backoff.pause() => {}
+                    () = stopping.cancelled() => {}
+                }
+            }
+        }
+    }
+    if let Some((connection, _)) = session {
+        // The broker drops the connection by itself when this does not get through.
+        if let Err(error) = in_time(connection.close(200, "stopping".into())).await {
+            tracing::debug!(error = chain(&error), "closing the relay's connection");
+        }
+    }
+}
+
+/// Empties the outbox, connecting only when there is something in it.
+async fn drain(
+    ledger: &Ledger,
+    broker: &Broker,
+    session: &mut Option<(Connection, Channel)>,
+) -> Result<(), QueueError> {
+    loop {
+        let session = &mut *session;
+        let published = ledger
+            .relay(BATCH, async |exports| {
+                let channel = match session {
+                    Some((connection, channel)) if connection.status().connected() => channel,
+                    _ => {
+                        let connection = broker.connect().await?;
+                        let channel = broker.open_channel(&connection).await?;
+                        in_time(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+                        &mut session.insert((connection, channel)).1
+                    }
+                };
+                publish(channel, &broker.queue, &exports).await
+            })
+            .await?;
+        if published == 0 {
+            return Ok(());
+        }
+    }
+}
+
+async fn publish(channel: &Channel, queue: &str, exports: &[Uuid]) -> Result<(), QueueError> {
+    let mut waiting = Vec::with_capacity(exports.len());
+    for &export_id in exports {
+        let body = serde_json::to_vec(&Token { export_id }).expect("a struct of one uuid serializes");
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_content_type("application/json".into())
+            .with_message_id(Uuid::new_v4().to_string().into())
+            .with_type("export".into());
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        waiting.push(in_time(channel.basic_publish("".into(), queue.into(), options, &body, properties)).await?);
+    }
+    for confirm in waiting {
+        match in_time(confirm).await? {
+            Confirmation::Ack(None) => {}
+            // Returned as unroutable, refused, or confirms are off: the message stays in the outbox.
+            Confirmation::Ack(Some(_)) | Confirmation::Nack(_) | Confirmation::NotRequested => {
+                return Err(QueueError::NotConfirmed);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The object store: one client for the service, one that signs URLs for clients, and the removals that both
+//! processes do. Writing an object is the worker's, reading one the api's.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{Credentials, RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::tls;
+
+use crate::config::StorageConfig;
+use crate::ledger::Leftover;
+use crate::request::ExportRequest;
+
+/// A bucket, and the clients for it.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    pub client: Client,
+    /// Signs for the endpoint that clients can reach.
+    pub public_client: Client,
+    pub bucket: String,
+    prefix: String,
+    custom_endpoint: bool,
+}
+
+/// A call to the object store that failed, and whether the same call may succeed later.
+#[derive(Debug, thiserror::Error)]
+#[error("the object store failed {operation}{}", code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
+pub struct StorageError {
+    pub operation: &'static str,
+    /// The store's own error code, `NoSuchUpload`.
+    pub code: Option<String>,
+    pub transient: bool,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl StorageError {
+    pub fn new<E>(operation: &'static str, error: SdkError<E>) -> Self
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let code = error.code().map(str::to_owned);
+        let status = error.raw_response().map(|response| response.status().as_u16());
+        let transient = match &error {
+            SdkError::ConstructionFailure(_) => false,
+            SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => true,
+            // 404 for an upload that was there when the attempt began: it was swept away or the store lost it,
+            // and a new attempt makes a new one.
+            _ => {
+                status.is_none_or(|status| status >= 500 || status == 429 || status == 408)
+                    || code.as_deref().is_some_and(|code| {
+                        ["NoSuchUpload", "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"]
+                            .contains(&code)
+                    })
+            }
+        };
+        Self { operation, code, transient, source: Box::new(error) }
+    }
+}
+
+impl Storage {
+    /// Clients from `config` and, where it says nothing, from the AWS chain (environment, profile, web identity,
+    /// container, instance). Nothing is connected yet.
+    pub async fn new(config: &StorageConfig) -> Self {
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+            .build_https();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+        if let Some(region) = &config.region {
+            loader = loader.region(Region::new(region.clone()));
+        } else if config.endpoint.is_some() {
+            // A self-hosted store takes any region; asking the instance metadata for one would cost seconds.
+            loader = loader.region(Region::new("us-east-1"));
+        }
+        if let Some((id, secret)) = &config.static_credentials {
+            loader = loader.credentials_provider(Credentials::new(id, secret, None, None, "file"));
+        }
+        let shared = loader.load().await;
+        let client = |endpoint: Option<&String>| {
+            let mut builder = aws_sdk_s3::config::Builder::from(&shared)
+                // Parts carry a checksum of our own; the SDK's default would wrap bodies in chunks with
+                // trailers, which not every store understands.
+                .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+                .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+                .retry_config(RetryConfig::standard().with_max_attempts(4).with_max_backoff(Duration::from_secs(5)))
+                .timeout_config(
+                    TimeoutConfig::builder()
+                        .connect_timeout(Duration::from_secs(3))
+                        .operation_attempt_timeout(Duration::from_mins(1))
+                        .build(),
+                );
+            if let Some(endpoint) = endpoint {
+                builder = builder.endpoint_url(endpoint).force_path_style(true);
+            }
+            Client::from_conf(builder.build())
+        };
+        Self {
+            client: client(config.endpoint.as_ref()),
+            public_client: client(config.public_endpoint.as_ref().or(config.endpoint.as_ref())),
+            bucket: config.bucket.clone(),
+            prefix: config.prefix.clone(),
+            custom_endpoint: config.endpoint.is_some(),
+        }
+    }
+
+    /// Where an attempt writes. The attempt is part of the key, so a worker that was taken for dead and comes
+    /// back writes beside its successor's file, not over it.
+    #[must_use]
+    pub fn object_key(&self, id: uuid::Uuid, attempt: i32, request: &ExportRequest) -> String {
+        let suffix = request.compression.map_or("", |_| ".gz");
+        format!("{}{id}/{attempt}/{}{suffix}", self.prefix, request.file_name(id))
+    }
+
+    /// Whether the bucket is there and may be used.
+    pub async fn check(&self) -> Result<(), StorageError> {
+        self.client.head_bucket().bucket(&self.bucket).send().await.map_err(|e| StorageError::new("HeadBucket", e))?;
+        Ok(())
+    }
+
+    /// Makes the bucket on a self-hosted store that does not have it. On AWS a bucket is the operator's to make.
+    pub async fn ensure_bucket(&self) -> Result<(), StorageError> {
+        let Err(missing) = self.client.head_bucket().bucket(&self.bucket).send().await else { return Ok(()) };
+        let not_found = missing.as_service_error().is_some_and(|error| error.is_not_found());
+        if !self.custom_endpoint || !not_found {
+            return Err(StorageError::new("HeadBucket", missing));
+        }
+        match self.client.create_bucket().bucket(&self.bucket).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code().is_some_and(|code| code.starts_with("BucketAlready")) => Ok(()),
+            Err(error) => Err(StorageError::new("CreateBucket", error)),
+        }
+    }
+
+    /// Deletes an object; one that is not there is fine.
+    pub async fn delete_object(&self, key: &str) -> Result<(), StorageError> {
+        match self.client.delete_object().bucket(&self.bucket).key(key).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some("NoSuchKey") => Ok(()),
+            Err(error) => Err(StorageError::new("DeleteObject", error)),
+        }
+    }
+
+    /// Aborts a multipart upload; one that is not there is fine.
+    pub async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<(), StorageError> {
+        let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(upload_id);
+        match abort.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some("NoSuchUpload") => Ok(()),
+            Err(error) => Err(StorageError::new("AbortMultipartUpload", error)),
+        }
+    }
+
+    /// Removes everything an attempt may have left: its upload and, in case its Complete got through, its object.
+    pub async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StorageError> {
+        if let Some(upload_id) = &leftover.upload_id {
+            self.abort_upload(&leftover.object_key, upload_id).await?;
+        }
+        self.delete_object(&leftover.object_key).await
+    }
+}
