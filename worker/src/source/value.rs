@@ -42,6 +42,8 @@ pub enum ValueError {
     Numeric,
     #[error("is out of its type's range")]
     Range,
+    #[error("is not JSON, or has a \\u escape that is no character")]
+    Json,
 }
 
 fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], ValueError> {

@@ -1,0 +1,88 @@
+//! The worker's own settings. The servers it talks to are in the shared configuration.
+
+use std::time::Duration;
+
+use polyglot_export::config::{ConfigError, Environment, none_if_zero};
+use polyglot_export::ledger::RetryPolicy;
+
+/// The least an export's parts need: two of S3's smallest.
+const LEAST_BUDGET_MB: usize = 16;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Exports that this process works on at a time.
+    pub slots: u16,
+    /// Bytes of file parts in memory, over all slots.
+    memory_budget: usize,
+    pub max_batch_rows: usize,
+    /// From an export's first start to its end; `None`: no limit.
+    pub timeout: Option<Duration>,
+    pub lease: Duration,
+    pub retry: RetryPolicy,
+    /// How long a finished file is kept; `None`: for ever.
+    pub keep: Option<Duration>,
+    /// How long running exports may go on after SIGTERM before they are given back.
+    pub grace: Duration,
+}
+
+impl Settings {
+    pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
+        let slots = env.number("WORKER_SLOTS", 2_u16, 1..=64, "exports at a time")?;
+        let memory_budget_mb = env.number("MEMORY_BUDGET_MB", 64_usize, LEAST_BUDGET_MB..=65_536, "MiB")?;
+        if memory_budget_mb < LEAST_BUDGET_MB * usize::from(slots) {
+            return Err(ConfigError::Problem {
+                name: "MEMORY_BUDGET_MB".to_owned(),
+                problem: format!("{slots} slots (WORKER_SLOTS) need at least {LEAST_BUDGET_MB} MiB each"),
+            });
+        }
+        let keep = env.number("EXPORT_TTL_SECONDS", 86_400_u64, 0..=3_153_600_000, "seconds")?;
+        Ok(Self {
+            slots,
+            memory_budget: memory_budget_mb << 20,
+            max_batch_rows: env.number("MAX_BATCH_SIZE", 10_000, 1..=1_000_000, "rows")?,
+            timeout: none_if_zero(env.number("EXPORT_TIMEOUT_MS", 600_000, 0..=u64::from(u32::MAX), "milliseconds")?),
+            lease: Duration::from_secs(env.number("LEASE_SECONDS", 30, 5..=3600, "seconds")?),
+            retry: RetryPolicy::new(env.number("MAX_ATTEMPTS", 5, 1..=100, "attempts")?),
+            keep: (keep > 0).then(|| Duration::from_secs(keep)),
+            grace: Duration::from_secs(env.number("SHUTDOWN_GRACE_SECONDS", 30, 0..=3600, "seconds")?),
+        })
+    }
+
+    /// Bytes of parts in memory for one export.
+    pub fn part_budget(&self) -> usize {
+        self.memory_budget / usize::from(self.slots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bad_value_names_its_variable() {
+        for name in [
+            "WORKER_SLOTS",
+            "MEMORY_BUDGET_MB",
+            "EXPORT_TTL_SECONDS",
+            "MAX_BATCH_SIZE",
+            "EXPORT_TIMEOUT_MS",
+            "LEASE_SECONDS",
+            "MAX_ATTEMPTS",
+            "SHUTDOWN_GRACE_SECONDS",
+        ] {
+            for value in ["-1", "x", "99999999999999999999"] {
+                let error = Settings::from_environment(&Environment::fixed(&[(name, value)])).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("{name}: ")), "{error}");
+            }
+        }
+        let env = Environment::fixed(&[("WORKER_SLOTS", "8"), ("MEMORY_BUDGET_MB", "64")]);
+        assert!(Settings::from_environment(&env).unwrap_err().to_string().starts_with("MEMORY_BUDGET_MB: "));
+    }
+
+    #[test]
+    fn zero_means_without_limit() {
+        let env = Environment::fixed(&[("EXPORT_TIMEOUT_MS", "0"), ("EXPORT_TTL_SECONDS", "0")]);
+        let settings = Settings::from_environment(&env).unwrap();
+        assert_eq!((settings.timeout, settings.keep), (None, None));
+    }
+}

@@ -1,0 +1,162 @@
+//! Walking JSON text token by token, without a tree: what turns `json` and `jsonb` into XML. PostgreSQL has
+//! checked the text, so this accepts a little more than JSON; what makes no sense is an error, never a panic.
+
+/// A token. Strings are raw, with their escapes, between the quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Token<'a> {
+    ObjectStart,
+    ObjectEnd,
+    ArrayStart,
+    ArrayEnd,
+    Comma,
+    Colon,
+    String(&'a str),
+    /// A number, `true`, `false` or `null`.
+    Word(&'a str),
+}
+
+/// The text is not JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotJson;
+
+pub struct Tokens<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The next token, or `None` at the end of the text.
+    pub fn next(&mut self) -> Result<Option<Token<'a>>, NotJson> {
+        let bytes = self.text.as_bytes();
+        while bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
+        }
+        let Some(first) = bytes.get(self.at) else { return Ok(None) };
+        let single = match first {
+            b'{' => Some(Token::ObjectStart),
+            b'}' => Some(Token::ObjectEnd),
+            b'[' => Some(Token::ArrayStart),
+            b']' => Some(Token::ArrayEnd),
+            b',' => Some(Token::Comma),
+            b':' => Some(Token::Colon),
+            _ => None,
+        };
+        if let Some(token) = single {
+            self.at += 1;
+            return Ok(Some(token));
+        }
+        let start = self.at;
+        if *first == b'"' {
+            let mut at = start + 1;
+            loop {
+                at += memchr::memchr2(b'"', b'\\', bytes.get(at..).ok_or(NotJson)?).ok_or(NotJson)?;
+                if bytes[at] == b'"' {
+                    self.at = at + 1;
+                    return Ok(Some(Token::String(&self.text[start + 1..at])));
+                }
+                at += 2;
+            }
+        }
+        let word = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+        let length = bytes[start..].iter().take_while(|byte| word(byte)).count();
+        if length == 0 {
+            return Err(NotJson);
+        }
+        self.at = start + length;
+        Ok(Some(Token::Word(&self.text[start..self.at])))
+    }
+}
+
+/// The characters of a raw string with its escapes resolved. A lone surrogate, which `json` (not `jsonb`) may
+/// hold, has no character: `Err`.
+pub fn unescape(raw: &str) -> impl Iterator<Item = Result<char, NotJson>> + '_ {
+    let mut chars = raw.chars();
+    std::iter::from_fn(move || {
+        let first = chars.next()?;
+        if first != '\\' {
+            return Some(Ok(first));
+        }
+        Some(match chars.next() {
+            Some('n') => Ok('\n'),
+            Some('t') => Ok('\t'),
+            Some('r') => Ok('\r'),
+            Some('b') => Ok('\u{8}'),
+            Some('f') => Ok('\u{c}'),
+            Some(same @ ('"' | '\\' | '/')) => Ok(same),
+            Some('u') => unescape_unicode(&mut chars),
+            _ => Err(NotJson),
+        })
+    })
+}
+
+fn code_unit(chars: &mut std::str::Chars<'_>) -> Result<u32, NotJson> {
+    (0..4).try_fold(0, |value, _| Ok(value * 16 + chars.next().and_then(|digit| digit.to_digit(16)).ok_or(NotJson)?))
+}
+
+fn unescape_unicode(chars: &mut std::str::Chars<'_>) -> Result<char, NotJson> {
+    let high = code_unit(chars)?;
+    if !(0xD800..0xDC00).contains(&high) {
+        return char::from_u32(high).ok_or(NotJson);
+    }
+    if chars.next() != Some('\\') || chars.next() != Some('u') {
+        return Err(NotJson);
+    }
+    let low = code_unit(chars)?;
+    if !(0xDC00..0xE000).contains(&low) {
+        return Err(NotJson);
+    }
+    char::from_u32(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)).ok_or(NotJson)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(text: &str) -> Result<Vec<Token<'_>>, NotJson> {
+        let mut all = Vec::new();
+        let mut tokens = Tokens::new(text);
+        while let Some(token) = tokens.next()? {
+            all.push(token);
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn tokens_are_found() {
+        use Token::{ArrayEnd, ArrayStart, Colon, Comma, ObjectEnd, ObjectStart, String, Word};
+        assert_eq!(
+            tokens(r#" {"a\"b" : [1.50, -2e+7,null ]} "#).unwrap(),
+            [
+                ObjectStart,
+                String(r#"a\"b"#),
+                Colon,
+                ArrayStart,
+                Word("1.50"),
+                Comma,
+                Word("-2e+7"),
+                Comma,
+                Word("null"),
+                ArrayEnd,
+                ObjectEnd
+            ]
+        );
+        for nonsense in ["\"", "\"\\", "\"\\\"", "%", "{\"a\" é}"] {
+            assert_eq!(tokens(nonsense), Err(NotJson), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn strings_are_unescaped_as_serde_json_does() {
+        for raw in [r"plain", r#"\"\\\/\b\f\n\r\t"#, r"\u00e9\u20AC", r"\ud83d\ude00 x", "é😀"] {
+            let expected: String = serde_json::from_str(&format!("\"{raw}\"")).unwrap();
+            assert_eq!(unescape(raw).collect::<Result<String, _>>().unwrap(), expected);
+        }
+        for raw in [r"\ud83d", r"\ude00", r"\ud83dx", r"\ud83d\u0041", r"\u12", r"\x"] {
+            assert!(unescape(raw).any(|c| c.is_err()), "{raw}");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The last stage: parts into one object. A file of one part is one `PutObject`; a longer one is a multipart
+//! upload with a bounded number of parts in flight. Nothing is visible before [`Upload::publish`], and
+//! [`Upload::discard`] leaves nothing behind.
+
+mod part;
+
+pub use part::{MAX_PARTS, PART_SLACK, Part, PartBudget, PartSizes, Room};
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use polyglot_export::failure::{Failure, FailureKind};
+use polyglot_export::ledger::{Claim, Ledger, LedgerError, Leftover};
+use polyglot_export::storage::{Storage, StorageError};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Parts that are on the wire at a time.
+const IN_FLIGHT: usize = 2;
+/// How long cleaning up may take before it is left to the sweeper.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the encoder sends. A channel that closes without `End` was cut off.
+#[derive(Debug)]
+pub enum FromEncoder {
+    Part(Part),
+    End,
+}
+
+/// Every byte is in the store (or in `Single`), and nothing is visible yet.
+#[derive(Debug)]
+pub enum Staged {
+    Single(Part),
+    Multipart(Vec<CompletedPart>),
+}
+
+/// Why an upload did not go on.
+#[derive(Debug)]
+pub enum UploadError {
+    Failed(Failure),
+    /// The claim no longer holds; the ledger's word is final.
+    Lost,
+    /// The ledger cannot be asked.
+    Ledger(LedgerError),
+    /// The encoder went away without an end: it has the error that matters.
+    CutOff,
+}
+
+impl From<StorageError> for UploadError {
+    fn from(error: StorageError) -> Self {
+        let (kind, message) = if error.transient {
+            (FailureKind::StorageUnavailable, "The object store could not be reached or kept failing.")
+        } else {
+            (FailureKind::StorageRefused, "The object store refused to take the file.")
+        };
+        Self::Failed(Failure::caused(kind, message, &error))
+    }
+}
+
+impl From<LedgerError> for UploadError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::LeaseLost => Self::Lost,
+            other => Self::Ledger(other),
+        }
+    }
+}
+
+/// The object of one attempt.
+pub struct Upload<'a> {
+    storage: &'a Storage,
+    ledger: &'a Ledger,
+    claim: &'a Claim,
+    key: String,
+    begun: bool,
+    upload_id: Option<String>,
+}
+
+fn checksum(crc32: u32) -> String {
+    STANDARD.encode(crc32.to_be_bytes())
+}
+
+impl<'a> Upload<'a> {
+    pub fn new(storage: &'a Storage, ledger: &'a Ledger, claim: &'a Claim) -> Self {
+        let key = storage.object_key(claim.export_id, claim.attempt, &claim.request);
+        Self { storage, ledger, claim, key, begun: false, upload_id: None }
+    }
+
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Takes every part. The first is held until it is known whether there is a second.
+    pub async fn stage(
+        &mut self,
+        mut parts: mpsc::Receiver<FromEncoder>,
+        uploaded: &AtomicI64,
+    ) -> Result<Staged, UploadError> {
+        // The key is in the ledger before the store hears of it, so a crash leaves nothing unknown.
+        self.ledger.begin_upload(self.claim, &self.key).await?;
+        self.begun = true;
+        let first = match parts.recv().await {
+            Some(FromEncoder::Part(part)) => part,
+            Some(FromEncoder::End) | None => return Err(UploadError::CutOff),
+        };
+        let second = match parts.recv().await {
+            Some(FromEncoder::Part(part)) => part,
+            Some(FromEncoder::End) => return Ok(Staged::Single(first)),
+            None => return Err(UploadError::CutOff),
+        };
+        let upload_id = self.create().await?;
+        let mut running = JoinSet::new();
+        let mut completed = Vec::new();
+        let mut waiting = [first, second].into_iter();
+        let mut ended = false;
+        loop {
+            if running.len() >= IN_FLIGHT || (ended && !running.is_empty()) {
+                completed.push(joined(running.join_next().await, uploaded)?);
+                continue;
+            }
+            if ended {
+                break;
+            }
+            let next = match waiting.next() {
+                Some(part) => part,
+                None => tokio::select! {
+                    // A failed part must not wait for the next one to be full.
+                    done = running.join_next(), if !running.is_empty() => {
+                        completed.push(joined(done, uploaded)?);
+                        continue;
+                    }
+                    message = parts.recv() => match message {
+                        Some(FromEncoder::Part(part)) => part,
+                        Some(FromEncoder::End) => {
+                            ended = true;
+                            continue;
+                        }
+                        None => return Err(UploadError::CutOff),
+                    },
+                },
+            };
+            running.spawn(upload_part(self.storage.clone(), self.key.clone(), upload_id.clone(), next));
+        }
+        completed.sort_unstable_by_key(|part| part.part_number);
+        Ok(Staged::Multipart(completed))
+    }
+
+    async fn create(&mut self) -> Result<String, UploadError> {
+        let request = &self.claim.request;
+        let created = self
+            .storage
+            .client
+            .create_multipart_upload()
+            .bucket(&self.storage.bucket)
+            .key(&self.key)
+            .content_type(request.format.content_type())
+            .content_disposition(request.content_disposition(self.claim.export_id))
+            .set_content_encoding(request.compression.map(|it| it.content_encoding().to_owned()))
+            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .send()
+            .await
+            .map_err(|error| StorageError::new("CreateMultipartUpload", error))?;
+        let upload_id = created.upload_id.ok_or_else(|| {
+            UploadError::Failed(Failure::new(
+                FailureKind::StorageRefused,
+                "The object store refused to take the file.",
+                "CreateMultipartUpload answered without an upload id",
+            ))
+        })?;
+        self.upload_id = Some(upload_id.clone());
+        self.ledger.record_upload(self.claim, &upload_id).await?;
+        Ok(upload_id)
+    }
+
+    /// Makes the object visible and checks that the store has all of it. Returns its `ETag`.
+    pub async fn publish(&mut self, staged: Staged, bytes: i64) -> Result<Option<String>, UploadError> {
+        let etag = match staged {
+            Staged::Single(part) => self.put(part).await?,
+            Staged::Multipart(parts) => self.complete(parts).await?,
+        };
+        let head = self.storage.client.head_object().bucket(&self.storage.bucket).key(&self.key);
+        let head = head.send().await.map_err(|error| StorageError::new("HeadObject", error))?;
+        if head.content_length != Some(bytes) {
+            return Err(UploadError::Failed(Failure::new(
+                FailureKind::StorageUnavailable,
+                "The object store did not keep all of the file.",
+                format!("the object has {:?} bytes instead of {bytes}", head.content_length),
+            )));
+        }
+        Ok(head.e_tag.or(etag))
+    }
+
+    async fn put(&self, part: Part) -> Result<Option<String>, StorageError> {
+        let request = &self.claim.request;
+        let put = self
+            .storage
+            .client
+            .put_object()
+            .bucket(&self.storage.bucket)
+            .key(&self.key)
+            .content_type(request.format.content_type())
+            .content_disposition(request.content_disposition(self.claim.export_id))
+            .set_content_encoding(request.compression.map(|it| it.content_encoding().to_owned()))
+            .checksum_crc32(checksum(part.crc32))
+            .body(ByteStream::from(part.bytes.clone()));
+        Ok(put.send().await.map_err(|error| StorageError::new("PutObject", error))?.e_tag)
+    }
+
+    async fn complete(&self, parts: Vec<CompletedPart>) -> Result<Option<String>, StorageError> {
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let complete = self
+            .storage
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.storage.bucket)
+            .key(&self.key)
+            .set_upload_id(self.upload_id.clone())
+            .multipart_upload(parts);
+        Ok(complete.send().await.map_err(|error| StorageError::new("CompleteMultipartUpload", error))?.e_tag)
+    }
+
+    /// Removes whatever this attempt put into the store. What cannot be removed now stays in the ledger for the
+    /// sweeper.
+    pub async fn discard(self) {
+        if !self.begun {
+            return;
+        }
+        let leftover = Leftover {
+            export_id: self.claim.export_id,
+            attempt: self.claim.attempt,
+            object_key: self.key,
+            upload_id: self.upload_id,
+        };
+        let removal = async {
+            self.storage.remove_leftover(&leftover).await.map_err(|error| polyglot_export::failure::chain(&error))?;
+            let forgotten = self.ledger.upload_removed(leftover.export_id, leftover.attempt).await;
+            forgotten.map_err(|error| polyglot_export::failure::chain(&error))
+        };
+        let problem = match tokio::time::timeout(DISCARD_TIMEOUT, removal).await {
+            Ok(Ok(())) => return,
+            Ok(Err(problem)) => problem,
+            Err(_) => "it took too long".to_owned(),
+        };
+        tracing::warn!(
+            export_id = %leftover.export_id, attempt = leftover.attempt, problem,
+            "the attempt's upload could not be removed, the sweeper will"
+        );
+    }
+}
+
+fn joined(
+    done: Option<Result<Result<(CompletedPart, i64), StorageError>, tokio::task::JoinError>>,
+    uploaded: &AtomicI64,
+) -> Result<CompletedPart, UploadError> {
+    let (part, bytes) = match done {
+        Some(Ok(result)) => result?,
+        Some(Err(error)) => {
+            let failure = Failure::caused(FailureKind::Internal, "The export failed for an internal reason.", &error);
+            return Err(UploadError::Failed(failure));
+        }
+        None => return Err(UploadError::CutOff),
+    };
+    uploaded.fetch_add(bytes, Ordering::Relaxed);
+    Ok(part)
+}
+
+async fn upload_part(
+    storage: Storage,
+    key: String,
+    upload_id: String,
+    part: Part,
+) -> Result<(CompletedPart, i64), StorageError> {
+    // At most 10,000, so it fits.
+    let number = i32::try_from(part.number).unwrap_or(i32::MAX);
+    let crc32 = checksum(part.crc32);
+    let answer = storage
+        .client
+        .upload_part()
+        .bucket(&storage.bucket)
+        .key(key)
+        .upload_id(upload_id)
+        .part_number(number)
+        .checksum_crc32(&crc32)
+        // A clone of `Bytes` shares the buffer; the part, and with it the budget, lives until the answer.
+        .body(ByteStream::from(part.bytes.clone()))
+        .send()
+        .await
+        .map_err(|error| StorageError::new("UploadPart", error))?;
+    let bytes = i64::try_from(part.bytes.len()).unwrap_or(i64::MAX);
+    let completed = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).checksum_crc32(crc32).build();
+    Ok((completed, bytes))
+}
