@@ -124,7 +124,13 @@ pub struct StorageConfig {
 
 impl Connections {
     pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
-        let pg = |url: &str| url.parse::<sqlx::postgres::PgConnectOptions>();
+        // The driver itself would take any scheme.
+        let pg = |url: &str| match url.split_once("://") {
+            Some(("postgres" | "postgresql", _)) => {
+                url.parse::<sqlx::postgres::PgConnectOptions>().map(drop).map_err(|error| error.to_string())
+            }
+            _ => Err("it does not begin with postgres://".to_owned()),
+        };
         let database_url = env.url("DATABASE_URL", "postgres://postgres:postgres@localhost:5432/postgres", pg)?;
         let source_database_url = env.url("SOURCE_DATABASE_URL", &database_url, pg)?;
         let amqp_url =

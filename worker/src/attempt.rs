@@ -19,7 +19,7 @@ use crate::worker::Worker;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Does the claimed work and writes down how it ended. Returns when nothing of it is left to do here.
-pub async fn perform(worker: &Worker, claim: &Claim, aborting: &CancellationToken) {
+pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &CancellationToken) {
     let progress = Arc::new(Progress::default());
     let mut upload = Upload::new(&worker.storage, &worker.ledger, claim);
     let stages = Stages {

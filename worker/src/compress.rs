@@ -15,7 +15,7 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// Free room that is made before the deflater is asked to fill it.
 const ROOM: usize = 32 * 1024;
 
-pub struct Gzip {
+pub(crate) struct Gzip {
     deflate: Compress,
     crc: Hasher,
     length: u64,
@@ -23,13 +23,13 @@ pub struct Gzip {
 
 impl Gzip {
     /// Starts a member at the end of `out`.
-    pub fn start(out: &mut Vec<u8>) -> Self {
+    pub(crate) fn start(out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(&HEADER);
         Self { deflate: Compress::new(Compression::new(6), false), crc: Hasher::new(), length: 0 }
     }
 
     /// Compresses `input`. Output may be held back until later input or the end.
-    pub fn write(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), flate2::CompressError> {
+    pub(crate) fn write(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), flate2::CompressError> {
         self.crc.update(input);
         self.length += u64::try_from(input.len()).unwrap_or(u64::MAX);
         while !input.is_empty() {
@@ -42,7 +42,7 @@ impl Gzip {
     }
 
     /// Ends the member.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), flate2::CompressError> {
+    pub(crate) fn finish(mut self, out: &mut Vec<u8>) -> Result<(), flate2::CompressError> {
         while self.run(&[], out, FlushCompress::Finish)? != Status::StreamEnd {}
         out.extend_from_slice(&self.crc.finalize().to_le_bytes());
         // The length modulo 2^32, as the format wants it.

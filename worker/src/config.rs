@@ -9,7 +9,7 @@ use polyglot_export::ledger::RetryPolicy;
 const LEAST_BUDGET_MB: usize = 16;
 
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Exports that this process works on at a time.
     pub slots: u16,
     /// Bytes of file parts in memory, over all slots.
@@ -26,7 +26,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
+    pub(crate) fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
         let slots = env.number("WORKER_SLOTS", 2_u16, 1..=64, "exports at a time")?;
         let memory_budget_mb = env.number("MEMORY_BUDGET_MB", 64_usize, LEAST_BUDGET_MB..=65_536, "MiB")?;
         if memory_budget_mb < LEAST_BUDGET_MB * usize::from(slots) {
@@ -49,7 +49,7 @@ impl Settings {
     }
 
     /// Bytes of parts in memory for one export.
-    pub fn part_budget(&self) -> usize {
+    pub(crate) fn part_budget(&self) -> usize {
         self.memory_budget / usize::from(self.slots)
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// The peak resident set (`VmHWM`) in bytes since the start, or since the last [`reset_peak`].
-pub fn peak_bytes() -> Option<i64> {
+pub(crate) fn peak_bytes() -> Option<i64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<i64>().ok()?.checked_mul(1024)
@@ -11,7 +11,7 @@ pub fn peak_bytes() -> Option<i64> {
 
 /// Starts the peak again from what is resident now (`proc(5)`, `clear_refs`). Where the kernel refuses, the peak
 /// goes on from the start of the process, which is never too low.
-pub fn reset_peak() {
+pub(crate) fn reset_peak() {
     if let Err(error) = fs::write("/proc/self/clear_refs", "5") {
         tracing::debug!(%error, "the memory peak is counted from the start of the process");
     }

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::compress::Gzip;
-use crate::encode::{EncodeError, encoder};
+use crate::encode::{Encode, EncodeError, encoder};
 use crate::source::{FieldIndex, FromSource, OutputColumn, Source};
 use crate::upload::{
     FromEncoder, MAX_PARTS, PART_SLACK, Part, PartBudget, PartSizes, Room, Staged, Upload, UploadError,
@@ -23,14 +23,14 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// How far an attempt is; read by the heartbeat.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     pub rows: AtomicI64,
     pub bytes: AtomicI64,
 }
 
 /// What was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     pub rows: i64,
     /// Before compression.
     pub raw_bytes: i64,
@@ -39,7 +39,7 @@ pub struct Totals {
 
 /// Why an attempt ends without a file.
 #[derive(Debug)]
-pub enum Stop {
+pub(crate) enum Stop {
     Failed(Failure),
     /// A client asked for it.
     Cancelled,
@@ -66,7 +66,7 @@ impl From<LedgerError> for Stop {
 }
 
 /// What a worker needs to run attempts.
-pub struct Stages<'a> {
+pub(crate) struct Stages<'a> {
     pub source_url: &'a str,
     pub datasets: &'a polyglot_export::dataset::Datasets,
     pub ledger: &'a Ledger,
@@ -81,7 +81,7 @@ fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
 
 /// Reads, encodes and uploads everything; nothing is visible when this returns. Dropping the future stops all
 /// stages.
-pub async fn run(
+pub(crate) async fn run(
     stages: &Stages<'_>,
     claim: &Claim,
     upload: &mut Upload<'_>,
@@ -110,7 +110,6 @@ pub async fn run(
             budget: PartBudget::new(stages.part_budget),
             sizes: PartSizes::new(plan.estimated_bytes, stages.part_budget),
             gzip: None,
-            part: Vec::new(),
             room: None,
             number: 0,
             totals: Totals::default(),
@@ -200,12 +199,16 @@ impl Encoding {
                 if scratch.len() >= SCRATCH_BYTES {
                     output.write(&scratch)?;
                     scratch.clear();
+                    // After a very wide row, the room it took is given back.
+                    scratch.shrink_to(SCRATCH_BYTES * 2);
                 }
             }
+            output.write_finished(&mut *encoder)?;
             self.progress.rows.store(rows, Ordering::Relaxed);
         }
         encoder.end(&mut scratch).map_err(|error| failed(error, rows))?;
         output.write(&scratch)?;
+        output.write_finished(&mut *encoder)?;
         output.totals.rows = rows;
         self.output.finish()
     }
@@ -218,7 +221,7 @@ struct Output {
     budget: PartBudget,
     sizes: PartSizes,
     gzip: Option<Gzip>,
-    part: Vec<u8>,
+    /// The part that is being filled.
     room: Option<Room>,
     number: u32,
     totals: Totals,
@@ -226,69 +229,80 @@ struct Output {
 
 impl Output {
     fn start(&mut self, compression: Option<Compression>) {
-        self.next_part();
+        let mut room = self.next_room();
         self.gzip = match compression {
-            Some(Compression::Gzip) => Some(Gzip::start(&mut self.part)),
+            Some(Compression::Gzip) => Some(Gzip::start(&mut room.buffer)),
             None => None,
         };
+        self.room = Some(room);
     }
 
     /// Makes room for another part; waits while the budget is used up.
-    fn next_part(&mut self) {
+    fn next_room(&mut self) -> Room {
         self.number += 1;
         let size = self.sizes.of(self.number) + PART_SLACK;
-        self.room = Some(self.handle.block_on(self.budget.reserve(size)));
-        self.part = Vec::with_capacity(size);
+        self.handle.block_on(self.budget.reserve(size))
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), EncodeStop> {
         self.totals.raw_bytes += i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         while !bytes.is_empty() {
-            let size = self.sizes.of(self.number);
-            if self.part.len() >= size {
-                self.send_part()?;
-                self.next_part();
-                continue;
-            }
-            // A step is at most the slack, which also covers what the deflater gives out at a time.
+            let mut room = match self.room.take() {
+                Some(room) if room.buffer.len() < self.sizes.of(self.number) => room,
+                Some(full) => {
+                    self.send_part(full)?;
+                    self.next_room()
+                }
+                None => self.next_room(),
+            };
+            // A step is well below the slack, which has to take what the deflater gives out for it.
             let step = bytes.len().min(SCRATCH_BYTES);
-            if let Some(gzip) = &mut self.gzip {
-                gzip.write(&bytes[..step], &mut self.part).map_err(|error| internal(&error))?;
-                bytes = &bytes[step..];
+            let taken = if let Some(gzip) = &mut self.gzip {
+                gzip.write(&bytes[..step], &mut room.buffer).map_err(|error| internal(&error))?;
+                step
             } else {
-                let step = step.min(size - self.part.len());
-                self.part.extend_from_slice(&bytes[..step]);
-                bytes = &bytes[step..];
-            }
+                let step = step.min(self.sizes.of(self.number) - room.buffer.len());
+                room.buffer.extend_from_slice(&bytes[..step]);
+                step
+            };
+            bytes = &bytes[taken..];
+            self.room = Some(room);
         }
         Ok(())
     }
 
-    fn send_part(&mut self) -> Result<(), EncodeStop> {
+    fn write_finished(&mut self, encoder: &mut dyn Encode) -> Result<(), EncodeStop> {
+        while let Some(piece) = encoder.finished() {
+            self.write(&piece)?;
+        }
+        Ok(())
+    }
+
+    fn send_part(&mut self, room: Room) -> Result<(), EncodeStop> {
         if self.number > MAX_PARTS {
             let capacity = self.sizes.capacity() >> 30;
-            return Err(EncodeStop::Failed(Failure::new(
-                FailureKind::TooLarge,
-                format!(
-                    "The file would be larger than {capacity} GiB, the most that 10,000 parts of this worker's memory budget hold."
-                ),
-                "more than 10,000 parts; raise MEMORY_BUDGET_MB",
-            )));
+            let message = format!(
+                "The file would be larger than {capacity} GiB, the most that {MAX_PARTS} parts hold with this worker's memory budget."
+            );
+            let detail = format!("more than {MAX_PARTS} parts; raise MEMORY_BUDGET_MB");
+            return Err(Failure::new(FailureKind::TooLarge, message, detail).into());
         }
-        let bytes = std::mem::take(&mut self.part);
-        self.totals.bytes += i64::try_from(bytes.len()).unwrap_or(i64::MAX);
-        let Some(room) = self.room.take() else { return Err(EncodeStop::CutOff) };
-        let part = Part::new(self.number, bytes, room);
+        self.totals.bytes += i64::try_from(room.buffer.len()).unwrap_or(i64::MAX);
+        let part = Part::new(self.number, room);
         self.to.blocking_send(FromEncoder::Part(part)).map_err(|_| EncodeStop::CutOff)
     }
 
     fn finish(mut self) -> Result<Totals, EncodeStop> {
+        let mut room = match self.room.take() {
+            Some(room) => room,
+            None => self.next_room(),
+        };
         if let Some(gzip) = self.gzip.take() {
-            gzip.finish(&mut self.part).map_err(|error| internal(&error))?;
+            gzip.finish(&mut room.buffer).map_err(|error| internal(&error))?;
         }
         // An empty file is one empty part; behind other parts an empty one is left out.
-        if !self.part.is_empty() || self.number == 1 {
-            self.send_part()?;
+        if !room.buffer.is_empty() || self.number == 1 {
+            self.send_part(room)?;
         }
         self.to.blocking_send(FromEncoder::End).map_err(|_| EncodeStop::CutOff)?;
         Ok(self.totals)

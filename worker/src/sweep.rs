@@ -15,7 +15,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(10);
 const BATCH: i64 = 100;
 
 /// Sweeps every second until `stopping`.
-pub async fn run(ledger: Ledger, storage: Storage, relay: Relay, stopping: CancellationToken) {
+pub(crate) async fn run(ledger: Ledger, storage: Storage, relay: Relay, stopping: CancellationToken) {
     let mut store_away_until = None;
     loop {
         tokio::select! {

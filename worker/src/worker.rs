@@ -26,7 +26,7 @@ const HOLD_MESSAGE: Duration = Duration::from_mins(15);
 const GIVE_BACK: Duration = Duration::from_secs(15);
 
 /// What every attempt of this process shares.
-pub struct Worker {
+pub(crate) struct Worker {
     pub connections: Connections,
     pub settings: Settings,
     pub datasets: Datasets,
@@ -38,7 +38,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(connections: Connections, settings: Settings, ledger: Ledger, storage: Storage, name: String) -> Self {
+    pub(crate) fn new(
+        connections: Connections,
+        settings: Settings,
+        ledger: Ledger,
+        storage: Storage,
+        name: String,
+    ) -> Self {
         let datasets = Datasets::default();
         Self { connections, settings, datasets, ledger, storage, name, active: AtomicUsize::new(0) }
     }
@@ -46,7 +52,7 @@ impl Worker {
 
 /// Takes and does work until the lifecycle stops, then drains: what is running may end within the grace, and is
 /// given back after it.
-pub async fn run(worker: Arc<Worker>, mut subscription: Subscription, lifecycle: &Lifecycle) {
+pub(crate) async fn run(worker: Arc<Worker>, mut subscription: Subscription, lifecycle: &Lifecycle) {
     let slots = Arc::new(Semaphore::new(usize::from(worker.settings.slots)));
     loop {
         let permit = tokio::select! {

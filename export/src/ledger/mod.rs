@@ -1,6 +1,7 @@
 //! The ledger: the Postgres tables that decide what happens. Each file beside this one is one thing that is
 //! done to it; here are the connection, the schema and the errors.
 
+mod benchmark;
 mod claim;
 mod outbox;
 mod read;
@@ -9,6 +10,7 @@ mod submit;
 mod sweep;
 mod uploads;
 
+pub use benchmark::BenchmarkLock;
 pub use claim::{Claim, Claimed, Finished, Renewal, RetryPolicy, deadline_failure};
 pub use read::{Export, ListFilter};
 pub use steer::Deletion;

@@ -10,12 +10,12 @@ use super::scalar::{write_hex, write_plain};
 use super::{Encode, EncodeError, undecodable};
 use crate::source::{OutputColumn, Row, Value};
 
-pub struct Csv {
+pub(super) struct Csv {
     columns: Vec<OutputColumn>,
 }
 
 impl Csv {
-    pub fn new(columns: &[OutputColumn]) -> Self {
+    pub(super) fn new(columns: &[OutputColumn]) -> Self {
         Self { columns: columns.to_vec() }
     }
 }

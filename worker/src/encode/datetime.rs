@@ -2,11 +2,11 @@
 //! are written as PostgreSQL does: at least four digits, and ` BC` behind the whole value.
 
 /// Days from 2000-01-01 to 1970-01-01.
-pub const UNIX_EPOCH_DAYS: i32 = 10_957;
+pub(super) const UNIX_EPOCH_DAYS: i32 = 10_957;
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Writes a date given in days since 2000-01-01.
-pub fn write_date(days: i32, out: &mut Vec<u8>) {
+pub(super) fn write_date(days: i32, out: &mut Vec<u8>) {
     if write_infinity(days == i32::MIN, days == i32::MAX, out) {
         return;
     }
@@ -16,7 +16,7 @@ pub fn write_date(days: i32, out: &mut Vec<u8>) {
 }
 
 /// Writes a time of day in microseconds, with only as many decimals as it needs.
-pub fn write_time(micros: i64, out: &mut Vec<u8>) {
+pub(super) fn write_time(micros: i64, out: &mut Vec<u8>) {
     let seconds = micros / 1_000_000;
     two(seconds / 3600, out);
     out.push(b':');
@@ -36,7 +36,7 @@ pub fn write_time(micros: i64, out: &mut Vec<u8>) {
 }
 
 /// Writes a timestamp given in microseconds since 2000-01-01; `zone` is what follows the time (`Z` or nothing).
-pub fn write_timestamp(micros: i64, zone: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_timestamp(micros: i64, zone: &[u8], out: &mut Vec<u8>) {
     if write_infinity(micros == i64::MIN, micros == i64::MAX, out) {
         return;
     }

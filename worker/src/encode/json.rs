@@ -11,12 +11,12 @@ use crate::source::{Numeric, OutputColumn, Row, Value};
 
 /// What is around the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub(super) enum Framing {
     Array,
     Lines,
 }
 
-pub struct Json {
+pub(super) struct Json {
     columns: Vec<OutputColumn>,
     /// `{"first":` and `,"other":`, ready to copy.
     keys: Vec<Vec<u8>>,
@@ -25,7 +25,7 @@ pub struct Json {
 }
 
 impl Json {
-    pub fn new(columns: &[OutputColumn], framing: Framing) -> Self {
+    pub(super) fn new(columns: &[OutputColumn], framing: Framing) -> Self {
         let key = |(index, column): (usize, &OutputColumn)| {
             let mut key = vec![if index == 0 { b'{' } else { b',' }];
             write_string(&column.name, &mut key);

@@ -3,7 +3,7 @@
 
 /// A token. Strings are raw, with their escapes, between the quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Token<'a> {
+pub(super) enum Token<'a> {
     ObjectStart,
     ObjectEnd,
     ArrayStart,
@@ -17,20 +17,20 @@ pub enum Token<'a> {
 
 /// The text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotJson;
+pub(super) struct NotJson;
 
-pub struct Tokens<'a> {
+pub(super) struct Tokens<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Tokens<'a> {
-    pub fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
     /// The next token, or `None` at the end of the text.
-    pub fn next(&mut self) -> Result<Option<Token<'a>>, NotJson> {
+    pub(super) fn next(&mut self) -> Result<Option<Token<'a>>, NotJson> {
         let bytes = self.text.as_bytes();
         while bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
             self.at += 1;
@@ -73,7 +73,7 @@ impl<'a> Tokens<'a> {
 
 /// The characters of a raw string with its escapes resolved. A lone surrogate, which `json` (not `jsonb`) may
 /// hold, has no character: `Err`.
-pub fn unescape(raw: &str) -> impl Iterator<Item = Result<char, NotJson>> + '_ {
+pub(super) fn unescape(raw: &str) -> impl Iterator<Item = Result<char, NotJson>> + '_ {
     let mut chars = raw.chars();
     std::iter::from_fn(move || {
         let first = chars.next()?;

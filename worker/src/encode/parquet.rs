@@ -2,6 +2,8 @@
 //! Snappy, dictionaries and statistics as the parquet crate does them. No Arrow schema is embedded, so what a
 //! reader sees are Parquet's own types.
 
+use std::collections::VecDeque;
+use std::io::Write;
 use std::sync::Arc;
 
 use arrow_array::builder::{
@@ -23,21 +25,42 @@ use super::{Encode, EncodeError, undecodable};
 use crate::source::{OutputColumn, Row, Value};
 
 /// A row group is closed at about so many encoded bytes: it is held in memory until then.
-const ROW_GROUP_BYTES: usize = 16 << 20;
+const ROW_GROUP_BYTES: usize = 8 << 20;
 /// Rows and wire bytes that are gathered before they go into the row group.
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 2 << 20;
 /// Microseconds from 1970-01-01 to 2000-01-01.
 const UNIX_EPOCH_MICROS: i64 = UNIX_EPOCH_DAYS as i64 * 86_400_000_000;
 
-pub struct Parquet {
+pub(super) struct Parquet {
     columns: Vec<OutputColumn>,
     builders: Vec<Builder>,
     schema: SchemaRef,
     rows: usize,
     bytes: usize,
     /// `None` once the footer is written.
-    writer: Option<ArrowWriter<Vec<u8>>>,
+    writer: Option<ArrowWriter<Pieces>>,
+    finished: Pieces,
+}
+
+/// Finished bytes in pieces, so that a row group is never copied to make one growing buffer larger.
+#[derive(Default)]
+struct Pieces(VecDeque<Vec<u8>>);
+
+const PIECE_BYTES: usize = 1 << 20;
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.0.back_mut() {
+            Some(piece) if piece.len() + bytes.len() <= PIECE_BYTES => piece.extend_from_slice(bytes),
+            _ => self.0.push_back(bytes.to_vec()),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 enum Builder {
@@ -189,7 +212,7 @@ impl Builder {
 }
 
 impl Parquet {
-    pub fn new(columns: &[OutputColumn]) -> Result<Self, EncodeError> {
+    pub(super) fn new(columns: &[OutputColumn]) -> Result<Self, EncodeError> {
         let (mut builders, mut fields) = (Vec::with_capacity(columns.len()), Vec::with_capacity(columns.len()));
         for column in columns {
             let (builder, data_type) = Builder::new(column.wire);
@@ -204,13 +227,21 @@ impl Parquet {
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
             .build();
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-        let writer =
-            ArrowWriter::try_new_with_options(Vec::new(), schema.clone(), options).map_err(EncodeError::Parquet)?;
-        Ok(Self { columns: columns.to_vec(), builders, schema, rows: 0, bytes: 0, writer: Some(writer) })
+        let writer = ArrowWriter::try_new_with_options(Pieces::default(), schema.clone(), options)
+            .map_err(EncodeError::Parquet)?;
+        Ok(Self {
+            columns: columns.to_vec(),
+            builders,
+            schema,
+            rows: 0,
+            bytes: 0,
+            writer: Some(writer),
+            finished: Pieces::default(),
+        })
     }
 
-    /// Moves the gathered rows into the row group, and what the writer has finished into `out`.
-    fn write_batch(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    /// Moves the gathered rows into the row group, and what the writer has finished to where it is fetched from.
+    fn write_batch(&mut self) -> Result<(), EncodeError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         if self.rows > 0 {
             let arrays = self.builders.iter_mut().map(Builder::finish).collect();
@@ -220,17 +251,17 @@ impl Parquet {
             (self.rows, self.bytes) = (0, 0);
         }
         writer.sync().map_err(|error| EncodeError::Parquet(error.into()))?;
-        out.append(writer.inner_mut());
+        self.finished.0.append(&mut writer.inner_mut().0);
         Ok(())
     }
 }
 
 impl Encode for Parquet {
-    fn begin(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.write_batch(out)
+    fn begin(&mut self, _: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.write_batch()
     }
 
-    fn row(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn row(&mut self, row: Row<'_>, _: &mut Vec<u8>) -> Result<(), EncodeError> {
         for ((column, builder), field) in self.columns.iter().zip(&mut self.builders).zip(row.fields()) {
             self.bytes += field.map_or(0, <[u8]>::len);
             let value = field.map(|bytes| Value::read(column.wire, bytes)).transpose().map_err(undecodable(column))?;
@@ -244,14 +275,18 @@ impl Encode for Parquet {
             })?;
         }
         self.rows += 1;
-        if self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES { self.write_batch(out) } else { Ok(()) }
+        if self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES { self.write_batch() } else { Ok(()) }
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.write_batch(out)?;
+    fn end(&mut self, _: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.write_batch()?;
         if let Some(writer) = self.writer.take() {
-            out.append(&mut writer.into_inner().map_err(EncodeError::Parquet)?);
+            self.finished.0.append(&mut writer.into_inner().map_err(EncodeError::Parquet)?.0);
         }
         Ok(())
+    }
+
+    fn finished(&mut self) -> Option<Vec<u8>> {
+        self.finished.0.pop_front()
     }
 }

@@ -5,7 +5,7 @@ use super::{datetime, float};
 use crate::source::Value;
 
 /// Writes a value that has no characters any text format must escape; gives back those that may have.
-pub fn write_plain<'a>(value: Value<'a>, out: &mut Vec<u8>) -> Option<Value<'a>> {
+pub(super) fn write_plain<'a>(value: Value<'a>, out: &mut Vec<u8>) -> Option<Value<'a>> {
     match value {
         Value::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
         Value::Int(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
@@ -26,7 +26,7 @@ pub fn write_plain<'a>(value: Value<'a>, out: &mut Vec<u8>) -> Option<Value<'a>>
 }
 
 /// Writes bytes as PostgreSQL's `\x` hex.
-pub fn write_hex(bytes: &[u8], prefix: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_hex(bytes: &[u8], prefix: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.extend_from_slice(prefix);
     out.reserve(bytes.len() * 2);

@@ -12,14 +12,14 @@ use super::scalar::write_plain;
 use super::{Encode, EncodeError, undecodable};
 use crate::source::{OutputColumn, Row, Value, ValueError};
 
-pub struct Xml {
+pub(super) struct Xml {
     columns: Vec<OutputColumn>,
     /// The element names, escaped.
     names: Vec<String>,
 }
 
 impl Xml {
-    pub fn new(columns: &[OutputColumn]) -> Self {
+    pub(super) fn new(columns: &[OutputColumn]) -> Self {
         let names = columns.iter().map(|column| element_name(column.name.chars())).collect();
         Self { columns: columns.to_vec(), names }
     }

@@ -5,9 +5,9 @@ mod numeric;
 mod row;
 mod value;
 
-pub use numeric::Numeric;
-pub use row::{FieldIndex, Row};
-pub use value::{Value, ValueError};
+pub(crate) use numeric::Numeric;
+pub(crate) use row::{FieldIndex, Row};
+pub(crate) use value::{Value, ValueError};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -24,7 +24,7 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// A column of the file: its name there, and how it arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputColumn {
+pub(crate) struct OutputColumn {
     pub name: String,
     pub wire: WireType,
     pub nullable: bool,
@@ -32,21 +32,21 @@ pub struct OutputColumn {
 
 /// Whole rows, one after the other as they came.
 #[derive(Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     pub bytes: Bytes,
     pub rows: usize,
 }
 
 /// What the source sends down the pipeline. A channel that closes without `End` was cut off.
 #[derive(Debug)]
-pub enum FromSource {
+pub(crate) enum FromSource {
     Batch(Batch),
     End,
 }
 
 /// What is going to be read.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub columns: Vec<OutputColumn>,
     pub estimated_rows: Option<u64>,
     /// Bytes the chosen rows take in the source, roughly what they take as text.
@@ -55,7 +55,7 @@ pub struct Plan {
 }
 
 /// An open transaction on the source, holding its snapshot.
-pub struct Source {
+pub(crate) struct Source {
     connection: PgConnection,
 }
 
@@ -70,7 +70,7 @@ fn failed(error: sqlx::Error) -> Failure {
 
 impl Source {
     /// Connects and takes the snapshot.
-    pub async fn open(url: &str) -> Result<Self, Failure> {
+    pub(crate) async fn open(url: &str) -> Result<Self, Failure> {
         let mut connection = catalog::connect_source(url, "polyglot-worker").await.map_err(failed)?;
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .execute(&mut connection)
@@ -80,7 +80,7 @@ impl Source {
     }
 
     /// Looks the dataset up under the snapshot and decides what to read.
-    pub async fn plan(&mut self, dataset: &Dataset, request: &ExportRequest) -> Result<Plan, Failure> {
+    pub(crate) async fn plan(&mut self, dataset: &Dataset, request: &ExportRequest) -> Result<Plan, Failure> {
         let relation =
             catalog::describe(&mut self.connection, &dataset.relation).await.map_err(|error| match error {
                 CatalogError::NoSuchRelation(name) => Failure::new(
@@ -95,7 +95,12 @@ impl Source {
 
     /// Sends every row, then `End`. Returns early, without `End`, when the receiver is gone: it then has the
     /// error that matters.
-    pub async fn read(mut self, plan: &Plan, max_rows: usize, to: mpsc::Sender<FromSource>) -> Result<(), Failure> {
+    pub(crate) async fn read(
+        mut self,
+        plan: &Plan,
+        max_rows: usize,
+        to: mpsc::Sender<FromSource>,
+    ) -> Result<(), Failure> {
         let malformed = |error: row::Malformed| {
             Failure::caused(FailureKind::Undecodable, "The source database sent data that cannot be read.", &error)
         };

@@ -5,7 +5,7 @@ use super::value::ValueError;
 
 /// A numeric, borrowed from the wire: base-10000 digits, the first one worth 10000^weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Numeric<'a> {
+pub(crate) enum Numeric<'a> {
     Finite { negative: bool, weight: i16, scale: u16, digits: &'a [u8] },
     NaN,
     Infinity,
@@ -38,7 +38,7 @@ impl<'a> Numeric<'a> {
     }
 
     /// Writes the digits as PostgreSQL does: as many decimals as the scale says, none lost.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let Self::Finite { negative, weight, scale, digits } = *self else {
             out.extend_from_slice(match self {
                 Self::Infinity => b"Infinity",
@@ -73,7 +73,7 @@ impl<'a> Numeric<'a> {
 
     /// The value times 10^scale as a whole number, or `None` where it is not finite, does not fit 38 digits, or
     /// has decimals beyond `scale`.
-    pub fn to_scaled(self, scale: u8) -> Option<i128> {
+    pub(crate) fn to_scaled(self, scale: u8) -> Option<i128> {
         let Self::Finite { negative, weight, digits, .. } = self else { return None };
         const LIMIT: i128 = 10_i128.pow(38);
         let count = i32::try_from(digits.len() / 2).ok()?;

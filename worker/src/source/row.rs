@@ -10,18 +10,18 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// The stream does not follow the format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the server's COPY data is malformed: {0}")]
-pub struct Malformed(pub &'static str);
+pub(crate) struct Malformed(pub &'static str);
 
 /// Finds row boundaries in a growing buffer.
 #[derive(Debug, Default)]
-pub struct RowScanner {
+pub(super) struct RowScanner {
     header_done: bool,
     trailer_seen: bool,
 }
 
 /// What the scanner found at a place in the buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found {
+pub(super) enum Found {
     /// A whole row of so many bytes.
     Row(usize),
     /// So many bytes that are not a row: the header or the trailer.
@@ -36,7 +36,7 @@ fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 impl RowScanner {
     /// Looks at the start of `bytes`, which must follow directly on what was found before.
-    pub fn next(&mut self, bytes: &[u8]) -> Result<Found, Malformed> {
+    pub(super) fn next(&mut self, bytes: &[u8]) -> Result<Found, Malformed> {
         if !self.header_done {
             return self.header(bytes);
         }
@@ -90,27 +90,27 @@ impl RowScanner {
     }
 
     /// Whether the stream has come to its proper end.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.trailer_seen
     }
 }
 
 /// The fields of one row, borrowed from the wire. The index is kept between rows, so a row costs no allocation.
 #[derive(Debug, Default)]
-pub struct FieldIndex {
+pub(crate) struct FieldIndex {
     fields: Vec<Option<Range<usize>>>,
 }
 
 /// A row to read fields from.
 #[derive(Debug, Clone, Copy)]
-pub struct Row<'a> {
+pub(crate) struct Row<'a> {
     bytes: &'a [u8],
     fields: &'a [Option<Range<usize>>],
 }
 
 impl FieldIndex {
     /// Reads the row at the start of `bytes`, which must have `columns` fields, and the length it takes.
-    pub fn read<'a>(&'a mut self, bytes: &'a [u8], columns: usize) -> Result<(Row<'a>, usize), Malformed> {
+    pub(crate) fn read<'a>(&'a mut self, bytes: &'a [u8], columns: usize) -> Result<(Row<'a>, usize), Malformed> {
         const SHORT: Malformed = Malformed("a row that ends too early");
         let count = take(bytes, 0).map(i16::from_be_bytes).ok_or(SHORT)?;
         if usize::try_from(count) != Ok(columns) {
@@ -136,7 +136,7 @@ impl FieldIndex {
 
 impl<'a> Row<'a> {
     /// The fields in order; `None` is NULL.
-    pub fn fields(&self) -> impl ExactSizeIterator<Item = Option<&'a [u8]>> + use<'a> {
+    pub(crate) fn fields(&self) -> impl ExactSizeIterator<Item = Option<&'a [u8]>> + use<'a> {
         let bytes = self.bytes;
         self.fields.iter().map(move |field| field.as_ref().map(|range| &bytes[range.start..range.end]))
     }

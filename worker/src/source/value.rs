@@ -7,7 +7,7 @@ use super::numeric::Numeric;
 
 /// A value of a column, not NULL.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value<'a> {
+pub(crate) enum Value<'a> {
     Bool(bool),
     /// smallint, integer and bigint.
     Int(i64),
@@ -31,7 +31,7 @@ pub enum Value<'a> {
 
 /// Why a field cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ValueError {
+pub(crate) enum ValueError {
     #[error("has {0} bytes where its type has another length")]
     Length(usize),
     #[error("is not valid UTF-8")]
@@ -56,7 +56,7 @@ fn text(bytes: &[u8]) -> Result<&str, ValueError> {
 
 impl<'a> Value<'a> {
     /// Reads a field as `wire` says.
-    pub fn read(wire: WireType, bytes: &'a [u8]) -> Result<Self, ValueError> {
+    pub(crate) fn read(wire: WireType, bytes: &'a [u8]) -> Result<Self, ValueError> {
         Ok(match wire {
             WireType::Bool => match bytes {
                 [0] => Self::Bool(false),

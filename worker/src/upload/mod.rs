@@ -4,7 +4,7 @@
 
 mod part;
 
-pub use part::{MAX_PARTS, PART_SLACK, Part, PartBudget, PartSizes, Room};
+pub(crate) use part::{MAX_PARTS, PART_SLACK, Part, PartBudget, PartSizes, Room};
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -26,21 +26,21 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the encoder sends. A channel that closes without `End` was cut off.
 #[derive(Debug)]
-pub enum FromEncoder {
+pub(crate) enum FromEncoder {
     Part(Part),
     End,
 }
 
 /// Every byte is in the store (or in `Single`), and nothing is visible yet.
 #[derive(Debug)]
-pub enum Staged {
+pub(crate) enum Staged {
     Single(Part),
     Multipart(Vec<CompletedPart>),
 }
 
 /// Why an upload did not go on.
 #[derive(Debug)]
-pub enum UploadError {
+pub(crate) enum UploadError {
     Failed(Failure),
     /// The claim no longer holds; the ledger's word is final.
     Lost,
@@ -71,7 +71,7 @@ impl From<LedgerError> for UploadError {
 }
 
 /// The object of one attempt.
-pub struct Upload<'a> {
+pub(crate) struct Upload<'a> {
     storage: &'a Storage,
     ledger: &'a Ledger,
     claim: &'a Claim,
@@ -85,17 +85,17 @@ fn checksum(crc32: u32) -> String {
 }
 
 impl<'a> Upload<'a> {
-    pub fn new(storage: &'a Storage, ledger: &'a Ledger, claim: &'a Claim) -> Self {
+    pub(crate) fn new(storage: &'a Storage, ledger: &'a Ledger, claim: &'a Claim) -> Self {
         let key = storage.object_key(claim.export_id, claim.attempt, &claim.request);
         Self { storage, ledger, claim, key, begun: false, upload_id: None }
     }
 
-    pub fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
     /// Takes every part. The first is held until it is known whether there is a second.
-    pub async fn stage(
+    pub(crate) async fn stage(
         &mut self,
         mut parts: mpsc::Receiver<FromEncoder>,
         uploaded: &AtomicI64,
@@ -177,7 +177,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Makes the object visible and checks that the store has all of it. Returns its `ETag`.
-    pub async fn publish(&mut self, staged: Staged, bytes: i64) -> Result<Option<String>, UploadError> {
+    pub(crate) async fn publish(&mut self, staged: Staged, bytes: i64) -> Result<Option<String>, UploadError> {
         let etag = match staged {
             Staged::Single(part) => self.put(part).await?,
             Staged::Multipart(parts) => self.complete(parts).await?,
@@ -225,7 +225,7 @@ impl<'a> Upload<'a> {
 
     /// Removes whatever this attempt put into the store. What cannot be removed now stays in the ledger for the
     /// sweeper.
-    pub async fn discard(self) {
+    pub(crate) async fn discard(self) {
         if !self.begun {
             return;
         }

@@ -1,64 +1,108 @@
 //! Cutting the file's bytes into parts: how large a part is, and the budget that bounds how many are in memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// S3 takes at most so many parts in an upload.
-pub const MAX_PARTS: u32 = 10_000;
+pub(crate) const MAX_PARTS: u32 = 10_000;
 /// S3 refuses a smaller part unless it is the last.
-pub const MIN_PART_BYTES: usize = 5 << 20;
+pub(super) const MIN_PART_BYTES: usize = 5 << 20;
 /// Below this, requests cost more than they save; above it, memory does.
 const BASE_PART_BYTES: usize = 8 << 20;
 /// A part may come out larger than its size by as much as is appended at a time.
-pub const PART_SLACK: usize = 256 << 10;
+pub(crate) const PART_SLACK: usize = 256 << 10;
 /// After so many parts the size doubles: the estimate was too low.
 const PARTS_A_SIZE: u32 = 2_000;
 
-/// A part on its way to the object store. Dropping it gives its budget back.
+/// A part on its way to the object store.
 #[derive(Debug)]
-pub struct Part {
+pub(crate) struct Part {
     pub number: u32,
+    /// Once the last clone of it is dropped, its memory and its share of the budget go to the next part.
     pub bytes: Bytes,
     pub crc32: u32,
+}
+
+/// Memory for the parts of one export: how much of it there may be (in units of a kibibyte), and buffers that
+/// have been used before. Reusing them keeps megabytes from going through the allocator for every part, which
+/// would not give all of them back to the system.
+#[derive(Debug, Clone)]
+pub(crate) struct PartBudget {
+    semaphore: Arc<Semaphore>,
+    kibibytes: u32,
+    used: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+/// Room for one part: an empty buffer, and the permit to fill it.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub buffer: Vec<u8>,
+    home: Home,
+}
+
+/// Where a buffer goes when it is no longer needed.
+#[derive(Debug)]
+struct Home {
+    used: Arc<Mutex<Vec<Vec<u8>>>>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Memory for the parts of one export, in units of a kibibyte.
-#[derive(Debug, Clone)]
-pub struct PartBudget {
-    semaphore: Arc<Semaphore>,
-    kibibytes: u32,
+/// A buffer that is being sent.
+struct Sent {
+    buffer: Vec<u8>,
+    home: Home,
 }
 
-/// Room for one part.
-#[derive(Debug)]
-pub struct Room(OwnedSemaphorePermit);
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        // Poisoned only if a push panicked, that is, never; the buffer is then freed instead.
+        if let Ok(mut used) = self.home.used.lock() {
+            used.push(buffer);
+        }
+    }
+}
 
 fn kibibytes(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
 impl PartBudget {
-    pub fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         let kibibytes = kibibytes(bytes);
-        Self { semaphore: Arc::new(Semaphore::new(usize::try_from(kibibytes).unwrap_or(usize::MAX))), kibibytes }
+        let permits = usize::try_from(kibibytes).unwrap_or(usize::MAX);
+        Self { semaphore: Arc::new(Semaphore::new(permits)), kibibytes, used: Arc::default() }
     }
 
     /// Waits for room for a part of `bytes`. What is larger than the whole budget waits for all of it, so it
     /// goes alone.
-    pub async fn reserve(&self, bytes: usize) -> Room {
+    pub(crate) async fn reserve(&self, bytes: usize) -> Room {
         let wanted = kibibytes(bytes).min(self.kibibytes);
         let permit = Arc::clone(&self.semaphore).acquire_many_owned(wanted).await;
-        Room(permit.expect("the semaphore is never closed"))
+        let permit = permit.expect("the semaphore is never closed");
+        let mut buffer = self.used.lock().ok().and_then(|mut used| used.pop()).unwrap_or_default();
+        if buffer.capacity() < bytes {
+            // Replaced, not grown: there is nothing in it to keep.
+            buffer = Vec::with_capacity(bytes);
+        }
+        Room { buffer, home: Home { used: Arc::clone(&self.used), _permit: permit } }
     }
 }
 
 impl Part {
-    pub fn new(number: u32, bytes: Vec<u8>, room: Room) -> Self {
-        let crc32 = crc32fast::hash(&bytes);
-        Self { number, bytes: Bytes::from(bytes), crc32, _permit: room.0 }
+    pub(crate) fn new(number: u32, room: Room) -> Self {
+        let crc32 = crc32fast::hash(&room.buffer);
+        let Room { buffer, home } = room;
+        Self { number, bytes: Bytes::from_owner(Sent { buffer, home }), crc32 }
     }
 }
 
@@ -66,14 +110,14 @@ impl Part {
 /// the estimate was low. Depends on the estimate and the budget alone, so an attempt that is repeated cuts the
 /// same parts.
 #[derive(Debug, Clone, Copy)]
-pub struct PartSizes {
+pub(crate) struct PartSizes {
     first: usize,
     largest: usize,
 }
 
 impl PartSizes {
     /// `budget`: bytes of parts in memory at a time, of which two parts are the least that can make progress.
-    pub fn new(estimated_bytes: Option<u64>, budget: usize) -> Self {
+    pub(crate) fn new(estimated_bytes: Option<u64>, budget: usize) -> Self {
         let largest = (budget / 2).saturating_sub(PART_SLACK).max(MIN_PART_BYTES);
         // Half of the parts are for the estimate, the other half for its error.
         let wanted = estimated_bytes.unwrap_or(0) / u64::from(MAX_PARTS / 2);
@@ -82,13 +126,13 @@ impl PartSizes {
     }
 
     /// The size of part `number`, counted from 1.
-    pub fn of(&self, number: u32) -> usize {
+    pub(crate) fn of(&self, number: u32) -> usize {
         let doublings = number.saturating_sub(1) / PARTS_A_SIZE;
         self.first.saturating_mul(1 << doublings.min(20)).min(self.largest)
     }
 
     /// The largest file that can be written, in bytes.
-    pub fn capacity(&self) -> u64 {
+    pub(crate) fn capacity(&self) -> u64 {
         (1..=MAX_PARTS).map(|number| u64::try_from(self.of(number)).unwrap_or(u64::MAX)).sum()
     }
 }
@@ -123,14 +167,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_comes_back_when_a_part_is_dropped() {
+    async fn room_and_buffer_come_back_when_a_part_is_dropped() {
         let budget = PartBudget::new(2 * MIB);
-        let part = Part::new(1, vec![0; MIB], budget.reserve(MIB).await);
+        let mut room = budget.reserve(MIB).await;
+        room.buffer.extend_from_slice(b"x");
+        let address = room.buffer.as_ptr();
+        let part = Part::new(1, room);
+        assert_eq!(&part.bytes[..], b"x");
         let held = budget.reserve(MIB).await;
-        let waiting = budget.reserve(100 * MIB);
-        tokio::pin!(waiting);
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        drop((part, held));
-        waiting.await;
+        {
+            let waiting = budget.reserve(MIB);
+            tokio::pin!(waiting);
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+            drop(part);
+            let room = waiting.await;
+            assert!(room.buffer.is_empty() && room.buffer.as_ptr() == address);
+        }
+        drop(held);
+        // More than there is goes alone.
+        budget.reserve(100 * MIB).await;
     }
 }

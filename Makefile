@@ -1,0 +1,37 @@
+# The commands of this repository. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint clean-data
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)/release
+
+# Settings may be given either way: `PORT=8081 make run` or `make run PORT=8081`.
+export PORT DATA_DIR SEED_ROWS WORKERS
+
+help:
+	@echo 'make run         start everything on this machine and export the sample table once; Ctrl-C stops it all'
+	@echo '                 PORT=8080 DATA_DIR=.data SEED_ROWS=1000000 WORKERS=1'
+	@echo '                 DATABASE_URL, AMQP_URL, S3_ENDPOINT: use a server of yours for that part'
+	@echo 'make test        every test, with servers of its own in throw-away folders'
+	@echo 'make lint        formatting and clippy'
+	@echo 'make clean-data  remove what make run keeps in DATA_DIR'
+
+# `exec`: signals reach the devstack itself, and no shell stands in between.
+run:
+	@devstack/install
+	cargo build --release --workspace --bins
+	@exec $(TARGET)/devstack run
+
+# Release, so that `make run` and `make test` share one build.
+test:
+	@devstack/install --tests
+	cargo build --release --workspace
+	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace
+
+lint:
+	cargo fmt --check
+	cargo clippy --workspace --all-targets --release -- -D warnings
+
+clean-data:
+	cargo build --release --package polyglot-devstack
+	@exec $(TARGET)/devstack clean

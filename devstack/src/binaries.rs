@@ -1,0 +1,36 @@
+//! Where the api and the worker are: next to this program, as cargo builds them and an archive would hold them.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The programs that are kept running, next to this one.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    pub api: PathBuf,
+    pub worker: PathBuf,
+}
+
+impl Binaries {
+    /// An error names the one that is not built.
+    pub fn find() -> Result<Self> {
+        let folder = binaries_folder()?;
+        let program = |name: &str| {
+            let path = folder.join(name);
+            if path.is_file() {
+                return Ok(path);
+            }
+            Err(Error::Missing {
+                what: path.display().to_string(),
+                advice: "build it: cargo build --release --workspace --bins".into(),
+            })
+        };
+        Ok(Self { api: program("polyglot-api")?, worker: program("polyglot-worker")? })
+    }
+}
+
+/// The folder of this executable, where the others are too.
+pub fn binaries_folder() -> Result<PathBuf> {
+    let own = std::env::current_exe().map_err(Error::io("find this program's own file"))?;
+    own.parent().map(Path::to_owned).ok_or_else(|| Error::Refused(format!("{} is in no folder", own.display())))
+}

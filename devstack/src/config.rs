@@ -1,0 +1,198 @@
+//! What `devstack run` takes from the environment. Everything is checked here, before anything is started.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+/// The settings of `devstack run`.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// `PORT`: where the api listens.
+    pub port: u16,
+    /// `DATA_DIR`: everything that is kept between runs, as an absolute path.
+    pub data_dir: PathBuf,
+    /// `SEED_ROWS`: rows of the sample table when it is empty.
+    pub seed_rows: u64,
+    /// `WORKERS`: how many workers are started.
+    pub workers: u16,
+    /// `DATABASE_URL`: a server of the user's, in place of a private one.
+    pub database_url: Option<String>,
+    /// `SOURCE_DATABASE_URL`: handed on; nothing is seeded there.
+    pub source_database_url: Option<String>,
+    /// `AMQP_URL`: a broker of the user's, in place of a private one.
+    pub amqp_url: Option<String>,
+    /// `S3_ENDPOINT` and its keys: a storage of the user's, in place of the embedded one.
+    pub s3: Option<ExternalS3>,
+    /// `S3_BUCKET`.
+    pub bucket: String,
+    /// `AWS_REGION`.
+    pub region: String,
+}
+
+/// An object storage that somebody else runs. Without keys the api and the workers find theirs as AWS clients do.
+#[derive(Clone, Debug)]
+pub struct ExternalS3 {
+    pub endpoint: String,
+    pub access_key: Option<String>,
+    pub secret_key: Option<String>,
+}
+
+impl RunConfig {
+    pub fn from_env() -> Result<Self> {
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    /// `lookup` gives a variable's value; an empty one counts as none. `NAME_FILE` is read where `NAME` is not set.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let vars = Variables { lookup };
+        let data_dir = PathBuf::from(vars.text("DATA_DIR").unwrap_or_else(|| ".data".into()));
+        let s3 = match vars.url("S3_ENDPOINT", &["http://", "https://"])? {
+            None => None,
+            Some(endpoint) => {
+                let (access_key, secret_key) =
+                    (vars.secret("AWS_ACCESS_KEY_ID")?, vars.secret("AWS_SECRET_ACCESS_KEY")?);
+                match (&access_key, &secret_key) {
+                    (Some(_), None) => {
+                        return Err(Error::config("AWS_SECRET_ACCESS_KEY", "is missing; AWS_ACCESS_KEY_ID is set"));
+                    }
+                    (None, Some(_)) => {
+                        return Err(Error::config("AWS_ACCESS_KEY_ID", "is missing; AWS_SECRET_ACCESS_KEY is set"));
+                    }
+                    _ => Some(ExternalS3 { endpoint, access_key, secret_key }),
+                }
+            }
+        };
+        let bucket = vars.text("S3_BUCKET").unwrap_or_else(|| "exports".into());
+        let bucket_fits = (3..=63).contains(&bucket.len())
+            && bucket
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'))
+            && bucket.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        if !bucket_fits {
+            let problem =
+                format!("{bucket:?} is no bucket name: 3 to 63 of a-z, 0-9, '-' and '.', a letter or digit first");
+            return Err(Error::config("S3_BUCKET", problem));
+        }
+        Ok(Self {
+            port: vars.number("PORT", 8080, 1, u16::MAX.into())?,
+            data_dir: std::path::absolute(&data_dir)
+                .map_err(|error| Error::config("DATA_DIR", format!("{}: {error}", data_dir.display())))?,
+            seed_rows: vars.number("SEED_ROWS", 1_000_000, 0, 10_000_000_000)?,
+            workers: vars.number("WORKERS", 1, 1, 256)?,
+            database_url: vars.url("DATABASE_URL", &["postgres://", "postgresql://"])?,
+            source_database_url: vars.url("SOURCE_DATABASE_URL", &["postgres://", "postgresql://"])?,
+            amqp_url: vars.url("AMQP_URL", &["amqp://", "amqps://"])?,
+            s3,
+            bucket,
+            region: vars.text("AWS_REGION").unwrap_or_else(|| "us-east-1".into()),
+        })
+    }
+}
+
+struct Variables<F> {
+    lookup: F,
+}
+
+impl<F: Fn(&str) -> Option<String>> Variables<F> {
+    fn text(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !value.is_empty())
+    }
+
+    fn secret(&self, name: &'static str) -> Result<Option<String>> {
+        if let Some(value) = self.text(name) {
+            return Ok(Some(value));
+        }
+        let Some(file) = self.text(&format!("{name}_FILE")) else { return Ok(None) };
+        match fs::read_to_string(&file) {
+            Ok(value) => Ok(Some(value.trim_end_matches(['\r', '\n']).to_owned())),
+            Err(error) => Err(Error::config(name, format!("cannot read {file}, which {name}_FILE names: {error}"))),
+        }
+    }
+
+    fn url(&self, name: &'static str, schemes: &[&str]) -> Result<Option<String>> {
+        let value = self.secret(name)?;
+        match &value {
+            Some(url) if !schemes.iter().any(|scheme| url.starts_with(scheme) && url.len() > scheme.len()) => {
+                // Not the value: it may hold a password.
+                Err(Error::config(name, format!("is no URL that begins with {}", schemes.join(" or "))))
+            }
+            _ => Ok(value),
+        }
+    }
+
+    fn number<T: TryFrom<u64>>(&self, name: &'static str, default: u64, least: u64, most: u64) -> Result<T> {
+        let text = self.text(name);
+        let value = match &text {
+            None => Some(default),
+            Some(text) => text.parse().ok().filter(|value| (least..=most).contains(value)),
+        };
+        value.and_then(|value| T::try_from(value).ok()).ok_or_else(|| {
+            let text = text.unwrap_or_default();
+            Error::config(name, format!("{text:?} is no whole number from {least} to {most}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<RunConfig> {
+        RunConfig::from_lookup(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn every_variable_has_a_default() {
+        let config = with(&[("PORT", "")]).unwrap();
+        assert_eq!((config.port, config.seed_rows, config.workers), (8080, 1_000_000, 1));
+        assert!(config.data_dir.is_absolute() && config.data_dir.ends_with(".data"));
+        assert!(config.database_url.is_none() && config.amqp_url.is_none() && config.s3.is_none());
+    }
+
+    #[test]
+    fn a_bad_value_names_its_variable() {
+        let cases = [
+            ("PORT", "0"),
+            ("PORT", "65536"),
+            ("PORT", "http"),
+            ("SEED_ROWS", "-1"),
+            ("SEED_ROWS", "1e6"),
+            ("WORKERS", "0"),
+            ("WORKERS", "two"),
+            ("DATABASE_URL", "mysql://x"),
+            ("SOURCE_DATABASE_URL", "x"),
+            ("AMQP_URL", "http://x"),
+            ("S3_ENDPOINT", "localhost:9000"),
+            ("S3_BUCKET", "../etc"),
+            ("S3_BUCKET", "A"),
+        ];
+        for (name, value) in cases {
+            let words = with(&[(name, value)]).unwrap_err().to_string();
+            assert!(words.starts_with(&format!("{name}: ")), "{name}={value}: {words}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let words = with(&[("DATABASE_URL", "pg://u:topsecret@h/d")]).unwrap_err().to_string();
+        assert!(!words.contains("topsecret"), "{words}");
+    }
+
+    #[test]
+    fn half_a_key_pair_is_refused() {
+        let words = with(&[("S3_ENDPOINT", "http://h:1"), ("AWS_ACCESS_KEY_ID", "x")]).unwrap_err().to_string();
+        assert!(words.starts_with("AWS_SECRET_ACCESS_KEY"), "{words}");
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file() {
+        let dir = crate::scratch_dir::ScratchDir::new("config").unwrap();
+        let file = dir.path().join("url");
+        fs::write(&file, "amqp://u:p@h/%2f\n").unwrap();
+        let config = with(&[("AMQP_URL_FILE", file.to_str().unwrap())]).unwrap();
+        assert_eq!(config.amqp_url.as_deref(), Some("amqp://u:p@h/%2f"));
+        let words = with(&[("AMQP_URL_FILE", "/no/such/file")]).unwrap_err().to_string();
+        assert!(words.starts_with("AMQP_URL: ") && words.contains("/no/such/file"), "{words}");
+    }
+}

@@ -1,0 +1,37 @@
+//! The whole system on one machine: private servers, the api and the workers, for `make run` and for the tests.
+//!
+//! The parts are public so that tests can start servers, put a [`proxy`] in between, kill services and limit their memory.
+//! Nothing here is needed where the system is deployed.
+
+pub mod binaries;
+pub mod clean;
+pub mod config;
+pub mod console;
+pub mod data_lock;
+pub mod embedded_s3;
+pub mod error;
+pub mod launch;
+pub mod leftovers;
+pub mod memory_limit;
+pub mod ports;
+pub mod postgres;
+mod postgres_place;
+pub mod proxy;
+pub mod rabbitmq;
+pub mod run;
+mod s3_answers;
+pub mod sample_export;
+pub mod scratch_database;
+pub mod scratch_dir;
+pub mod seaweedfs;
+pub mod secrets;
+pub mod seed;
+pub mod servers;
+pub mod signals;
+pub mod stack_env;
+pub mod supervisor;
+pub mod with_servers;
+
+pub use error::{Error, Result};
+pub use ports::free_port;
+pub use proxy::Proxy;

@@ -1,0 +1,288 @@
+//! A private PostgreSQL: initdb once, start, wait, stop. Where its cluster may lie is in `postgres_place`.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor};
+use tokio::process::Command;
+
+use crate::error::{Error, Result, indent};
+use crate::launch::{Launch, Running};
+use crate::leftovers;
+use crate::postgres_place::{self, Place};
+
+/// How the server is to be run.
+#[derive(Clone, Debug)]
+pub struct PostgresSettings {
+    pub port: u16,
+    /// With false, a crash of the machine may lose the data: for tests.
+    pub durable: bool,
+    /// Of the superuser `polyglot`; without one every local user may connect as `postgres`.
+    pub password: Option<String>,
+    pub max_connections: u32,
+}
+
+/// A running private server on 127.0.0.1. Dropping it kills it; [`Postgres::stop`] is the clean way.
+#[derive(Debug)]
+pub struct Postgres {
+    running: Running,
+    settings: PostgresSettings,
+}
+
+impl Postgres {
+    /// Starts the server whose cluster is in (or linked from) `data_dir/postgres`, which is made when missing.
+    ///
+    /// What a killed run left behind is stopped first. Resolves when the server accepts connections.
+    pub async fn start(data_dir: &Path, log: &Path, settings: PostgresSettings) -> Result<Self> {
+        let bin = find_programs()?;
+        let place = postgres_place::find_or_make(data_dir)?;
+        let cluster = place.folder.join("cluster");
+        if !cluster.join("PG_VERSION").exists() {
+            initdb(&bin, &place, &cluster, &settings).await?;
+        }
+        check_version(&bin, &cluster).await?;
+        stop_leftover(&cluster).await;
+
+        // Children of a postmaster that was killed hold its shared memory for a moment: then try again.
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut server =
+                Self { running: launch(&bin, &place, &cluster, data_dir, log, &settings)?, settings: settings.clone() };
+            match server.wait_ready().await {
+                Err(Error::Process { tail, .. }) if tries < 10 && tail.contains("pre-existing shared memory block") => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(server),
+            }
+        }
+    }
+
+    /// The URL of one of its databases, for the superuser.
+    pub fn url(&self, database: &str) -> String {
+        let port = self.settings.port;
+        match &self.settings.password {
+            Some(password) => format!("postgres://polyglot:{password}@127.0.0.1:{port}/{database}"),
+            None => format!("postgres://postgres@127.0.0.1:{port}/{database}"),
+        }
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.running.pid()
+    }
+
+    /// Makes the database `name` unless it is there.
+    pub async fn ensure_database(&self, name: &str) -> Result<()> {
+        let action = format!("make the database {name}");
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.map_err(Error::sql(&action))?;
+        let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+            .bind(name)
+            .fetch_one(&mut connection)
+            .await
+            .map_err(Error::sql(&action))?;
+        if !there {
+            let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
+            connection.execute(sqlx::AssertSqlSafe(statement)).await.map_err(Error::sql(&action))?;
+        }
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    /// The server's "fast" shutdown: sessions are ended, data is written; killed after 30 seconds.
+    pub async fn stop(self) {
+        self.running.stop(Signal::INT, Duration::from_secs(30)).await;
+    }
+
+    /// The "immediate" shutdown: nothing is written; the next start recovers from the log.
+    pub async fn stop_at_once(self) {
+        self.running.stop(Signal::QUIT, Duration::from_secs(5)).await;
+    }
+
+    async fn wait_ready(&mut self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.running.ended()? {
+                return Err(self.running.failure(format!("ended while starting ({status})")));
+            }
+            match PgConnection::connect(&self.url("postgres")).await {
+                Ok(connection) => {
+                    let _ = connection.close().await;
+                    return Ok(());
+                }
+                // Recovery after a kill takes as long as it takes.
+                Err(error) if is_starting(&error) && started.elapsed() < Duration::from_secs(600) => {}
+                Err(error) if started.elapsed() > Duration::from_secs(30) => {
+                    return Err(Error::sql("connect to the private PostgreSQL after 30 s")(error));
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn is_starting(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57P03")
+}
+
+fn launch(
+    bin: &Path,
+    place: &Place,
+    cluster: &Path,
+    owner: &Path,
+    log: &Path,
+    settings: &PostgresSettings,
+) -> Result<Running> {
+    let mut options = vec![
+        format!("port={}", settings.port),
+        "listen_addresses=127.0.0.1".to_owned(),
+        // A socket's path may have 107 bytes; a data folder's path more.
+        "unix_socket_directories=".to_owned(),
+        format!("max_connections={}", settings.max_connections),
+        // Minimal, so that rows of a table that is made in the same transaction (the seed) skip the log.
+        "wal_level=minimal".to_owned(),
+        "max_wal_senders=0".to_owned(),
+        "shared_buffers=128MB".to_owned(),
+        "maintenance_work_mem=256MB".to_owned(),
+        "max_wal_size=2GB".to_owned(),
+        "checkpoint_timeout=15min".to_owned(),
+        "logging_collector=off".to_owned(),
+        "log_min_messages=warning".to_owned(),
+    ];
+    if !settings.durable {
+        options.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
+    }
+    Launch::new("PostgreSQL", bin.join("postgres"), owner, log)
+        .without_env_prefix("PG")
+        .user(place.run_as)
+        .current_dir(&place.folder)
+        .death_signal("INT")
+        .arg("-D")
+        .arg(cluster)
+        .args(options.iter().flat_map(|option| ["-c", option.as_str()]))
+        .spawn()
+}
+
+/// The folder of `postgres` and `initdb`: the newest one that Debian's packages installed, else what `pg_config` says.
+fn find_programs() -> Result<PathBuf> {
+    let mut installed: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    installed.sort();
+    let asked = std::process::Command::new("pg_config").arg("--bindir").stderr(Stdio::null()).output().ok();
+    let told = asked.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let candidates = installed.into_iter().rev().map(|(_, path)| path).chain(told);
+    candidates.into_iter().find(|path| path.join("postgres").exists() && path.join("initdb").exists()).ok_or_else(
+        || Error::Missing {
+            what: "a PostgreSQL server".into(),
+            advice:
+                "install the package postgresql (devstack/install does it), or set DATABASE_URL to a server of yours"
+                    .into(),
+        },
+    )
+}
+
+/// A cluster of another major version cannot be opened; say so before the server does in its own words.
+async fn check_version(bin: &Path, cluster: &Path) -> Result<()> {
+    let file = cluster.join("PG_VERSION");
+    let made_by = fs::read_to_string(&file).map_err(Error::path("read", &file))?;
+    let output = Command::new(bin.join("postgres"))
+        .arg("--version")
+        .output()
+        .await
+        .map_err(Error::io("ask postgres for its version"))?;
+    let version = String::from_utf8_lossy(&output.stdout).into_owned();
+    let major: String = version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    if made_by.trim() == major {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "the database in {} was made by PostgreSQL {} and the one installed is {major}: use another DATA_DIR, or `make clean-data` to begin anew",
+        cluster.display(),
+        made_by.trim()
+    )))
+}
+
+async fn initdb(bin: &Path, place: &Place, cluster: &Path, settings: &PostgresSettings) -> Result<()> {
+    // Under another name until it is whole, so that a run that was killed here leaves no half cluster.
+    let unfinished = place.folder.join("cluster-unfinished");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).map_err(Error::path("remove", &unfinished))?;
+    }
+    fs::DirBuilder::new().mode(0o700).create(&unfinished).map_err(Error::path("create", &unfinished))?;
+    let password_file = place.folder.join("password-unfinished");
+    if let Some((uid, gid)) = place.run_as {
+        chown(&unfinished, Some(uid), Some(gid)).map_err(Error::path("give away", &unfinished))?;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if let Some((uid, gid)) = place.run_as {
+        command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
+    }
+    command.arg("--").arg(bin.join("initdb")).arg("-D").arg(&unfinished);
+    command.args(["-E", "UTF8", "--locale=C.UTF-8"]);
+    if let Some(password) = &settings.password {
+        fs::write(&password_file, password).map_err(Error::path("write", &password_file))?;
+        fs::set_permissions(&password_file, fs::Permissions::from_mode(0o600))
+            .map_err(Error::path("protect", &password_file))?;
+        if let Some((uid, gid)) = place.run_as {
+            chown(&password_file, Some(uid), Some(gid)).map_err(Error::path("give away", &password_file))?;
+        }
+        command.args(["-U", "polyglot", "-A", "scram-sha-256"]).arg(format!("--pwfile={}", password_file.display()));
+    } else {
+        command.args(["-U", "postgres", "-A", "trust"]);
+    }
+    if !settings.durable {
+        command.arg("--no-sync");
+    }
+    let output = command
+        .current_dir(&place.folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(Error::io("run initdb"))?;
+    let _ = fs::remove_file(&password_file);
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(Error::Process {
+            name: "initdb".into(),
+            problem: format!("failed ({}):\n{}", output.status, indent(&words)),
+            log: None,
+            tail: String::new(),
+        });
+    }
+    fs::rename(&unfinished, cluster).map_err(Error::path("rename", &unfinished))
+}
+
+/// Stops the server that still runs on `cluster`, and removes a pid file that would keep a new one from starting.
+///
+/// The caller holds the lock on the data folder, so whatever runs there is a leftover.
+async fn stop_leftover(cluster: &Path) {
+    let pid_file = cluster.join("postmaster.pid");
+    let Some(pid) = fs::read_to_string(&pid_file).ok().and_then(|text| text.lines().next()?.trim().parse::<u32>().ok())
+    else {
+        return;
+    };
+    let runs_here = || {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+            let wanted = cluster.to_string_lossy();
+            line.split(|byte| *byte == 0).any(|argument| argument == wanted.as_bytes())
+        })
+    };
+    let asked = Instant::now();
+    while runs_here() {
+        leftovers::send(pid, if asked.elapsed() < Duration::from_secs(20) { Signal::INT } else { Signal::KILL });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let _ = fs::remove_file(&pid_file);
+}

@@ -1,0 +1,181 @@
+//! Which folder and which user a private PostgreSQL cluster gets. The server itself is in `postgres`.
+//!
+//! PostgreSQL refuses to run as root, so root runs it as the user `postgres`, which must be able to reach the folder. A
+//! clone under `/root` cannot be reached; the cluster then lies in a folder of its own under `/var/lib` or `/var/tmp`, and
+//! `DATA_DIR/postgres` is a link to it.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::geteuid;
+
+use crate::console::say;
+use crate::error::{Error, Result};
+
+/// Names, inside a cluster's folder outside of the data folder, the data folder that it belongs to.
+const BELONGS_TO: &str = "belongs-to";
+
+/// Where the cluster lies and who runs it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub folder: PathBuf,
+    /// User and group to change to; `None` where it is the user that we are.
+    pub run_as: Option<(u32, u32)>,
+}
+
+/// The place for `data_dir`: the one of the last run, or a new one.
+pub(crate) fn find_or_make(data_dir: &Path) -> Result<Place> {
+    let link = data_dir.join("postgres");
+    if let Some(folder) = existing(data_dir, &link)? {
+        let run_as = user_for(&folder)?;
+        return Ok(Place { folder, run_as });
+    }
+    if !geteuid().is_root() {
+        make_folder(&link, None)?;
+        return Ok(Place { folder: link, run_as: None });
+    }
+    let user = user_postgres()?;
+    if reaches(user, data_dir) {
+        make_folder(&link, Some(user))?;
+        return Ok(Place { folder: link, run_as: Some(user) });
+    }
+    let folder = make_elsewhere(data_dir, user)?;
+    symlink(&folder, &link).map_err(Error::path("link", &link))?;
+    say(format!(
+        "PostgreSQL runs as the user postgres, which cannot reach {}: its files are in {}",
+        data_dir.display(),
+        folder.display()
+    ));
+    Ok(Place { folder, run_as: Some(user) })
+}
+
+/// Removes what belongs to `data_dir` and lies elsewhere. The caller has stopped the server.
+pub(crate) fn remove(data_dir: &Path) -> Result<()> {
+    let link = data_dir.join("postgres");
+    match existing(data_dir, &link)? {
+        Some(folder) => fs::remove_dir_all(&folder).map_err(Error::path("remove", &folder)),
+        None => Ok(()),
+    }
+}
+
+/// The folder of an earlier run, if there is one and it is that of this data folder.
+fn existing(data_dir: &Path, link: &Path) -> Result<Option<PathBuf>> {
+    let target = match fs::read_link(link) {
+        Ok(target) => target,
+        Err(_) if link.is_dir() => return Ok(Some(link.to_owned())),
+        Err(_) => return Ok(None),
+    };
+    // A data folder that was copied brings a link to the files of the first one.
+    let ours = fs::read_to_string(target.join(BELONGS_TO)).is_ok_and(|text| Path::new(&text) == data_dir);
+    if ours {
+        return Ok(Some(target));
+    }
+    fs::remove_file(link).map_err(Error::path("remove the stale link", link))?;
+    Ok(None)
+}
+
+fn make_elsewhere(data_dir: &Path, user: (u32, u32)) -> Result<PathBuf> {
+    let name = format!("polyglot-devstack-{:016x}", fingerprint(data_dir));
+    let mut failure = None;
+    for parent in ["/var/lib", "/var/tmp"] {
+        let folder = Path::new(parent).join(&name);
+        if folder.exists() && fs::read_to_string(folder.join(BELONGS_TO)).is_ok_and(|text| Path::new(&text) == data_dir)
+        {
+            // The data folder was removed by hand and its secrets with it: the old cluster cannot be opened any more.
+            fs::remove_dir_all(&folder).map_err(Error::path("remove", &folder))?;
+        }
+        let made = make_folder(&folder, Some(user)).and_then(|()| {
+            let file = folder.join(BELONGS_TO);
+            fs::write(&file, data_dir.as_os_str().as_encoded_bytes()).map_err(Error::path("write", &file))
+        });
+        match made {
+            Ok(()) if reaches(user, &folder) => return Ok(folder),
+            Ok(()) => {
+                failure = Some(Error::Refused(format!("the user postgres cannot reach {}", folder.display())));
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::Refused("no place for PostgreSQL's files".into())))
+}
+
+fn make_folder(folder: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+    DirBuilder::new().mode(0o700).create(folder).map_err(Error::path("create", folder))?;
+    match owner {
+        Some((uid, gid)) => chown(folder, Some(uid), Some(gid)).map_err(Error::path("give away", folder)),
+        None => Ok(()),
+    }
+}
+
+/// The user that owns an existing cluster runs it; only root can be somebody else.
+fn user_for(folder: &Path) -> Result<Option<(u32, u32)>> {
+    let metadata = fs::metadata(folder).map_err(Error::path("look at", folder))?;
+    let own = geteuid();
+    if metadata.uid() == own.as_raw() {
+        if own.is_root() {
+            return Err(Error::Refused(format!(
+                "{} belongs to root, and PostgreSQL refuses to run as root: remove it",
+                folder.display()
+            )));
+        }
+        return Ok(None);
+    }
+    if own.is_root() {
+        return Ok(Some((metadata.uid(), metadata.gid())));
+    }
+    Err(Error::Refused(format!(
+        "{} belongs to another user (it was made by `sudo make run`?): use another DATA_DIR or remove it",
+        folder.display()
+    )))
+}
+
+fn user_postgres() -> Result<(u32, u32)> {
+    let users = fs::read_to_string("/etc/passwd").map_err(Error::io("read /etc/passwd"))?;
+    users
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            Some((*fields.first()?, fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+        })
+        .find_map(|(name, uid, gid)| (name == "postgres").then_some((uid, gid)))
+        .ok_or_else(|| Error::Missing {
+            what: "the user postgres".into(),
+            advice: "PostgreSQL refuses to run as root; install the package postgresql, which makes that user, or run as an ordinary user".into(),
+        })
+}
+
+/// Whether `user` can pass through `folder` and everything above it.
+fn reaches(user: (u32, u32), folder: &Path) -> bool {
+    let probe = || -> io::Result<bool> {
+        let status = Command::new("setpriv")
+            .args([format!("--reuid={}", user.0), format!("--regid={}", user.1)])
+            .args(["--clear-groups", "--", "test", "-x"])
+            .arg(folder)
+            .status()?;
+        Ok(status.success())
+    };
+    probe().unwrap_or(false)
+}
+
+/// FNV-1a: the same for the same path in every version of this program, which the standard library's hasher is not.
+fn fingerprint(path: &Path) -> u64 {
+    path.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fingerprint_never_changes() {
+        // The published test vector of FNV-1a, and a path.
+        assert_eq!(fingerprint(Path::new("a")), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fingerprint(Path::new("/root/main/.data")), 11_196_378_205_232_090_479);
+    }
+}

@@ -1,0 +1,295 @@
+//! A TCP proxy that does to connections what a network does on a bad day. For tests; it knows nothing of the protocols.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::error::{Error, Result};
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the server.
+    ToServer,
+    /// From the server to the client.
+    ToClient,
+}
+
+/// A listener on a free port of 127.0.0.1 that forwards to one target. Dropping it cuts everything.
+///
+/// Each fault stays until another call changes it or [`Proxy::restore`] lifts all of them; faults add up.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    rules: watch::Sender<Rules>,
+    commands: mpsc::UnboundedSender<Command>,
+    counters: Arc<Counters>,
+    server: AbortHandle,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Rules {
+    hold: bool,
+    bytes_per_second: Option<u64>,
+    /// Connections that are older than this number are cut.
+    generation: u64,
+    cut_after: Option<CutAfter>,
+}
+
+/// Bytes that may still pass in one direction; shared by all connections.
+#[derive(Clone, Debug)]
+struct CutAfter {
+    direction: Direction,
+    left: Arc<Mutex<u64>>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Refuse(oneshot::Sender<()>),
+    Accept(oneshot::Sender<io::Result<()>>),
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    connections: AtomicU64,
+    to_server: AtomicU64,
+    to_client: AtomicU64,
+}
+
+impl Counters {
+    fn of(&self, direction: Direction) -> &AtomicU64 {
+        match direction {
+            Direction::ToServer => &self.to_server,
+            Direction::ToClient => &self.to_client,
+        }
+    }
+}
+
+impl Proxy {
+    /// Starts to forward to `target`, a `host:port`. The target need not be there yet.
+    pub async fn start(target: impl Into<String>) -> Result<Self> {
+        let target = target.into();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::io("listen for a proxy"))?;
+        let address = listener.local_addr().map_err(Error::io("see the proxy's own address"))?;
+        let (rules, seen) = watch::channel(Rules::default());
+        let (commands, orders) = mpsc::unbounded_channel();
+        let counters = Arc::new(Counters::default());
+        let server = tokio::spawn(serve(listener, address, target, seen, orders, Arc::clone(&counters))).abort_handle();
+        Ok(Self { address, rules, commands, counters, server })
+    }
+
+    /// `127.0.0.1:port`: what a client connects to in the target's place.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Refuses new connections (the port is closed); present ones go on. In force when it returns.
+    pub async fn refuse_new(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.commands.send(Command::Refuse(done)).is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    /// Cuts all present connections with a reset, on both sides; new ones are welcome.
+    pub fn cut_all(&self) {
+        self.rules.send_modify(|rules| rules.generation += 1);
+    }
+
+    /// Forwards nothing from now on, without closing anything; new connections are accepted and get no answer.
+    pub fn hold(&self) {
+        self.rules.send_modify(|rules| rules.hold = true);
+    }
+
+    /// Forwards at most this many bytes a second, in each direction of each connection.
+    pub fn slow_to(&self, bytes_per_second: u64) {
+        self.rules.send_modify(|rules| rules.bytes_per_second = Some(bytes_per_second.max(1)));
+    }
+
+    /// Forwards `bytes` more in this direction, counted over all connections, and then cuts all connections, once.
+    pub fn cut_after(&self, direction: Direction, bytes: u64) {
+        let cut = CutAfter { direction, left: Arc::new(Mutex::new(bytes)) };
+        self.rules.send_modify(|rules| rules.cut_after = Some(cut));
+    }
+
+    /// Lifts every fault: forwards, at full speed, and accepts. What was held goes on.
+    pub async fn restore(&self) -> Result<()> {
+        self.rules.send_modify(|rules| {
+            *rules = Rules { generation: rules.generation, ..Rules::default() };
+        });
+        let (done, wait) = oneshot::channel();
+        if self.commands.send(Command::Accept(done)).is_ok()
+            && let Ok(result) = wait.await
+        {
+            result.map_err(Error::io(format!("listen on {} again", self.address)))?;
+        }
+        Ok(())
+    }
+
+    /// Connections accepted so far.
+    pub fn connections(&self) -> u64 {
+        self.counters.connections.load(Ordering::Relaxed)
+    }
+
+    /// Bytes forwarded so far in this direction.
+    pub fn forwarded(&self, direction: Direction) -> u64 {
+        self.counters.of(direction).load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    target: String,
+    rules: watch::Receiver<Rules>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    counters: Arc<Counters>,
+) {
+    let mut listener = Some(listener);
+    let mut connections = JoinSet::new();
+    // Lets a connection that used up a `cut_after` cut all the others.
+    let (cut, mut cuts) = mpsc::unbounded_channel::<()>();
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                None => return,
+                Some(Command::Refuse(done)) => {
+                    listener = None;
+                    let _ = done.send(());
+                }
+                Some(Command::Accept(done)) => {
+                    let result = match listener {
+                        Some(_) => Ok(()),
+                        None => TcpListener::bind(address).await.map(|bound| listener = Some(bound)),
+                    };
+                    let _ = done.send(result);
+                }
+            },
+            accepted = async { match &listener { Some(listener) => listener.accept().await, None => std::future::pending().await } } => {
+                if let Ok((client, _)) = accepted {
+                    counters.connections.fetch_add(1, Ordering::Relaxed);
+                    connections.spawn(carry(client, target.clone(), rules.clone(), Arc::clone(&counters), cut.clone()));
+                }
+            }
+            Some(()) = cuts.recv() => connections.abort_all(),
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// One connection, until an end closes it or it is cut. However it ends, an end that is still open is reset.
+async fn carry(
+    mut client: TcpStream,
+    target: String,
+    rules: watch::Receiver<Rules>,
+    counters: Arc<Counters>,
+    cut: mpsc::UnboundedSender<()>,
+) {
+    // A zero linger makes closing a reset. It also acts on a close after an orderly end, so that is awaited below.
+    let _ = client.set_zero_linger();
+    let _ = client.set_nodelay(true);
+    let born = rules.borrow().generation;
+    let mut older = rules.clone();
+    let forward = async {
+        let mut server = TcpStream::connect(&target).await?;
+        server.set_zero_linger()?;
+        server.set_nodelay(true)?;
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        let up = pump(from_client, to_server, Direction::ToServer, rules.clone(), &counters);
+        let down = pump(from_server, to_client, Direction::ToClient, rules, &counters);
+        tokio::try_join!(up, down)?;
+        // Both ends have said that they are done: let what is in the buffers arrive before the reset.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        io::Result::Ok(())
+    };
+    tokio::select! {
+        ended = forward => {
+            if ended.is_err_and(|error| error.kind() == io::ErrorKind::QuotaExceeded) {
+                let _ = cut.send(());
+            }
+        }
+        () = async { let _ = older.wait_for(|rules| rules.generation > born).await; } => {}
+    }
+}
+
+/// Forwards one direction until its end, and passes the end on.
+///
+/// Borrowed halves, because an owned one says an orderly goodbye when it is dropped, and a cut must not.
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    direction: Direction,
+    mut rules: watch::Receiver<Rules>,
+    counters: &Counters,
+) -> io::Result<()> {
+    let mut buffer = vec![0_u8; 64 * 1024];
+    loop {
+        let limit = rules.borrow().bytes_per_second;
+        // At most a tenth of a second's worth, so that a slow line is an even one.
+        let piece =
+            limit.map_or(buffer.len(), |rate| usize::try_from(rate / 10).unwrap_or(usize::MAX).clamp(1, buffer.len()));
+        let read = from.read(&mut buffer[..piece]).await?;
+        if rules.wait_for(|rules| !rules.hold).await.is_err() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        let allowed = take_allowance(&rules.borrow(), direction, read);
+        to.write_all(&buffer[..allowed]).await?;
+        counters.of(direction).fetch_add(allowed as u64, Ordering::Relaxed);
+        if allowed < read {
+            // What was let through is to arrive before the reset overtakes it.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        if let Some(rate) = limit {
+            tokio::time::sleep(Duration::from_secs(1).mul_f64(fraction(allowed as u64, rate))).await;
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a pause need not be exact")]
+fn fraction(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64
+}
+
+/// How many of `wanted` bytes may pass. Fewer than wanted once, when the allowance is used up; all of them afterwards.
+fn take_allowance(rules: &Rules, direction: Direction, wanted: usize) -> usize {
+    /// In place of a number of bytes left: the cut has happened.
+    const SPENT: u64 = u64::MAX;
+    let Some(cut) = rules.cut_after.as_ref().filter(|cut| cut.direction == direction) else { return wanted };
+    let mut left = cut.left.lock().unwrap_or_else(PoisonError::into_inner);
+    if *left == SPENT {
+        return wanted;
+    }
+    match usize::try_from(*left) {
+        Ok(allowed) if allowed < wanted => {
+            *left = SPENT;
+            allowed
+        }
+        _ => {
+            *left -= wanted as u64;
+            wanted
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! `devstack run`: the whole system on this machine, in the order in which a person reads about it. The parts are elsewhere.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::binaries::Binaries;
+use crate::config::RunConfig;
+use crate::console::{ProgressLine, grouped, say, seconds, size};
+use crate::data_lock::DataLock;
+use crate::embedded_s3::S3Keys;
+use crate::error::{Error, Result};
+use crate::leftovers;
+use crate::sample_export;
+use crate::seed::{self, Seeded};
+use crate::servers::{Addresses, Servers};
+use crate::signals::StopSignals;
+use crate::supervisor::{Service, Supervisor};
+
+/// How long the api and the workers may take to finish what they are at when the stack is stopped.
+const GRACE: Duration = Duration::from_secs(40);
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Brings the stack up and keeps it up until a stop signal. Everything that was started has ended when this returns.
+pub async fn run(config: RunConfig) -> Result<()> {
+    let signals = StopSignals::install()?;
+    let binaries = Binaries::find()?;
+    let data_dir = make_data_dir(&config.data_dir)?;
+    let _lock = DataLock::take(&data_dir)?;
+
+    let mut stack = Stack { supervisor: None, servers: Servers::default() };
+    let outcome = tokio::select! {
+        outcome = stack.bring_up(&config, &data_dir, &binaries) => outcome,
+        () = signals.requested() => Ok(()),
+    };
+    if outcome.is_ok() {
+        signals.requested().await;
+    }
+    stack.stop(&signals).await;
+    // What was being started when the signal came.
+    leftovers::kill(&data_dir).await;
+    outcome
+}
+
+/// What has been started so far.
+struct Stack {
+    supervisor: Option<Supervisor>,
+    servers: Servers,
+}
+
+impl Stack {
+    async fn bring_up(&mut self, config: &RunConfig, data_dir: &Path, binaries: &Binaries) -> Result<()> {
+        let began = Instant::now();
+        let left = leftovers::stop(data_dir, Duration::from_secs(20)).await;
+        if left > 0 {
+            say(format!("stopped {left} processes that an earlier run had left behind"));
+        }
+        check_port(config.port)?;
+        let addresses = self.servers.start(config, data_dir).await?;
+        if config.source_database_url.is_none() {
+            seed_records(&addresses.database, config.seed_rows).await?;
+        } else {
+            say("rows come from SOURCE_DATABASE_URL: nothing is seeded");
+        }
+        addresses.write(config, data_dir)?;
+        self.start_services(config, data_dir, binaries, &addresses)?;
+        self.wait_ready(&addresses.api).await?;
+        say(format!("api and {} worker(s) ready after {}", config.workers, seconds(began.elapsed())));
+
+        let source = config.source_database_url.as_deref().unwrap_or(&addresses.database);
+        if seed::has_sample_columns(source).await? {
+            self.export_sample(source, &addresses.api, &data_dir.join("sample-export.csv")).await?;
+        } else {
+            say("no sample export: the database has no table records with the columns of the sample");
+        }
+        greet(&addresses.api, data_dir);
+        Ok(())
+    }
+
+    fn start_services(
+        &mut self,
+        config: &RunConfig,
+        data_dir: &Path,
+        binaries: &Binaries,
+        addresses: &Addresses,
+    ) -> Result<()> {
+        let supervisor = self.supervisor.insert(Supervisor::new(data_dir)?);
+        let mut env = vec![
+            ("DATABASE_URL".to_owned(), addresses.database.clone()),
+            ("AMQP_URL".to_owned(), addresses.amqp.clone()),
+            ("S3_ENDPOINT".to_owned(), addresses.s3_endpoint.clone()),
+            ("S3_BUCKET".to_owned(), config.bucket.clone()),
+            ("AWS_REGION".to_owned(), config.region.clone()),
+        ];
+        env.extend(config.source_database_url.iter().map(|url| ("SOURCE_DATABASE_URL".to_owned(), url.clone())));
+        // What was read from a file is handed on as the value.
+        let mut without_env: Vec<String> =
+            ["DATABASE_URL_FILE", "SOURCE_DATABASE_URL_FILE", "AMQP_URL_FILE", "S3_ENDPOINT_FILE"]
+                .map(str::to_owned)
+                .into();
+        if let Some(S3Keys { access_key, secret_key }) = &addresses.keys {
+            env.push(("AWS_ACCESS_KEY_ID".to_owned(), access_key.clone()));
+            env.push(("AWS_SECRET_ACCESS_KEY".to_owned(), secret_key.clone()));
+            without_env.extend(["AWS_ACCESS_KEY_ID_FILE", "AWS_SECRET_ACCESS_KEY_FILE"].map(str::to_owned));
+        }
+        if config.s3.is_none() {
+            // The user's own account at AWS is none of the embedded storage's business.
+            without_env.extend(
+                ["AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "S3_PUBLIC_ENDPOINT"]
+                    .map(str::to_owned),
+            );
+        }
+
+        let mut api_env = env.clone();
+        api_env.push(("PORT".to_owned(), config.port.to_string()));
+        supervisor.start(Service {
+            name: "api".into(),
+            program: binaries.api.clone(),
+            args: Vec::new(),
+            env: api_env,
+            without_env: without_env.clone(),
+        })?;
+        without_env.push("PORT".to_owned());
+        for number in 1..=config.workers {
+            supervisor.start(Service {
+                name: format!("worker-{number}"),
+                program: binaries.worker.clone(),
+                args: Vec::new(),
+                env: env.clone(),
+                without_env: without_env.clone(),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn supervisor(&self) -> Result<&Supervisor> {
+        self.supervisor.as_ref().ok_or_else(|| Error::Refused("no service was started".into()))
+    }
+
+    async fn wait_ready(&self, api: &str) -> Result<()> {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(10))
+            .build()
+            .map_err(Error::http("make an HTTP client"))?;
+        let supervisor = self.supervisor()?;
+        let began = Instant::now();
+        let mut last = "no answer".to_owned();
+        while began.elapsed() < READY_WITHIN {
+            supervisor.check()?;
+            match client.get(format!("{api}/health/ready")).send().await {
+                Ok(answer) if answer.status().is_success() => return Ok(()),
+                Ok(answer) => last = format!("{} {}", answer.status(), answer.text().await.unwrap_or_default()),
+                Err(error) => last = format!("no answer ({error})"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Err(supervisor.failure("api", format!("is not ready after {}: {last}", seconds(READY_WITHIN))))
+    }
+
+    async fn export_sample(&self, source: &str, api: &str, file: &Path) -> Result<()> {
+        let supervisor = self.supervisor()?;
+        let failing = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if let Err(error) = supervisor.check() {
+                    return error;
+                }
+            }
+        };
+        let sample = tokio::select! {
+            sample = sample_export::run(api, file) => sample?,
+            error = failing => return Err(error),
+        };
+        say(format!(
+            "sample export: {} rows, {} in {}: {}",
+            grouped(sample.rows),
+            size(sample.bytes),
+            seconds(sample.took),
+            sample.file.display()
+        ));
+        let (expected, _) = seed::count_rows(source).await?;
+        if expected != sample.rows {
+            return Err(Error::Sample(format!(
+                "has {} rows and the table {}",
+                grouped(sample.rows),
+                grouped(expected)
+            )));
+        }
+        Ok(())
+    }
+
+    /// First those that use the servers, then the servers. A second signal ends all of them at once.
+    async fn stop(self, signals: &StopSignals) {
+        if self.supervisor.is_some() {
+            say("stopping: the api and the workers finish what they are at (once more to stop at once)");
+        }
+        if let Some(supervisor) = self.supervisor {
+            supervisor.stop(GRACE, signals.forced()).await;
+        }
+        self.servers.stop(signals).await;
+    }
+}
+
+fn make_data_dir(path: &Path) -> Result<PathBuf> {
+    // Others may pass through (PostgreSQL may run as another user) and not look around.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .map_err(|error| Error::config("DATA_DIR", format!("cannot make the folder {}: {error}", path.display())))?;
+    let path = path.canonicalize().map_err(Error::path("look at", path))?;
+    let logs = path.join("logs");
+    fs::create_dir_all(&logs)
+        .map_err(|error| Error::config("DATA_DIR", format!("cannot write in {}: {error}", path.display())))?;
+    Ok(path)
+}
+
+fn check_port(port: u16) -> Result<()> {
+    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(Error::config(
+            "PORT",
+            format!("{port} is taken by another program: stop that one, or choose another, as in `make run PORT=8081`"),
+        )),
+        Err(error) => Err(Error::config("PORT", format!("cannot listen on {port}: {error}"))),
+    }
+}
+
+async fn seed_records(url: &str, rows: u64) -> Result<()> {
+    let began = Instant::now();
+    let mut line = ProgressLine::new();
+    let seeded = seed::fill_with_progress(url, rows, |done| {
+        let took = seconds(began.elapsed());
+        if done < rows {
+            line.show(format!("seeding the table records: about {} of {} rows, {took}", grouped(done), grouped(rows)));
+        } else {
+            line.show(format!(
+                "seeding the table records: {} rows written, now its index and statistics, {took}",
+                grouped(rows)
+            ));
+        }
+    })
+    .await?;
+    match seeded {
+        Seeded::Filled { rows } => line.finish(format!("table records: {} rows seeded in {}", grouped(rows), seconds(began.elapsed()))),
+        Seeded::Kept { rows: there } if there == rows => line.finish(format!("table records: {} rows, kept", grouped(there))),
+        Seeded::Kept { rows: there } => line.finish(format!(
+            "table records: {} rows, kept as they are (SEED_ROWS={rows} counts for an empty table only; `make clean-data` begins anew)",
+            grouped(there)
+        )),
+    }
+    Ok(())
+}
+
+fn greet(api: &str, data_dir: &Path) {
+    say(format!(
+        "
+Up. The page: {api}/
+Addresses and keys of every part: {dir}/stack.env   logs: {dir}/logs/   Ctrl-C stops everything.
+
+Another export, to copy:
+  id=$(curl -s {api}/exports -H 'Content-Type: application/json' -d '{{\"format\":\"json\",\"columns\":[{{\"source\":\"id\",\"target\":\"id\"}},{{\"source\":\"name\",\"target\":\"name\"}}]}}' | grep -o '[0-9a-f-]\\{{36\\}}' | head -1)
+  curl -sL -H 'Prefer: wait=60' -o export.json {api}/exports/$id/download
+",
+        dir = data_dir.display()
+    ));
+}

@@ -1,0 +1,45 @@
+//! A throw-away folder that is removed with its value. Only the folder; who uses it stops its servers first.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A new folder of our own under the system's temporary folder, removed when dropped.
+#[derive(Debug)]
+pub struct ScratchDir {
+    path: PathBuf,
+}
+
+impl ScratchDir {
+    /// Makes `polyglot-PURPOSE-…`. Others may pass through it (a server that runs as another user has to) but not list it.
+    pub fn new(purpose: &str) -> Result<Self> {
+        let name = format!("polyglot-{purpose}-{}", uuid::Uuid::new_v4().simple());
+        let path = std::env::temp_dir().join(name);
+        DirBuilder::new().mode(0o711).create(&path).map_err(Error::path("create", &path))?;
+        Ok(Self { path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ScratchDir {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nothing can be awaited in a drop, and the pauses are short and rare"
+    )]
+    fn drop(&mut self) {
+        // A server that was killed a moment ago may still be adding a file.
+        for _ in 0..20 {
+            match fs::remove_dir_all(&self.path) {
+                Ok(()) => return,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(50)),
+            }
+        }
+        eprintln!("could not remove {}", self.path.display());
+    }
+}

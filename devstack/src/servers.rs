@@ -1,0 +1,186 @@
+//! The servers under the api and the workers: private ones, or those that the user named; and where each is reached.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::config::RunConfig;
+use crate::console::{say, seconds};
+use crate::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
+use crate::error::{Error, Result};
+use crate::launch::rotate;
+use crate::ports::RememberedPorts;
+use crate::postgres::{Postgres, PostgresSettings};
+use crate::rabbitmq::{Rabbit, RabbitSettings};
+use crate::secrets::Secrets;
+use crate::signals::StopSignals;
+use crate::stack_env;
+
+/// The private servers that run.
+#[derive(Debug, Default)]
+pub struct Servers {
+    postgres: Option<Postgres>,
+    rabbit: Option<Rabbit>,
+    s3: Option<EmbeddedS3>,
+}
+
+/// Where each part is reached; in this order in `stack.env`.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    pub api: String,
+    pub database: String,
+    pub amqp: String,
+    pub s3_endpoint: String,
+    /// `None` where the clients find their own.
+    pub keys: Option<S3Keys>,
+}
+
+impl Servers {
+    /// Starts what `config` does not name, side by side, each into its field of `self`.
+    ///
+    /// On an error those that did start are in `self` and want to be stopped.
+    pub async fn start(&mut self, config: &RunConfig, data_dir: &Path) -> Result<Addresses> {
+        let mut secrets = Secrets::open(&data_dir.join("secrets.env"))?;
+        let mut ports = RememberedPorts::open(data_dir.join("ports.env"));
+        let log = |name: &str| -> Result<PathBuf> {
+            let log = data_dir.join("logs").join(format!("{name}.log"));
+            rotate(&log).map(|()| log)
+        };
+
+        let postgres_settings = PostgresSettings {
+            port: ports.get("postgres")?,
+            durable: true,
+            password: Some(secrets.get("POSTGRES_PASSWORD")?),
+            max_connections: 100 + u32::from(config.workers) * 10,
+        };
+        let postgres_log = log("postgres")?;
+        let postgres = async {
+            if config.database_url.is_some() {
+                return Ok(None);
+            }
+            let began = Instant::now();
+            let server = Postgres::start(data_dir, &postgres_log, postgres_settings.clone()).await?;
+            server.ensure_database("polyglot").await?;
+            say(format!("PostgreSQL on 127.0.0.1:{} after {}", postgres_settings.port, seconds(began.elapsed())));
+            Ok(Some(server))
+        };
+
+        let rabbit_settings = RabbitSettings {
+            amqp_port: ports.get("amqp")?,
+            distribution_port: ports.get("amqp-distribution")?,
+            epmd_port: ports.get("epmd")?,
+            password: secrets.get("AMQP_PASSWORD")?,
+        };
+        let rabbit_log = log("rabbitmq")?;
+        let rabbit = async {
+            if config.amqp_url.is_some() {
+                return Ok(None);
+            }
+            let began = Instant::now();
+            let server = Rabbit::start(data_dir, &rabbit_log, rabbit_settings.clone()).await?;
+            say(format!("RabbitMQ on 127.0.0.1:{} after {}", rabbit_settings.amqp_port, seconds(began.elapsed())));
+            Ok(Some(server))
+        };
+
+        let keys =
+            S3Keys { access_key: secrets.get("AWS_ACCESS_KEY_ID")?, secret_key: secrets.get("AWS_SECRET_ACCESS_KEY")? };
+        let s3_port = ports.get("s3")?;
+        let s3 = async {
+            if config.s3.is_some() {
+                return Ok(None);
+            }
+            let root = data_dir.join("s3");
+            make_bucket(&root, &config.bucket)?;
+            let server = EmbeddedS3::start(&root, s3_port, Some(keys.clone())).await?;
+            say(format!("object storage on 127.0.0.1:{s3_port}, its files in {}", root.display()));
+            Ok::<_, Error>(Some(server))
+        };
+
+        // Each is kept as soon as it is there, so that one that fails does not take the others down unstopped.
+        let (postgres, rabbit, s3) = tokio::join!(postgres, rabbit, s3);
+        let mut failure = None;
+        match postgres {
+            Ok(server) => self.postgres = server,
+            Err(error) => failure = Some(error),
+        }
+        match rabbit {
+            Ok(server) => self.rabbit = server,
+            Err(error) => failure = failure.or(Some(error)),
+        }
+        match s3 {
+            Ok(server) => self.s3 = server,
+            Err(error) => failure = failure.or(Some(error)),
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+
+        let given = |value: &Option<String>| value.clone().unwrap_or_default();
+        let (s3_endpoint, keys) = match (&config.s3, &self.s3) {
+            (Some(external), _) => {
+                let pair = external.access_key.clone().zip(external.secret_key.clone());
+                (external.endpoint.clone(), pair.map(|(access_key, secret_key)| S3Keys { access_key, secret_key }))
+            }
+            (None, server) => {
+                (server.as_ref().map(|server| server.endpoint().to_owned()).unwrap_or_default(), Some(keys))
+            }
+        };
+        Ok(Addresses {
+            api: format!("http://127.0.0.1:{}", config.port),
+            database: self
+                .postgres
+                .as_ref()
+                .map_or_else(|| given(&config.database_url), |server| server.url("polyglot")),
+            amqp: self.rabbit.as_ref().map_or_else(|| given(&config.amqp_url), Rabbit::url),
+            s3_endpoint,
+            keys,
+        })
+    }
+
+    /// The orderly stop of all; a second stop signal kills them.
+    pub async fn stop(self, signals: &StopSignals) {
+        let started = self.postgres.is_some() || self.rabbit.is_some() || self.s3.is_some();
+        let (postgres_pid, rabbit_pid) =
+            (self.postgres.as_ref().and_then(Postgres::pid), self.rabbit.as_ref().and_then(Rabbit::pid));
+        let orderly = async {
+            let postgres = async {
+                if let Some(server) = self.postgres {
+                    server.stop().await;
+                }
+            };
+            let rabbit = async {
+                if let Some(server) = self.rabbit {
+                    server.stop().await;
+                }
+            };
+            tokio::join!(postgres, rabbit);
+        };
+        tokio::select! {
+            () = orderly => if started { say("stopped") },
+            () = signals.forced() => {
+                // Dropping their owners has killed them; PostgreSQL recovers at its next start.
+                say(format!("stopped at once (PostgreSQL {postgres_pid:?}, RabbitMQ {rabbit_pid:?})"));
+            }
+        }
+        drop(self.s3);
+    }
+}
+
+impl Addresses {
+    /// Writes `stack.env`, by which scripts and tests find everything.
+    pub fn write(&self, config: &RunConfig, data_dir: &Path) -> Result<()> {
+        let keys = self.keys.as_ref();
+        stack_env::write(
+            &data_dir.join("stack.env"),
+            [
+                ("API_URL", self.api.as_str()),
+                ("DATABASE_URL", &self.database),
+                ("AMQP_URL", &self.amqp),
+                ("S3_ENDPOINT", &self.s3_endpoint),
+                ("S3_BUCKET", &config.bucket),
+                ("AWS_ACCESS_KEY_ID", keys.map_or("", |keys| &keys.access_key)),
+                ("AWS_SECRET_ACCESS_KEY", keys.map_or("", |keys| &keys.secret_key)),
+                ("AWS_REGION", &config.region),
+            ],
+        )
+    }
+}

@@ -1,0 +1,332 @@
+//! One system under test: its database, bucket, queue and processes, and the few calls that tests make of it.
+//! What is right or wrong is the tests' to say.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use polyglot_devstack::scratch_database::{ScratchDatabase, test_variable};
+use polyglot_devstack::scratch_dir::ScratchDir;
+use polyglot_devstack::{free_port, seed};
+use polyglot_export::config::{Connections, Environment};
+use polyglot_export::storage::Storage;
+use reqwest::{Method, Response, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+
+/// How long anything may take here before a test gives up. Not a measurement: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+pub const ALL_COLUMNS: [&str; 5] = ["id", "created_at", "name", "value", "metadata"];
+
+/// A running api or worker. Killed when it goes out of scope; its log is shown when the test failed.
+pub struct Service {
+    pub name: String,
+    pub child: Child,
+    log: PathBuf,
+}
+
+impl Service {
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("signal {}: {error}", self.name));
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{} did not end", self.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(30).collect();
+            eprintln!("--- end of the log of {}", self.name);
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// What a test wants different from the usual.
+#[derive(Default)]
+pub struct Setup {
+    /// Rows in `public.records`.
+    pub rows: u64,
+    /// Variables for all processes, over the usual ones.
+    pub env: Vec<(String, String)>,
+}
+
+/// The system. Fields that a test may break are public.
+pub struct System {
+    pub pool: PgPool,
+    pub database: ScratchDatabase,
+    pub storage: Storage,
+    pub queue: String,
+    pub api: Option<Service>,
+    pub workers: Vec<Service>,
+    pub files: ScratchDir,
+    client: reqwest::Client,
+    port: u16,
+    env: Vec<(String, String)>,
+}
+
+pub fn service_variables() -> Vec<(String, String)> {
+    let test = |name| test_variable(name).unwrap_or_else(|error| panic!("{error}"));
+    [
+        ("AMQP_URL", test("TEST_AMQP_URL")),
+        ("S3_ENDPOINT", test("TEST_S3_ENDPOINT")),
+        ("AWS_ACCESS_KEY_ID", test("TEST_S3_ACCESS_KEY")),
+        ("AWS_SECRET_ACCESS_KEY", test("TEST_S3_SECRET_KEY")),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("LOG_FORMAT", "pretty".to_owned()),
+        ("NO_COLOR", "1".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+impl System {
+    /// The api alone, ready, over a table of `setup.rows` rows.
+    pub async fn without_worker(setup: Setup) -> Self {
+        let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+        seed::fill(database.url(), setup.rows).await.unwrap();
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let queue = format!("test.{id}");
+        let mut env = service_variables();
+        env.push(("DATABASE_URL".to_owned(), database.url().to_owned()));
+        env.push(("S3_BUCKET".to_owned(), format!("test-{id}")));
+        env.push(("AMQP_QUEUE".to_owned(), queue.clone()));
+        let port = free_port().unwrap();
+        env.push(("PORT".to_owned(), port.to_string()));
+        // The tests look at the store directly, past any proxy that a test puts before the services.
+        let direct = own_storage(&env).await;
+        env.extend(setup.env);
+        let mut system = Self {
+            pool: PgPoolOptions::new().max_connections(3).connect(database.url()).await.unwrap(),
+            database,
+            storage: direct,
+            queue,
+            api: None,
+            workers: Vec::new(),
+            files: ScratchDir::new("system-test").unwrap(),
+            client: reqwest::Client::builder().timeout(PATIENCE).build().unwrap(),
+            port,
+            env,
+        };
+        system.start_api();
+        system.wait_until_listening().await;
+        system
+    }
+
+    /// The api and one worker, ready.
+    pub async fn start(setup: Setup) -> Self {
+        let mut system = Self::without_worker(setup).await;
+        system.wait_until_ready().await;
+        system.add_worker();
+        system
+    }
+
+    pub async fn with_rows(rows: u64) -> Self {
+        Self::start(Setup { rows, ..Setup::default() }).await
+    }
+
+    pub fn spawn(&self, binary: &str, name: &str, mut command: Command) -> Service {
+        let log = self.files.path().join(format!("{name}-{}.log", uuid::Uuid::new_v4().simple()));
+        let output = File::create(&log).unwrap();
+        command.env_clear().envs(self.env.iter().cloned());
+        // What a process needs to find its libraries and programs.
+        command.envs(std::env::vars().filter(|(key, _)| key == "PATH" || key == "HOME"));
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        let child = command.spawn().unwrap_or_else(|error| panic!("start {binary}: {error}"));
+        Service { name: name.to_owned(), child, log }
+    }
+
+    pub fn start_api(&mut self) {
+        let binary = binary("polyglot-api");
+        self.api = Some(self.spawn("polyglot-api", "api", Command::new(binary)));
+    }
+
+    pub fn add_worker(&mut self) -> &mut Service {
+        self.add_worker_as(Command::new(binary("polyglot-worker")))
+    }
+
+    /// Adds a worker started by `command`.
+    pub fn add_worker_as(&mut self, command: Command) -> &mut Service {
+        let name = format!("worker-{}", self.workers.len() + 1);
+        let service = self.spawn("polyglot-worker", &name, command);
+        self.workers.push(service);
+        self.workers.last_mut().unwrap()
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    async fn wait_until_listening(&self) {
+        self.wait_for("/health", "listens").await;
+    }
+
+    pub async fn wait_until_ready(&self) {
+        self.wait_for("/health/ready", "is ready").await;
+    }
+
+    async fn wait_for(&self, path: &str, what: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.client.get(self.url(path)).timeout(Duration::from_secs(10)).send().await;
+            if answer.is_ok_and(|answer| answer.status() == StatusCode::OK) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the api never {what}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path).send().await.unwrap()
+    }
+
+    pub async fn post(&self, body: &Value) -> Response {
+        self.request(Method::POST, "/exports").json(body).send().await.unwrap()
+    }
+
+    /// Submits an export of all columns of `records`; the answer is its id.
+    pub async fn submit(&self, format: &str, compression: Option<&str>) -> String {
+        let answer = self.post(&export_request(format, compression)).await;
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        let location = answer.headers()["location"].to_str().unwrap().to_owned();
+        let body: Value = answer.json().await.unwrap();
+        let id = body["exportId"].as_str().unwrap().to_owned();
+        assert_eq!(location, format!("/exports/{id}"));
+        assert_eq!(body["status"], "pending");
+        id
+    }
+
+    pub async fn state(&self, id: &str) -> Value {
+        let answer = self.get(&format!("/exports/{id}")).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json().await.unwrap()
+    }
+
+    /// Waits until `done` says so of the export's state.
+    pub async fn wait_until(&self, id: &str, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let state = self.state(id).await;
+            if done(&state) {
+                return state;
+            }
+            assert!(Instant::now() < deadline, "export {id} is never {what}: {state:#}");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    /// Waits for the export to end, whichever way.
+    pub async fn ended(&self, id: &str) -> Value {
+        let active = ["pending", "planning", "running", "finishing"];
+        self.wait_until(id, "at its end", |state| !active.contains(&state["status"].as_str().unwrap())).await
+    }
+
+    pub async fn completed(&self, id: &str) -> Value {
+        let state = self.ended(id).await;
+        assert_eq!(state["status"], "completed", "{state:#}");
+        state
+    }
+
+    /// Downloads a completed export, through whatever delivery is set, as the bytes on the wire.
+    pub async fn download(&self, id: &str) -> Vec<u8> {
+        let answer = self.get(&format!("/exports/{id}/download")).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.bytes().await.unwrap().to_vec()
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Keys of all objects, and ids of all unfinished uploads, in the bucket.
+    pub async fn stored(&self) -> (Vec<String>, Vec<String>) {
+        let (client, bucket) = (&self.storage.client, &self.storage.bucket);
+        let objects = client.list_objects_v2().bucket(bucket).send().await.unwrap();
+        let uploads = client.list_multipart_uploads().bucket(bucket).send().await.unwrap();
+        (
+            objects.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect(),
+            uploads.uploads().iter().filter_map(|upload| upload.upload_id().map(str::to_owned)).collect(),
+        )
+    }
+
+    /// Waits until neither the bucket nor the ledger holds anything of an export without a file.
+    pub async fn nothing_is_left(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stored = self.stored().await;
+            let rows = self.count("SELECT count(*) FROM polyglot.uploads").await;
+            let leases = self.count("SELECT count(*) FROM polyglot.shards WHERE state = 'leased'").await;
+            if stored.0.is_empty() && stored.1.is_empty() && rows == 0 && leases == 0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left: {stored:?}, {rows} uploads and {leases} leases in the ledger");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// The path of a binary that is built with this test.
+pub fn binary(name: &str) -> PathBuf {
+    let folder = test_variable("TEST_BIN_DIR").unwrap_or_else(|error| panic!("{error}"));
+    Path::new(&folder).join(name)
+}
+
+pub fn export_request(format: &str, compression: Option<&str>) -> Value {
+    let columns: Vec<Value> = ALL_COLUMNS.iter().map(|name| json!({"source": name, "target": name})).collect();
+    let mut request = json!({"format": format, "columns": columns});
+    if let Some(compression) = compression {
+        request["compression"] = compression.into();
+    }
+    request
+}
+
+async fn own_storage(env: &[(String, String)]) -> Storage {
+    let mut variables = env.to_vec();
+    // As files would be: so that the client takes these and not what this process's environment says.
+    let keys = ScratchDir::new("keys").unwrap();
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        let value = &variables.iter().find(|(known, _)| known == name).unwrap().1;
+        let path = keys.path().join(name);
+        std::fs::write(&path, value).unwrap();
+        variables.push((format!("{name}_FILE"), path.to_str().unwrap().to_owned()));
+    }
+    let pairs: Vec<(&str, &str)> = variables.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let connections = Connections::from_environment(&Environment::fixed(&pairs)).unwrap();
+    Storage::new(&connections.storage).await
+}
