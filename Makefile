@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint clean-data
+.PHONY: help run test bench lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -13,6 +13,7 @@ help:
 	@echo '                 PORT=8080 DATA_DIR=.data SEED_ROWS=1000000 WORKERS=1'
 	@echo '                 DATABASE_URL, AMQP_URL, S3_ENDPOINT: use a server of yours for that part'
 	@echo 'make test        every test, with servers of its own in throw-away folders'
+	@echo 'make bench       time, size and memory of each format at ROWS=10000000; as root'
 	@echo 'make lint        formatting and clippy'
 	@echo 'make clean-data  remove what make run keeps in DATA_DIR'
 
@@ -27,6 +28,13 @@ test:
 	@devstack/install --tests
 	cargo build --release --workspace
 	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace
+
+# Not part of the tests: on a shared machine only ratios within one run mean something.
+bench:
+	@devstack/install --tests
+	cargo build --release --workspace
+	$(TARGET)/polyglot-bench
+	@exec $(TARGET)/devstack with-servers -- bench/exports
 
 lint:
 	cargo fmt --check

@@ -1,1 +1,43 @@
-fn main() {}
+//! The `polyglot-api` process: reads its configuration, starts its log, runs until a signal. What it does in
+//! between is the library's.
+
+use std::process::ExitCode;
+
+use polyglot_api::{Config, run};
+use polyglot_export::config::{ConfigError, Environment};
+use polyglot_export::failure::chain;
+use polyglot_export::lifecycle::Lifecycle;
+use polyglot_export::logging;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = match configure(&Environment::of_process()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("polyglot-api: {}", chain(&error));
+            return ExitCode::from(2);
+        }
+    };
+    // In place of the standard hook, so that a panic is one line of the log, with its request's id.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
+    let lifecycle = match Lifecycle::with_signals() {
+        Ok(lifecycle) => lifecycle,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "signals cannot be watched");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(config, lifecycle).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configure(env: &Environment) -> Result<Config, ConfigError> {
+    let config = Config::from_environment(env)?;
+    logging::start(env)?;
+    Ok(config)
+}

@@ -66,7 +66,7 @@ impl Environment {
         value.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| ConfigError::Value {
             name: name.to_owned(),
             value,
-            expected: format!("expected a whole number of {unit} from {} to {}", range.start(), range.end()),
+            expected: format!("expected a whole number from {} to {} ({unit})", range.start(), range.end()),
         })
     }
 

@@ -156,12 +156,17 @@ async fn other_types_are_as_postgres_prints_them() {
 
     let expressions: Vec<String> =
         columns.iter().map(|(name, _, expression)| format!("{expression} AS {}", quoted(name))).collect();
-    let copy = format!("COPY (SELECT {} FROM public.records ORDER BY id) TO STDOUT (FORMAT csv, HEADER)", expressions.join(", "));
+    let copy = format!(
+        "COPY (SELECT {} FROM public.records ORDER BY id) TO STDOUT (FORMAT csv, HEADER)",
+        expressions.join(", ")
+    );
     let mut connection = system.pool.acquire().await.unwrap();
-    sqlx::raw_sql("SET IntervalStyle TO iso_8601; SET TimeZone TO 'UTC'; SET DateStyle TO 'ISO'; SET extra_float_digits TO 1")
-        .execute(&mut *connection)
-        .await
-        .unwrap();
+    sqlx::raw_sql(
+        "SET IntervalStyle TO iso_8601; SET TimeZone TO 'UTC'; SET DateStyle TO 'ISO'; SET extra_float_digits TO 1",
+    )
+    .execute(&mut *connection)
+    .await
+    .unwrap();
     let mut stream = connection.copy_out_raw(&copy).await.unwrap();
     let mut theirs = Vec::new();
     while let Some(chunk) = futures_util::TryStreamExt::try_next(&mut stream).await.unwrap() {
@@ -209,8 +214,7 @@ async fn what_a_format_cannot_hold_fails_with_row_and_column_and_leaves_nothing(
 async fn the_embedded_store_of_make_run_delivers_the_same_bytes() {
     let endpoint = polyglot_devstack::scratch_database::test_variable("TEST_S3_EMBEDDED_ENDPOINT").unwrap();
     let strict = System::with_rows(60_000).await;
-    let embedded =
-        System::start(Setup { rows: 60_000, env: vec![("S3_ENDPOINT".to_owned(), endpoint)] }).await;
+    let embedded = System::start(Setup { rows: 60_000, env: vec![("S3_ENDPOINT".to_owned(), endpoint)] }).await;
     for (format, compression) in [("csv", None), ("json", Some("gzip")), ("parquet", None)] {
         let mut files = Vec::new();
         for system in [&strict, &embedded] {

@@ -91,7 +91,8 @@ impl Broker {
     /// Connects, declares the queues and hangs up: the readiness check.
     pub async fn check(&self) -> Result<(), QueueError> {
         let connection = self.connect().await?;
-        self.open_channel(&connection).await?;
+        // Held until the end: dropped, it would close itself, and the two closings can collide.
+        let _channel = self.open_channel(&connection).await?;
         in_time(connection.close(200, "checked".into())).await
     }
 }

@@ -1,0 +1,96 @@
+//! The api's variables. The ones that it shares with the worker are in `polyglot_export::config`.
+
+use std::time::Duration;
+
+use polyglot_export::config::{ConfigError, Connections, Environment};
+
+/// The longest that a download may be kept waiting, by configuration or by a client's `Prefer: wait`.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_mins(2);
+
+/// Everything the api can be told.
+#[derive(Clone)]
+pub struct Config {
+    /// `PORT`, on every IPv4 address of the machine.
+    pub port: u16,
+    pub download: DownloadConfig,
+    pub connections: Connections,
+}
+
+/// How files reach clients.
+#[derive(Debug, Clone, Copy)]
+pub struct DownloadConfig {
+    /// `DOWNLOAD_MODE`, for requests that do not choose.
+    pub delivery: Delivery,
+    /// `DOWNLOAD_WAIT_MS`: how long a download waits for its export to end.
+    pub wait: Duration,
+    /// `PRESIGN_TTL_SECONDS`: how long a presigned URL works.
+    pub presign_ttl: Duration,
+}
+
+/// Who sends the bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// The object store, after a redirect to a presigned URL.
+    Redirect,
+    /// The api, which passes the object through.
+    Proxy,
+}
+
+impl Delivery {
+    pub(crate) const ALL: [(&'static str, Self); 2] = [("redirect", Self::Redirect), ("proxy", Self::Proxy)];
+}
+
+impl Config {
+    /// # Errors
+    /// For the first variable whose value cannot be used.
+    pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
+        let longest_wait = LONGEST_WAIT.as_secs() * 1000;
+        let wait = env.number("DOWNLOAD_WAIT_MS", 25_000, 0..=longest_wait, "milliseconds")?;
+        // Seven days is the limit of S3's own signatures.
+        let presign_ttl = env.number("PRESIGN_TTL_SECONDS", 900, 1..=604_800, "seconds")?;
+        Ok(Self {
+            port: env.number("PORT", 8080, 1..=65535, "TCP port")?,
+            download: DownloadConfig {
+                delivery: env.choice("DOWNLOAD_MODE", Delivery::Redirect, &Delivery::ALL)?,
+                wait: Duration::from_millis(wait),
+                presign_ttl: Duration::from_secs(presign_ttl),
+            },
+            connections: Connections::from_environment(env)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = Config::from_environment(&Environment::fixed(&[])).unwrap();
+        assert_eq!(config.port, 8080);
+        assert_eq!(config.download.delivery, Delivery::Redirect);
+        assert_eq!(config.download.wait, Duration::from_secs(25));
+        assert_eq!(config.download.presign_ttl, Duration::from_mins(15));
+    }
+
+    #[test]
+    fn every_bad_value_names_its_variable() {
+        for (name, value) in [
+            ("PORT", "0"),
+            ("PORT", "http"),
+            ("PORT", "65536"),
+            ("DOWNLOAD_MODE", "stream"),
+            ("DOWNLOAD_WAIT_MS", "120001"),
+            ("DOWNLOAD_WAIT_MS", "-1"),
+            ("PRESIGN_TTL_SECONDS", "0"),
+            ("PRESIGN_TTL_SECONDS", "604801"),
+            ("DATABASE_URL", "mysql://x"),
+            ("AMQP_URL", "http://x"),
+            ("S3_ENDPOINT", "localhost"),
+        ] {
+            let error = Config::from_environment(&Environment::fixed(&[(name, value)])).err();
+            let error = error.unwrap_or_else(|| panic!("{name}={value} was taken")).to_string();
+            assert!(error.starts_with(&format!("{name}: ")), "{error}");
+        }
+    }
+}

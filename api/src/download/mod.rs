@@ -1,0 +1,68 @@
+//! `GET /exports/{id}/download`: waits until the export has ended, then says where the file is (`redirect`) or
+//! sends it (`proxy`). Both give the file the same headers.
+
+mod proxy;
+mod range;
+mod redirect;
+mod stored_file;
+mod wait;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use polyglot_export::ledger::Export;
+use polyglot_export::status::Status;
+
+use crate::config::Delivery;
+use crate::exports::{ExportDocument, ExportId, retry_after};
+use crate::problem::{RouteError, listed, quoted};
+use crate::query::Parameters;
+use crate::server::App;
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+pub(crate) async fn download(
+    State(app): State<Arc<App>>,
+    ExportId(id): ExportId,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, RouteError> {
+    let delivery = match Parameters::read(&uri, &["delivery"])?.get("delivery") {
+        Some(name) => read_delivery(name)?,
+        None => app.download.delivery,
+    };
+    let preferred = wait::preferred(&headers);
+    let export = wait::until_ended(&app, id, preferred.unwrap_or(app.download.wait)).await?;
+    let mut response = match export.status {
+        Status::Pending | Status::Planning | Status::Running | Status::Finishing => not_yet(&export),
+        Status::Failed => {
+            return Err(RouteError::ExportFailed { code: export.error_code, message: export.error });
+        }
+        Status::Cancelled | Status::Expired => return Err(RouteError::ExportGone(export.status)),
+        Status::Completed => match delivery {
+            Delivery::Redirect => redirect::answer(&app, &export, &method).await?,
+            Delivery::Proxy => proxy::answer(&app, &export, &method, &headers).await?,
+        },
+    };
+    if let Some(wait) = preferred {
+        let applied = HeaderValue::try_from(format!("wait={}", wait.as_secs())).expect("digits are a header value");
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+    }
+    Ok(response)
+}
+
+fn read_delivery(name: &str) -> Result<Delivery, RouteError> {
+    Delivery::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, delivery)| delivery).ok_or_else(|| {
+        let known = listed(Delivery::ALL.map(|(known, _)| known));
+        RouteError::invalid("delivery", format!("unknown delivery {}; there is {known}", quoted(name)))
+    })
+}
+
+fn not_yet(export: &Export) -> Response {
+    let retry_after = HeaderValue::from(retry_after(export));
+    (StatusCode::ACCEPTED, [(header::RETRY_AFTER, retry_after)], Json(ExportDocument::now(export))).into_response()
+}

@@ -1,0 +1,69 @@
+//! Waiting for an export to end, so that `curl -L` right after a submission gets the file. Nothing is held while
+//! it waits: no connection to the ledger, and the handler is dropped when the client hangs up.
+
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use polyglot_export::ledger::Export;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::config::LONGEST_WAIT;
+use crate::exports::find;
+use crate::problem::RouteError;
+use crate::server::App;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The export as soon as it has ended, or as it is after `patience` or when the process is stopping.
+pub(super) async fn until_ended(app: &App, id: Uuid, patience: Duration) -> Result<Export, RouteError> {
+    let deadline = Instant::now() + patience;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let export = find(app, id).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !export.status.is_active() || left.is_zero() {
+            return Ok(export);
+        }
+        tokio::select! {
+            () = sleep(pause.min(left)) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = app.lifecycle.stopping.cancelled() => return Ok(export),
+        }
+    }
+}
+
+/// `wait` of the `Prefer` header (RFC 7240), the first one that is a number, cut to the longest wait.
+pub(super) fn preferred(headers: &HeaderMap) -> Option<Duration> {
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|preference| preference.split(';').next()?.split_once('='))
+        .filter(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
+        .find_map(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
+        .map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferences_are_read() {
+        for (header, seconds) in [
+            ("wait=10", Some(10)),
+            ("respond-async, WAIT = \"7\"; x=y", Some(7)),
+            ("wait=0", Some(0)),
+            ("wait=3, wait=9", Some(3)),
+            ("wait=99999", Some(120)),
+            ("wait=soon", None),
+            ("wait=-1", None),
+            ("respond-async", None),
+        ] {
+            let headers = HeaderMap::from_iter([("prefer".parse().unwrap(), header.parse().unwrap())]);
+            assert_eq!(preferred(&headers), seconds.map(Duration::from_secs), "{header}");
+        }
+    }
+}

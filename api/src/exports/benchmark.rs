@@ -1,0 +1,211 @@
+//! `GET /exports/benchmark`: real exports of the default dataset, one format after the other, through the real
+//! queue, workers and object store. What is measured is what a client would have waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use chrono::{DateTime, Utc};
+use polyglot_export::catalog::Relation;
+use polyglot_export::dataset::DEFAULT_DATASET;
+use polyglot_export::failure::chain;
+use polyglot_export::format::Format;
+use polyglot_export::ledger::{Deletion, Export};
+use polyglot_export::request::{ColumnMapping, ExportRequest};
+use polyglot_export::status::Status;
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::{TENANT, find};
+use crate::patience;
+use crate::problem::{RouteError, listed, quoted};
+use crate::query::Parameters;
+use crate::server::App;
+
+const DEFAULT_FORMATS: [Format; 4] = [Format::Csv, Format::Json, Format::Xml, Format::Parquet];
+
+/// How long an export may lie untouched before it is said that no worker takes it.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
+
+const POLL: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Report {
+    dataset_row_count: u64,
+    results: Vec<Measurement>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Measurement {
+    format: &'static str,
+    /// From the acceptance of the export to its completion, to the millisecond.
+    duration_seconds: f64,
+    file_size_bytes: i64,
+    /// Peak resident set of the worker in MiB; null where its system does not tell.
+    #[serde(rename = "peakMemoryMB")]
+    peak_memory_mb: Option<f64>,
+}
+
+/// What was asked for.
+struct Plan {
+    formats: Vec<Format>,
+    rows: Option<u64>,
+}
+
+pub(crate) async fn benchmark(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Report>, RouteError> {
+    let plan = Plan::read(&uri)?;
+    // A task of its own, because it has to clean up behind a client that hangs up, and a handler is just dropped.
+    let gone = app.lifecycle.stopping.child_token();
+    let _hung_up = gone.clone().drop_guard();
+    let run = run(Arc::clone(&app), plan, gone).in_current_span();
+    app.lifecycle.tasks.spawn(run).await.map_err(|_| RouteError::Panicked)?.map(Json)
+}
+
+impl Plan {
+    fn read(uri: &Uri) -> Result<Self, RouteError> {
+        let parameters = Parameters::read(uri, &["rows", "formats"])?;
+        let rows = parameters.number("rows", 1..=i64::MAX.unsigned_abs())?;
+        let Some(names) = parameters.get("formats") else {
+            return Ok(Self { formats: DEFAULT_FORMATS.to_vec(), rows });
+        };
+        let mut formats = Vec::new();
+        for name in names.split(',') {
+            let format = Format::from_name(name).filter(|format| !formats.contains(format)).ok_or_else(|| {
+                let message = format!("expected different ones of {}, not {}", listed(Format::ALL), quoted(name));
+                RouteError::invalid("formats", message)
+            })?;
+            formats.push(format);
+        }
+        Ok(Self { formats, rows })
+    }
+}
+
+/// Runs the plan while no other benchmark runs anywhere. Ends soon after `gone`, with nothing left behind.
+async fn run(app: Arc<App>, plan: Plan, gone: CancellationToken) -> Result<Report, RouteError> {
+    let lock = patience::ledger(app.ledger.try_benchmark_lock()).await?.ok_or(RouteError::BenchmarkRunning)?;
+    let report = measure_all(&app, &plan, &gone).await;
+    // Dropped, it would be released too, but only when the server notices.
+    if let Err(error) = patience::ledger(lock.release()).await {
+        tracing::warn!(error = chain(&error), "the benchmark's lock was not released cleanly");
+    }
+    report
+}
+
+async fn measure_all(app: &App, plan: &Plan, gone: &CancellationToken) -> Result<Report, RouteError> {
+    let dataset =
+        app.source.datasets.find(DEFAULT_DATASET).ok_or_else(|| {
+            RouteError::Internal(format!("the benchmark needs a dataset named {DEFAULT_DATASET}").into())
+        })?;
+    let relation = app.source.describe(dataset, Duration::ZERO).await?;
+    let dataset_row_count = tokio::select! {
+        count = app.source.count(dataset) => count?,
+        () = gone.cancelled() => return Err(RouteError::Stopping),
+    };
+    let mut results = Vec::with_capacity(plan.formats.len());
+    for &format in &plan.formats {
+        let request = ExportRequest {
+            dataset: dataset.name.clone(),
+            format,
+            columns: every_column(&relation),
+            compression: None,
+            row_limit: plan.rows,
+        };
+        let id = patience::ledger(app.ledger.submit(TENANT, &request)).await?;
+        app.relay.wake();
+        tracing::info!(export_id = %id, format = format.name(), "benchmark export submitted");
+        let ended = wait_for_end(app, id, gone).await;
+        discard(app, id).await;
+        results.push(measurement(&ended?)?);
+    }
+    Ok(Report { dataset_row_count, results })
+}
+
+fn every_column(relation: &Relation) -> Vec<ColumnMapping> {
+    let mapping = |name: &String| ColumnMapping { source: name.clone(), target: name.clone() };
+    relation.columns.iter().map(|column| mapping(&column.name)).collect()
+}
+
+async fn wait_for_end(app: &App, id: Uuid, gone: &CancellationToken) -> Result<Export, RouteError> {
+    let submitted = Instant::now();
+    loop {
+        let export = find(app, id).await?;
+        if !export.status.is_active() {
+            return Ok(export);
+        }
+        if export.attempt == 0 && submitted.elapsed() > CLAIM_PATIENCE {
+            return Err(RouteError::NoWorker);
+        }
+        tokio::select! {
+            () = sleep(POLL) => {}
+            () = gone.cancelled() => return Err(RouteError::Stopping),
+        }
+    }
+}
+
+/// Cancels the export or deletes its file. What does not work out now, the workers' sweep does later.
+async fn discard(app: &App, id: Uuid) {
+    let discarded = async {
+        if let Deletion::Ended { object_key: Some(key) } = patience::ledger(app.ledger.delete(id)).await? {
+            patience::store(app.storage.delete_object(&key)).await?;
+            patience::ledger(app.ledger.object_deleted(id)).await?;
+        }
+        Ok::<_, RouteError>(())
+    };
+    if let Err(error) = discarded.await {
+        tracing::warn!(error = chain(&error), export_id = %id, "a benchmark's file is left to the sweep");
+    }
+}
+
+fn measurement(export: &Export) -> Result<Measurement, RouteError> {
+    let format = export.request.format;
+    match (export.status, export.finished_at) {
+        (Status::Completed, Some(finished)) => Ok(Measurement {
+            format: format.name(),
+            duration_seconds: seconds_between(export.created_at, finished),
+            file_size_bytes: export.bytes,
+            peak_memory_mb: export.peak_memory_bytes.map(mebibytes),
+        }),
+        (status, _) => {
+            let message = export.error.clone().unwrap_or_else(|| format!("it is {status}"));
+            Err(RouteError::BenchmarkFailed { format, message })
+        }
+    }
+}
+
+fn seconds_between(start: DateTime<Utc>, end: DateTime<Utc>) -> f64 {
+    ((end - start).as_seconds_f64() * 1000.0).round() / 1000.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a size in memory, shown to one decimal of a MiB")]
+fn mebibytes(bytes: i64) -> f64 {
+    (bytes as f64 / f64::from(1 << 20) * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_rounded_as_documented() {
+        let start: DateTime<Utc> = "2026-01-02T03:04:05.000400Z".parse().unwrap();
+        assert!((seconds_between(start, start + Duration::from_micros(12_345_678)) - 12.346).abs() < 1e-9);
+        assert!((mebibytes(96 * 1024 * 1024 + 60_000) - 96.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn plans_are_read() {
+        let plan = Plan::read(&Uri::from_static("/exports/benchmark?rows=1000&formats=parquet,jsonl")).unwrap();
+        assert_eq!((plan.rows, plan.formats), (Some(1000), vec![Format::Parquet, Format::Jsonl]));
+        assert_eq!(Plan::read(&Uri::from_static("/x")).unwrap().formats, DEFAULT_FORMATS);
+        for bad in ["/x?formats=", "/x?formats=csv,csv", "/x?formats=csv,", "/x?rows=-1", "/x?rows=1e3"] {
+            assert!(Plan::read(&Uri::from_static(bad)).is_err(), "{bad}");
+        }
+    }
+}

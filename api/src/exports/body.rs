@@ -1,0 +1,130 @@
+//! The body of a submission: its content type, its size, its time, and the JSON in it. What the JSON says is
+//! `validate`'s.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use super::strict_json;
+use crate::problem::{RouteError, quoted};
+
+pub(super) const LIMIT: usize = 1024 * 1024;
+
+/// A client that is still sending when it is refused often never sees the answer, so this much is read and
+/// thrown away first.
+const DISCARDED: usize = 16 * LIMIT;
+
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The JSON value of the body, or what is wrong with it.
+pub(super) async fn read(request: Request) -> Result<Value, RouteError> {
+    let (parts, body) = request.into_parts();
+    check_content_type(&parts.headers)?;
+    // Such a client asks before it sends.
+    let asks_first = parts.headers.contains_key(header::EXPECT);
+    let bytes =
+        tokio::time::timeout(PATIENCE, collect(body, asks_first)).await.map_err(|_| RouteError::BodyTooSlow)??;
+    if bytes.is_empty() {
+        return Err(RouteError::invalid("body", "is empty; expected a JSON object"));
+    }
+    strict_json::parse(&bytes).map_err(|error| RouteError::invalid("body", format!("is not usable JSON: {error}")))
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), RouteError> {
+    const EXPECTED: &str = "expected application/json";
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Err(RouteError::invalid("Content-Type", format!("is missing; {EXPECTED}")));
+    };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        Ok(())
+    } else {
+        Err(RouteError::invalid("Content-Type", format!("{EXPECTED}, but it is {}", quoted(&text))))
+    }
+}
+
+async fn collect(body: Body, asks_first: bool) -> Result<Vec<u8>, RouteError> {
+    let too_large = || RouteError::BodyTooLarge { limit: LIMIT };
+    if asks_first && body.size_hint().lower() > LIMIT as u64 {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    let mut seen = 0;
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| RouteError::invalid("body", "ended before it was complete"))?;
+        seen += chunk.len();
+        if seen <= LIMIT {
+            bytes.extend_from_slice(&chunk);
+        } else {
+            bytes = Vec::new();
+            if seen > DISCARDED {
+                break;
+            }
+        }
+    }
+    if seen > LIMIT { Err(too_large()) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+    use crate::server::tests::send;
+
+    fn post(content_type: Option<&str>, body: impl Into<Body>) -> axum::http::Request<Body> {
+        let request = axum::http::Request::post("/exports");
+        match content_type {
+            Some(it) => request.header(header::CONTENT_TYPE, it),
+            None => request,
+        }
+        .body(body.into())
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn bodies_that_are_no_json_are_400_and_named() {
+        let json = Some("application/json");
+        for (content_type, body, field, words) in [
+            (None, "{}", "Content-Type", "is missing"),
+            (Some("text/plain"), "{}", "Content-Type", "text/plain"),
+            (Some("application/x-www-form-urlencoded"), "a=b", "Content-Type", "expected application/json"),
+            (json, "", "body", "empty"),
+            (json, "{\"format\": \"csv\",}", "body", "line 1 column 18"),
+            (json, "{\n  \"format\": csv\n}", "body", "line 2 column 13"),
+            (json, "{\"format\": \"csv\", \"format\": \"xml\"}", "body", "\"format\" is there twice"),
+            (json, "[]", "body", "object"),
+            (json, "null", "body", "object"),
+            (json, "{} {}", "body", "trailing"),
+        ] {
+            let (status, _, answer) = send(post(content_type, body)).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{body}: {answer}");
+            assert_eq!(answer["errors"][0]["field"], field, "{body}: {answer}");
+            assert!(answer["errors"][0]["message"].as_str().unwrap().contains(words), "{body}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_413() {
+        let (status, _, answer) = send(post(Some("application/json"), " ".repeat(LIMIT + 1))).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(answer["type"], "urn:polyglot:problem:body-too-large");
+        // The largest that is read, and then found to be nothing.
+        let (status, _, _) = send(post(Some("application/json"), " ".repeat(LIMIT))).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn json_types_are_taken() {
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, good.parse().unwrap())]);
+            assert!(check_content_type(&headers).is_ok(), "{good}");
+        }
+    }
+}

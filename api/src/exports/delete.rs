@@ -1,0 +1,34 @@
+//! `DELETE /exports/{id}`: stops an export that is under way, takes away the file of one that has ended.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use polyglot_export::ledger::Deletion;
+
+use super::{ExportDocument, ExportId, find};
+use crate::patience;
+use crate::problem::RouteError;
+use crate::server::App;
+
+pub(crate) async fn delete(State(app): State<Arc<App>>, ExportId(id): ExportId) -> Result<Response, RouteError> {
+    match patience::ledger(app.ledger.delete(id)).await? {
+        Deletion::Unknown => Err(RouteError::UnknownExport(id)),
+        Deletion::Cancelling => {
+            tracing::info!(export_id = %id, "cancellation asked for");
+            Ok((StatusCode::ACCEPTED, Json(ExportDocument::now(&find(&app, id).await?))).into_response())
+        }
+        Deletion::Ended { object_key } => {
+            if let Some(key) = object_key {
+                // From here on nobody can download it. When the store does not take the deletion now, a repeated
+                // DELETE or the workers' sweep does it later.
+                patience::store(app.storage.delete_object(&key)).await?;
+                patience::ledger(app.ledger.object_deleted(id)).await?;
+                tracing::info!(export_id = %id, "file deleted");
+            }
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The JSON document that says everything about an export, and the guesses in it.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use polyglot_export::ledger::Export;
+use polyglot_export::status::Status;
+use serde::Serialize;
+use uuid::Uuid;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExportDocument {
+    export_id: Uuid,
+    status: &'static str,
+    dataset: String,
+    format: &'static str,
+    compression: Option<&'static str>,
+    /// How often a worker has started it.
+    attempt: i32,
+    progress: Progress,
+    /// Why it failed, in words for the user; `errorCode` is the same for programs.
+    error: Option<String>,
+    error_code: Option<String>,
+    created_at: String,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    expires_at: Option<String>,
+    links: Links,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Progress {
+    rows: i64,
+    /// An estimate until the export is completed; unknown until a worker has looked at the relation.
+    rows_total: Option<i64>,
+    /// Of the file, compressed.
+    bytes: i64,
+    shards_done: i64,
+    shards: i64,
+    eta_seconds: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Links {
+    #[serde(rename = "self")]
+    itself: String,
+    /// While there is a file, or may yet be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    download: Option<String>,
+}
+
+impl ExportDocument {
+    pub(crate) fn now(export: &Export) -> Self {
+        Self::at(export, Utc::now())
+    }
+
+    fn at(export: &Export, now: DateTime<Utc>) -> Self {
+        let itself = format!("/exports/{}", export.id);
+        let has_future = export.status.is_active() || export.status == Status::Completed;
+        let failed = export.status == Status::Failed;
+        Self {
+            export_id: export.id,
+            status: export.status.name(),
+            dataset: export.request.dataset.clone(),
+            format: export.request.format.name(),
+            compression: export.request.compression.map(polyglot_export::format::Compression::name),
+            attempt: export.attempt,
+            progress: Progress {
+                rows: export.rows,
+                rows_total: rows_total(export),
+                bytes: export.bytes,
+                shards_done: export.shards_done,
+                shards: export.shards,
+                eta_seconds: eta_seconds(export, now),
+            },
+            // The ledger keeps the reason of an attempt that will be repeated; the export itself has not failed.
+            error: export.error.clone().filter(|_| failed),
+            error_code: export.error_code.clone().filter(|_| failed),
+            created_at: timestamp(export.created_at),
+            started_at: export.started_at.map(timestamp),
+            finished_at: export.finished_at.map(timestamp),
+            expires_at: export.expires_at.map(timestamp),
+            links: Links { download: has_future.then(|| format!("{itself}/download")), itself },
+        }
+    }
+}
+
+/// When a client should ask again, in seconds.
+pub(crate) fn retry_after(export: &Export) -> u32 {
+    eta_seconds(export, Utc::now()).map_or(2, |eta| u32::try_from(eta.clamp(1, 30)).unwrap_or(30))
+}
+
+fn rows_total(export: &Export) -> Option<i64> {
+    match export.status {
+        Status::Completed | Status::Expired => Some(export.rows),
+        // An estimate that was passed is known to be too low.
+        _ => export.rows_estimate.map(|estimate| estimate.max(export.rows)),
+    }
+}
+
+/// From the rate so far. An attempt that was started over makes it too long; it is a guess.
+fn eta_seconds(export: &Export, now: DateTime<Utc>) -> Option<i64> {
+    let (Status::Running, Some(total), Some(started)) = (export.status, rows_total(export), export.started_at) else {
+        return None;
+    };
+    let elapsed = (now - started).num_milliseconds();
+    if export.rows <= 0 || elapsed <= 0 {
+        return None;
+    }
+    let left = i128::from(total - export.rows) * i128::from(elapsed) / i128::from(export.rows);
+    i64::try_from((left + 999) / 1000).ok()
+}
+
+fn timestamp(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use polyglot_export::format::{Compression, Format};
+    use polyglot_export::request::{ColumnMapping, ExportRequest};
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn running() -> Export {
+        Export {
+            id: Uuid::nil(),
+            request: ExportRequest {
+                dataset: "records".to_owned(),
+                format: Format::Csv,
+                columns: vec![ColumnMapping { source: "id".to_owned(), target: "a".to_owned() }],
+                compression: Some(Compression::Gzip),
+                row_limit: None,
+            },
+            status: Status::Running,
+            attempt: 2,
+            rows_estimate: Some(1000),
+            rows: 250,
+            bytes: 5000,
+            object_key: None,
+            error_code: Some("source_unavailable".to_owned()),
+            error: None,
+            cancel_requested: false,
+            shards: 1,
+            shards_done: 0,
+            peak_memory_bytes: None,
+            created_at: at("2026-01-02T03:04:05.123456Z"),
+            started_at: Some(at("2026-01-02T03:04:06Z")),
+            finished_at: None,
+            expires_at: None,
+        }
+    }
+
+    #[test]
+    fn the_document_is_the_contract_s() {
+        let document = ExportDocument::at(&running(), at("2026-01-02T03:04:16Z"));
+        let id = "00000000-0000-0000-0000-000000000000";
+        let expected = json!({
+            "exportId": id, "status": "running", "dataset": "records", "format": "csv", "compression": "gzip",
+            "attempt": 2,
+            "progress": {"rows": 250, "rowsTotal": 1000, "bytes": 5000, "shardsDone": 0, "shards": 1, "etaSeconds": 30},
+            "error": null, "errorCode": null,
+            "createdAt": "2026-01-02T03:04:05.123Z", "startedAt": "2026-01-02T03:04:06.000Z",
+            "finishedAt": null, "expiresAt": null,
+            "links": {"self": format!("/exports/{id}"), "download": format!("/exports/{id}/download")},
+        });
+        assert_eq!(serde_json::to_value(document).unwrap(), expected);
+    }
+
+    #[test]
+    fn guesses_stay_sane() {
+        let now = at("2026-01-02T03:04:16Z");
+        let low = Export { rows_estimate: Some(100), ..running() };
+        let progress = ExportDocument::at(&low, now).progress;
+        assert_eq!((progress.rows_total, progress.eta_seconds), (Some(250), Some(0)));
+        let fresh = Export { rows: 0, ..running() };
+        assert_eq!(ExportDocument::at(&fresh, now).progress.eta_seconds, None);
+        let done = Export { status: Status::Completed, ..running() };
+        let progress = ExportDocument::at(&done, now).progress;
+        assert_eq!((progress.rows_total, progress.eta_seconds), (Some(250), None));
+    }
+}

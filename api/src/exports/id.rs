@@ -1,0 +1,23 @@
+//! The `{id}` of a path.
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use crate::problem::RouteError;
+
+/// An export's id in the one form that we give out: 36 characters with hyphens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExportId(pub(crate) Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for ExportId {
+    type Rejection = RouteError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RouteError> {
+        let text = Path::<String>::from_request_parts(parts, state).await.ok();
+        text.filter(|Path(text)| text.len() == 36)
+            .and_then(|Path(text)| Uuid::try_parse(&text).ok())
+            .map(Self)
+            .ok_or_else(|| RouteError::invalid("id", "expected a UUID, as POST /exports answers it"))
+    }
+}

@@ -1,0 +1,25 @@
+//! `GET /exports/{id}`: the whole state of one export.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use polyglot_export::ledger::Export;
+use uuid::Uuid;
+
+use super::{ExportDocument, ExportId};
+use crate::patience;
+use crate::problem::RouteError;
+use crate::server::App;
+
+pub(crate) async fn inspect(
+    State(app): State<Arc<App>>,
+    ExportId(id): ExportId,
+) -> Result<Json<ExportDocument>, RouteError> {
+    Ok(Json(ExportDocument::now(&find(&app, id).await?)))
+}
+
+/// The export, or 404.
+pub(crate) async fn find(app: &App, id: Uuid) -> Result<Export, RouteError> {
+    patience::ledger(app.ledger.find(id)).await?.ok_or(RouteError::UnknownExport(id))
+}

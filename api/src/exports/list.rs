@@ -1,0 +1,62 @@
+//! `GET /exports`: newest first, a page at a time.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::IntoResponse;
+use polyglot_export::ledger::ListFilter;
+use polyglot_export::status::Status;
+use serde::Serialize;
+
+use super::{ExportDocument, cursor};
+use crate::patience;
+use crate::problem::{RouteError, listed, quoted};
+use crate::query::Parameters;
+use crate::server::App;
+
+const DEFAULT_LIMIT: u64 = 50;
+const MOST: u64 = 200;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    exports: Vec<ExportDocument>,
+    /// For the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<impl IntoResponse, RouteError> {
+    let parameters = Parameters::read(&uri, &["status", "limit", "cursor"])?;
+    let status = parameters.get("status").map(read_status).transpose()?;
+    let limit = parameters.number("limit", 1..=MOST)?.unwrap_or(DEFAULT_LIMIT);
+    let before = match parameters.get("cursor") {
+        Some(text) => Some(
+            cursor::decode(text)
+                .ok_or_else(|| RouteError::invalid("cursor", "expected a cursor of an earlier page"))?,
+        ),
+        None => None,
+    };
+    // One more than is shown tells whether there is another page.
+    let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+    let mut exports = patience::ledger(app.ledger.list(ListFilter { status, before, limit: asked })).await?;
+    let shown = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = exports.len() > shown;
+    exports.truncate(shown);
+    let next_cursor = exports.last().filter(|_| more).map(|export| cursor::encode(export.id));
+
+    let mut headers = HeaderMap::new();
+    if let Some(cursor) = &next_cursor {
+        let status = status.map(|status| format!("status={status}&")).unwrap_or_default();
+        let link = format!("</exports?{status}limit={limit}&cursor={cursor}>; rel=\"next\"");
+        headers.insert(header::LINK, HeaderValue::try_from(link).expect("names, digits and base64 are visible ASCII"));
+    }
+    Ok((headers, Json(Page { exports: exports.iter().map(ExportDocument::now).collect(), next_cursor })))
+}
+
+fn read_status(name: &str) -> Result<Status, RouteError> {
+    Status::from_name(name).ok_or_else(|| {
+        RouteError::invalid("status", format!("unknown status {}; there is {}", quoted(name), listed(Status::ALL)))
+    })
+}

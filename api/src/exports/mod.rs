@@ -1,0 +1,25 @@
+//! The life of an export as a client sees it: submitted, inspected, listed, deleted; and the benchmark, which
+//! does all of it. Handing out the file is `download`.
+
+mod benchmark;
+mod body;
+mod cursor;
+mod delete;
+mod document;
+mod id;
+mod inspect;
+mod list;
+mod strict_json;
+mod submit;
+mod validate;
+
+pub(crate) use benchmark::benchmark;
+pub(crate) use delete::delete;
+pub(crate) use document::{ExportDocument, retry_after};
+pub(crate) use id::ExportId;
+pub(crate) use inspect::{find, inspect};
+pub(crate) use list::list;
+pub(crate) use submit::submit;
+
+/// Every export's, until there are accounts.
+const TENANT: &str = "default";

@@ -1,0 +1,18 @@
+//! The HTTP side: takes exports in (`exports`), hands finished files out (`download`), says how it is
+//! (`health`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
+
+mod config;
+mod download;
+mod exports;
+mod health;
+mod listen;
+mod patience;
+mod problem;
+mod query;
+mod request_id;
+mod run;
+mod server;
+mod source;
+
+pub use config::{Config, Delivery, DownloadConfig};
+pub use run::{RunError, run};

@@ -1,0 +1,125 @@
+//! A process from its configuration to serving, and from a signal to its end: what is connected, in which
+//! order, and how long each part may take to stop.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use polyglot_export::catalog;
+use polyglot_export::dataset::Datasets;
+use polyglot_export::failure::chain;
+use polyglot_export::ledger::{Ledger, LedgerError};
+use polyglot_export::lifecycle::Lifecycle;
+use polyglot_export::queue::{Broker, Relay, run_relay};
+use polyglot_export::storage::Storage;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::listen;
+use crate::server::{self, App};
+use crate::source::Source;
+
+/// How long the database may take to come up beside us.
+const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
+
+/// The relay holds one of them while it publishes.
+const LEDGER_CONNECTIONS: u32 = 10;
+
+/// How long answers that are being sent may go on after the signal.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// How long the clean-up that follows may take.
+const CLEAN_UP: Duration = Duration::from_secs(5);
+
+/// Why the api cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("a database URL cannot be used")]
+    Database(#[from] sqlx::Error),
+    #[error("the ledger cannot be made ready")]
+    Ledger(#[from] LedgerError),
+    #[error("PORT: {port} cannot be listened on")]
+    Listen { port: u16, source: std::io::Error },
+}
+
+/// Serves until `lifecycle.stopping`, then ends within half a minute, or at once on `lifecycle.aborting`.
+///
+/// # Errors
+/// When the ledger or the port cannot be had. The broker and the object store may come up later.
+pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
+    let connections = &config.connections;
+    let ledger = Ledger::new(&connections.database_url, LEDGER_CONNECTIONS, "polyglot-api")?;
+    tokio::select! {
+        migrated = ledger.migrate_when_up(LEDGER_PATIENCE) => migrated?,
+        () = lifecycle.stopping.cancelled() => return Ok(()),
+    }
+    let broker = Broker {
+        url: connections.amqp_url.clone(),
+        queue: connections.amqp_queue.clone(),
+        name: format!("polyglot-api {}", std::process::id()),
+    };
+    let storage = Storage::new(&connections.storage).await;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port))
+        .await
+        .map_err(|source| RunError::Listen { port: config.port, source })?;
+
+    lifecycle.tasks.spawn(make_bucket(storage.clone(), lifecycle.stopping.clone()));
+    // It outlives the listener: an export that is accepted while we drain is still announced.
+    let relay = Relay::default();
+    let relaying = CancellationToken::new();
+    lifecycle.tasks.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), relaying.clone()));
+
+    let source = Source::new(
+        Datasets::default(),
+        catalog::source_pool(&connections.source_database_url)?,
+        connections.source_database_url.clone(),
+    );
+    let app = App {
+        ledger,
+        relay,
+        broker,
+        storage,
+        source,
+        download: config.download,
+        lifecycle: lifecycle.clone(),
+        readiness: tokio::sync::Mutex::default(),
+    };
+    tracing::info!(port = config.port, "listening");
+    listen::serve(listener, server::router(Arc::new(app)), &lifecycle, DRAIN).await;
+
+    relaying.cancel();
+    lifecycle.tasks.close();
+    tokio::select! {
+        ended = tokio::time::timeout(CLEAN_UP, lifecycle.tasks.wait()) => if ended.is_err() {
+            tracing::warn!("stopping without the end of every task");
+        },
+        () = lifecycle.aborting.cancelled() => {}
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Makes the bucket as soon as the store is there. Nothing waits for it: readiness says whether it exists.
+async fn make_bucket(storage: Storage, stopping: CancellationToken) {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let made = tokio::select! {
+            made = storage.ensure_bucket() => made,
+            () = stopping.cancelled() => return,
+        };
+        match made {
+            Ok(()) => return tracing::debug!(bucket = storage.bucket, "the bucket is there"),
+            Err(error) if error.transient => {
+                tracing::warn!(error = chain(&error), bucket = storage.bucket, "no bucket yet, trying again");
+            }
+            Err(error) => {
+                return tracing::error!(error = chain(&error), bucket = storage.bucket, "the bucket cannot be used");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(30)),
+            () = stopping.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What every handler shares, the routes, and the layers around them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use polyglot_export::ledger::Ledger;
+use polyglot_export::lifecycle::Lifecycle;
+use polyglot_export::queue::{Broker, Relay};
+use polyglot_export::storage::Storage;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::config::DownloadConfig;
+use crate::problem::RouteError;
+use crate::source::Source;
+use crate::{download, exports, health, request_id};
+
+/// The process as its handlers see it.
+pub(crate) struct App {
+    pub(crate) ledger: Ledger,
+    pub(crate) relay: Relay,
+    pub(crate) broker: Broker,
+    pub(crate) storage: Storage,
+    pub(crate) source: Source,
+    pub(crate) download: DownloadConfig,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) readiness: health::LastReadiness,
+}
+
+/// Every route. There is no time limit around them: each call to a server that may be silent has its own, in
+/// `patience`, and what may take long (a download, a benchmark) is not cut.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/exports", get(exports::list).post(exports::submit))
+        .route("/exports/benchmark", get(exports::benchmark))
+        .route("/exports/{id}", get(exports::inspect).delete(exports::delete))
+        .route("/exports/{id}/download", get(download::download))
+        .route("/health", get(health::alive))
+        .route("/health/ready", get(health::ready))
+        .fallback(async || RouteError::NoSuchRoute)
+        .method_not_allowed_fallback(async || RouteError::MethodNotAllowed)
+        .with_state(app)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(axum::middleware::from_fn(request_id::track))
+}
+
+/// The hook that `main` sets has logged what happened, inside the request's span.
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    RouteError::Panicked.into_response()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use axum::body::{Body, to_bytes};
+    use axum::http::{Method, Request, StatusCode, header};
+    use polyglot_export::catalog;
+    use polyglot_export::config::{Connections, Environment};
+    use polyglot_export::dataset::Datasets;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// An api whose servers are all away: nothing listens on port 1.
+    pub(crate) async fn lonely() -> Router {
+        let env = Environment::fixed(&[
+            ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
+            ("AMQP_URL", "amqp://127.0.0.1:1/%2f"),
+            ("S3_ENDPOINT", "http://127.0.0.1:1"),
+        ]);
+        let Connections { database_url, amqp_url, amqp_queue, storage, .. } =
+            Connections::from_environment(&env).unwrap();
+        router(Arc::new(App {
+            ledger: Ledger::new(&database_url, 2, "test").unwrap(),
+            relay: Relay::default(),
+            broker: Broker { url: amqp_url, queue: amqp_queue, name: "test".to_owned() },
+            storage: Storage::new(&storage).await,
+            source: Source::new(Datasets::default(), catalog::source_pool(&database_url).unwrap(), database_url),
+            download: Config::from_environment(&env).unwrap().download,
+            lifecycle: Lifecycle::default(),
+            readiness: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    pub(crate) async fn send(request: Request<Body>) -> (StatusCode, axum::http::HeaderMap, serde_json::Value) {
+        let response = lonely().await.oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    fn request(method: Method, uri: &str) -> Request<Body> {
+        Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn problems_have_every_member() {
+        let wanted = [
+            (Method::GET, "/nowhere", 404, "no-such-route", None),
+            (Method::GET, "/exports/", 404, "no-such-route", None),
+            (Method::PUT, "/exports", 405, "method-not-allowed", None),
+            (Method::DELETE, "/exports/benchmark", 405, "method-not-allowed", None),
+            (Method::GET, "/exports/7", 400, "invalid-request", Some("id")),
+            (Method::GET, "/exports/%ff", 400, "invalid-request", Some("id")),
+            (Method::DELETE, "/exports/records", 400, "invalid-request", Some("id")),
+            (Method::GET, "/exports/x'--/download", 400, "invalid-request", Some("id")),
+            (Method::GET, "/exports?status=done", 400, "invalid-request", Some("status")),
+            (Method::GET, "/exports?limit=0", 400, "invalid-request", Some("limit")),
+            (Method::GET, "/exports?limit=201", 400, "invalid-request", Some("limit")),
+            (Method::GET, "/exports?cursor=abc", 400, "invalid-request", Some("cursor")),
+            (Method::GET, "/exports?stauts=failed", 400, "invalid-request", Some("stauts")),
+            (Method::GET, "/exports?limit=1&limit=2", 400, "invalid-request", Some("limit")),
+            (Method::GET, "/exports/benchmark?rows=0", 400, "invalid-request", Some("rows")),
+            (Method::GET, "/exports/benchmark?formats=csv,yaml", 400, "invalid-request", Some("formats")),
+            (
+                Method::GET,
+                "/exports/00000000-0000-7000-8000-000000000000/download?delivery=mail",
+                400,
+                "invalid-request",
+                Some("delivery"),
+            ),
+        ];
+        for (method, uri, status, name, field) in wanted {
+            let (got, headers, body) = send(request(method.clone(), uri)).await;
+            assert_eq!(got.as_u16(), status, "{method} {uri}: {body}");
+            assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json", "{uri}");
+            assert_eq!(headers["x-content-type-options"], "nosniff", "{uri}");
+            assert_eq!(body["type"], format!("urn:polyglot:problem:{name}"), "{uri}");
+            assert_eq!(body["status"], status, "{uri}");
+            assert_eq!(body["instance"], uri.split('?').next().unwrap());
+            assert_eq!(body["requestId"], headers["x-request-id"].to_str().unwrap());
+            for member in ["title", "detail", "error"] {
+                assert!(body[member].as_str().is_some_and(|text| !text.is_empty()), "{uri}: {member} of {body}");
+            }
+            assert_eq!(body["errors"][0]["field"].as_str(), field, "{uri}: {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_method_is_told_the_right_ones() {
+        let (_, headers, _) = send(request(Method::PATCH, "/exports")).await;
+        assert_eq!(headers[header::ALLOW], "GET,HEAD,POST");
+    }
+
+    #[tokio::test]
+    async fn a_sane_request_id_is_kept_and_another_replaced() {
+        for (sent, kept) in [("trace-7/a", true), ("a b", false), (&"x".repeat(129), false)] {
+            let mut request = request(Method::GET, "/health");
+            request.headers_mut().insert("x-request-id", sent.parse().unwrap());
+            let (status, headers, body) = send(request).await;
+            assert_eq!(status, StatusCode::OK);
+            assert_eq!(body["status"], "ok");
+            assert_eq!(headers["x-request-id"] == sent, kept, "{sent}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_is_away_is_503_in_time() {
+        let id = "00000000-0000-7000-8000-000000000000";
+        let started = std::time::Instant::now();
+        let asked = [
+            (Method::GET, "/exports".to_owned()),
+            (Method::GET, format!("/exports/{id}")),
+            (Method::DELETE, format!("/exports/{id}")),
+            (Method::GET, format!("/exports/{id}/download")),
+            (Method::GET, "/exports/benchmark".to_owned()),
+        ];
+        let answers = asked.map(async |(method, uri)| {
+            let (status, headers, body) = send(request(method, &uri)).await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{uri}: {body}");
+            assert!(headers.contains_key(header::RETRY_AFTER), "{uri}");
+            assert_eq!(body["type"], "urn:polyglot:problem:ledger-unavailable");
+        });
+        futures_util::future::join_all(answers).await;
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn readiness_says_what_is_down() {
+        let (status, headers, body) = send(request(Method::GET, "/health/ready")).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(headers.contains_key(header::RETRY_AFTER));
+        assert_eq!(body["checks"], serde_json::json!({"ledger": "down", "broker": "down", "bucket": "down"}));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_without_its_words() {
+        let router = Router::new()
+            .route("/panic", get(async || -> () { panic!("the secret") }))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(axum::middleware::from_fn(request_id::track));
+        let response = router.oneshot(request(Method::GET, "/panic")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body = std::str::from_utf8(&body).unwrap();
+        assert!(body.contains("urn:polyglot:problem:internal") && !body.contains("secret"), "{body}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Servers that go away for a while, and messages that make no sense.
+
+use std::time::{Duration, Instant};
+
+use lapin::options::{BasicGetOptions, BasicPublishOptions};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use polyglot_devstack::Proxy;
+use polyglot_devstack::scratch_database::test_variable;
+use reqwest::StatusCode;
+
+use crate::harness::{PATIENCE, Setup, System, export_request};
+
+/// `url` with another host and port.
+fn through(url: &str, proxy: &Proxy) -> (String, String) {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
+    let at = if user.is_empty() { String::new() } else { format!("{user}@") };
+    let slash = if rest.contains('/') { "/" } else { "" };
+    (host.to_owned(), format!("{scheme}://{at}{}{slash}{path}", proxy.address()))
+}
+
+async fn proxied(url: &str) -> (Proxy, String) {
+    // The target is needed to start the proxy and the proxy to know the address, so the host is split off first.
+    let host = url.split_once("://").unwrap().1.split('/').next().unwrap().rsplit('@').next().unwrap().to_owned();
+    let proxy = Proxy::start(host).await.unwrap();
+    let (_, url) = through(url, &proxy);
+    (proxy, url)
+}
+
+#[tokio::test]
+async fn the_broker_may_be_down_when_an_export_is_submitted() {
+    let (proxy, url) = proxied(&test_variable("TEST_AMQP_URL").unwrap()).await;
+    let env = vec![("AMQP_URL".to_owned(), url)];
+    let mut system = System::without_worker(Setup { rows: 100, env }).await;
+    system.wait_until_ready().await;
+    system.add_worker();
+    let first = system.submit("csv", None).await;
+    system.completed(&first).await;
+    proxy.refuse_new().await;
+    proxy.cut_all();
+    let id = system.submit("csv", None).await;
+    let readiness = system.get("/health/ready").await;
+    let down = readiness.status();
+    let words = readiness.text().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(system.state(&id).await["status"], "pending");
+    proxy.restore().await.unwrap();
+    system.completed(&id).await;
+    assert!(down == StatusCode::SERVICE_UNAVAILABLE || down == StatusCode::OK, "{down} {words}");
+}
+
+#[tokio::test]
+async fn a_store_that_goes_away_in_the_middle_is_tried_again_and_leaves_no_half_file() {
+    let (proxy, url) = proxied(&test_variable("TEST_S3_ENDPOINT").unwrap()).await;
+    let env = vec![("S3_ENDPOINT".to_owned(), url), ("LEASE_SECONDS".to_owned(), "5".to_owned())];
+    let mut system = System::without_worker(Setup { rows: 150_000, env }).await;
+    system.wait_until_ready().await;
+    // The third part never arrives.
+    proxy.cut_after(polyglot_devstack::proxy::Direction::ToServer, 20 << 20);
+    system.add_worker();
+    let id = system.submit("json", None).await;
+    let deadline = Instant::now() + PATIENCE;
+    while proxy.forwarded(polyglot_devstack::proxy::Direction::ToServer) < 18 << 20 {
+        assert!(Instant::now() < deadline, "nothing was uploaded");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    proxy.refuse_new().await;
+    proxy.cut_all();
+    let state = system
+        .wait_until(&id, "tried again", |state| state["status"] == "pending" || state["attempt"].as_i64() > Some(1))
+        .await;
+    assert_eq!(state["error"], serde_json::Value::Null, "{state:#}");
+    assert_eq!(system.stored().await.0, Vec::<String>::new(), "a half file is visible");
+    proxy.restore().await.unwrap();
+    let state = system.completed(&id).await;
+    assert!(state["attempt"].as_i64() > Some(1), "{state:#}");
+    assert_eq!(state["progress"]["rows"], 150_000);
+    let deadline = Instant::now() + PATIENCE;
+    while system.stored().await.1 != Vec::<String>::new()
+        || system.count("SELECT count(*) FROM polyglot.uploads").await > 0
+    {
+        assert!(Instant::now() < deadline, "left: {:?}", system.stored().await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(system.stored().await.0.len(), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_stays_away_fails_the_export() {
+    let (proxy, url) = proxied(&test_variable("TEST_S3_ENDPOINT").unwrap()).await;
+    let env = vec![("S3_ENDPOINT".to_owned(), url), ("MAX_ATTEMPTS".to_owned(), "1".to_owned())];
+    let mut system = System::without_worker(Setup { rows: 100, env }).await;
+    system.wait_until_ready().await;
+    system.add_worker();
+    proxy.refuse_new().await;
+    proxy.cut_all();
+    let id = system.submit("csv", None).await;
+    let state = system.ended(&id).await;
+    assert_eq!(state["status"], "failed", "{state:#}");
+    assert!(state["error"].as_str().unwrap().contains("object store"), "{state:#}");
+    proxy.restore().await.unwrap();
+    system.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn without_its_database_the_api_says_503_and_does_not_hang() {
+    let mut system = System::without_worker(Setup { rows: 10, ..Setup::default() }).await;
+    let url = system.database.url().to_owned();
+    let (proxy, through_proxy) = proxied(&url).await;
+    system.api = None;
+    system.set("DATABASE_URL", &through_proxy);
+    system.start_api();
+    system.wait_until_ready().await;
+    let requests = [
+        system.request(reqwest::Method::POST, "/exports").json(&export_request("csv", None)),
+        system.request(reqwest::Method::GET, "/exports"),
+        system.request(reqwest::Method::GET, &format!("/exports/{}", uuid::Uuid::now_v7())),
+    ];
+    // Gone, and, which is worse, silent.
+    for silent in [false, true] {
+        if silent {
+            proxy.restore().await.unwrap();
+            system.wait_until_ready().await;
+            proxy.hold();
+        } else {
+            proxy.refuse_new().await;
+            proxy.cut_all();
+        }
+        for request in &requests {
+            let asked = Instant::now();
+            let answer = request.try_clone().unwrap().send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "silent: {silent}");
+            assert!(answer.headers().contains_key("retry-after"));
+            assert_eq!(answer.headers()["content-type"], "application/problem+json");
+            assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+        }
+        assert_eq!(system.get("/health").await.status(), StatusCode::OK);
+        let ready = system.get("/health/ready").await;
+        assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    proxy.restore().await.unwrap();
+    system.wait_until_ready().await;
+    system.submit("csv", None).await;
+}
+
+#[tokio::test]
+async fn an_unreadable_message_goes_to_the_dead_letters() {
+    let system = System::with_rows(5).await;
+    let id = system.submit("csv", None).await;
+    system.completed(&id).await;
+    let url = test_variable("TEST_AMQP_URL").unwrap();
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let publish = |body: &'static [u8]| {
+        channel.basic_publish(
+            "".into(),
+            system.queue.as_str().into(),
+            BasicPublishOptions::default(),
+            body,
+            BasicProperties::default(),
+        )
+    };
+    publish(b"{\"exportId\": 7}").await.unwrap();
+    // A message for an export that is not known is dropped; one that comes twice does nothing the second time.
+    publish(b"{\"exportId\": \"00000000-0000-7000-8000-000000000000\"}").await.unwrap();
+    let dead = format!("{}.dead", system.queue);
+    let deadline = Instant::now() + PATIENCE;
+    let letter = loop {
+        if let Some(letter) = channel.basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+            break letter;
+        }
+        assert!(Instant::now() < deadline, "no dead letter");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(letter.delivery.data, b"{\"exportId\": 7}");
+    // The worker goes on.
+    let id = system.submit("csv", None).await;
+    system.completed(&id).await;
+    assert!(channel.basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap().is_none());
+}

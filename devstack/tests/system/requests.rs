@@ -1,0 +1,263 @@
+//! What the api answers: good requests, every kind of bad one, and the two deliveries of a file.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::harness::{Setup, System, export_request};
+
+async fn problem(answer: reqwest::Response, status: u16) -> Value {
+    assert_eq!(answer.status().as_u16(), status, "{:?}", answer.text().await);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    let request_id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["status"], status, "{body:#}");
+    assert_eq!(body["requestId"], request_id.as_str(), "{body:#}");
+    for field in ["type", "title", "detail", "instance", "error"] {
+        assert!(body[field].is_string(), "{field} in {body:#}");
+    }
+    body
+}
+
+/// The fields that a problem names.
+fn fields(problem: &Value) -> Vec<&str> {
+    problem["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_with_the_field_named() {
+    let system = System::without_worker(Setup { rows: 3, ..Setup::default() }).await;
+    let column = json!({"source": "id", "target": "id"});
+    for (body, field) in [
+        (json!({"format": "yaml", "columns": [column]}), "format"),
+        (json!({"columns": [column]}), "format"),
+        (json!({"format": 7, "columns": [column]}), "format"),
+        (json!({"format": "csv"}), "columns"),
+        (json!({"format": "csv", "columns": []}), "columns"),
+        (json!({"format": "csv", "columns": "id"}), "columns"),
+        (json!({"format": "csv", "columns": ["id"]}), "columns[0]"),
+        (json!({"format": "csv", "columns": [column, {"source": "", "target": "x"}]}), "columns[1].source"),
+        (json!({"format": "csv", "columns": [{"source": "id", "target": ""}]}), "columns[0].target"),
+        (json!({"format": "csv", "columns": [{"source": "id"}]}), "columns[0].target"),
+        (json!({"format": "csv", "columns": [column, column]}), "columns[1].target"),
+        (json!({"format": "csv", "columns": [{"source": "nope", "target": "x"}]}), "columns[0].source"),
+        (
+            json!({"format": "csv", "columns": [{"source": "id\"; DROP TABLE records; --", "target": "x"}]}),
+            "columns[0].source",
+        ),
+        (json!({"format": "parquet", "columns": [column], "compression": "gzip"}), "compression"),
+        (json!({"format": "csv", "columns": [column], "compression": "brotli"}), "compression"),
+        (json!({"format": "csv", "columns": [column], "dataset": "secrets"}), "dataset"),
+        (json!({"format": "csv", "columns": [column], "rowLimit": 1}), "rowLimit"),
+    ] {
+        let problem = problem(system.post(&body).await, 400).await;
+        assert!(fields(&problem).contains(&field), "{body} gives {problem:#}");
+    }
+    // Every bad field at once.
+    let all = json!({"format": "yaml", "columns": [{"source": "", "target": ""}], "compression": 3});
+    let all = problem(system.post(&all).await, 400).await;
+    for field in ["format", "columns[0].source", "columns[0].target", "compression"] {
+        assert!(fields(&all).contains(&field), "{all:#}");
+    }
+    let send = |content_type: &'static str, body: String| {
+        system.request(Method::POST, "/exports").header("content-type", content_type).body(body).send()
+    };
+    problem(send("application/json", "{\"format\": \"csv\",".to_owned()).await.unwrap(), 400).await;
+    problem(send("application/json", "[]".to_owned()).await.unwrap(), 400).await;
+    problem(send("application/json", String::new()).await.unwrap(), 400).await;
+    problem(send("text/plain", export_request("csv", None).to_string()).await.unwrap(), 400).await;
+    problem(send("application/json", format!("\"{}\"", "x".repeat(2 << 20))).await.unwrap(), 413).await;
+    problem(system.get("/exports/not-a-uuid").await, 400).await;
+    problem(system.get("/exports/not-a-uuid/download").await, 400).await;
+    let unknown = uuid::Uuid::now_v7();
+    problem(system.get(&format!("/exports/{unknown}")).await, 404).await;
+    problem(system.get(&format!("/exports/{unknown}/download")).await, 404).await;
+    problem(system.request(Method::DELETE, &format!("/exports/{unknown}")).send().await.unwrap(), 404).await;
+    problem(system.get("/exports?status=done").await, 400).await;
+    problem(system.get("/exports?limit=0").await, 400).await;
+    problem(system.get("/exports?cursor=%25").await, 400).await;
+    problem(system.get("/no-such-page").await, 404).await;
+    problem(system.request(Method::PUT, "/exports").send().await.unwrap(), 405).await;
+    // Nothing of it was accepted, and the table is still there.
+    assert_eq!(system.count("SELECT count(*) FROM polyglot.exports").await, 0);
+    assert_eq!(system.count("SELECT count(*) FROM public.records").await, 3);
+}
+
+#[tokio::test]
+async fn an_accepted_export_and_its_message_are_one_transaction() {
+    let system = System::without_worker(Setup { rows: 1, ..Setup::default() }).await;
+    let id = system.submit("csv", None).await;
+    let state = system.state(&id).await;
+    assert_eq!(state["status"], "pending");
+    for field in ["exportId", "dataset", "format", "compression", "attempt", "error", "createdAt", "startedAt", "links"]
+    {
+        assert!(state.get(field).is_some(), "{field} in {state:#}");
+    }
+    for field in ["rows", "rowsTotal", "bytes", "shardsDone", "shards", "etaSeconds"] {
+        assert!(state["progress"].get(field).is_some(), "{field} in {state:#}");
+    }
+    // The relay has taken the message out, or will; the export is never without one of the two.
+    assert_eq!(system.count("SELECT count(*) FROM polyglot.exports").await, 1);
+}
+
+#[tokio::test]
+async fn the_list_is_newest_first_and_pages() {
+    let system = System::without_worker(Setup { rows: 1, ..Setup::default() }).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(system.submit("csv", None).await);
+    }
+    ids.reverse();
+    let (mut seen, mut next) = (Vec::new(), Some("/exports?limit=2".to_owned()));
+    while let Some(path) = next {
+        let answer = system.get(&path).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let link = answer.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
+        next = link.map(|link| link.split(['<', '>']).nth(1).unwrap().to_owned());
+        let body: Value = answer.json().await.unwrap();
+        let page = body["exports"].as_array().unwrap_or_else(|| panic!("{body:#}"));
+        assert!(page.len() <= 2);
+        seen.extend(page.iter().map(|export| export["exportId"].as_str().unwrap().to_owned()));
+    }
+    assert_eq!(seen, ids);
+    let none: Value = system.get("/exports?status=completed").await.json().await.unwrap();
+    assert_eq!(none["exports"], json!([]));
+}
+
+#[tokio::test]
+async fn both_deliveries_give_the_same_file_and_headers() {
+    let system = System::with_rows(2_000).await;
+    for (format, compression, content_type) in [
+        ("csv", None, "text/csv; charset=utf-8"),
+        ("json", Some("gzip"), "application/json; charset=utf-8"),
+        ("jsonl", None, "application/x-ndjson"),
+        ("xml", Some("gzip"), "application/xml; charset=utf-8"),
+        ("parquet", None, "application/octet-stream"),
+    ] {
+        let id = system.submit(format, compression).await;
+        system.completed(&id).await;
+        let mut bodies = Vec::new();
+        for delivery in ["redirect", "proxy"] {
+            let answer = system.get(&format!("/exports/{id}/download?delivery={delivery}")).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{format} {delivery}");
+            let headers = answer.headers();
+            assert_eq!(headers["content-type"], content_type);
+            assert_eq!(headers["content-disposition"], format!("attachment; filename=\"export-{id}.{format}\""));
+            let encoding = headers.get("content-encoding").map(|value| value.to_str().unwrap());
+            assert_eq!(encoding, compression, "{format} {delivery}");
+            bodies.push(answer.bytes().await.unwrap());
+        }
+        assert!(bodies[0] == bodies[1], "{format}");
+    }
+    let id = system.submit("csv", None).await;
+    system.completed(&id).await;
+    let whole = system.download(&id).await;
+    let path = format!("/exports/{id}/download?delivery=proxy");
+    let part = system.request(Method::GET, &path).header("range", "bytes=10-19").send().await.unwrap();
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(part.headers()["content-range"], format!("bytes 10-19/{}", whole.len()));
+    let etag = part.headers()["etag"].clone();
+    assert_eq!(part.bytes().await.unwrap(), whole[10..20]);
+    let beyond = format!("bytes={}-", whole.len());
+    let beyond = system.request(Method::GET, &path).header("range", beyond).send().await.unwrap();
+    assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    let same = system.request(Method::GET, &path).header("range", "bytes=0-0").header("if-range", etag);
+    assert_eq!(same.send().await.unwrap().status(), StatusCode::PARTIAL_CONTENT);
+    let other = system.request(Method::GET, &path).header("range", "bytes=0-0").header("if-range", "\"other\"");
+    assert_eq!(other.send().await.unwrap().status(), StatusCode::OK);
+    let head = system.request(Method::HEAD, &path).send().await.unwrap();
+    assert_eq!(head.status(), StatusCode::OK);
+    assert_eq!(head.headers()["content-length"], whole.len().to_string());
+    assert_eq!(head.headers()["accept-ranges"], "bytes");
+    let head = system.request(Method::HEAD, &format!("/exports/{id}/download")).send().await.unwrap();
+    assert_eq!(head.status(), StatusCode::OK);
+    problem(system.get(&format!("/exports/{id}/download?delivery=pigeon")).await, 400).await;
+}
+
+#[tokio::test]
+async fn a_download_waits_for_the_export_and_says_when_it_does_not() {
+    let mut system = System::without_worker(Setup { rows: 100, ..Setup::default() }).await;
+    let id = system.submit("csv", None).await;
+    let path = format!("/exports/{id}/download");
+    let early = system.request(Method::GET, &path).header("prefer", "wait=0").send().await.unwrap();
+    assert_eq!(early.status(), StatusCode::ACCEPTED);
+    assert!(early.headers().contains_key("retry-after"));
+    let body: Value = early.json().await.unwrap();
+    assert_eq!(body["status"], "pending");
+    let waiting = tokio::spawn(system.request(Method::GET, &path).header("prefer", "wait=100").send());
+    system.wait_until_ready().await;
+    system.add_worker();
+    let answer = waiting.await.unwrap().unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.text().await.unwrap().lines().next(), Some("id,created_at,name,value,metadata"));
+}
+
+#[tokio::test]
+async fn a_redirect_is_presigned_and_never_logged() {
+    let system = System::with_rows(10).await;
+    let id = system.submit("csv", None).await;
+    system.completed(&id).await;
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let answer = client.get(system.url(&format!("/exports/{id}/download"))).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::FOUND);
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    let location = answer.headers()["location"].to_str().unwrap();
+    assert!(location.contains("X-Amz-Signature="), "{location}");
+    let signature = location.split("X-Amz-Signature=").nth(1).unwrap().split('&').next().unwrap();
+    assert!(!system.api.as_ref().unwrap().log().contains(signature));
+    // Without its signature the store refuses.
+    let bare = client.get(location.split('?').next().unwrap()).send().await.unwrap();
+    assert_eq!(bare.status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn deleting_takes_the_file_away() {
+    let system = System::with_rows(10).await;
+    let id = system.submit("csv", None).await;
+    system.completed(&id).await;
+    assert_eq!(system.stored().await.0.len(), 1);
+    for _ in 0..2 {
+        let answer = system.request(Method::DELETE, &format!("/exports/{id}")).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        assert_eq!(system.state(&id).await["status"], "expired");
+    }
+    problem(system.get(&format!("/exports/{id}/download")).await, 410).await;
+    system.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn the_benchmark_runs_real_exports_and_cleans_up() {
+    let system = System::with_rows(3_000).await;
+    let (first, second) = tokio::join!(system.get("/exports/benchmark"), async {
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        system.get("/exports/benchmark?rows=10").await
+    });
+    problem(second, 409).await;
+    assert_eq!(first.status(), StatusCode::OK);
+    let body: Value = first.json().await.unwrap();
+    assert_eq!(body["datasetRowCount"], 3_000, "{body:#}");
+    let results = body["results"].as_array().unwrap();
+    let formats: Vec<_> = results.iter().map(|result| result["format"].as_str().unwrap()).collect();
+    assert_eq!(formats, ["csv", "json", "xml", "parquet"]);
+    for result in results {
+        assert!(result["durationSeconds"].as_f64().unwrap() > 0.0, "{body:#}");
+        assert!(result["fileSizeBytes"].as_i64().unwrap() > 50_000, "{body:#}");
+        let memory = result["peakMemoryMB"].as_f64().unwrap();
+        assert!(memory > 5.0 && memory < 256.0, "{body:#}");
+    }
+    system.nothing_is_left().await;
+    let few = system.get("/exports/benchmark?rows=10&formats=jsonl").await;
+    let body: Value = few.json().await.unwrap();
+    assert_eq!(body["results"][0]["format"], "jsonl", "{body:#}");
+    assert!(body["results"][0]["fileSizeBytes"].as_i64().unwrap() < 10_000, "{body:#}");
+    problem(system.get("/exports/benchmark?formats=csv,pdf").await, 400).await;
+    problem(system.get("/exports/benchmark?rows=none").await, 400).await;
+}
+
+#[tokio::test]
+async fn health_says_what_is_down() {
+    let system = System::without_worker(Setup { rows: 0, ..Setup::default() }).await;
+    let health: Value = system.get("/health").await.json().await.unwrap();
+    assert_eq!(health["status"], "ok");
+    assert!(health["timestamp"].as_str().unwrap().contains('T'));
+    system.wait_until_ready().await;
+}
