@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use polyglot_export::catalog::{CatalogError, is_unavailable};
+use polyglot_export::catalog::is_unavailable;
 use polyglot_export::failure::chain;
 use polyglot_export::format::Format;
 use polyglot_export::ledger::LedgerError;
@@ -94,17 +94,6 @@ impl From<LedgerError> for RouteError {
             | LedgerError::Unreadable { .. }
             | LedgerError::LeaseLost
             | LedgerError::Migration(_) => Self::Internal(Box::new(error)),
-        }
-    }
-}
-
-impl From<CatalogError> for RouteError {
-    fn from(error: CatalogError) -> Self {
-        match error {
-            CatalogError::NoSuchRelation(ref name) => {
-                Self::DatasetUnavailable { dataset: name.to_string(), source: Box::new(error) }
-            }
-            CatalogError::Database(error) => error.into(),
         }
     }
 }
@@ -206,7 +195,7 @@ impl RouteError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "dataset-unavailable",
                 "The dataset cannot be read at the moment",
-                format!("{dataset} does not exist in the source database, or may not be read."),
+                format!("What the dataset {dataset} stands for is not in the source database, or may not be read."),
             ),
             Self::Unavailable { what: Dependency::Ledger, .. } => answer(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use polyglot_export::catalog::{self, Relation};
+use polyglot_export::catalog::{self, CatalogError, Relation};
 use polyglot_export::dataset::{Dataset, Datasets};
 use sqlx::{PgPool, Row};
 use tokio::time::Instant;
@@ -56,7 +56,15 @@ impl Source {
             }
             let asked = Instant::now();
             let mut connection = self.pool.acquire().await?;
-            let relation = Arc::new(catalog::describe(&mut connection, &dataset.relation).await?);
+            let relation = match catalog::describe(&mut connection, &dataset.relation).await {
+                Ok(relation) => Arc::new(relation),
+                // By the name that clients know.
+                Err(missing @ CatalogError::NoSuchRelation(_)) => {
+                    let (dataset, source) = (dataset.name.clone(), missing.into());
+                    return Err(RouteError::DatasetUnavailable { dataset, source });
+                }
+                Err(CatalogError::Database(error)) => return Err(error.into()),
+            };
             *seen = Some(Seen { asked, relation: Arc::clone(&relation) });
             Ok::<_, RouteError>(relation)
         })

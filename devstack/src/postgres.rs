@@ -116,7 +116,7 @@ impl Postgres {
                     return Ok(());
                 }
                 // Recovery after a kill takes as long as it takes.
-                Err(error) if is_starting(&error) && started.elapsed() < Duration::from_secs(600) => {}
+                Err(error) if is_starting(&error) && started.elapsed() < Duration::from_mins(10) => {}
                 Err(error) if started.elapsed() > Duration::from_secs(30) => {
                     return Err(Error::sql("connect to the private PostgreSQL after 30 s")(error));
                 }
@@ -128,7 +128,7 @@ impl Postgres {
 }
 
 fn is_starting(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57P03")
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57P03")
 }
 
 fn launch(

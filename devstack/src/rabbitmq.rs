@@ -91,7 +91,7 @@ impl Rabbit {
             if greets(self.settings.amqp_port).await {
                 return Ok(());
             }
-            if started.elapsed() > Duration::from_secs(120) {
+            if started.elapsed() > Duration::from_mins(2) {
                 return Err(self.node.failure("did not answer on its AMQP port within 120 s"));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -21,7 +21,7 @@ use crate::supervisor::{Service, Supervisor};
 
 /// How long the api and the workers may take to finish what they are at when the stack is stopped.
 const GRACE: Duration = Duration::from_secs(40);
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 /// Brings the stack up and keeps it up until a stop signal. Everything that was started has ended when this returns.
 pub async fn run(config: RunConfig) -> Result<()> {

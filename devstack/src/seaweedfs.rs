@@ -84,7 +84,7 @@ impl SeaweedFs {
             if answer.is_ok_and(|answer| answer.status() == 403) {
                 return Ok(());
             }
-            if started.elapsed() > Duration::from_secs(60) {
+            if started.elapsed() > Duration::from_mins(1) {
                 return Err(self.running.failure("did not answer on its S3 port within 60 s"));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -287,7 +287,7 @@ mod tests {
         supervisor.start(shell("api", "echo no database; exit 3")).unwrap();
         let words = until(|| supervisor.check().err()).await.to_string();
         assert!(
-            words.contains("api ends again and again") && words.contains("no database") && words.contains("3"),
+            words.contains("api ends again and again") && words.contains("no database") && words.contains('3'),
             "{words}"
         );
         supervisor.stop(Duration::from_secs(5), std::future::pending()).await;

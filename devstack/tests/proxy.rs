@@ -49,7 +49,7 @@ async fn forwards_and_counts_and_passes_the_end_on() {
         to.shutdown().await.unwrap();
     };
     let mut back = Vec::new();
-    let (_, read) = tokio::join!(send, from.read_to_end(&mut back));
+    let ((), read) = tokio::join!(send, from.read_to_end(&mut back));
     assert_eq!(read.unwrap(), text.len());
     assert_eq!(back, text);
     assert_eq!(proxy.forwarded(Direction::ToServer), 1_000_000);

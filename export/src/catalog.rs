@@ -28,7 +28,7 @@ pub enum WireType {
     Uuid,
     Json,
     Jsonb,
-    /// Any other type: the server is asked for its text form, `column::text`.
+    /// Any other type: the server is asked for the text it prints.
     TextForm,
 }
 

@@ -134,7 +134,7 @@ impl Connections {
         let database_url = env.url("DATABASE_URL", "postgres://postgres:postgres@localhost:5432/postgres", pg)?;
         let source_database_url = env.url("SOURCE_DATABASE_URL", &database_url, pg)?;
         let amqp_url =
-            env.url("AMQP_URL", "amqp://guest:guest@localhost:5672/%2f", |url| url.parse::<lapin::uri::AMQPUri>())?;
+            env.url("AMQP_URL", "amqp://guest:guest@localhost:5672/%2f", str::parse::<lapin::uri::AMQPUri>)?;
         let amqp_queue = env.text("AMQP_QUEUE", "polyglot.exports")?;
         if amqp_queue.len() > 200 || amqp_queue.starts_with("amq.") {
             return Err(ConfigError::Value {

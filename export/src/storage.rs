@@ -124,7 +124,8 @@ impl Storage {
     /// Makes the bucket on a self-hosted store that does not have it. On AWS a bucket is the operator's to make.
     pub async fn ensure_bucket(&self) -> Result<(), StorageError> {
         let Err(missing) = self.client.head_bucket().bucket(&self.bucket).send().await else { return Ok(()) };
-        let not_found = missing.as_service_error().is_some_and(|error| error.is_not_found());
+        let not_found =
+            missing.as_service_error().is_some_and(aws_sdk_s3::operation::head_bucket::HeadBucketError::is_not_found);
         if !self.custom_endpoint || !not_found {
             return Err(StorageError::new("HeadBucket", missing));
         }

@@ -30,7 +30,8 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
         part_budget: worker.settings.part_budget(),
     };
     let written = tokio::select! {
-        written = pipeline::run(&stages, claim, &mut upload, &progress) => written,
+        // Boxed, as below: these futures hold the driver's and the SDK's state and are moved around otherwise.
+        written = Box::pin(pipeline::run(&stages, claim, &mut upload, &progress)) => written,
         stop = heartbeat(worker, claim, &progress) => Err(stop),
         failure = deadline(claim) => Err(Stop::Failed(failure)),
         () = aborting.cancelled() => Err(Stop::GiveBack),
@@ -43,7 +44,7 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
                 upload.discard().await;
                 end(worker, claim, stop).await;
             };
-            return keep_lease_while(worker, claim, &progress, ending).await;
+            return keep_lease_while(worker, claim, &progress, Box::pin(ending)).await;
         }
     };
     // From here on the file may become visible, so nothing may interrupt what follows halfway.
@@ -92,7 +93,7 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
             ),
         }
     };
-    keep_lease_while(worker, claim, &progress, finishing).await;
+    keep_lease_while(worker, claim, &progress, Box::pin(finishing)).await;
 }
 
 fn publish_stop(error: UploadError) -> Stop {

@@ -29,7 +29,7 @@ use polyglot_export::storage::Storage;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long the ledger may take to come up before the process gives up and is started again from outside.
-const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
+const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     let env = Environment::of_process();

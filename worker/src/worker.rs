@@ -130,6 +130,6 @@ async fn counted(worker: &Worker, claim: &Claim, lifecycle: &Lifecycle) {
         // The peak that is reported with an export is its own, as long as no other one runs beside it.
         memory::reset_peak();
     }
-    attempt::perform(worker, claim, &lifecycle.aborting).await;
+    Box::pin(attempt::perform(worker, claim, &lifecycle.aborting)).await;
     worker.active.fetch_sub(1, Ordering::Relaxed);
 }

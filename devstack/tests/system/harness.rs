@@ -17,25 +17,25 @@ use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
 /// How long anything may take here before a test gives up. Not a measurement: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
-pub const ALL_COLUMNS: [&str; 5] = ["id", "created_at", "name", "value", "metadata"];
+pub(crate) const ALL_COLUMNS: [&str; 5] = ["id", "created_at", "name", "value", "metadata"];
 
 /// A running api or worker. Killed when it goes out of scope; its log is shown when the test failed.
-pub struct Service {
+pub(crate) struct Service {
     pub name: String,
     pub child: Child,
     log: PathBuf,
 }
 
 impl Service {
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap_or_else(|error| panic!("signal {}: {error}", self.name));
     }
 
     /// Waits for the process to end by itself.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -46,7 +46,7 @@ impl Service {
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -66,7 +66,7 @@ impl Drop for Service {
 
 /// What a test wants different from the usual.
 #[derive(Default)]
-pub struct Setup {
+pub(crate) struct Setup {
     /// Rows in `public.records`.
     pub rows: u64,
     /// Variables for all processes, over the usual ones.
@@ -74,7 +74,7 @@ pub struct Setup {
 }
 
 /// The system. Fields that a test may break are public.
-pub struct System {
+pub(crate) struct System {
     pub pool: PgPool,
     pub database: ScratchDatabase,
     pub storage: Storage,
@@ -87,7 +87,7 @@ pub struct System {
     env: Vec<(String, String)>,
 }
 
-pub fn service_variables() -> Vec<(String, String)> {
+pub(crate) fn service_variables() -> Vec<(String, String)> {
     let test = |name| test_variable(name).unwrap_or_else(|error| panic!("{error}"));
     [
         ("AMQP_URL", test("TEST_AMQP_URL")),
@@ -104,7 +104,7 @@ pub fn service_variables() -> Vec<(String, String)> {
 
 impl System {
     /// The api alone, ready, over a table of `setup.rows` rows.
-    pub async fn without_worker(setup: Setup) -> Self {
+    pub(crate) async fn without_worker(setup: Setup) -> Self {
         let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
         seed::fill(database.url(), setup.rows).await.unwrap();
         let id = uuid::Uuid::new_v4().simple().to_string();
@@ -136,18 +136,18 @@ impl System {
     }
 
     /// The api and one worker, ready.
-    pub async fn start(setup: Setup) -> Self {
+    pub(crate) async fn start(setup: Setup) -> Self {
         let mut system = Self::without_worker(setup).await;
         system.wait_until_ready().await;
         system.add_worker();
         system
     }
 
-    pub async fn with_rows(rows: u64) -> Self {
+    pub(crate) async fn with_rows(rows: u64) -> Self {
         Self::start(Setup { rows, ..Setup::default() }).await
     }
 
-    pub fn spawn(&self, binary: &str, name: &str, mut command: Command) -> Service {
+    pub(crate) fn spawn(&self, binary: &str, name: &str, mut command: Command) -> Service {
         let log = self.files.path().join(format!("{name}-{}.log", uuid::Uuid::new_v4().simple()));
         let output = File::create(&log).unwrap();
         command.env_clear().envs(self.env.iter().cloned());
@@ -158,24 +158,24 @@ impl System {
         Service { name: name.to_owned(), child, log }
     }
 
-    pub fn start_api(&mut self) {
+    pub(crate) fn start_api(&mut self) {
         let binary = binary("polyglot-api");
         self.api = Some(self.spawn("polyglot-api", "api", Command::new(binary)));
     }
 
-    pub fn add_worker(&mut self) -> &mut Service {
+    pub(crate) fn add_worker(&mut self) -> &mut Service {
         self.add_worker_as(Command::new(binary("polyglot-worker")))
     }
 
     /// Adds a worker started by `command`.
-    pub fn add_worker_as(&mut self, command: Command) -> &mut Service {
+    pub(crate) fn add_worker_as(&mut self, command: Command) -> &mut Service {
         let name = format!("worker-{}", self.workers.len() + 1);
         let service = self.spawn("polyglot-worker", &name, command);
         self.workers.push(service);
         self.workers.last_mut().unwrap()
     }
 
-    pub fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.env.retain(|(known, _)| known != name);
         self.env.push((name.to_owned(), value.to_owned()));
     }
@@ -184,7 +184,7 @@ impl System {
         self.wait_for("/health", "listens").await;
     }
 
-    pub async fn wait_until_ready(&self) {
+    pub(crate) async fn wait_until_ready(&self) {
         self.wait_for("/health/ready", "is ready").await;
     }
 
@@ -200,24 +200,24 @@ impl System {
         }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method, self.url(path))
     }
 
-    pub async fn get(&self, path: &str) -> Response {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.request(Method::GET, path).send().await.unwrap()
     }
 
-    pub async fn post(&self, body: &Value) -> Response {
+    pub(crate) async fn post(&self, body: &Value) -> Response {
         self.request(Method::POST, "/exports").json(body).send().await.unwrap()
     }
 
     /// Submits an export of all columns of `records`; the answer is its id.
-    pub async fn submit(&self, format: &str, compression: Option<&str>) -> String {
+    pub(crate) async fn submit(&self, format: &str, compression: Option<&str>) -> String {
         let answer = self.post(&export_request(format, compression)).await;
         assert_eq!(answer.status(), StatusCode::CREATED);
         let location = answer.headers()["location"].to_str().unwrap().to_owned();
@@ -228,14 +228,14 @@ impl System {
         id
     }
 
-    pub async fn state(&self, id: &str) -> Value {
+    pub(crate) async fn state(&self, id: &str) -> Value {
         let answer = self.get(&format!("/exports/{id}")).await;
         assert_eq!(answer.status(), StatusCode::OK);
         answer.json().await.unwrap()
     }
 
     /// Waits until `done` says so of the export's state.
-    pub async fn wait_until(&self, id: &str, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn wait_until(&self, id: &str, what: &str, done: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let state = self.state(id).await;
@@ -248,34 +248,34 @@ impl System {
     }
 
     /// Waits for the export to end, whichever way.
-    pub async fn ended(&self, id: &str) -> Value {
+    pub(crate) async fn ended(&self, id: &str) -> Value {
         let active = ["pending", "planning", "running", "finishing"];
         self.wait_until(id, "at its end", |state| !active.contains(&state["status"].as_str().unwrap())).await
     }
 
-    pub async fn completed(&self, id: &str) -> Value {
+    pub(crate) async fn completed(&self, id: &str) -> Value {
         let state = self.ended(id).await;
         assert_eq!(state["status"], "completed", "{state:#}");
         state
     }
 
     /// Downloads a completed export, through whatever delivery is set, as the bytes on the wire.
-    pub async fn download(&self, id: &str) -> Vec<u8> {
+    pub(crate) async fn download(&self, id: &str) -> Vec<u8> {
         let answer = self.get(&format!("/exports/{id}/download")).await;
         assert_eq!(answer.status(), StatusCode::OK);
         answer.bytes().await.unwrap().to_vec()
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
 
-    pub async fn count(&self, sql: &'static str) -> i64 {
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 
     /// Keys of all objects, and ids of all unfinished uploads, in the bucket.
-    pub async fn stored(&self) -> (Vec<String>, Vec<String>) {
+    pub(crate) async fn stored(&self) -> (Vec<String>, Vec<String>) {
         let (client, bucket) = (&self.storage.client, &self.storage.bucket);
         let objects = client.list_objects_v2().bucket(bucket).send().await.unwrap();
         let uploads = client.list_multipart_uploads().bucket(bucket).send().await.unwrap();
@@ -286,7 +286,7 @@ impl System {
     }
 
     /// Waits until neither the bucket nor the ledger holds anything of an export without a file.
-    pub async fn nothing_is_left(&self) {
+    pub(crate) async fn nothing_is_left(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let stored = self.stored().await;
@@ -302,12 +302,12 @@ impl System {
 }
 
 /// The path of a binary that is built with this test.
-pub fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let folder = test_variable("TEST_BIN_DIR").unwrap_or_else(|error| panic!("{error}"));
     Path::new(&folder).join(name)
 }
 
-pub fn export_request(format: &str, compression: Option<&str>) -> Value {
+pub(crate) fn export_request(format: &str, compression: Option<&str>) -> Value {
     let columns: Vec<Value> = ALL_COLUMNS.iter().map(|name| json!({"source": name, "target": name})).collect();
     let mut request = json!({"format": format, "columns": columns});
     if let Some(compression) = compression {

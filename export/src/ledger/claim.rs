@@ -62,7 +62,7 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     #[must_use]
     pub fn new(max_attempts: i32) -> Self {
-        Self { max_attempts, first_pause: Duration::from_secs(1), longest_pause: Duration::from_secs(60) }
+        Self { max_attempts, first_pause: Duration::from_secs(1), longest_pause: Duration::from_mins(1) }
     }
 
     /// Doubles with each failure, plus up to half as much again so that many exports do not come back at once.
@@ -398,7 +398,7 @@ mod tests {
         let id = Uuid::nil();
         assert_eq!(policy.pause(1, id), Duration::from_secs(1));
         assert_eq!(policy.pause(3, id), Duration::from_secs(4));
-        assert_eq!(policy.pause(i32::MAX, id), Duration::from_secs(60));
+        assert_eq!(policy.pause(i32::MAX, id), Duration::from_mins(1));
         assert!(policy.pause(9, Uuid::max()) < Duration::from_secs(90));
     }
 }

@@ -24,6 +24,11 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
+/// A statement touches a few rows; one that takes longer is stuck behind a lock. A transaction that idles belongs to
+/// a process that is frozen, and its locks would stop everybody else; the longest that is meant to wait is the relay's.
+const SESSION: &str = "SET search_path TO polyglot; SET TimeZone TO 'UTC'; SET statement_timeout TO '10s';
+    SET idle_in_transaction_session_timeout TO '20s'";
+
 /// A handle on the ledger; clones share one pool.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -68,10 +73,7 @@ impl Ledger {
             .acquire_timeout(Duration::from_secs(3))
             .after_connect(|connection, _| {
                 Box::pin(async move {
-                    // A ledger statement touches a few rows; one that takes longer is stuck behind a lock.
-                    sqlx::raw_sql("SET search_path TO polyglot; SET statement_timeout TO '10s'; SET TimeZone TO 'UTC'")
-                        .execute(connection)
-                        .await?;
+                    sqlx::raw_sql(SESSION).execute(connection).await?;
                     Ok(())
                 })
             })

@@ -34,14 +34,18 @@ impl Ledger {
         .await?
         .rows_affected();
         // token_due_at follows the lease while a worker holds the export, so this covers dead workers, lost
-        // messages and the pause after a failure alike.
+        // messages and the pause after a failure alike. A message can land with a worker that is frozen: work that
+        // was begun is announced again soon. What nobody has begun may just be far back in the queue, and more
+        // messages would only make that longer.
         let reissued = sqlx::query(
             "WITH due AS (
                  SELECT id FROM exports
                  WHERE state IN ('pending', 'planning', 'running', 'finishing') AND token_due_at < now()
                  ORDER BY token_due_at LIMIT 1000 FOR UPDATE SKIP LOCKED),
              marked AS (
-                 UPDATE exports e SET token_due_at = now() + interval '10 minutes' FROM due WHERE e.id = due.id)
+                 UPDATE exports e
+                 SET token_due_at = now() + CASE WHEN e.attempt = 0 THEN interval '10 minutes' ELSE interval '10 seconds' END
+                 FROM due WHERE e.id = due.id)
              INSERT INTO outbox (export_id) SELECT id FROM due",
         )
         .execute(&mut *transaction)

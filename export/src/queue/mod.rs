@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -28,8 +29,13 @@ pub struct Token {
     pub export_id: Uuid,
 }
 
+/// The broker hands a silent process's messages to others after twice this, unless the URL says otherwise.
+const HEARTBEAT_SECONDS: u16 = 10;
+
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
+    #[error("AMQP_URL cannot be used: {0}")]
+    Url(String),
     #[error("the broker is not available")]
     Broker(#[from] lapin::Error),
     #[error("the broker did not answer within {} s", BROKER_TIMEOUT.as_secs())]
@@ -62,7 +68,9 @@ impl Broker {
 
     async fn connect(&self) -> Result<Connection, QueueError> {
         let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
-        in_time(Connection::connect(&self.url, properties)).await
+        let mut uri: AMQPUri = self.url.parse().map_err(QueueError::Url)?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        in_time(Connection::connect_uri(uri, properties)).await
     }
 
     /// A channel on which both queues exist. Declaring is repeated on every connection, so a broker that was

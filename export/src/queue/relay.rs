@@ -17,6 +17,8 @@ use crate::ledger::Ledger;
 /// How often the outbox is looked at without being woken.
 const POLL: Duration = Duration::from_secs(1);
 const BATCH: i64 = 200;
+/// How long a batch may take from the first message to the last confirmation.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Wakes this process's relay, so that a message need not wait for the next look.
 #[derive(Debug, Clone, Default)]
@@ -79,7 +81,9 @@ async fn drain(
                         &mut session.insert((connection, channel)).1
                     }
                 };
-                publish(channel, &broker.queue, &exports).await
+                // The rows stay locked meanwhile; the ledger ends a transaction that idles for longer than this.
+                let publishing = publish(channel, &broker.queue, &exports);
+                tokio::time::timeout(PUBLISH_TIMEOUT, publishing).await.map_err(|_| QueueError::Timeout)?
             })
             .await?;
         if published == 0 {

@@ -59,6 +59,7 @@ pub(crate) struct Source {
     connection: PgConnection,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn failed(error: sqlx::Error) -> Failure {
     let (kind, message) = if is_unavailable(&error) {
         (FailureKind::SourceUnavailable, "The source database could not be reached or dropped the connection.")
@@ -174,6 +175,12 @@ impl BatchBuilder {
     }
 }
 
+/// The text that PostgreSQL itself prints, by the type's output function. A cast is not the same: `inet` adds its
+/// mask, and a type may have a cast of its own. `IS NOT DISTINCT FROM`, because a composite of NULLs `IS NULL`.
+fn text_form(name: &str) -> String {
+    format!("CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL ELSE format('%s', {name}) END")
+}
+
 fn plan(relation: &Relation, request: &ExportRequest) -> Result<Plan, Failure> {
     let mut columns = Vec::with_capacity(request.columns.len());
     let mut expressions = Vec::with_capacity(request.columns.len());
@@ -186,7 +193,7 @@ fn plan(relation: &Relation, request: &ExportRequest) -> Result<Plan, Failure> {
             )
         })?;
         let name = quote_identifier(&column.name);
-        expressions.push(if column.wire == WireType::TextForm { format!("{name}::text") } else { name });
+        expressions.push(if column.wire == WireType::TextForm { text_form(&name) } else { name });
         columns.push(OutputColumn { name: mapping.target.clone(), wire: column.wire, nullable: column.nullable });
     }
     let order = relation.primary_key.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
@@ -246,7 +253,7 @@ mod tests {
         let plan = plan(&relation(), &request(&["Range", "id"], Some(10))).unwrap();
         assert_eq!(
             plan.sql,
-            r#"COPY (SELECT "Range"::text, "id" FROM "My Schema"."a""b" ORDER BY "id", "Range" LIMIT 10) TO STDOUT (FORMAT binary)"#
+            r#"COPY (SELECT CASE WHEN "Range" IS NOT DISTINCT FROM NULL THEN NULL ELSE format('%s', "Range") END, "id" FROM "My Schema"."a""b" ORDER BY "id", "Range" LIMIT 10) TO STDOUT (FORMAT binary)"#
         );
         assert_eq!((plan.estimated_rows, plan.estimated_bytes), (Some(10), Some(500)));
     }

@@ -77,7 +77,8 @@ pub(crate) struct Upload<'a> {
     claim: &'a Claim,
     key: String,
     begun: bool,
-    upload_id: Option<String>,
+    /// Of the multipart upload, once there is one.
+    id: Option<String>,
 }
 
 fn checksum(crc32: u32) -> String {
@@ -87,7 +88,7 @@ fn checksum(crc32: u32) -> String {
 impl<'a> Upload<'a> {
     pub(crate) fn new(storage: &'a Storage, ledger: &'a Ledger, claim: &'a Claim) -> Self {
         let key = storage.object_key(claim.export_id, claim.attempt, &claim.request);
-        Self { storage, ledger, claim, key, begun: false, upload_id: None }
+        Self { storage, ledger, claim, key, begun: false, id: None }
     }
 
     pub(crate) fn key(&self) -> &str {
@@ -125,9 +126,10 @@ impl<'a> Upload<'a> {
             if ended {
                 break;
             }
-            let next = match waiting.next() {
-                Some(part) => part,
-                None => tokio::select! {
+            let next = if let Some(part) = waiting.next() {
+                part
+            } else {
+                tokio::select! {
                     // A failed part must not wait for the next one to be full.
                     done = running.join_next(), if !running.is_empty() => {
                         completed.push(joined(done, uploaded)?);
@@ -141,7 +143,7 @@ impl<'a> Upload<'a> {
                         }
                         None => return Err(UploadError::CutOff),
                     },
-                },
+                }
             };
             running.spawn(upload_part(self.storage.clone(), self.key.clone(), upload_id.clone(), next));
         }
@@ -171,7 +173,7 @@ impl<'a> Upload<'a> {
                 "CreateMultipartUpload answered without an upload id",
             ))
         })?;
-        self.upload_id = Some(upload_id.clone());
+        self.id = Some(upload_id.clone());
         self.ledger.record_upload(self.claim, &upload_id).await?;
         Ok(upload_id)
     }
@@ -218,7 +220,7 @@ impl<'a> Upload<'a> {
             .complete_multipart_upload()
             .bucket(&self.storage.bucket)
             .key(&self.key)
-            .set_upload_id(self.upload_id.clone())
+            .set_upload_id(self.id.clone())
             .multipart_upload(parts);
         Ok(complete.send().await.map_err(|error| StorageError::new("CompleteMultipartUpload", error))?.e_tag)
     }
@@ -233,7 +235,7 @@ impl<'a> Upload<'a> {
             export_id: self.claim.export_id,
             attempt: self.claim.attempt,
             object_key: self.key,
-            upload_id: self.upload_id,
+            upload_id: self.id,
         };
         let removal = async {
             self.storage.remove_leftover(&leftover).await.map_err(|error| polyglot_export::failure::chain(&error))?;
@@ -252,8 +254,11 @@ impl<'a> Upload<'a> {
     }
 }
 
+/// What the store said of a part, and the bytes it took.
+type SentPart = Result<(CompletedPart, i64), StorageError>;
+
 fn joined(
-    done: Option<Result<Result<(CompletedPart, i64), StorageError>, tokio::task::JoinError>>,
+    done: Option<Result<SentPart, tokio::task::JoinError>>,
     uploaded: &AtomicI64,
 ) -> Result<CompletedPart, UploadError> {
     let (part, bytes) = match done {
@@ -268,12 +273,7 @@ fn joined(
     Ok(part)
 }
 
-async fn upload_part(
-    storage: Storage,
-    key: String,
-    upload_id: String,
-    part: Part,
-) -> Result<(CompletedPart, i64), StorageError> {
+async fn upload_part(storage: Storage, key: String, upload_id: String, part: Part) -> SentPart {
     // At most 10,000, so it fits.
     let number = i32::try_from(part.number).unwrap_or(i32::MAX);
     let crc32 = checksum(part.crc32);
