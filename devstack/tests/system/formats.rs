@@ -109,7 +109,7 @@ async fn a_file_of_many_parts_is_whole() {
 async fn other_types_are_as_postgres_prints_them() {
     let system = System::without_worker(Setup::default()).await;
     let columns = [
-        ("b", "boolean", "CASE WHEN b THEN 'true' ELSE 'false' END"),
+        ("b", "boolean", "CASE b WHEN true THEN 'true' WHEN false THEN 'false' END"),
         ("i2", "smallint", "i2"),
         ("i4", "integer", "i4"),
         ("f4", "real", "f4"),
