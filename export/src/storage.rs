@@ -49,12 +49,20 @@ impl StorageError {
             SdkError::ConstructionFailure(_) => false,
             SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => true,
             // 404 for an upload that was there when the attempt began: it was swept away or the store lost it,
-            // and a new attempt makes a new one.
+            // and a new attempt makes a new one. A bucket may still be on its way after the store came up empty.
             _ => {
                 status.is_none_or(|status| status >= 500 || status == 429 || status == 408)
                     || code.as_deref().is_some_and(|code| {
-                        ["NoSuchUpload", "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"]
-                            .contains(&code)
+                        [
+                            "NoSuchUpload",
+                            "NoSuchBucket",
+                            "ExpiredToken",
+                            "SlowDown",
+                            "RequestTimeout",
+                            "InternalError",
+                            "ServiceUnavailable",
+                        ]
+                        .contains(&code)
                     })
             }
         };
@@ -155,11 +163,32 @@ impl Storage {
         }
     }
 
-    /// Removes everything an attempt may have left: its upload and, in case its Complete got through, its object.
+    /// Removes everything an attempt may have left: its uploads and, in case its Complete got through, its object.
     pub async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StorageError> {
         if let Some(upload_id) = &leftover.upload_id {
             self.abort_upload(&leftover.object_key, upload_id).await?;
         }
+        // The ledger does not know an upload whose id never arrived: the attempt was stopped while Create was on its
+        // way, or the SDK repeated a Create whose answer was lost.
+        for upload_id in self.uploads_of(&leftover.object_key).await? {
+            self.abort_upload(&leftover.object_key, &upload_id).await?;
+        }
         self.delete_object(&leftover.object_key).await
+    }
+
+    /// Ids of the unfinished uploads of a key. None on a store that cannot list them.
+    async fn uploads_of(&self, key: &str) -> Result<Vec<String>, StorageError> {
+        match self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key).send().await {
+            Ok(listed) => Ok(listed
+                .uploads()
+                .iter()
+                .filter(|upload| upload.key() == Some(key))
+                .filter_map(|upload| upload.upload_id().map(str::to_owned))
+                .collect()),
+            Err(error) if error.raw_response().is_some_and(|answer| [405, 501].contains(&answer.status().as_u16())) => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(StorageError::new("ListMultipartUploads", error)),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polyglot_export::failure::{Failure, chain};
-use polyglot_export::ledger::{Claim, Finished, Ledger, LedgerError, Renewal, deadline_failure};
+use polyglot_export::ledger::{Claim, Finished, Ledger, LedgerError, Renewal, deadline_failure, in_time};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +49,7 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
     };
     // From here on the file may become visible, so nothing may interrupt what follows halfway.
     let finishing = async {
-        match worker.ledger.finishing(claim).await {
+        match persist(worker, || worker.ledger.finishing(claim)).await {
             Ok(Renewal::Held) => {}
             Ok(Renewal::CancelRequested) => {
                 upload.discard().await;
@@ -84,6 +84,12 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
             Ok(Renewal::CancelRequested) => {
                 upload.discard().await;
                 end(worker, claim, Stop::Cancelled).await;
+            }
+            // Refused: the export went on without this worker, unless it was a repeat of a call whose answer was
+            // lost. The ledger knows whose file it has.
+            Err(LedgerError::LeaseLost) if !owns_file(worker, claim, upload.key()).await => {
+                upload.discard().await;
+                end(worker, claim, Stop::Lost).await;
             }
             // Whether the ledger took it is not known here, so the object stays. If it did not, the object is
             // in the ledger's list of uploads, and the sweeper removes it once another attempt has begun.
@@ -138,14 +144,22 @@ async fn end(worker: &Worker, claim: &Claim, stop: Stop) {
     }
 }
 
-/// Repeats a ledger call while the ledger is away, for as long as the lease may hold.
+/// Whether the ledger has `key` as the export's file; if it cannot be asked, it may have.
+async fn owns_file(worker: &Worker, claim: &Claim, key: &str) -> bool {
+    match persist(worker, || worker.ledger.find(claim.export_id)).await {
+        Ok(export) => export.is_some_and(|export| export.object_key.as_deref() == Some(key)),
+        Err(_) => true,
+    }
+}
+
+/// Repeats a ledger call while the ledger is away or silent, for as long as the lease may hold.
 async fn persist<T, F>(worker: &Worker, call: impl Fn() -> F) -> Result<T, LedgerError>
 where
     F: Future<Output = Result<T, LedgerError>>,
 {
     let give_up = Instant::now() + worker.settings.lease;
     loop {
-        match call().await {
+        match in_time(call()).await {
             Err(LedgerError::Unavailable(error)) if Instant::now() < give_up => {
                 tracing::debug!(error = chain(&error), "the ledger is away, trying again");
                 tokio::time::sleep(HEARTBEAT).await;

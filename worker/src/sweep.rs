@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Ledger, LedgerError};
+use polyglot_export::ledger::{Ledger, LedgerError, in_time};
 use polyglot_export::queue::Relay;
 use polyglot_export::storage::Storage;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ pub(crate) async fn run(ledger: Ledger, storage: Storage, relay: Relay, stopping
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(PAUSE) => {}
         }
-        match ledger.sweep().await {
+        match in_time(ledger.sweep()).await {
             Ok(swept) => {
                 if swept != polyglot_export::ledger::Swept::default() {
                     tracing::info!(
@@ -63,15 +63,27 @@ enum RemoveError {
 }
 
 async fn remove(ledger: &Ledger, storage: &Storage) -> Result<(), RemoveError> {
-    for leftover in ledger.leftovers(BATCH).await? {
-        storage.remove_leftover(&leftover).await?;
-        ledger.upload_removed(leftover.export_id, leftover.attempt).await?;
-        tracing::info!(export_id = %leftover.export_id, attempt = leftover.attempt, "leftover upload removed");
+    // One that the store refuses must not keep the others; the first refusal is told when all have had their turn.
+    let mut refused = None;
+    for leftover in in_time(ledger.leftovers(BATCH)).await? {
+        match storage.remove_leftover(&leftover).await {
+            Ok(()) => {
+                in_time(ledger.upload_removed(leftover.export_id, leftover.attempt)).await?;
+                tracing::info!(export_id = %leftover.export_id, attempt = leftover.attempt, "leftover upload removed");
+            }
+            Err(error) if error.transient => return Err(error.into()),
+            Err(error) => refused = refused.or(Some(error)),
+        }
     }
-    for (export_id, key) in ledger.expired_objects(BATCH).await? {
-        storage.delete_object(&key).await?;
-        ledger.object_deleted(export_id).await?;
-        tracing::info!(%export_id, "expired file deleted");
+    for (export_id, key) in in_time(ledger.expired_objects(BATCH)).await? {
+        match storage.delete_object(&key).await {
+            Ok(()) => {
+                in_time(ledger.object_deleted(export_id)).await?;
+                tracing::info!(%export_id, "expired file deleted");
+            }
+            Err(error) if error.transient => return Err(error.into()),
+            Err(error) => refused = refused.or(Some(error)),
+        }
     }
-    Ok(())
+    refused.map_or(Ok(()), |error| Err(error.into()))
 }

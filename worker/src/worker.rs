@@ -8,7 +8,7 @@ use std::time::Duration;
 use polyglot_export::config::Connections;
 use polyglot_export::dataset::Datasets;
 use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Claim, Claimed, Ledger};
+use polyglot_export::ledger::{Claim, Claimed, Ledger, LedgerError, in_time};
 use polyglot_export::lifecycle::Lifecycle;
 use polyglot_export::queue::{Incoming, Subscription};
 use polyglot_export::storage::Storage;
@@ -87,7 +87,22 @@ fn slots_in_use(worker: &Worker) -> usize {
 async fn take(worker: Arc<Worker>, incoming: Incoming, permit: OwnedSemaphorePermit, lifecycle: Lifecycle) {
     let export_id = incoming.token.export_id;
     let settings = &worker.settings;
-    let claimed = worker.ledger.claim(export_id, &worker.name, settings.lease, settings.timeout, settings.retry).await;
+    let claim =
+        || in_time(worker.ledger.claim(export_id, &worker.name, settings.lease, settings.timeout, settings.retry));
+    // While the ledger is away the message is kept: each time it were put back would count towards the broker's
+    // delivery limit, and an outage of a minute would make dead letters of good messages.
+    let claimed = loop {
+        match claim().await {
+            Err(error @ LedgerError::Unavailable(_)) if !lifecycle.stopping.is_cancelled() => {
+                tracing::warn!(%export_id, error = chain(&error), "the ledger is away, trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                    () = lifecycle.stopping.cancelled() => {}
+                }
+            }
+            other => break other,
+        }
+    };
     match claimed {
         Ok(Claimed::Work(claim)) => {
             tracing::info!(
@@ -114,11 +129,7 @@ async fn take(worker: Arc<Worker>, incoming: Incoming, permit: OwnedSemaphorePer
             incoming.acknowledge().await;
         }
         Err(error) => {
-            tracing::warn!(%export_id, error = chain(&error), "the ledger cannot be asked, message put back");
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                () = lifecycle.stopping.cancelled() => {}
-            }
+            tracing::warn!(%export_id, error = chain(&error), "the ledger gave no answer, message put back");
             incoming.put_back().await;
         }
     }

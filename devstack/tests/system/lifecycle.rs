@@ -34,6 +34,17 @@ async fn running(system: &System, id: &str) {
     system.wait_until(id, "running", |state| state["status"] == "running").await;
 }
 
+/// A system whose one worker is in the middle of an export, and that export's id.
+async fn caught_running(rows: u64, env: &[(&str, &str)]) -> (System, String) {
+    let mut system = System::without_worker(setup(rows, env)).await;
+    slow_records(&system).await;
+    system.wait_until_ready().await;
+    system.add_worker();
+    let id = system.submit("csv", None).await;
+    running(&system, &id).await;
+    (system, id)
+}
+
 #[tokio::test]
 async fn two_exports_run_at_once_on_two_workers() {
     let mut system = System::without_worker(setup(20_000, &[("WORKER_SLOTS", "1")])).await;
@@ -54,12 +65,7 @@ async fn two_exports_run_at_once_on_two_workers() {
 
 #[tokio::test]
 async fn a_killed_workers_export_is_done_by_another() {
-    let mut system = System::without_worker(setup(30_000, &[("LEASE_SECONDS", "5")])).await;
-    slow_records(&system).await;
-    system.wait_until_ready().await;
-    system.add_worker().name = "victim".to_owned();
-    let id = system.submit("csv", None).await;
-    running(&system, &id).await;
+    let (mut system, id) = caught_running(30_000, &[("LEASE_SECONDS", "5")]).await;
     system.workers[0].child.kill().unwrap();
     fast_records(&system).await;
     system.add_worker();
@@ -79,12 +85,7 @@ async fn a_killed_workers_export_is_done_by_another() {
 
 #[tokio::test]
 async fn a_worker_that_sleeps_through_its_lease_changes_nothing() {
-    let mut system = System::without_worker(setup(30_000, &[("LEASE_SECONDS", "5")])).await;
-    slow_records(&system).await;
-    system.wait_until_ready().await;
-    system.add_worker();
-    let id = system.submit("csv", None).await;
-    running(&system, &id).await;
+    let (mut system, id) = caught_running(30_000, &[("LEASE_SECONDS", "5")]).await;
     // Its transaction stays open as well, so the view cannot be exchanged under it: the second one is as slow.
     system.workers[0].signal(Signal::STOP);
     system.add_worker();
@@ -104,12 +105,7 @@ async fn a_worker_that_sleeps_through_its_lease_changes_nothing() {
 
 #[tokio::test]
 async fn sigterm_lets_an_export_finish_within_the_grace() {
-    let mut system = System::without_worker(setup(10_000, &[])).await;
-    slow_records(&system).await;
-    system.wait_until_ready().await;
-    system.add_worker();
-    let id = system.submit("csv", None).await;
-    running(&system, &id).await;
+    let (mut system, id) = caught_running(10_000, &[]).await;
     system.workers[0].signal(Signal::TERM);
     let status = system.workers[0].ended().await;
     assert!(status.success(), "{status}");
@@ -118,12 +114,7 @@ async fn sigterm_lets_an_export_finish_within_the_grace() {
 
 #[tokio::test]
 async fn sigterm_gives_back_what_does_not_finish_within_the_grace() {
-    let mut system = System::without_worker(setup(60_000, &[("SHUTDOWN_GRACE_SECONDS", "1")])).await;
-    slow_records(&system).await;
-    system.wait_until_ready().await;
-    system.add_worker();
-    let id = system.submit("csv", None).await;
-    running(&system, &id).await;
+    let (mut system, id) = caught_running(60_000, &[("SHUTDOWN_GRACE_SECONDS", "1")]).await;
     system.workers[0].signal(Signal::TERM);
     let status = system.workers[0].ended().await;
     assert!(status.success(), "{status}");
@@ -138,12 +129,7 @@ async fn sigterm_gives_back_what_does_not_finish_within_the_grace() {
 
 #[tokio::test]
 async fn deleting_a_running_export_stops_it_within_two_seconds() {
-    let mut system = System::without_worker(setup(200_000, &[])).await;
-    slow_records(&system).await;
-    system.wait_until_ready().await;
-    system.add_worker();
-    let id = system.submit("json", None).await;
-    running(&system, &id).await;
+    let (system, id) = caught_running(200_000, &[]).await;
     let answer = system.request(Method::DELETE, &format!("/exports/{id}")).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     let asked = Instant::now();
@@ -190,12 +176,7 @@ async fn files_expire() {
 
 #[tokio::test]
 async fn a_table_that_changes_under_the_export_does_not_show() {
-    let mut system = System::without_worker(setup(20_000, &[])).await;
-    slow_records(&system).await;
-    system.wait_until_ready().await;
-    system.add_worker();
-    let id = system.submit("csv", None).await;
-    running(&system, &id).await;
+    let (system, id) = caught_running(20_000, &[]).await;
     let count = json!(20_000);
     sqlx::query("DELETE FROM public.fast_records WHERE id > 5000").execute(&system.pool).await.unwrap();
     sqlx::query("UPDATE public.fast_records SET name = 'changed'").execute(&system.pool).await.unwrap();

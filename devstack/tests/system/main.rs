@@ -3,6 +3,7 @@
 
 mod formats;
 mod harness;
+mod ledger;
 mod lifecycle;
 mod memory;
 mod outages;

@@ -59,6 +59,16 @@ impl From<sqlx::Error> for LedgerError {
     }
 }
 
+/// How long a process waits for the ledger's answer. Statements have a shorter limit on the server, so this one is
+/// for a server that has vanished without a word.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Gives up on a ledger call that is not answered.
+pub async fn in_time<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    let silent = |_| LedgerError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+    tokio::time::timeout(ANSWER_TIMEOUT, call).await.map_err(silent)?
+}
+
 type Result<T> = std::result::Result<T, LedgerError>;
 
 impl Ledger {

@@ -41,6 +41,7 @@ impl Ledger {
             "WITH due AS (
                  SELECT id FROM exports
                  WHERE state IN ('pending', 'planning', 'running', 'finishing') AND token_due_at < now()
+                   AND NOT EXISTS (SELECT FROM outbox WHERE outbox.export_id = exports.id)
                  ORDER BY token_due_at LIMIT 1000 FOR UPDATE SKIP LOCKED),
              marked AS (
                  UPDATE exports e

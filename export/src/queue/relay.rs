@@ -17,6 +17,8 @@ use crate::ledger::Ledger;
 /// How often the outbox is looked at without being woken.
 const POLL: Duration = Duration::from_secs(1);
 const BATCH: i64 = 200;
+/// A broker or a ledger that has vanished without a word must not hold the relay for ever.
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a batch may take from the first message to the last confirmation.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -35,7 +37,8 @@ pub async fn run_relay(ledger: Ledger, broker: Broker, relay: Relay, stopping: C
     let mut backoff = Backoff::default();
     let mut session: Option<(Connection, Channel)> = None;
     while !stopping.is_cancelled() {
-        match drain(&ledger, &broker, &mut session).await {
+        let drained = tokio::time::timeout(DRAIN_TIMEOUT, drain(&ledger, &broker, &mut session)).await;
+        match drained.unwrap_or(Err(QueueError::Timeout)) {
             Ok(()) => {
                 backoff.reset();
                 tokio::select! {

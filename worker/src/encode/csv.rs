@@ -30,10 +30,10 @@ const SPECIAL: [bool; 256] = {
     table
 };
 
-fn write_text(text: &str, out: &mut Vec<u8>) {
+fn write_text(text: &str, alone: bool, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     // `\.` alone on a line ends the data for psql and COPY.
-    let quoted = bytes.is_empty() || bytes == b"\\." || bytes.iter().any(|byte| SPECIAL[usize::from(*byte)]);
+    let quoted = bytes.is_empty() || (alone && bytes == b"\\.") || bytes.iter().any(|byte| SPECIAL[usize::from(*byte)]);
     if !quoted {
         out.extend_from_slice(bytes);
         return;
@@ -54,7 +54,7 @@ impl Encode for Csv {
             if index > 0 {
                 out.push(b',');
             }
-            write_text(&column.name, out);
+            write_text(&column.name, self.columns.len() == 1, out);
         }
         out.push(b'\n');
         Ok(())
@@ -70,7 +70,7 @@ impl Encode for Csv {
             match write_plain(value, out) {
                 None => {}
                 Some(Value::Bytea(bytes)) => write_hex(bytes, b"\\x", out),
-                Some(Value::Text(text) | Value::Json(text)) => write_text(text, out),
+                Some(Value::Text(text) | Value::Json(text)) => write_text(text, self.columns.len() == 1, out),
                 Some(_) => unreachable!("write_plain gives back text, json and bytea only"),
             }
         }
@@ -99,7 +99,7 @@ mod tests {
             ("ü€😀", "ü€😀"),
         ] {
             let mut out = Vec::new();
-            write_text(text, &mut out);
+            write_text(text, true, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
@@ -109,7 +109,7 @@ mod tests {
         let texts = ["", " ", "\"", "\"\"", ",", "\r\n", "a\rb", "x\"y,z\n", "\\.", "日本", "\u{1}"];
         let mut out = Vec::new();
         for text in texts {
-            write_text(text, &mut out);
+            write_text(text, true, &mut out);
             out.push(b',');
         }
         out.extend_from_slice(b"end\n");

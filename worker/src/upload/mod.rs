@@ -9,6 +9,7 @@ pub(crate) use part::{MAX_PARTS, PART_SLACK, Part, PartBudget, PartSizes, Room};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use base64::Engine;
@@ -21,6 +22,8 @@ use tokio::task::JoinSet;
 
 /// Parts that are on the wire at a time.
 const IN_FLIGHT: usize = 2;
+/// A store may work for minutes on a Complete of many parts.
+const COMPLETE_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long cleaning up may take before it is left to the sweeper.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -180,12 +183,22 @@ impl<'a> Upload<'a> {
 
     /// Makes the object visible and checks that the store has all of it. Returns its `ETag`.
     pub(crate) async fn publish(&mut self, staged: Staged, bytes: i64) -> Result<Option<String>, UploadError> {
-        let etag = match staged {
-            Staged::Single(part) => self.put(part).await?,
-            Staged::Multipart(parts) => self.complete(parts).await?,
+        let published = match staged {
+            Staged::Single(part) => self.put(part).await,
+            Staged::Multipart(parts) => self.complete(parts).await,
         };
         let head = self.storage.client.head_object().bucket(&self.storage.bucket).key(&self.key);
-        let head = head.send().await.map_err(|error| StorageError::new("HeadObject", error))?;
+        let head = head.send().await.map_err(|error| StorageError::new("HeadObject", error));
+        let (etag, head) = match (published, head) {
+            (Ok(etag), head) => (etag, head?),
+            // The answer was lost on its way, or the SDK repeated a Complete that had got through: the key is this
+            // attempt's alone, so an object of the right size is the file.
+            (Err(error), Ok(head)) if head.content_length == Some(bytes) => {
+                tracing::warn!(error = polyglot_export::failure::chain(&error), "published all the same");
+                (None, head)
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
         if head.content_length != Some(bytes) {
             return Err(UploadError::Failed(Failure::new(
                 FailureKind::StorageUnavailable,
@@ -221,7 +234,12 @@ impl<'a> Upload<'a> {
             .bucket(&self.storage.bucket)
             .key(&self.key)
             .set_upload_id(self.id.clone())
-            .multipart_upload(parts);
+            .multipart_upload(parts)
+            .customize()
+            .config_override(
+                aws_sdk_s3::config::Builder::new()
+                    .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(COMPLETE_TIMEOUT).build()),
+            );
         Ok(complete.send().await.map_err(|error| StorageError::new("CompleteMultipartUpload", error))?.e_tag)
     }
 
