@@ -1,7 +1,9 @@
 //! What PostgreSQL's catalog says of a relation: its columns, their types on the wire, its primary key and an
 //! estimate of its size; and the quoting of names found there. Rows are not read here.
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use std::collections::HashMap;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::{Connection, Row};
 
 use crate::dataset::RelationName;
@@ -56,6 +58,18 @@ impl WireType {
             _ => Self::TextForm,
         }
     }
+
+    /// The DECIMAL that holds every finite value of `numeric(p, s)`: its precision and scale, or `None` where 38 digits
+    /// are not enough or none are declared. A negative scale means zeros before the point, a scale above the precision
+    /// zeros behind it.
+    #[must_use]
+    pub fn decimal(self) -> Option<(u8, u8)> {
+        let Self::Numeric(Some((precision, scale))) = self else { return None };
+        let precision = i32::from(precision) + i32::from(-scale).max(0);
+        let scale = i32::from(scale).max(0);
+        let precision = u8::try_from(precision.max(scale)).ok().filter(|precision| (1..=38).contains(precision))?;
+        Some((precision, u8::try_from(scale).ok()?))
+    }
 }
 
 /// `numeric(p, s)` as `atttypmod` packs it: `((p << 16) | (s & 0x7ff)) + 4`, s in 11 signed bits
@@ -67,28 +81,80 @@ fn numeric_modifier(typmod: i32) -> Option<(u16, i16)> {
     Some((precision, if scale >= 1024 { scale - 2048 } else { scale }))
 }
 
+/// An array of the column's `wire` type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArrayType {
+    /// As declared, at least 1. PostgreSQL keeps no value to it.
+    pub dimensions: u8,
+    /// Between the items of its text: a comma, but for `box` a semicolon.
+    pub delimiter: u8,
+}
+
 /// A column of a relation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
     /// The type as SQL spells it, `numeric(18,4)`.
     pub sql_type: String,
+    /// Of the value, or of an array's items.
     pub wire: WireType,
+    pub array: Option<ArrayType>,
     pub nullable: bool,
+    /// Whether a value may be larger than a page: those are looked at before they are fetched.
+    pub wide: bool,
+    /// Whether the type's text is a number, a date or the like: no user typed it, so it is no formula.
+    pub measured: bool,
+}
+
+/// What a relation is, by `pg_class.relkind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelationKind {
+    Table,
+    PartitionedTable,
+    View,
+    MaterializedView,
+    ForeignTable,
+}
+
+impl RelationKind {
+    fn of(relkind: &str) -> Self {
+        match relkind {
+            "p" => Self::PartitionedTable,
+            "v" => Self::View,
+            "m" => Self::MaterializedView,
+            "f" => Self::ForeignTable,
+            _ => Self::Table,
+        }
+    }
+
+    /// In words, as SQL says it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::PartitionedTable => "partitioned table",
+            Self::View => "view",
+            Self::MaterializedView => "materialized view",
+            Self::ForeignTable => "foreign table",
+        }
+    }
 }
 
 /// A relation as the catalog describes it.
 #[derive(Debug, Clone)]
 pub struct Relation {
     pub name: RelationName,
+    pub kind: RelationKind,
     /// In the order of the table, dropped ones left out.
     pub columns: Vec<Column>,
     /// Names of the primary key's columns in key order; empty where there is none.
     pub primary_key: Vec<String>,
     /// `None` until the relation was analyzed.
     pub estimated_rows: Option<u64>,
-    /// Heap and TOAST, without indexes.
+    /// Heap and TOAST with all partitions, without indexes.
     pub stored_bytes: u64,
+    /// TOAST alone, where values that do not fit a page are; `None` where that is not known, as of a view.
+    pub toast_bytes: Option<u64>,
 }
 
 impl Relation {
@@ -126,7 +192,11 @@ pub async fn connect_source(url: &str, application_name: &str) -> Result<PgConne
             ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),
             ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('client_encoding', 'UTF8'),
             ('statement_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
-            ('client_connection_check_interval', '1s')
+            ('client_connection_check_interval', '1s'),
+            -- A table without a key comes in the same order each time: no scan joins another in the middle.
+            ('synchronize_seqscans', 'off'),
+            -- Compiling the expressions of 1,600 columns takes longer than it can save.
+            ('jit', 'off')
          ) AS wanted(name, value) JOIN pg_settings USING (name)",
     )
     .execute(&mut connection)
@@ -134,71 +204,166 @@ pub async fn connect_source(url: &str, application_name: &str) -> Result<PgConne
     Ok(connection)
 }
 
-const RELATION: &str = "
-    SELECT c.oid::int8 AS oid, c.reltuples::float8 AS tuples, pg_table_size(c.oid) AS stored_bytes,
-           (c.relkind IN ('v', 'm')) AS is_view
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-      AND has_schema_privilege(n.oid, 'USAGE')";
+// Sizes and numbers of rows are those of the relation with all its partitions (or inheriting tables).
+const RELATIONS: &str = "
+    SELECT wanted.place, c.oid::int8 AS oid, c.relkind::text AS kind, stored.tuples, stored.analyzed, stored.bytes,
+           stored.toast_bytes,
+           -- A key of the parent alone does not tell rows of its children apart.
+           NOT (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)) AS own_key
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted(schema, name, place)
+         JOIN pg_namespace n ON n.nspname = wanted.schema
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
+         CROSS JOIN LATERAL (
+             WITH RECURSIVE tree(oid) AS (
+                 SELECT c.oid
+               UNION ALL
+                 SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid)
+             -- A view keeps 0 for ever, a table that was never analyzed says -1 (0 before PostgreSQL 14).
+             SELECT sum(leaf.reltuples::float8) AS tuples, bool_and(leaf.reltuples >= 0) AS analyzed,
+                    sum(pg_table_size(leaf.oid))::int8 AS bytes,
+                    sum(coalesce(pg_relation_size(leaf.reltoastrelid), 0))::int8
+                        FILTER (WHERE leaf.relkind <> 'f') AS toast_bytes
+             FROM tree JOIN pg_class leaf ON leaf.oid = tree.oid AND leaf.relkind IN ('r', 'm', 'f')
+         ) AS stored
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_schema_privilege(n.oid, 'USAGE')
+    ORDER BY wanted.place";
 
-// A domain travels as the type at its bottom.
+// A domain travels as the type at its bottom. A type is an array if it is the array type of its items' type.
 const COLUMNS: &str = "
-    WITH RECURSIVE bottom(attnum, typid, typmod) AS (
-        SELECT attnum, atttypid, atttypmod FROM pg_attribute
-        WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped
+    WITH RECURSIVE attribute AS (
+        SELECT * FROM pg_attribute
+        WHERE attrelid = ANY ($1::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped),
+    bottom(attrelid, attnum, typid, typmod, dimensions) AS (
+        SELECT attrelid, attnum, atttypid, atttypmod, attndims FROM attribute
       UNION ALL
-        SELECT bottom.attnum, t.typbasetype, t.typtypmod
-        FROM bottom JOIN pg_type t ON t.oid = bottom.typid WHERE t.typtype = 'd')
-    SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS sql_type, NOT a.attnotnull AS nullable,
-           t.oid::int8 AS oid, t.typtype::text AS typtype, bottom.typmod
+        SELECT b.attrelid, b.attnum, t.typbasetype, t.typtypmod, t.typndims
+        FROM bottom b JOIN pg_type t ON t.oid = b.typid WHERE t.typtype = 'd'),
+    item(attrelid, attnum, typid, typmod) AS (
+        SELECT b.attrelid, b.attnum, t.oid, b.typmod
+        FROM bottom b JOIN pg_type a ON a.oid = b.typid JOIN pg_type t ON t.oid = a.typelem AND t.typarray = a.oid
+      UNION ALL
+        SELECT i.attrelid, i.attnum, t.typbasetype, t.typtypmod
+        FROM item i JOIN pg_type t ON t.oid = i.typid WHERE t.typtype = 'd')
+    SELECT a.attrelid::int8 AS relation, a.attname::text AS name,
+           format_type(a.atttypid, a.atttypmod) AS sql_type, NOT a.attnotnull AS nullable,
+           t.oid::int8 AS oid, t.typtype::text AS typtype, t.typcategory::text AS category, t.typlen, bottom.typmod,
+           bottom.dimensions, array_item.oid::int8 AS item_oid, array_item.typtype::text AS item_typtype,
+           item.typmod AS item_typmod, ascii(array_item.typdelim::text) AS delimiter
     FROM bottom JOIN pg_type t ON t.oid = bottom.typid AND t.typtype <> 'd'
-         JOIN pg_attribute a ON a.attrelid = $1::oid AND a.attnum = bottom.attnum
-    ORDER BY a.attnum";
+         JOIN attribute a USING (attrelid, attnum)
+         LEFT JOIN (item JOIN pg_type array_item ON array_item.oid = item.typid AND array_item.typtype <> 'd')
+             ON item.attrelid = a.attrelid AND item.attnum = a.attnum
+    ORDER BY a.attrelid, a.attnum";
 
-const PRIMARY_KEY: &str = "
-    SELECT a.attname::text AS name
-    FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)
-         JOIN pg_attribute a ON a.attnum = k.attnum
-    WHERE i.indrelid = $1::oid AND i.indisprimary AND a.attrelid = i.indrelid AND k.position <= i.indnkeyatts
-    ORDER BY k.position";
+const PRIMARY_KEYS: &str = "
+    SELECT i.indrelid::int8 AS relation, a.attname::text AS name
+    FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position), pg_attribute a
+    WHERE i.indrelid = ANY ($1::int8[]::oid[]) AND i.indisprimary AND a.attrelid = i.indrelid AND a.attnum = k.attnum
+      AND k.position <= i.indnkeyatts
+    ORDER BY i.indrelid, k.position";
+
+const RELATIONS_IN: &str = "
+    SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_schema_privilege(n.oid, 'USAGE')
+      -- A partition is part of its table.
+      AND NOT c.relispartition
+    ORDER BY c.relname";
+
+/// The names of everything in `schema` that could be exported, sorted.
+pub async fn relations_in(connection: &mut PgConnection, schema: &str) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(RELATIONS_IN).bind(schema).fetch_all(connection).await
+}
 
 /// Describes `name`, or says that there is no such relation.
 pub async fn describe(connection: &mut PgConnection, name: &RelationName) -> Result<Relation, CatalogError> {
-    let Some(found) =
-        sqlx::query(RELATION).bind(&name.schema).bind(&name.name).fetch_optional(&mut *connection).await?
-    else {
-        return Err(CatalogError::NoSuchRelation(name.clone()));
-    };
-    let oid: i64 = found.try_get("oid")?;
-    let tuples: f64 = found.try_get("tuples")?;
-    let stored_bytes: Option<i64> = found.try_get("stored_bytes")?;
-    let mut columns = Vec::new();
-    for row in sqlx::query(COLUMNS).bind(oid).fetch_all(&mut *connection).await? {
-        let typtype: String = row.try_get("typtype")?;
-        columns.push(Column {
-            name: row.try_get("name")?,
-            sql_type: row.try_get("sql_type")?,
-            wire: WireType::of(row.try_get("oid")?, &typtype, row.try_get("typmod")?),
-            nullable: row.try_get("nullable")?,
-        });
+    let found = describe_all(connection, std::slice::from_ref(name)).await?;
+    found.into_iter().next().flatten().ok_or_else(|| CatalogError::NoSuchRelation(name.clone()))
+}
+
+/// Describes every one of `names`, in their order; `None` for those that do not exist.
+pub async fn describe_all(
+    connection: &mut PgConnection,
+    names: &[RelationName],
+) -> Result<Vec<Option<Relation>>, sqlx::Error> {
+    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
+    let relations: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
+    let mut described: Vec<Option<Relation>> = vec![None; names.len()];
+    // Several names may stand for one relation.
+    let mut places: HashMap<i64, Vec<usize>> = HashMap::new();
+    let rows = sqlx::query(RELATIONS).bind(schemas).bind(relations).fetch_all(&mut *connection).await?;
+    let mut keyless = Vec::new();
+    for row in rows {
+        let place = usize::try_from(row.try_get::<i64, _>("place")? - 1).unwrap_or(usize::MAX);
+        let Some(name) = names.get(place) else { continue };
+        let oid = row.try_get("oid")?;
+        places.entry(oid).or_default().push(place);
+        if !row.try_get::<bool, _>("own_key")? {
+            keyless.push(oid);
+        }
+        described[place] = Some(read_relation(name, &row)?);
     }
-    let primary_key = sqlx::query(PRIMARY_KEY)
-        .bind(oid)
-        .fetch_all(&mut *connection)
-        .await?
-        .into_iter()
-        .map(|row| row.try_get("name"))
-        .collect::<Result<_, _>>()?;
-    // A view keeps 0 for ever, a table that was never analyzed says -1 (0 before PostgreSQL 14).
-    let known = tuples > 0.0 || (tuples == 0.0 && !found.try_get::<bool, _>("is_view")?);
+    let oids: Vec<i64> = places.keys().copied().collect();
+    let mut each = |oid: i64, change: &mut dyn FnMut(&mut Relation)| {
+        for place in places.get(&oid).into_iter().flatten() {
+            described[*place].iter_mut().for_each(&mut *change);
+        }
+    };
+    for row in sqlx::query(COLUMNS).bind(&oids).fetch_all(&mut *connection).await? {
+        let column = read_column(&row)?;
+        each(row.try_get("relation")?, &mut |relation| relation.columns.push(column.clone()));
+    }
+    for row in sqlx::query(PRIMARY_KEYS).bind(&oids).fetch_all(&mut *connection).await? {
+        let (oid, name): (i64, String) = (row.try_get("relation")?, row.try_get("name")?);
+        if !keyless.contains(&oid) {
+            each(oid, &mut |relation| relation.primary_key.push(name.clone()));
+        }
+    }
+    Ok(described)
+}
+
+fn read_relation(name: &RelationName, row: &PgRow) -> Result<Relation, sqlx::Error> {
+    let tuples: Option<f64> = row.try_get("tuples")?;
+    let analyzed: Option<bool> = row.try_get("analyzed")?;
+    let bytes = |column: &str| {
+        row.try_get::<Option<i64>, _>(column).map(|bytes| bytes.and_then(|bytes| u64::try_from(bytes).ok()))
+    };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and at least 0")]
-    let estimated_rows = known.then_some(tuples as u64);
+    let estimated_rows = tuples.filter(|_| analyzed == Some(true)).map(|tuples| tuples as u64);
     Ok(Relation {
         name: name.clone(),
-        columns,
-        primary_key,
+        kind: RelationKind::of(row.try_get("kind")?),
+        columns: Vec::new(),
+        primary_key: Vec::new(),
         estimated_rows,
-        stored_bytes: stored_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+        stored_bytes: bytes("bytes")?.unwrap_or(0),
+        toast_bytes: bytes("toast_bytes")?,
+    })
+}
+
+fn read_column(row: &PgRow) -> Result<Column, sqlx::Error> {
+    let (oid, typtype, typmod): (i64, String, i32) =
+        (row.try_get("oid")?, row.try_get("typtype")?, row.try_get("typmod")?);
+    let category: String = row.try_get("category")?;
+    let mut wire = WireType::of(oid, &typtype, typmod);
+    let mut array = None;
+    if let Some(item) = row.try_get::<Option<i64>, _>("item_oid")? {
+        wire = WireType::of(item, row.try_get("item_typtype")?, row.try_get("item_typmod")?);
+        // Up to 6 (MAXDIM); a view does not know.
+        let dimensions = u8::try_from(row.try_get::<i16, _>("dimensions")?.clamp(1, 6)).unwrap_or(1);
+        let delimiter = u8::try_from(row.try_get::<i32, _>("delimiter")?).unwrap_or(b',');
+        array = Some(ArrayType { dimensions, delimiter });
+    }
+    // A varchar(n) counts characters, of up to four bytes.
+    let bounded = (matches!(oid, 1042 | 1043) && (1..16_384).contains(&typmod)) || oid == 1700;
+    Ok(Column {
+        name: row.try_get("name")?,
+        sql_type: row.try_get("sql_type")?,
+        wire,
+        array,
+        nullable: row.try_get("nullable")?,
+        wide: row.try_get::<i16, _>("typlen")? == -1 && !bounded,
+        // Numbers, dates and times, booleans, intervals.
+        measured: matches!(category.as_str(), "N" | "D" | "B" | "T"),
     })
 }
 
@@ -235,8 +400,46 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A relation of text columns.
+    pub(crate) fn relation(columns: &[&str], primary_key: &[&str]) -> Relation {
+        let column = |name: &&str| Column {
+            name: (*name).to_owned(),
+            sql_type: "text".to_owned(),
+            wire: WireType::Text,
+            array: None,
+            nullable: true,
+            wide: true,
+            measured: false,
+        };
+        Relation {
+            name: RelationName::records(),
+            kind: RelationKind::Table,
+            columns: columns.iter().map(column).collect(),
+            primary_key: primary_key.iter().map(|name| (*name).to_owned()).collect(),
+            estimated_rows: None,
+            stored_bytes: 0,
+            toast_bytes: None,
+        }
+    }
+
+    #[test]
+    fn a_decimal_holds_every_value_of_its_numeric() {
+        for (modifier, decimal) in [
+            (Some((18, 4)), Some((18, 4))),
+            (Some((38, 38)), Some((38, 38))),
+            (Some((5, -2)), Some((7, 0))),
+            (Some((3, 5)), Some((5, 5))),
+            (Some((39, 0)), None),
+            (Some((37, -2)), None),
+            (None, None),
+        ] {
+            assert_eq!(WireType::Numeric(modifier).decimal(), decimal, "{modifier:?}");
+        }
+        assert_eq!(WireType::Int4.decimal(), None);
+    }
 
     #[test]
     fn identifiers_are_quoted() {

@@ -20,6 +20,8 @@ pub enum FailureKind {
     StorageUnavailable,
     /// The object store refused the call (no such bucket, access denied, …).
     StorageRefused,
+    /// A row that is wider than a worker may hold in memory.
+    RowTooLarge,
     /// The file would be larger than the object store takes in parts of the size that memory allows.
     TooLarge,
     /// `EXPORT_TIMEOUT_MS` went by.
@@ -40,7 +42,7 @@ pub enum Disposition {
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SourceUnavailable,
         Self::SourceRefused,
         Self::DatasetChanged,
@@ -48,6 +50,7 @@ impl FailureKind {
         Self::Undecodable,
         Self::StorageUnavailable,
         Self::StorageRefused,
+        Self::RowTooLarge,
         Self::TooLarge,
         Self::DeadlineExceeded,
         Self::WorkerLost,
@@ -63,6 +66,7 @@ impl FailureKind {
             | Self::Unrepresentable
             | Self::Undecodable
             | Self::StorageRefused
+            | Self::RowTooLarge
             | Self::TooLarge
             | Self::DeadlineExceeded
             | Self::Internal => Disposition::Fail,
@@ -80,6 +84,7 @@ impl FailureKind {
             Self::Undecodable => "undecodable_value",
             Self::StorageUnavailable => "storage_unavailable",
             Self::StorageRefused => "storage_refused",
+            Self::RowTooLarge => "row_too_large",
             Self::TooLarge => "file_too_large",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::WorkerLost => "worker_lost",

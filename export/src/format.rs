@@ -66,15 +66,17 @@ impl fmt::Display for Format {
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     Gzip,
+    Zstd,
 }
 
 impl Compression {
-    pub const ALL: [Self; 1] = [Self::Gzip];
+    pub const ALL: [Self; 2] = [Self::Gzip, Self::Zstd];
 
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
         }
     }
 

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::RelationName;
 use crate::format::{Compression, Format};
+use crate::format_options::FormatOptions;
+use crate::selection::{Filter, OrderKey};
 
 /// One output column: a column of the dataset and the name it gets in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,15 +15,30 @@ pub struct ColumnMapping {
     pub target: String,
 }
 
-/// A validated export request.
+/// A validated export request. It names the relation itself, so a worker needs no list of datasets, and what was
+/// exposed when the export was accepted is what is exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExportRequest {
     pub dataset: String,
+    /// Requests of versions that knew one dataset have none.
+    #[serde(default = "RelationName::records")]
+    pub relation: RelationName,
+    /// The columns that clients may know of; `None`: all. Messages about a row show no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<Vec<String>>,
     pub format: Format,
     pub columns: Vec<ColumnMapping>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
+    /// All of them must hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
+    /// Empty: the primary key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order_by: Vec<OrderKey>,
+    #[serde(default)]
+    pub options: FormatOptions,
     /// Exports only the first so many rows in order. Set by the benchmark alone, never by `POST /exports`: a
     /// client's file is never cut short.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,6 +46,34 @@ pub struct ExportRequest {
 }
 
 impl ExportRequest {
+    /// A request for `columns` of a relation, with every choice left at its default.
+    #[must_use]
+    pub fn new(
+        dataset: impl Into<String>,
+        relation: RelationName,
+        format: Format,
+        columns: Vec<ColumnMapping>,
+    ) -> Self {
+        Self {
+            dataset: dataset.into(),
+            relation,
+            exposed: None,
+            format,
+            columns,
+            compression: None,
+            filters: Vec::new(),
+            order_by: Vec::new(),
+            options: FormatOptions::default(),
+            row_limit: None,
+        }
+    }
+
+    /// Whether clients may know of the column.
+    #[must_use]
+    pub fn exposes(&self, column: &str) -> bool {
+        self.exposed.as_ref().is_none_or(|exposed| exposed.iter().any(|name| name == column))
+    }
+
     /// The name a browser saves the file under: `export-{id}.{ext}`. The body of a compressed download is
     /// declared with `Content-Encoding`, so clients unpack it on the way and the name stays without `.gz`.
     #[must_use]
@@ -39,5 +85,18 @@ impl ExportRequest {
     #[must_use]
     pub fn content_disposition(&self, id: uuid::Uuid) -> String {
         format!("attachment; filename=\"{}\"", self.file_name(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_the_first_version_is_still_read() {
+        let stored = r#"{"dataset": "records", "format": "csv", "columns": [{"source": "id", "target": "a"}]}"#;
+        let columns = vec![ColumnMapping { source: "id".to_owned(), target: "a".to_owned() }];
+        let expected = ExportRequest::new("records", RelationName::records(), Format::Csv, columns);
+        assert_eq!(serde_json::from_str::<ExportRequest>(stored).unwrap(), expected);
     }
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{Ledger, LedgerError, Result, outbox};
 use crate::failure::{Disposition, Failure, FailureKind};
+use crate::manifest::Manifest;
 use crate::request::ExportRequest;
 use crate::status::Status;
 
@@ -49,6 +50,7 @@ pub struct Finished {
     pub object_key: String,
     pub etag: Option<String>,
     pub peak_memory_bytes: Option<i64>,
+    pub manifest: Manifest,
 }
 
 /// How many attempts may fail, and how long the first pause after one is.
@@ -246,7 +248,7 @@ impl Ledger {
         sqlx::query(
             "UPDATE exports SET state = 'completed', rows = $2, bytes = $3, object_key = $4, etag = $5,
                  peak_memory_bytes = $6, finished_at = now(), expires_at = now() + make_interval(secs => $7),
-                 token_due_at = NULL
+                 manifest = $8, token_due_at = NULL
              WHERE id = $1",
         )
         .bind(claim.export_id)
@@ -256,6 +258,7 @@ impl Ledger {
         .bind(&finished.etag)
         .bind(finished.peak_memory_bytes)
         .bind(keep.map(seconds))
+        .bind(sqlx::types::Json(&finished.manifest))
         .execute(&mut *transaction)
         .await?;
         super::uploads::forget(&mut transaction, claim.export_id, claim.attempt).await?;

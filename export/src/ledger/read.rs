@@ -6,6 +6,7 @@ use sqlx::{QueryBuilder, Row};
 use uuid::Uuid;
 
 use super::{Ledger, LedgerError, Result};
+use crate::manifest::Manifest;
 use crate::request::ExportRequest;
 use crate::status::Status;
 
@@ -85,6 +86,20 @@ impl Ledger {
             .fetch_optional(&self.pool)
             .await?;
         row.as_ref().map(read_export).transpose()
+    }
+
+    /// What the export's file holds, as the worker wrote it down; `None` for an export that is unknown or has not
+    /// completed.
+    pub async fn manifest(&self, id: Uuid) -> Result<Option<Manifest>> {
+        let row = sqlx::query("SELECT manifest FROM exports WHERE id = $1 AND manifest IS NOT NULL")
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let manifest: serde_json::Value = row.try_get("manifest")?;
+        serde_json::from_value(manifest)
+            .map(Some)
+            .map_err(|error| LedgerError::Unreadable { id, problem: format!("manifest: {error}") })
     }
 
     pub async fn list(&self, filter: ListFilter) -> Result<Vec<Export>> {
