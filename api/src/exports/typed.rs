@@ -128,6 +128,7 @@ impl Selection<'_> {
             }
         }
         if self.order_by.is_empty()
+            && !self.keys().is_empty()
             && let Err(refused) = self.plan(server, &self.explain(&[], &order(self.keys()))).await?
         {
             return Err(unusable("rows cannot be sorted by the order_by of DATASETS", &refused));
@@ -188,4 +189,149 @@ impl Selection<'_> {
 
 fn order(keys: Vec<OrderKey>) -> String {
     Order { keys, total: false }.sql("r")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use polyglot_export::catalog::{ArrayType, Column, WireType};
+    use polyglot_export::dataset::Dataset;
+    use serde_json::{Value, json};
+
+    use super::super::{filters, order};
+    use super::*;
+    use crate::described::tests::{column, relation};
+
+    /// A server that refuses statements with any of some words, and counts questions.
+    struct Server {
+        refuses: Vec<(&'static str, &'static str)>,
+        planned: Mutex<Vec<String>>,
+    }
+
+    impl Planner for Server {
+        async fn plan(&self, _: &str, statements: &str) -> Result<Result<(), Refused>, RouteError> {
+            self.planned.lock().unwrap().push(statements.to_owned());
+            let refused = self.refuses.iter().find(|(words, _)| statements.contains(words));
+            Ok(refused.map_or(Ok(()), |(_, code)| Err(Refused { sql_state: (*code).to_owned() })))
+        }
+    }
+
+    fn described(order_by: &[&str]) -> Described {
+        let items = Column {
+            array: Some(ArrayType { dimensions: 1, delimiter: b',' }),
+            ..column("items", "json[]", WireType::Json)
+        };
+        let columns = vec![
+            column("n", "integer", WireType::Int4),
+            column("j", "json", WireType::Json),
+            column("b", "bytea", WireType::Bytea),
+            items,
+        ];
+        let order_by = order_by.iter().map(|name| OrderKey::ascending(*name)).collect();
+        Described::new(Dataset { order_by, ..Dataset::whole("public", "records") }, relation(columns, &[])).unwrap()
+    }
+
+    async fn check_on(
+        described: &Described,
+        server: &Server,
+        filters: Value,
+        order_by: Value,
+    ) -> Result<Vec<(String, String)>, RouteError> {
+        let body = json!({"filters": filters}).to_string();
+        let mut errors = Vec::new();
+        let drafts = filters::read(Some(&filters), body.as_bytes(), &mut errors);
+        let order_by = order::read(Some(&order_by), &mut errors);
+        assert_eq!(errors, []);
+        let filters = drafts.iter().map(|draft| (draft, draft.whole().unwrap())).collect();
+        let refused = Selection { described, filters, order_by: &order_by }.check(server).await?;
+        Ok(refused.into_iter().map(|error| (error.field, error.message)).collect())
+    }
+
+    async fn check(
+        refuses: &[(&'static str, &'static str)],
+        filters: Value,
+        order_by: Value,
+    ) -> Result<Vec<(String, String)>, RouteError> {
+        let server = Server { refuses: refuses.to_vec(), planned: Mutex::default() };
+        check_on(&described(&[]), &server, filters, order_by).await
+    }
+
+    fn told(field: &str, message: &str) -> (String, String) {
+        (field.to_owned(), message.to_owned())
+    }
+
+    #[tokio::test]
+    async fn each_refusal_stands_under_its_field() {
+        let refuses = [
+            ("'abc'", "22P02"),
+            ("'99999999999'", "22003"),
+            (r#"r."n" LIKE"#, "42883"),
+            (r#"ORDER BY r."j""#, "42883"),
+        ];
+        let filters = json!([
+            {"column": "n", "op": "=", "value": "abc"},
+            {"column": "n", "op": "=", "value": "5"},
+            {"column": "n", "op": "<", "value": 99_999_999_999_u64},
+            {"column": "n", "op": "like", "value": "1%"},
+        ]);
+        let refused = check(&refuses, filters, json!(["n", "j"])).await.unwrap();
+        let expected = [
+            told("filters[0].value", "\"abc\" is not a value of type integer"),
+            told("filters[2].value", "\"99999999999\" is out of the range of type integer"),
+            told("filters[3].op", "there is no operator like for type integer"),
+            told("orderBy[1].column", "rows have no order by type json"),
+        ];
+        assert_eq!(refused, expected);
+    }
+
+    #[tokio::test]
+    async fn the_first_bad_one_of_many_values_is_found() {
+        for (count, bad) in [(1, 0), (2, 0), (2, 1), (1000, 0), (1000, 637), (1000, 999)] {
+            let values: Vec<_> =
+                (0..count).map(|at| if at == bad { "bad".to_owned() } else { at.to_string() }).collect();
+            let server = Server { refuses: vec![("'bad'", "22P02")], planned: Mutex::default() };
+            let filters = json!([{"column": "n", "op": "in", "value": values}]);
+            let refused = check_on(&described(&[]), &server, filters, json!([])).await.unwrap();
+            let field = format!("filters[0].value[{bad}]");
+            assert_eq!(refused, [told(&field, "\"bad\" is not a value of type integer")]);
+            assert!(server.planned.lock().unwrap().len() <= 13);
+        }
+    }
+
+    #[tokio::test]
+    async fn items_without_the_operator_are_found_out() {
+        let refuses = [("GROUP BY r.\"items\"", "42883")];
+        let filter = |op: &str| json!([{"column": "items", "op": op, "value": "{}"}]);
+        let refused = check(&refuses, filter("!="), json!([])).await.unwrap();
+        assert_eq!(refused, [told("filters[0].op", "there is no operator != for type json[]")]);
+        let refused = check(&[("ORDER BY r.\"items\"", "42883")], filter(">="), json!([])).await.unwrap();
+        assert_eq!(refused, [told("filters[0].op", "there is no operator >= for type json[]")]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_the_client_s_fault_is_not_told_as_such() {
+        let filters = json!([{"column": "n", "op": "=", "value": 1}]);
+        let error = check(&[("EXPLAIN", "22012")], filters.clone(), json!([])).await.unwrap_err();
+        assert!(matches!(error, RouteError::DatasetUnavailable { .. }), "{error}");
+
+        let server = Server { refuses: vec![("ORDER BY", "42883")], planned: Mutex::default() };
+        let error = check_on(&described(&["j"]), &server, filters.clone(), json!([])).await.unwrap_err();
+        assert!(polyglot_export::failure::chain(&error).contains("order_by of DATASETS"), "{error}");
+
+        let error = check(&[("AND", "54001")], json!([filters[0], filters[0]]), json!([])).await.unwrap_err();
+        assert!(matches!(error, RouteError::Internal(_)), "{error}");
+    }
+
+    #[test]
+    fn like_is_for_text() {
+        let filters = json!([{"column": "b", "op": "like", "value": "a%"}, {"column": "b", "op": "=", "value": "a"}]);
+        let body = json!({"filters": filters}).to_string();
+        let drafts = filters::read(Some(&filters), body.as_bytes(), &mut Vec::new());
+        let described = described(&[]);
+        let bytes = described.column("b").unwrap();
+        assert_eq!(drafts[0].misfit(bytes).unwrap().message, "like is for text, not for type bytea");
+        assert!(drafts[0].misfit(described.column("n").unwrap()).is_none());
+        assert!(drafts[1].misfit(bytes).is_none());
+    }
 }
