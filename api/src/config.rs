@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use polyglot_export::config::{ConfigError, Connections, Environment};
+use polyglot_export::dataset::Datasets;
 
 /// The longest that a download may be kept waiting, by configuration or by a client's `Prefer: wait`.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_mins(2);
@@ -13,6 +14,8 @@ pub struct Config {
     /// `PORT`, on every IPv4 address of the machine.
     pub port: u16,
     pub download: DownloadConfig,
+    /// What the file in `DATASETS` exposes.
+    pub datasets: Datasets,
     pub connections: Connections,
 }
 
@@ -55,6 +58,7 @@ impl Config {
                 wait: Duration::from_millis(wait),
                 presign_ttl: Duration::from_secs(presign_ttl),
             },
+            datasets: Datasets::from_environment(env)?,
             connections: Connections::from_environment(env)?,
         })
     }
@@ -71,6 +75,7 @@ mod tests {
         assert_eq!(config.download.delivery, Delivery::Redirect);
         assert_eq!(config.download.wait, Duration::from_secs(25));
         assert_eq!(config.download.presign_ttl, Duration::from_mins(15));
+        assert_eq!(config.datasets.entries().len(), 1);
     }
 
     #[test]
@@ -84,6 +89,7 @@ mod tests {
             ("DOWNLOAD_WAIT_MS", "-1"),
             ("PRESIGN_TTL_SECONDS", "0"),
             ("PRESIGN_TTL_SECONDS", "604801"),
+            ("DATASETS", "/nowhere/datasets.toml"),
             ("DATABASE_URL", "mysql://x"),
             ("AMQP_URL", "http://x"),
             ("S3_ENDPOINT", "localhost"),

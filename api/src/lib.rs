@@ -1,7 +1,9 @@
-//! The HTTP side: takes exports in (`exports`), hands finished files out (`download`), says how it is
-//! (`health`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
+//! The HTTP side: says what may be exported (`datasets`), takes exports in (`exports`), hands finished files out
+//! (`download`), says how it is (`health`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
 
 mod config;
+mod datasets;
+mod described;
 mod download;
 mod exports;
 mod health;

@@ -54,6 +54,12 @@ pub(crate) enum RouteError {
     BodyTooLarge { limit: usize },
     #[error("unknown export {0}")]
     UnknownExport(Uuid),
+    #[error("unknown dataset {0:?}")]
+    UnknownDataset(String),
+    #[error("the export is {status}")]
+    ExportNotFinished { status: Status, retry_after: u32 },
+    #[error("export {0} has no manifest")]
+    NoManifest(Uuid),
     #[error("the export has failed")]
     ExportFailed { code: Option<String>, message: Option<String> },
     #[error("the export is {0}")]
@@ -167,6 +173,24 @@ impl RouteError {
                 "There is no such export",
                 format!("No export has the id {id}."),
             ),
+            Self::UnknownDataset(name) => answer(
+                StatusCode::NOT_FOUND,
+                "unknown-dataset",
+                "There is no such dataset",
+                format!("No dataset has the name {}. GET /datasets lists them.", quoted(name)),
+            ),
+            Self::ExportNotFinished { status, .. } => answer(
+                StatusCode::CONFLICT,
+                "export-not-finished",
+                "The export has not finished",
+                format!("The export is {status}. Its manifest is written when it is completed."),
+            ),
+            Self::NoManifest(_) => answer(
+                StatusCode::NOT_FOUND,
+                "no-manifest",
+                "The export has no manifest",
+                "The export was completed by a version that wrote no manifests. Submit it again for one.".to_owned(),
+            ),
             Self::ExportFailed { message, .. } => answer(
                 StatusCode::CONFLICT,
                 "export-failed",
@@ -195,7 +219,11 @@ impl RouteError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "dataset-unavailable",
                 "The dataset cannot be read at the moment",
-                format!("What the dataset {dataset} stands for is not in the source database, or may not be read."),
+                format!(
+                    "What the dataset {} stands for is not in the source database, may not be read, or is not \
+                     as the service's configuration says.",
+                    quoted(dataset)
+                ),
             ),
             Self::Unavailable { what: Dependency::Ledger, .. } => answer(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -207,7 +235,7 @@ impl RouteError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "source-unavailable",
                 "The source database is not available",
-                "The dataset's columns cannot be looked up at the moment. Try again.".to_owned(),
+                "Datasets, columns and values cannot be looked up at the moment. Try again.".to_owned(),
             ),
             Self::Unavailable { what: Dependency::Store, .. } => answer(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -263,6 +291,9 @@ impl RouteError {
             | Self::BodyTooSlow
             | Self::BodyTooLarge { .. }
             | Self::UnknownExport(_)
+            | Self::UnknownDataset(_)
+            | Self::ExportNotFinished { .. }
+            | Self::NoManifest(_)
             | Self::ExportFailed { .. }
             | Self::ExportGone(_)
             | Self::RangeOutside { .. }
@@ -318,6 +349,9 @@ impl IntoResponse for RouteError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
+        if let Self::ExportNotFinished { retry_after, .. } = self {
+            headers.insert(header::RETRY_AFTER, retry_after.into());
+        }
         if let Self::RangeOutside { size } = self {
             let range = HeaderValue::try_from(format!("bytes */{size}")).expect("digits and ASCII are a header value");
             headers.insert(header::CONTENT_RANGE, range);
@@ -366,6 +400,13 @@ mod tests {
     fn a_client_s_text_is_cut_at_a_character() {
         assert_eq!(quoted("a\"\u{0}b"), "\"a\\\"\\0b\"");
         assert_eq!(quoted(&"ü".repeat(200)), format!("\"{}\"…", "ü".repeat(80)));
+    }
+
+    #[test]
+    fn an_export_that_is_under_way_says_when_to_come_back() {
+        let response = RouteError::ExportNotFinished { status: Status::Running, retry_after: 7 }.into_response();
+        assert_eq!(response.status(), StatusCode::CONFLICT);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "7");
     }
 
     #[test]

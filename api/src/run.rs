@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polyglot_export::catalog;
-use polyglot_export::dataset::Datasets;
 use polyglot_export::failure::chain;
 use polyglot_export::ledger::{Ledger, LedgerError};
 use polyglot_export::lifecycle::Lifecycle;
@@ -71,7 +70,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     lifecycle.tasks.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), relaying.clone()));
 
     let source = Source::new(
-        Datasets::default(),
+        config.datasets,
         catalog::source_pool(&connections.source_database_url)?,
         connections.source_database_url.clone(),
     );

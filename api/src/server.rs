@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use polyglot_export::ledger::Ledger;
@@ -14,7 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::config::DownloadConfig;
 use crate::problem::RouteError;
 use crate::source::Source;
-use crate::{download, exports, health, request_id};
+use crate::{datasets, download, exports, health, request_id};
 
 /// The process as its handlers see it.
 pub(crate) struct App {
@@ -32,10 +33,14 @@ pub(crate) struct App {
 /// `patience`, and what may take long (a download, a benchmark) is not cut.
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
+        .route("/datasets", get(datasets::list))
+        .route("/datasets/{name}", get(datasets::inspect))
         .route("/exports", get(exports::list).post(exports::submit))
-        .route("/exports/benchmark", get(exports::benchmark))
+        // HEAD would do all the work of GET, which is to run exports.
+        .route("/exports/benchmark", get(exports::benchmark).head(only_get).fallback(only_get))
         .route("/exports/{id}", get(exports::inspect).delete(exports::delete))
         .route("/exports/{id}/download", get(download::download))
+        .route("/exports/{id}/manifest", get(exports::manifest))
         .route("/health", get(health::alive))
         .route("/health/ready", get(health::ready))
         .fallback(async || RouteError::NoSuchRoute)
@@ -43,6 +48,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(axum::middleware::from_fn(request_id::track))
+}
+
+async fn only_get() -> impl IntoResponse {
+    ([(header::ALLOW, "GET")], RouteError::MethodNotAllowed)
 }
 
 /// The hook that `main` sets has logged what happened, inside the request's span.
@@ -55,7 +64,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use axum::body::{Body, to_bytes};
-    use axum::http::{Method, Request, StatusCode, header};
+    use axum::http::{Method, Request, StatusCode};
     use polyglot_export::catalog;
     use polyglot_export::config::{Connections, Environment};
     use polyglot_export::dataset::Datasets;
@@ -103,6 +112,13 @@ pub(crate) mod tests {
             (Method::GET, "/exports/", 404, "no-such-route", None),
             (Method::PUT, "/exports", 405, "method-not-allowed", None),
             (Method::DELETE, "/exports/benchmark", 405, "method-not-allowed", None),
+            (Method::POST, "/datasets", 405, "method-not-allowed", None),
+            (Method::POST, "/exports/00000000-0000-7000-8000-000000000000/manifest", 405, "method-not-allowed", None),
+            (Method::GET, "/datasets/users", 404, "unknown-dataset", None),
+            (Method::GET, "/datasets/a%2Fb%00%22", 404, "unknown-dataset", None),
+            (Method::GET, "/datasets/%ff", 400, "invalid-request", Some("name")),
+            (Method::GET, "/datasets/", 404, "no-such-route", None),
+            (Method::GET, "/exports/7/manifest", 400, "invalid-request", Some("id")),
             (Method::GET, "/exports/7", 400, "invalid-request", Some("id")),
             (Method::GET, "/exports/%ff", 400, "invalid-request", Some("id")),
             (Method::DELETE, "/exports/records", 400, "invalid-request", Some("id")),
@@ -143,6 +159,28 @@ pub(crate) mod tests {
     async fn a_wrong_method_is_told_the_right_ones() {
         let (_, headers, _) = send(request(Method::PATCH, "/exports")).await;
         assert_eq!(headers[header::ALLOW], "GET,HEAD,POST");
+        for method in [Method::HEAD, Method::DELETE] {
+            let (status, headers, _) = send(request(method, "/exports/benchmark")).await;
+            assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+            assert_eq!(headers[header::ALLOW], "GET");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_away_is_503() {
+        let submission = Request::post("/exports")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(r#"{"format": "csv", "columns": [{"source": "id", "target": "id"}]}"#))
+            .unwrap();
+        let asked = [request(Method::GET, "/datasets"), request(Method::GET, "/datasets/records"), submission];
+        let answers = asked.map(async |request| {
+            let uri = request.uri().clone();
+            let (status, headers, body) = send(request).await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{uri}: {body}");
+            assert!(headers.contains_key(header::RETRY_AFTER), "{uri}");
+            assert_eq!(body["type"], "urn:polyglot:problem:source-unavailable");
+        });
+        futures_util::future::join_all(answers).await;
     }
 
     #[tokio::test]
@@ -166,6 +204,7 @@ pub(crate) mod tests {
             (Method::GET, format!("/exports/{id}")),
             (Method::DELETE, format!("/exports/{id}")),
             (Method::GET, format!("/exports/{id}/download")),
+            (Method::GET, format!("/exports/{id}/manifest")),
             (Method::GET, "/exports/benchmark".to_owned()),
         ];
         let answers = asked.map(async |(method, uri)| {

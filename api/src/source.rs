@@ -1,24 +1,26 @@
 //! What may be exported, asked live from the source database's catalog. Answers are kept for a moment, so that
 //! a burst of submissions costs one look-up and a changed table is still seen soon.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use polyglot_export::catalog::{self, CatalogError, Relation};
-use polyglot_export::dataset::{Dataset, Datasets};
-use sqlx::{PgPool, Row};
+use polyglot_export::dataset::{Dataset, Datasets, Exposed};
+use polyglot_export::failure::chain;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use tokio::time::Instant;
 
+use crate::described::Described;
 use crate::patience;
-use crate::problem::RouteError;
+use crate::problem::{Dependency, RouteError};
 
 /// The age up to which an answer is as good as a new one.
 pub(crate) const RECENT: Duration = Duration::from_secs(2);
 
 /// The datasets and the way to the database that holds them.
 pub(crate) struct Source {
-    pub(crate) datasets: Datasets,
+    datasets: Datasets,
     pool: PgPool,
     url: String,
     seen: Mutex<HashMap<String, Slot>>,
@@ -29,7 +31,13 @@ type Slot = Arc<tokio::sync::Mutex<Option<Seen>>>;
 
 struct Seen {
     asked: Instant,
-    relation: Arc<Relation>,
+    described: Arc<Described>,
+}
+
+/// A statement that the server did not take, for a reason that may be the client's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) sql_state: String,
 }
 
 impl Source {
@@ -38,37 +46,134 @@ impl Source {
         Self { datasets, pool, url, seen: Mutex::default() }
     }
 
-    /// The relation behind `dataset`, as it was at most `age` ago.
-    pub(crate) async fn describe(&self, dataset: &Dataset, age: Duration) -> Result<Arc<Relation>, RouteError> {
+    /// The dataset of that name and the relation behind it, as it was at most `age` ago; `None` if nothing has the name.
+    pub(crate) async fn describe(&self, name: &str, age: Duration) -> Result<Option<Arc<Described>>, RouteError> {
+        // No relation's name has U+0000, and the server does not let us ask.
+        if name.contains('\0') || self.datasets.candidates(name).is_empty() {
+            return Ok(None);
+        }
         let oldest = Instant::now().checked_sub(age);
-        let slot = {
-            // Nothing in here can panic halfway, so a poisoned map is still a whole one.
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.entry(dataset.name.clone()).or_default().clone()
-        };
         // The limit is around the wait for the lock too: behind a silent database everybody gives up together.
         patience::source(async {
+            let Some(slot) = self.slot(name) else {
+                let asked = Instant::now();
+                let Some(described) = self.look_up(name).await? else { return Ok(None) };
+                self.keep(name, Seen { asked, described: Arc::clone(&described) });
+                return Ok(Some(described));
+            };
             let mut seen = slot.lock().await;
             if let Some(seen) = &*seen
                 && oldest.is_none_or(|oldest| seen.asked >= oldest)
             {
-                return Ok(Arc::clone(&seen.relation));
+                return Ok(Some(Arc::clone(&seen.described)));
             }
             let asked = Instant::now();
-            let mut connection = self.pool.acquire().await?;
-            let relation = match catalog::describe(&mut connection, &dataset.relation).await {
-                Ok(relation) => Arc::new(relation),
-                // By the name that clients know.
-                Err(missing @ CatalogError::NoSuchRelation(_)) => {
-                    let (dataset, source) = (dataset.name.clone(), missing.into());
-                    return Err(RouteError::DatasetUnavailable { dataset, source });
-                }
-                Err(CatalogError::Database(error)) => return Err(error.into()),
-            };
-            *seen = Some(Seen { asked, relation: Arc::clone(&relation) });
-            Ok::<_, RouteError>(relation)
+            let described = self.look_up(name).await?;
+            *seen = described.clone().map(|described| Seen { asked, described });
+            Ok::<_, RouteError>(described)
         })
         .await
+    }
+
+    /// Where the answers for `name` are kept. A name of the configuration always has a place. One that only a
+    /// schema's relations can have gets it when it is found (`keep`): clients can think of any number of others.
+    fn slot(&self, name: &str) -> Option<Slot> {
+        // Nothing in here can panic halfway, so a poisoned map is still a whole one.
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = seen.get(name) {
+            return Some(Arc::clone(slot));
+        }
+        self.is_configured(name).then(|| Arc::clone(seen.entry(name.to_owned()).or_default()))
+    }
+
+    fn keep(&self, name: &str, found: Seen) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry(name.to_owned()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Some(found))));
+    }
+
+    fn is_configured(&self, name: &str) -> bool {
+        self.datasets.entries().iter().any(|entry| matches!(entry, Exposed::One(dataset) if dataset.name == name))
+    }
+
+    async fn look_up(&self, name: &str) -> Result<Option<Arc<Described>>, RouteError> {
+        let candidates = self.datasets.candidates(name);
+        let relations: Vec<_> = candidates.iter().map(|dataset| dataset.relation.clone()).collect();
+        let mut connection = self.pool.acquire().await?;
+        let found = catalog::describe_all(&mut connection, &relations).await?;
+        match first(candidates, found) {
+            Some((dataset, relation)) => Described::new(dataset, relation).map(|it| Some(Arc::new(it))),
+            None if self.is_configured(name) => {
+                // By the name that clients know; the log has the relation's.
+                let missing = CatalogError::NoSuchRelation(relations[0].clone());
+                Err(RouteError::DatasetUnavailable { dataset: name.to_owned(), source: missing.into() })
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Every dataset that can be exported at the moment, by name.
+    pub(crate) async fn list(&self) -> Result<Vec<Described>, RouteError> {
+        let described = patience::source(async {
+            let mut connection = self.pool.acquire().await?;
+            let candidates = self.all_candidates(&mut connection).await?;
+            let relations: Vec<_> = candidates.values().flatten().map(|dataset| dataset.relation.clone()).collect();
+            let mut found = catalog::describe_all(&mut connection, &relations).await?.into_iter();
+            let each = candidates.into_iter().map(|(name, candidates)| {
+                let found = found.by_ref().take(candidates.len()).collect();
+                (name, first(candidates, found))
+            });
+            Ok::<_, sqlx::Error>(each.collect::<Vec<_>>())
+        })
+        .await?;
+        let mut listed = Vec::with_capacity(described.len());
+        for (name, found) in described {
+            let Some((dataset, relation)) = found else {
+                tracing::warn!(dataset = name, "DATASETS names a relation that is not there");
+                continue;
+            };
+            match Described::new(dataset, relation) {
+                Ok(described) => listed.push(described),
+                // One that cannot be used does not hide the others.
+                Err(error) => tracing::warn!(error = chain(&error), "a dataset is left out of the list"),
+            }
+        }
+        Ok(listed)
+    }
+
+    /// What each name of a dataset may stand for, as `Datasets::candidates`, for all the names that there are.
+    async fn all_candidates(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<BTreeMap<String, Vec<Dataset>>, sqlx::Error> {
+        let mut candidates: BTreeMap<String, Vec<Dataset>> = BTreeMap::new();
+        for entry in self.datasets.entries() {
+            if let Exposed::One(dataset) = entry {
+                candidates.entry(dataset.name.clone()).or_default().push(dataset.clone());
+            }
+        }
+        for entry in self.datasets.entries() {
+            if let Exposed::Schema(schema) = entry {
+                for name in catalog::relations_in(connection, schema).await? {
+                    let dataset = Dataset::whole(schema, &name);
+                    candidates.entry(name).or_default().push(dataset);
+                }
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// Has the server plan `statements` (separated by semicolons) in a read-only transaction of their own, all in one
+    /// round trip, and says whether it took them. A failure that no client can have caused is an error.
+    pub(crate) async fn plan(&self, dataset: &str, statements: &str) -> Result<Result<(), Refused>, RouteError> {
+        // Several statements in one message are a transaction: it ends with the message, even if nobody waits for
+        // the answer any more. The limit is for a lock that somebody holds on the relation.
+        let statement = format!("SET TRANSACTION READ ONLY; SET LOCAL statement_timeout TO '2s'; {statements}");
+        let mut connection = self.pool.acquire().await?;
+        // Names in it are quoted identifiers, values are quoted literals; `selection` makes them.
+        match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await {
+            Ok(_) => Ok(Ok(())),
+            Err(error) => blame(dataset, error).map(Err),
+        }
     }
 
     /// Counts the rows, which takes as long as it takes. Dropping the future ends the query on the server.
@@ -76,7 +181,68 @@ impl Source {
         let mut connection = patience::source(catalog::connect_source(&self.url, "polyglot-api count")).await?;
         let statement = format!("SELECT count(*) AS rows FROM {}", catalog::quote_relation(&dataset.relation));
         // The name is the operator's, from the configuration, and quoted.
-        let row = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_one(&mut connection).await?;
+        let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(&mut connection).await?;
         Ok(row.try_get::<i64, _>("rows")?.unsigned_abs())
+    }
+}
+
+/// The first candidate whose relation was found.
+fn first(candidates: Vec<Dataset>, found: Vec<Option<Relation>>) -> Option<(Dataset, Relation)> {
+    candidates.into_iter().zip(found).find_map(|(dataset, relation)| Some((dataset, relation?)))
+}
+
+/// Whose fault it is that the server did not plan a statement.
+fn blame(dataset: &str, error: sqlx::Error) -> Result<Refused, RouteError> {
+    let code = error.as_database_error().and_then(|refused| refused.code()).map(String::from);
+    match code.as_deref() {
+        // A statement that was cut at its time limit.
+        Some("57014") => Err(RouteError::Unavailable { what: Dependency::Source, source: Box::new(error) }),
+        // No permission; or the relation, its schema or a column has gone since it was looked up.
+        Some("42501" | "42P01" | "3F000" | "42703") => {
+            Err(RouteError::DatasetUnavailable { dataset: dataset.to_owned(), source: Box::new(error) })
+        }
+        // Bad data, a violated domain, no such operator or type, an operation that a type does not have.
+        Some(code) if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => {
+            tracing::debug!(dataset, error = chain(&error), "a condition or an order was refused");
+            Ok(Refused { sql_state: code.to_owned() })
+        }
+        _ => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(datasets: &str) -> Source {
+        let url = "postgres://nobody@127.0.0.1:1/none";
+        Source::new(Datasets::parse(datasets).unwrap(), catalog::source_pool(url).unwrap(), url.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nothing_stands_for_costs_no_look_up() {
+        let source = source("[[dataset]]\nrelation = \"public.records\"");
+        assert!(source.describe("users", RECENT).await.unwrap().is_none());
+        assert!(matches!(source.describe("records", RECENT).await, Err(RouteError::Unavailable { .. })));
+    }
+
+    #[tokio::test]
+    async fn names_that_clients_think_of_are_not_kept() {
+        let source = source("[[dataset]]\nrelation = \"public.records\"\n[[dataset]]\nrelation = \"shop.*\"");
+        assert!(source.describe("a\0b", RECENT).await.unwrap().is_none());
+        for name in ["a", "b", "records"] {
+            assert!(source.describe(name, RECENT).await.is_err());
+        }
+        let kept: Vec<String> = source.seen.lock().unwrap().keys().cloned().collect();
+        assert_eq!(kept, ["records"]);
+    }
+
+    #[test]
+    fn the_first_relation_that_exists_is_meant() {
+        let relation = crate::described::tests::records(&["id"]).relation;
+        let candidates = vec![Dataset::whole("a", "x"), Dataset::whole("b", "x"), Dataset::whole("c", "x")];
+        let (dataset, _) = first(candidates.clone(), vec![None, Some(relation.clone()), Some(relation)]).unwrap();
+        assert_eq!(dataset, candidates[1]);
+        assert!(first(candidates, vec![None, None, None]).is_none());
     }
 }

@@ -172,12 +172,13 @@ pub enum CatalogError {
     Database(#[from] sqlx::Error),
 }
 
-/// A pool for catalog look-ups on the source database. It connects on first use.
+/// A pool for catalog look-ups and for checking values, with the settings of `connect_source`. It connects on first use.
 pub fn source_pool(url: &str) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     Ok(PgPoolOptions::new()
         .max_connections(4)
         .acquire_timeout(std::time::Duration::from_secs(3))
+        .after_connect(|connection, _| Box::pin(settle(connection)))
         .connect_lazy_with(options.application_name("polyglot-catalog")))
 }
 
@@ -185,6 +186,11 @@ pub fn source_pool(url: &str) -> Result<PgPool, sqlx::Error> {
 pub async fn connect_source(url: &str, application_name: &str) -> Result<PgConnection, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     let mut connection = PgConnection::connect_with(&options.application_name(application_name)).await?;
+    settle(&mut connection).await?;
+    Ok(connection)
+}
+
+async fn settle(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     // As a join with pg_settings, so that a server too old to know a setting skips it. The last one makes the
     // server notice during a long sort that we are gone, instead of at the next row.
     sqlx::raw_sql(
@@ -199,9 +205,9 @@ pub async fn connect_source(url: &str, application_name: &str) -> Result<PgConne
             ('jit', 'off')
          ) AS wanted(name, value) JOIN pg_settings USING (name)",
     )
-    .execute(&mut connection)
+    .execute(connection)
     .await?;
-    Ok(connection)
+    Ok(())
 }
 
 // Sizes and numbers of rows are those of the relation with all its partitions (or inheriting tables).

@@ -8,7 +8,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use chrono::{DateTime, Utc};
-use polyglot_export::catalog::Relation;
 use polyglot_export::dataset::DEFAULT_DATASET;
 use polyglot_export::failure::chain;
 use polyglot_export::format::Format;
@@ -22,6 +21,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{TENANT, find};
+use crate::described::Described;
 use crate::patience;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
@@ -99,24 +99,15 @@ async fn run(app: Arc<App>, plan: Plan, gone: CancellationToken) -> Result<Repor
 }
 
 async fn measure_all(app: &App, plan: &Plan, gone: &CancellationToken) -> Result<Report, RouteError> {
-    let dataset =
-        app.source.datasets.find(DEFAULT_DATASET).ok_or_else(|| {
-            RouteError::Internal(format!("the benchmark needs a dataset named {DEFAULT_DATASET}").into())
-        })?;
-    let relation = app.source.describe(dataset, Duration::ZERO).await?;
+    let unknown = || RouteError::UnknownDataset(DEFAULT_DATASET.to_owned());
+    let described = app.source.describe(DEFAULT_DATASET, Duration::ZERO).await?.ok_or_else(unknown)?;
     let dataset_row_count = tokio::select! {
-        count = app.source.count(dataset) => count?,
+        count = app.source.count(&described.dataset) => count?,
         () = gone.cancelled() => return Err(RouteError::Stopping),
     };
     let mut results = Vec::with_capacity(plan.formats.len());
     for &format in &plan.formats {
-        let request = ExportRequest {
-            dataset: dataset.name.clone(),
-            format,
-            columns: every_column(&relation),
-            compression: None,
-            row_limit: plan.rows,
-        };
+        let request = ExportRequest { row_limit: plan.rows, ..described.request(format, every_column(&described)) };
         let id = patience::ledger(app.ledger.submit(TENANT, &request)).await?;
         app.relay.wake();
         tracing::info!(export_id = %id, format = format.name(), "benchmark export submitted");
@@ -127,9 +118,9 @@ async fn measure_all(app: &App, plan: &Plan, gone: &CancellationToken) -> Result
     Ok(Report { dataset_row_count, results })
 }
 
-fn every_column(relation: &Relation) -> Vec<ColumnMapping> {
+fn every_column(described: &Described) -> Vec<ColumnMapping> {
     let mapping = |name: &String| ColumnMapping { source: name.clone(), target: name.clone() };
-    relation.columns.iter().map(|column| mapping(&column.name)).collect()
+    described.columns().map(|column| mapping(&column.name)).collect()
 }
 
 async fn wait_for_end(app: &App, id: Uuid, gone: &CancellationToken) -> Result<Export, RouteError> {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
@@ -20,8 +20,24 @@ const DISCARDED: usize = 16 * LIMIT;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The JSON value of the body, or what is wrong with it.
-pub(super) async fn read(request: Request) -> Result<Value, RouteError> {
+/// What a client sent.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) json: Value,
+    /// As it came, for what a `Value` cannot hold.
+    pub(super) text: Vec<u8>,
+}
+
+impl Body {
+    pub(super) fn parse(text: Vec<u8>) -> Result<Self, RouteError> {
+        let json = strict_json::parse(&text)
+            .map_err(|error| RouteError::invalid("body", format!("is not usable JSON: {error}")))?;
+        Ok(Self { json, text })
+    }
+}
+
+/// The JSON of the body, or what is wrong with it.
+pub(super) async fn read(request: Request) -> Result<Body, RouteError> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
     // Such a client asks before it sends.
@@ -31,7 +47,7 @@ pub(super) async fn read(request: Request) -> Result<Value, RouteError> {
     if bytes.is_empty() {
         return Err(RouteError::invalid("body", "is empty; expected a JSON object"));
     }
-    strict_json::parse(&bytes).map_err(|error| RouteError::invalid("body", format!("is not usable JSON: {error}")))
+    Body::parse(bytes)
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), RouteError> {
@@ -48,7 +64,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), RouteError> {
     }
 }
 
-async fn collect(body: Body, asks_first: bool) -> Result<Vec<u8>, RouteError> {
+async fn collect(body: axum::body::Body, asks_first: bool) -> Result<Vec<u8>, RouteError> {
     let too_large = || RouteError::BodyTooLarge { limit: LIMIT };
     if asks_first && body.size_hint().lower() > LIMIT as u64 {
         return Err(too_large());
@@ -78,7 +94,7 @@ mod tests {
     use super::*;
     use crate::server::tests::send;
 
-    fn post(content_type: Option<&str>, body: impl Into<Body>) -> axum::http::Request<Body> {
+    fn post(content_type: Option<&str>, body: impl Into<axum::body::Body>) -> axum::http::Request<axum::body::Body> {
         let request = axum::http::Request::post("/exports");
         match content_type {
             Some(it) => request.header(header::CONTENT_TYPE, it),

@@ -47,6 +47,9 @@ struct Links {
     /// While there is a file, or may yet be one.
     #[serde(skip_serializing_if = "Option::is_none")]
     download: Option<String>,
+    /// Once there is, or has been, a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<String>,
 }
 
 impl ExportDocument {
@@ -57,6 +60,7 @@ impl ExportDocument {
     fn at(export: &Export, now: DateTime<Utc>) -> Self {
         let itself = format!("/exports/{}", export.id);
         let has_future = export.status.is_active() || export.status == Status::Completed;
+        let was_written = matches!(export.status, Status::Completed | Status::Expired);
         let failed = export.status == Status::Failed;
         Self {
             export_id: export.id,
@@ -80,7 +84,11 @@ impl ExportDocument {
             started_at: export.started_at.map(timestamp),
             finished_at: export.finished_at.map(timestamp),
             expires_at: export.expires_at.map(timestamp),
-            links: Links { download: has_future.then(|| format!("{itself}/download")), itself },
+            links: Links {
+                download: has_future.then(|| format!("{itself}/download")),
+                manifest: was_written.then(|| format!("{itself}/manifest")),
+                itself,
+            },
         }
     }
 }
@@ -116,26 +124,25 @@ fn timestamp(at: DateTime<Utc>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use polyglot_export::format::{Compression, Format};
     use polyglot_export::request::{ColumnMapping, ExportRequest};
     use serde_json::json;
 
     use super::*;
+    use crate::described::tests::records;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
     }
 
-    fn running() -> Export {
+    pub(in crate::exports) fn running() -> Export {
+        let columns = vec![ColumnMapping { source: "id".to_owned(), target: "a".to_owned() }];
         Export {
             id: Uuid::nil(),
             request: ExportRequest {
-                dataset: "records".to_owned(),
-                format: Format::Csv,
-                columns: vec![ColumnMapping { source: "id".to_owned(), target: "a".to_owned() }],
                 compression: Some(Compression::Gzip),
-                row_limit: None,
+                ..records(&["id"]).request(Format::Csv, columns)
             },
             status: Status::Running,
             attempt: 2,
@@ -170,6 +177,22 @@ mod tests {
             "links": {"self": format!("/exports/{id}"), "download": format!("/exports/{id}/download")},
         });
         assert_eq!(serde_json::to_value(document).unwrap(), expected);
+    }
+
+    #[test]
+    fn links_are_to_what_is_there() {
+        for (status, download, manifest) in [
+            (Status::Pending, true, false),
+            (Status::Finishing, true, false),
+            (Status::Completed, true, true),
+            (Status::Expired, false, true),
+            (Status::Failed, false, false),
+            (Status::Cancelled, false, false),
+        ] {
+            let Links { download: file, manifest: about, .. } =
+                ExportDocument::now(&Export { status, ..running() }).links;
+            assert_eq!((file.is_some(), about.is_some()), (download, manifest), "{status}");
+        }
     }
 
     #[test]

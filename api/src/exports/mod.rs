@@ -3,14 +3,21 @@
 
 mod benchmark;
 mod body;
+mod columns;
 mod cursor;
 mod delete;
 mod document;
+mod field;
+mod filters;
 mod id;
 mod inspect;
 mod list;
+mod manifest;
+mod options;
+mod order;
 mod strict_json;
 mod submit;
+mod typed;
 mod validate;
 
 pub(crate) use benchmark::benchmark;
@@ -19,6 +26,7 @@ pub(crate) use document::{ExportDocument, retry_after};
 pub(crate) use id::ExportId;
 pub(crate) use inspect::{find, inspect};
 pub(crate) use list::list;
+pub(crate) use manifest::manifest;
 pub(crate) use submit::submit;
 
 /// Every export's, until there are accounts.

@@ -17,7 +17,7 @@ use crate::server::App;
 
 pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Result<impl IntoResponse, RouteError> {
     let body = body::read(request).await?;
-    let request = validate::validate(&body, &app.source.datasets, &app.source).await?;
+    let request = validate::validate(&body, &app.source).await?;
     let id = patience::ledger(app.ledger.submit(TENANT, &request)).await?;
     app.relay.wake();
     tracing::info!(export_id = %id, dataset = request.dataset, format = request.format.name(), "export accepted");

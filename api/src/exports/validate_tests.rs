@@ -2,54 +2,68 @@
 
 use std::sync::Mutex;
 
-use polyglot_export::catalog::{Column, WireType};
-use polyglot_export::dataset::RelationName;
+use polyglot_export::format_options::CsvOptions;
+use polyglot_export::selection::{Direction, Filter, FilterOp, OrderKey};
 use serde_json::json;
 
 use super::*;
+use crate::described::tests::records;
+use crate::source::Refused;
 
-fn records(columns: &[&str]) -> Relation {
-    Relation {
-        name: RelationName { schema: "public".to_owned(), name: "records".to_owned() },
-        columns: columns
-            .iter()
-            .map(|name| Column {
-                name: (*name).to_owned(),
-                sql_type: "text".to_owned(),
-                wire: WireType::Text,
-                nullable: true,
-            })
-            .collect(),
-        primary_key: vec!["id".to_owned()],
-        estimated_rows: None,
-        stored_bytes: 0,
-    }
-}
-
-/// Answers as it is told, and remembers how old an answer was allowed to be.
+/// Answers as it is told, and remembers how old an answer was allowed to be and what was to be planned.
 struct Fake<F> {
     answer: F,
+    /// Statements with one of these words are refused with the code beside it.
+    refuses: &'static [(&'static str, &'static str)],
     asked: Mutex<Vec<Duration>>,
+    planned: Mutex<Vec<String>>,
 }
 
-fn fake<F: Fn(Duration) -> Result<Relation, RouteError>>(answer: F) -> Fake<F> {
-    Fake { answer, asked: Mutex::default() }
+fn fake<F: Fn(Duration) -> Result<Described, RouteError>>(answer: F) -> Fake<F> {
+    Fake { answer, refuses: &[], asked: Mutex::default(), planned: Mutex::default() }
 }
 
-impl<F: Fn(Duration) -> Result<Relation, RouteError> + Sync> Catalog for Fake<F> {
-    async fn describe(&self, _: &Dataset, age: Duration) -> Result<Arc<Relation>, RouteError> {
+impl<F: Fn(Duration) -> Result<Described, RouteError> + Sync> Catalog for Fake<F> {
+    async fn describe(&self, name: &str, age: Duration) -> Result<Option<Arc<Described>>, RouteError> {
         self.asked.lock().unwrap().push(age);
-        (self.answer)(age).map(Arc::new)
+        if name == DEFAULT_DATASET { (self.answer)(age).map(|described| Some(Arc::new(described))) } else { Ok(None) }
     }
 }
 
-async fn check(body: &Value) -> Result<ExportRequest, Vec<FieldError>> {
-    let catalog = fake(|_| Ok(records(&["id", "created_at", "name", "value", "metadata"])));
-    match validate(body, &Datasets::default(), &catalog).await {
+impl<F: Sync> Planner for Fake<F> {
+    async fn plan(&self, _: &str, statements: &str) -> Result<Result<(), Refused>, RouteError> {
+        self.planned.lock().unwrap().push(statements.to_owned());
+        let refused = self.refuses.iter().find(|(word, _)| statements.contains(word));
+        Ok(refused.map_or(Ok(()), |(_, code)| Err(Refused { sql_state: (*code).to_owned() })))
+    }
+}
+
+fn body(json: &Value) -> Body {
+    Body::parse(json.to_string().into_bytes()).unwrap()
+}
+
+async fn check_with(body: &Body, catalog: &(impl Catalog + Sync)) -> Result<ExportRequest, Vec<FieldError>> {
+    match validate(body, catalog).await {
         Ok(request) => Ok(request),
         Err(RouteError::Invalid(errors)) => Err(errors),
         Err(other) => panic!("{other}"),
     }
+}
+
+async fn check(json: &Value) -> Result<ExportRequest, Vec<FieldError>> {
+    let catalog = fake(|_| Ok(records(&["id", "created_at", "name", "value", "metadata"])));
+    check_with(&body(json), &catalog).await
+}
+
+/// A good submission with something added.
+fn with(field: &str, value: Value) -> Value {
+    let mut submission = json!({"format": "csv", "columns": [{"source": "id", "target": "a"}]});
+    submission[field] = value;
+    submission
+}
+
+fn fields(errors: &[FieldError]) -> Vec<&str> {
+    errors.iter().map(|error| error.field.as_str()).collect()
 }
 
 #[tokio::test]
@@ -57,7 +71,7 @@ async fn bad_submissions_name_every_bad_field() {
     let id = json!([{"source": "id", "target": "a"}]);
     let column =
         |source: &str, target: &str| json!({"format": "csv", "columns": [{"source": source, "target": target}]});
-    let many = vec![json!({"source": "id", "target": "a"}); MOST_COLUMNS + 1];
+    let many = vec![json!({"source": "id", "target": "a"}); columns::MOST + 1];
     for (body, fields) in [
         (json!({}), &["columns", "format"][..]),
         (json!({"format": "yaml", "columns": id}), &["format"]),
@@ -104,15 +118,204 @@ async fn bad_submissions_name_every_bad_field() {
         (json!({"format": "csv", "columns": id, "dataset": null}), &["dataset"]),
         (json!({"format": "csv", "columns": id, "colums": id}), &["colums"]),
         (json!({"format": "csv", "columns": id, "rowLimit": 5}), &["rowLimit"]),
+        (json!({"format": "csv", "columns": id, "compression": "ZSTD"}), &["compression"]),
+        (json!({"format": "parquet", "columns": id, "compression": "zstd"}), &["compression"]),
+        (json!({"dataset": "users"}), &["columns", "format", "dataset"]),
         (
-            json!({"format": "xls", "columns": [{"source": "nope", "target": ""}], "filters": [], "x": 1}),
-            &["columns[0].target", "format", "filters", "x", "columns[0].source"],
+            json!({"format": "xls", "columns": [{"source": "nope", "target": ""}], "filters": [{"column": "no"}],
+                "orderBy": ["no"], "options": {"x": 1}, "x": 1}),
+            &[
+                "columns[0].target",
+                "format",
+                "filters[0].op",
+                "options.x",
+                "x",
+                "columns[0].source",
+                "filters[0].column",
+                "orderBy[0].column",
+            ],
         ),
     ] {
         let errors = check(&body).await.expect_err(&body.to_string());
         let named: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(named, fields, "{body}: {errors:?}");
     }
+}
+
+#[tokio::test]
+async fn bad_filters_name_the_part_that_is_bad() {
+    let one = |column: &str, op: &str, value: Value| json!([{"column": column, "op": op, "value": value}]);
+    let name = |op: &str, value: Value| one("name", op, value);
+    let bare = |op: &str| json!([{"column": "name", "op": op}]);
+    for (filters, wrong) in [
+        (json!(null), &["filters"][..]),
+        (json!({"column": "name", "op": "=", "value": 1}), &["filters"]),
+        (json!("name = 1"), &["filters"]),
+        (json!(vec![json!({"column": "name", "op": "=", "value": 1}); 101]), &["filters"]),
+        (json!(["name = 1", 7]), &["filters[0]", "filters[1]"]),
+        (json!([{}]), &["filters[0].column", "filters[0].op"]),
+        (json!([{"column": "name", "op": "=", "value": 1, "not": true}]), &["filters[0].not"]),
+        (one("", "=", json!(1)), &["filters[0].column"]),
+        (one("nope", "=", json!(1)), &["filters[0].column"]),
+        (one("name\" = name --", "=", json!(1)), &["filters[0].column"]),
+        (name("==", json!(1)), &["filters[0].op"]),
+        (name("= 1 OR name =", json!(1)), &["filters[0].op"]),
+        (name("LIKE", json!("a")), &["filters[0].op"]),
+        (json!([{"column": "name", "op": 7, "value": 1}]), &["filters[0].op"]),
+        (bare("="), &["filters[0].value"]),
+        (bare("in"), &["filters[0].value"]),
+        (name("=", json!(null)), &["filters[0].value"]),
+        (name("<", json!([1])), &["filters[0].value"]),
+        (name("=", json!({"a": 1})), &["filters[0].value"]),
+        (name("=", json!("a\u{0}b")), &["filters[0].value"]),
+        (name("in", json!("a")), &["filters[0].value"]),
+        (name("in", json!(null)), &["filters[0].value"]),
+        (name("in", json!([])), &["filters[0].value"]),
+        (name("in", json!(vec!["x"; 1001])), &["filters[0].value"]),
+        (
+            name("in", json!(["a", null, "b", ["c"], "\u{0}"])),
+            &["filters[0].value[1]", "filters[0].value[3]", "filters[0].value[4]"],
+        ),
+        (name("is_null", json!(true)), &["filters[0].value"]),
+        (name("is_not_null", json!([])), &["filters[0].value"]),
+        (name("like", json!("a%\\")), &["filters[0].value"]),
+        (name("like", json!("\\\\\\")), &["filters[0].value"]),
+    ] {
+        let errors = check(&with("filters", filters.clone())).await.expect_err(&filters.to_string());
+        assert_eq!(fields(&errors), wrong, "{filters}: {errors:?}");
+    }
+    let errors = check(&with("filters", name("=", json!(null)))).await.unwrap_err();
+    assert!(errors[0].message.contains("is_null"), "{errors:?}");
+}
+
+#[tokio::test]
+async fn good_filters_are_taken_as_they_are() {
+    let filters = json!([
+        {"column": "name", "op": "=", "value": "x'; DROP TABLE records; --"},
+        {"column": "id", "op": "in", "value": [1, "2", true]},
+        {"column": "name", "op": "is_null"},
+        {"column": "name", "op": "is_not_null", "value": null},
+        {"column": "name", "op": "like", "value": "50\\%\\\\"},
+        {"column": "name", "op": "!=", "value": ""},
+    ]);
+    let filter = |column: &str, op, values: &[&str]| Filter {
+        column: column.to_owned(),
+        op,
+        values: values.iter().map(|value| (*value).to_owned()).collect(),
+    };
+    let expected = [
+        filter("name", FilterOp::Equal, &["x'; DROP TABLE records; --"]),
+        filter("id", FilterOp::In, &["1", "2", "true"]),
+        filter("name", FilterOp::IsNull, &[]),
+        filter("name", FilterOp::IsNotNull, &[]),
+        filter("name", FilterOp::Like, &["50\\%\\\\"]),
+        filter("name", FilterOp::NotEqual, &[""]),
+    ];
+    assert_eq!(check(&with("filters", filters)).await.unwrap().filters, expected);
+    assert!(check(&with("filters", json!([]))).await.unwrap().filters.is_empty());
+}
+
+#[tokio::test]
+async fn a_number_keeps_every_digit() {
+    // The member comes after another one that looks like it, and its name is written with an escape.
+    let text = r#"{"format": "csv", "columns": [{"source": "id", "target": "filters"}], "\u0066ilters": [
+        {"op": "=", "value": 0.1000000000000000055, "column": "id"},
+        {"op": "<", "value": 12345678901234567890123, "column": "id"},
+        {"op": ">", "value": -1.50E+3, "column": "id"},
+        {"op": "in", "value": [ 1.0 , 2, "3.00", 99999999999999999999 ], "column": "id"}]}"#;
+    let catalog = fake(|_| Ok(records(&["id"])));
+    let request = check_with(&Body::parse(text.into()).unwrap(), &catalog).await.unwrap();
+    let values: Vec<_> = request.filters.iter().flat_map(|filter| filter.values.iter().map(String::as_str)).collect();
+    let expected =
+        ["0.1000000000000000055", "12345678901234567890123", "-1.50E+3", "1.0", "2", "3.00", "99999999999999999999"];
+    assert_eq!(values, expected);
+}
+
+#[tokio::test]
+async fn an_order_is_read_in_both_forms() {
+    let order = json!([{"column": "name", "direction": "desc"}, "id", {"column": "value"}]);
+    let request = check(&with("orderBy", order)).await.unwrap();
+    let name = OrderKey { column: "name".to_owned(), direction: Direction::Desc };
+    assert_eq!(request.order_by, [name, OrderKey::ascending("id"), OrderKey::ascending("value")]);
+    assert!(check(&with("orderBy", json!([]))).await.unwrap().order_by.is_empty());
+    for (order, wrong) in [
+        (json!(null), &["orderBy"][..]),
+        (json!("id"), &["orderBy"]),
+        (json!({"column": "id"}), &["orderBy"]),
+        (json!(vec!["id"; 33]), &["orderBy"]),
+        (json!([7, null]), &["orderBy[0]", "orderBy[1]"]),
+        (json!([{}]), &["orderBy[0].column"]),
+        (json!([""]), &["orderBy[0].column"]),
+        (json!(["id DESC"]), &["orderBy[0].column"]),
+        (json!(["id", {"column": "nope"}]), &["orderBy[1].column"]),
+        (json!([{"column": "id", "direction": "DESC"}]), &["orderBy[0].direction"]),
+        (json!([{"column": "id", "direction": null}]), &["orderBy[0].direction"]),
+        (json!([{"column": "id", "nulls": "first"}]), &["orderBy[0].nulls"]),
+        (json!(["id", "name", {"column": "id", "direction": "desc"}]), &["orderBy[2].column"]),
+    ] {
+        let errors = check(&with("orderBy", order.clone())).await.expect_err(&order.to_string());
+        assert_eq!(fields(&errors), wrong, "{order}: {errors:?}");
+    }
+}
+
+#[tokio::test]
+async fn columns_that_are_kept_back_are_unknown_everywhere() {
+    let catalog = fake(|_| {
+        let mut described = records(&["id", "name", "secret"]);
+        described.dataset.columns = Some(vec!["id".to_owned(), "name".to_owned()]);
+        described.dataset.order_by = vec![OrderKey::ascending("secret")];
+        Ok(described)
+    });
+    let submission = json!({"format": "csv", "columns": [{"source": "secret", "target": "a"}],
+        "filters": [{"column": "secret", "op": "is_null"}], "orderBy": ["secret"]});
+    let errors = check_with(&body(&submission), &catalog).await.unwrap_err();
+    assert_eq!(fields(&errors), ["columns[0].source", "filters[0].column", "orderBy[0].column"]);
+    for error in errors {
+        assert_eq!(error.message, "there is no column \"secret\"; there is id, name");
+    }
+    // The dataset's own order may use what clients cannot.
+    let request = check_with(&body(&with("compression", json!("zstd"))), &catalog).await.unwrap();
+    assert_eq!(request.order_by, [OrderKey::ascending("secret")]);
+    assert_eq!(request.exposed, Some(vec!["id".to_owned(), "name".to_owned()]));
+    assert_eq!(request.compression, Some(Compression::Zstd));
+}
+
+#[tokio::test]
+async fn the_server_is_asked_only_what_depends_on_it() {
+    for (submission, planned) in [
+        (with("options", json!({"profile": "spreadsheet"})), &[][..]),
+        (with("filters", json!([{"column": "name", "op": "is_null"}])), &[]),
+        (
+            with("filters", json!([{"column": "name", "op": "=", "value": "it's"}, {"column": "id", "op": "is_null"}])),
+            &[
+                r#"EXPLAIN SELECT FROM "public"."records" AS r WHERE (r."name" = 'it''s') AND (r."id" IS NOT DISTINCT FROM NULL)"#,
+            ],
+        ),
+        (
+            with("orderBy", json!([{"column": "name", "direction": "desc"}])),
+            &[r#"EXPLAIN SELECT FROM "public"."records" AS r ORDER BY r."name" DESC"#],
+        ),
+    ] {
+        let catalog = fake(|_| Ok(records(&["id", "name"])));
+        check_with(&body(&submission), &catalog).await.unwrap();
+        assert_eq!(*catalog.planned.lock().unwrap(), planned, "{submission}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_stands_beside_the_rest() {
+    let catalog = Fake { refuses: &[("'abc'", "22P02")], ..fake(|_| Ok(records(&["id", "name"]))) };
+    let submission = json!({"format": "xls", "columns": [{"source": "id", "target": "a"}], "filters": [
+        {"column": "nope", "op": "=", "value": 1}, {"column": "id", "op": "=", "value": "abc"}]});
+    let errors = check_with(&body(&submission), &catalog).await.unwrap_err();
+    assert_eq!(fields(&errors), ["format", "filters[0].column", "filters[1].value"]);
+    assert_eq!(errors[2].message, "\"abc\" is not a value of type text");
+}
+
+#[tokio::test]
+async fn options_come_into_the_request() {
+    let request = check(&with("options", json!({"profile": "spreadsheet", "delimiter": ";"}))).await.unwrap();
+    assert_eq!(request.options.csv, CsvOptions { delimiter: ';', ..CsvOptions::spreadsheet() });
 }
 
 #[tokio::test]
@@ -154,17 +357,25 @@ async fn a_good_submission_keeps_names_exactly() {
 
 #[tokio::test]
 async fn a_column_of_this_moment_is_found() {
-    let body = json!({"format": "csv", "columns": [{"source": "new", "target": "a"}]});
-    let catalog = fake(|age| Ok(if age.is_zero() { records(&["id", "new"]) } else { records(&["id"]) }));
-    validate(&body, &Datasets::default(), &catalog).await.unwrap();
-    assert_eq!(*catalog.asked.lock().unwrap(), [RECENT, Duration::ZERO]);
+    for submission in [
+        json!({"format": "csv", "columns": [{"source": "new", "target": "a"}]}),
+        with("orderBy", json!(["new"])),
+        with("filters", json!([{"column": "new", "op": "is_null"}])),
+    ] {
+        let catalog = fake(|age| Ok(if age.is_zero() { records(&["id", "new"]) } else { records(&["id"]) }));
+        check_with(&body(&submission), &catalog).await.unwrap();
+        assert_eq!(*catalog.asked.lock().unwrap(), [RECENT, Duration::ZERO]);
+    }
 }
 
 #[tokio::test]
 async fn without_the_source_certain_mistakes_are_still_told() {
     let away = fake(|_| Err(RouteError::NoWorker));
-    let good = json!({"format": "csv", "columns": [{"source": "id", "target": "a"}]});
-    let bad = json!({"format": "xls", "columns": [{"source": "id", "target": "a"}]});
-    assert!(matches!(validate(&good, &Datasets::default(), &away).await, Err(RouteError::NoWorker)));
-    assert!(matches!(validate(&bad, &Datasets::default(), &away).await, Err(RouteError::Invalid(_))));
+    let good = body(&with("compression", json!(null)));
+    let bad = body(&json!({"format": "xls", "columns": [{"source": "id", "target": "a"}]}));
+    assert!(matches!(validate(&good, &away).await, Err(RouteError::NoWorker)));
+    assert!(matches!(validate(&bad, &away).await, Err(RouteError::Invalid(_))));
+    // Nothing has to be looked up to refuse this one.
+    assert!(matches!(validate(&body(&json!({})), &away).await, Err(RouteError::Invalid(_))));
+    assert_eq!(away.asked.lock().unwrap().len(), 2);
 }

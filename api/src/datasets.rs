@@ -1,0 +1,173 @@
+//! `GET /datasets` and `GET /datasets/{name}`: what may be exported, with columns, their types, and what each becomes
+//! in every format.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use polyglot_export::catalog::Column;
+use polyglot_export::format::Format;
+use polyglot_export::format_options::FormatOptions;
+use polyglot_export::representation::output_type;
+use polyglot_export::selection::OrderKey;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::described::Described;
+use crate::problem::RouteError;
+use crate::server::App;
+use crate::source::RECENT;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct List {
+    datasets: Vec<Document>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Document {
+    name: String,
+    relation: String,
+    kind: &'static str,
+    /// Null until the relation was analyzed, and for views.
+    estimated_rows: Option<u64>,
+    /// Empty where there is none.
+    primary_key: Vec<String>,
+    /// Of an export that asks for none.
+    default_order: Vec<OrderKey>,
+    /// Whether that order tells any two rows apart.
+    order_promised: bool,
+    columns: Vec<ColumnDocument>,
+    links: Links,
+}
+
+#[derive(Debug, Serialize)]
+struct ColumnDocument {
+    name: String,
+    #[serde(rename = "type")]
+    sql_type: String,
+    nullable: bool,
+    /// Its type in a file of each format, without options.
+    becomes: Map<String, Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct Links {
+    #[serde(rename = "self")]
+    itself: String,
+}
+
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<List>, RouteError> {
+    let datasets = app.source.list().await?;
+    Ok(Json(List { datasets: datasets.iter().map(Document::of).collect() }))
+}
+
+pub(crate) async fn inspect(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Document>, RouteError> {
+    let Ok(Path(name)) = name else {
+        return Err(RouteError::invalid("name", "expected the name of a dataset, percent-encoded UTF-8"));
+    };
+    match app.source.describe(&name, RECENT).await? {
+        Some(described) => Ok(Json(Document::of(&described))),
+        None => Err(RouteError::UnknownDataset(name)),
+    }
+}
+
+impl Document {
+    fn of(described: &Described) -> Self {
+        let (default_order, order_promised) = described.default_order();
+        Self {
+            name: described.dataset.name.clone(),
+            relation: described.relation.name.to_string(),
+            kind: described.relation.kind.name(),
+            estimated_rows: described.relation.estimated_rows,
+            primary_key: described.primary_key().to_vec(),
+            default_order,
+            order_promised,
+            columns: described.columns().map(ColumnDocument::of).collect(),
+            links: Links { itself: format!("/datasets/{}", path_segment(&described.dataset.name)) },
+        }
+    }
+}
+
+impl ColumnDocument {
+    fn of(column: &Column) -> Self {
+        let options = FormatOptions::default();
+        let becomes = |format: Format| (format.name().to_owned(), output_type(column, format, &options).into());
+        Self {
+            name: column.name.clone(),
+            sql_type: column.sql_type.clone(),
+            nullable: column.nullable,
+            becomes: Format::ALL.into_iter().map(becomes).collect(),
+        }
+    }
+}
+
+/// A name as one segment of a URL's path (RFC 3986, section 2.3).
+fn path_segment(name: &str) -> String {
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
+}
+
+#[cfg(test)]
+mod tests {
+    use polyglot_export::catalog::{ArrayType, WireType};
+    use polyglot_export::dataset::{Dataset, RelationName};
+    use serde_json::json;
+
+    use super::*;
+    use crate::described::tests::{column, relation};
+
+    #[test]
+    fn the_document_says_everything() {
+        let tags = Column {
+            array: Some(ArrayType { dimensions: 1, delimiter: b',' }),
+            ..column("tags", "text[]", WireType::Text)
+        };
+        let columns = vec![
+            Column { nullable: false, ..column("id", "bigint", WireType::Int8) },
+            tags,
+            column("secret", "text", WireType::Text),
+        ];
+        let dataset = Dataset {
+            name: "my/orders".to_owned(),
+            relation: RelationName { schema: "shop".to_owned(), name: "orders".to_owned() },
+            columns: Some(vec!["tags".to_owned(), "id".to_owned()]),
+            order_by: vec![OrderKey::ascending("tags")],
+        };
+        let mut relation = relation(columns, &["id"]);
+        relation.name = dataset.relation.clone();
+        let document = Document::of(&Described::new(dataset, relation).unwrap());
+        let expected = json!({
+            "name": "my/orders", "relation": "shop.orders", "kind": "table", "estimatedRows": 1000,
+            "primaryKey": ["id"],
+            "defaultOrder": [{"column": "tags", "direction": "asc"}, {"column": "id", "direction": "asc"}],
+            "orderPromised": true,
+            "columns": [
+                {"name": "id", "type": "bigint", "nullable": false, "becomes": {
+                    "csv": "integer", "json": "integer", "jsonl": "integer", "xml": "integer", "parquet": "INT64"}},
+                {"name": "tags", "type": "text[]", "nullable": true, "becomes": {
+                    "csv": "text", "json": "array of string", "jsonl": "array of string",
+                    "xml": "elements <item> of text", "parquet": "LIST<STRING>"}},
+            ],
+            "links": {"self": "/datasets/my%2Forders"},
+        });
+        assert_eq!(serde_json::to_value(document).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_name_is_one_segment() {
+        assert_eq!(path_segment("orders_2-a.b~"), "orders_2-a.b~");
+        assert_eq!(path_segment("a b/\"ü?"), "a%20b%2F%22%C3%BC%3F");
+    }
+}

@@ -1,0 +1,127 @@
+//! A dataset together with the relation behind it, seen with a client's eyes: columns that the operator keeps back are
+//! not there.
+
+use polyglot_export::catalog::{Column, Relation};
+use polyglot_export::dataset::Dataset;
+use polyglot_export::format::Format;
+use polyglot_export::request::{ColumnMapping, ExportRequest};
+use polyglot_export::selection::{Order, OrderKey};
+
+use crate::problem::RouteError;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Described {
+    pub(crate) dataset: Dataset,
+    /// With all its columns, also those that no client may know of.
+    pub(crate) relation: Relation,
+}
+
+impl Described {
+    /// What the configuration and the catalog say together. Where they disagree, the operator hears of it.
+    pub(crate) fn new(dataset: Dataset, relation: Relation) -> Result<Self, RouteError> {
+        let missing = |column: &&String| relation.column(column).is_none();
+        for column in dataset.columns.iter().flatten().filter(missing) {
+            tracing::warn!(dataset = dataset.name, column, "DATASETS names a column that the relation does not have");
+        }
+        if let Some(column) = dataset.order_by.iter().map(|key| &key.column).find(missing) {
+            let problem = format!("order_by names {column:?}, and {} has no such column", dataset.relation);
+            return Err(RouteError::DatasetUnavailable { dataset: dataset.name, source: problem.into() });
+        }
+        Ok(Self { dataset, relation })
+    }
+
+    /// The columns that exist for clients, in the order of the relation.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &Column> {
+        self.relation.columns.iter().filter(|column| self.dataset.exposes(&column.name))
+    }
+
+    pub(crate) fn column(&self, name: &str) -> Option<&Column> {
+        self.relation.column(name).filter(|_| self.dataset.exposes(name))
+    }
+
+    /// The primary key; empty where there is none, or where not all of it exists for clients.
+    pub(crate) fn primary_key(&self) -> &[String] {
+        let whole = self.relation.primary_key.iter().all(|column| self.dataset.exposes(column));
+        if whole { &self.relation.primary_key } else { &[] }
+    }
+
+    /// The order of an export that asks for none, up to the first key that clients may not know of; and whether the
+    /// order, with that key, tells any two rows apart.
+    pub(crate) fn default_order(&self) -> (Vec<OrderKey>, bool) {
+        let Order { keys, total } = Order::of(&self.request(Format::Csv, Vec::new()), &self.relation);
+        (keys.into_iter().take_while(|key| self.dataset.exposes(&key.column)).collect(), total)
+    }
+
+    /// A request for `columns`, with every choice left to the dataset.
+    pub(crate) fn request(&self, format: Format, columns: Vec<ColumnMapping>) -> ExportRequest {
+        ExportRequest {
+            exposed: self.dataset.columns.clone(),
+            order_by: self.dataset.order_by.clone(),
+            ..ExportRequest::new(&self.dataset.name, self.dataset.relation.clone(), format, columns)
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use polyglot_export::catalog::{RelationKind, WireType};
+    use polyglot_export::dataset::RelationName;
+
+    use super::*;
+
+    /// A nullable column that is no array.
+    pub(crate) fn column(name: &str, sql_type: &str, wire: WireType) -> Column {
+        let (name, sql_type) = (name.to_owned(), sql_type.to_owned());
+        Column { name, sql_type, wire, array: None, nullable: true, wide: false, measured: false }
+    }
+
+    pub(crate) fn relation(columns: Vec<Column>, primary_key: &[&str]) -> Relation {
+        Relation {
+            name: RelationName::records(),
+            kind: RelationKind::Table,
+            columns,
+            primary_key: primary_key.iter().map(|name| (*name).to_owned()).collect(),
+            estimated_rows: Some(1000),
+            stored_bytes: 0,
+            toast_bytes: None,
+        }
+    }
+
+    /// The dataset `records` over text columns.
+    pub(crate) fn records(columns: &[&str]) -> Described {
+        let columns = columns.iter().map(|name| column(name, "text", WireType::Text)).collect();
+        Described::new(Dataset::whole("public", "records"), relation(columns, &["id"])).unwrap()
+    }
+
+    fn exposing(columns: &[&str], order_by: &[&str]) -> Dataset {
+        Dataset {
+            columns: Some(columns.iter().map(|name| (*name).to_owned()).collect()),
+            order_by: order_by.iter().map(|name| OrderKey::ascending(*name)).collect(),
+            ..Dataset::whole("public", "records")
+        }
+    }
+
+    #[test]
+    fn what_is_kept_back_is_nowhere() {
+        let whole = records(&["id", "a", "secret", "b"]).relation;
+        let keyed = Relation { primary_key: vec!["a".to_owned(), "secret".to_owned()], ..whole };
+        let described = Described::new(exposing(&["b", "a", "gone"], &["b"]), keyed).unwrap();
+        let names: Vec<_> = described.columns().map(|column| column.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert!(described.column("a").is_some() && described.column("secret").is_none());
+        assert!(described.primary_key().is_empty());
+        let keys = [OrderKey::ascending("b"), OrderKey::ascending("a")];
+        assert_eq!(described.default_order(), (keys.to_vec(), true));
+        let request = described.request(Format::Csv, Vec::new());
+        assert!(!request.exposes("secret"));
+        assert_eq!(request.order_by, [OrderKey::ascending("b")]);
+    }
+
+    #[test]
+    fn an_order_by_what_is_not_there_is_the_operator_s_problem() {
+        let whole = records(&["id"]).relation;
+        let error = Described::new(exposing(&["id"], &["gone"]), whole).unwrap_err();
+        assert!(matches!(error, RouteError::DatasetUnavailable { .. }), "{error}");
+        assert!(polyglot_export::failure::chain(&error).contains("order_by names \"gone\""));
+    }
+}

@@ -1,0 +1,78 @@
+//! The `columns` of a submission: which columns the file has, and what they are called in it.
+
+use std::collections::HashMap;
+
+use polyglot_export::request::ColumnMapping;
+use serde_json::Value;
+
+use super::field::{kind, text, unknown_keys};
+use crate::problem::{FieldError, quoted};
+
+/// As many columns as a PostgreSQL table can have.
+pub(super) const MOST: usize = 1600;
+
+const LONGEST_TARGET: usize = 255;
+
+#[derive(Debug)]
+pub(super) struct DraftColumn {
+    /// Its place in the request.
+    index: usize,
+    pub(super) source: Option<String>,
+    target: Option<String>,
+}
+
+impl DraftColumn {
+    pub(super) fn source_field(&self) -> String {
+        format!("columns[{}].source", self.index)
+    }
+
+    pub(super) fn mapping(self) -> Option<ColumnMapping> {
+        Some(ColumnMapping { source: self.source?, target: self.target? })
+    }
+}
+
+pub(super) fn read(value: Option<&Value>, errors: &mut Vec<FieldError>) -> Vec<DraftColumn> {
+    let problem = match value {
+        None => "is required".to_owned(),
+        Some(Value::Array(items)) if items.is_empty() => "expected at least one column".to_owned(),
+        Some(Value::Array(items)) if items.len() > MOST => {
+            format!("expected at most {MOST} columns, not {}", items.len())
+        }
+        Some(Value::Array(items)) => return read_each(items, errors),
+        Some(other) => format!("expected an array of {{\"source\", \"target\"}}, not {}", kind(other)),
+    };
+    errors.push(FieldError::new("columns", problem));
+    Vec::new()
+}
+
+fn read_each(items: &[Value], errors: &mut Vec<FieldError>) -> Vec<DraftColumn> {
+    let mut columns = Vec::with_capacity(items.len());
+    let mut first_with: HashMap<&str, usize> = HashMap::new();
+    for (index, item) in items.iter().enumerate() {
+        let field = format!("columns[{index}]");
+        let Value::Object(item) = item else {
+            let message = format!("expected an object with source and target, not {}", kind(item));
+            errors.push(FieldError::new(field, message));
+            continue;
+        };
+        let source = text(item.get("source"), &format!("{field}.source"), errors);
+        let target_field = format!("{field}.target");
+        let target = text(item.get("target"), &target_field, errors);
+        if let Some(target) = target {
+            if target.len() > LONGEST_TARGET {
+                let message = format!("expected at most {LONGEST_TARGET} bytes, not {}", target.len());
+                errors.push(FieldError::new(&target_field, message));
+            } else if target.contains(char::is_control) {
+                errors.push(FieldError::new(&target_field, "may not hold control characters"));
+            }
+            let first = *first_with.entry(target).or_insert(index);
+            if first != index {
+                let message = format!("{} is the target of columns[{first}] already", quoted(target));
+                errors.push(FieldError::new(&target_field, message));
+            }
+        }
+        unknown_keys(item, &["source", "target"], &format!("{field}."), errors);
+        columns.push(DraftColumn { index, source: source.map(str::to_owned), target: target.map(str::to_owned) });
+    }
+    columns
+}

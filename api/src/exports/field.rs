@@ -1,0 +1,78 @@
+//! Reading a submission a field at a time: what is wrong is noted under the field's name, and reading goes on.
+
+use polyglot_export::catalog::Column;
+use serde_json::{Map, Value};
+
+use crate::described::Described;
+use crate::problem::{FieldError, listed, quoted};
+
+/// A string with something in it, exactly as it was sent.
+pub(super) fn text<'v>(value: Option<&'v Value>, field: &str, errors: &mut Vec<FieldError>) -> Option<&'v str> {
+    let problem = match value {
+        None => "is required".to_owned(),
+        Some(Value::String(text)) if text.trim().is_empty() => "may not be empty".to_owned(),
+        Some(Value::String(text)) => return Some(text),
+        Some(other) => format!("expected a string, not {}", kind(other)),
+    };
+    errors.push(FieldError::new(field, problem));
+    None
+}
+
+/// What `find` makes of a string; `choices` is what there is, for the message. `what` is in the singular.
+pub(super) fn choice<T>(
+    value: Option<&Value>,
+    field: &str,
+    what: &str,
+    find: impl Fn(&str) -> Option<T>,
+    choices: impl FnOnce() -> String,
+    errors: &mut Vec<FieldError>,
+) -> Option<T> {
+    let name = text(value, field, errors)?;
+    let found = find(name);
+    if found.is_none() {
+        errors.push(FieldError::new(field, format!("unknown {what} {}; there is {}", quoted(name), choices())));
+    }
+    found
+}
+
+/// Refuses what is not `known`. `path` is the field of the object, with the dot that follows.
+pub(super) fn unknown_keys(object: &Map<String, Value>, known: &[&str], path: &str, errors: &mut Vec<FieldError>) {
+    for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
+        errors.push(FieldError::new(member(path, key), format!("unknown field; there is {}", listed(known))));
+    }
+}
+
+/// The name of an object's member, cut to a bearable length.
+pub(super) fn member(path: &str, key: &str) -> String {
+    format!("{path}{}", key.chars().take(80).collect::<String>())
+}
+
+/// The column, or a word on the ones that there are.
+pub(super) fn known_column<'d>(
+    name: &str,
+    field: &str,
+    described: &'d Described,
+    errors: &mut Vec<FieldError>,
+) -> Option<&'d Column> {
+    const SHOWN: usize = 50;
+    let column = described.column(name);
+    if column.is_none() {
+        let more = described.columns().count().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let names = listed(described.columns().take(SHOWN).map(|column| &column.name));
+        errors.push(FieldError::new(field, format!("there is no column {}; there is {names}{more}", quoted(name))));
+    }
+    column
+}
+
+/// What a JSON value is, in a message.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,190 @@
+//! The `filters` of a submission: which rows the file has. Whether a value is one of its column's type is asked of the
+//! server, in `typed`.
+
+use polyglot_export::catalog::{Column, WireType};
+use polyglot_export::selection::{Filter, FilterOp};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::field::{choice, kind, text, unknown_keys};
+use crate::problem::{FieldError, listed};
+
+const MOST: usize = 100;
+
+/// Values of one `in`.
+const MOST_VALUES: usize = 1000;
+
+#[derive(Debug)]
+pub(super) struct DraftFilter {
+    /// Its place in the request.
+    index: usize,
+    pub(super) column: Option<String>,
+    op: Option<FilterOp>,
+    values: Option<Vec<String>>,
+}
+
+impl DraftFilter {
+    pub(super) fn column_field(&self) -> String {
+        format!("filters[{}].column", self.index)
+    }
+
+    pub(super) fn op_field(&self) -> String {
+        format!("filters[{}].op", self.index)
+    }
+
+    pub(super) fn value_field(&self) -> String {
+        format!("filters[{}].value", self.index)
+    }
+
+    /// The filter, if nothing of it was refused.
+    pub(super) fn whole(&self) -> Option<Filter> {
+        Some(Filter { column: self.column.clone()?, op: self.op?, values: self.values.clone()? })
+    }
+
+    /// Whether the server would take a pattern that PostgreSQL's manual defines for text alone.
+    pub(super) fn misfit(&self, column: &Column) -> Option<FieldError> {
+        // For bytea there is an operator, whose pattern would have to be written as bytea.
+        let bytes = column.wire == WireType::Bytea && column.array.is_none();
+        (self.op == Some(FilterOp::Like) && bytes)
+            .then(|| FieldError::new(self.op_field(), format!("like is for text, not for type {}", column.sql_type)))
+    }
+}
+
+/// Reads `value`, the member `filters` of the JSON in `body`.
+pub(super) fn read(value: Option<&Value>, body: &[u8], errors: &mut Vec<FieldError>) -> Vec<DraftFilter> {
+    let problem = match value {
+        None => return Vec::new(),
+        Some(Value::Array(items)) if items.len() > MOST => {
+            format!("expected at most {MOST} filters, not {}", items.len())
+        }
+        Some(Value::Array(items)) => {
+            let tokens = Tokens::of(body);
+            let each = items.iter().enumerate();
+            return each.filter_map(|(index, item)| read_one(index, item, &tokens, errors)).collect();
+        }
+        Some(other) => format!("expected an array of {{\"column\", \"op\", \"value\"}}, not {}", kind(other)),
+    };
+    errors.push(FieldError::new("filters", problem));
+    Vec::new()
+}
+
+fn read_one(index: usize, item: &Value, tokens: &Tokens<'_>, errors: &mut Vec<FieldError>) -> Option<DraftFilter> {
+    let field = format!("filters[{index}]");
+    let Value::Object(item) = item else {
+        let message = format!("expected an object with column, op and value, not {}", kind(item));
+        errors.push(FieldError::new(field, message));
+        return None;
+    };
+    let column = text(item.get("column"), &format!("{field}.column"), errors).map(str::to_owned);
+    let names = || listed(FilterOp::ALL.map(FilterOp::name));
+    let op = choice(item.get("op"), &format!("{field}.op"), "operator", FilterOp::from_name, names, errors);
+    let value_field = format!("{field}.value");
+    let values =
+        op.and_then(|op| read_values(op, item.get("value"), &value_field, |place| tokens.get(index, place), errors));
+    unknown_keys(item, &["column", "op", "value"], &format!("{field}."), errors);
+    Some(DraftFilter { index, column, op, values })
+}
+
+fn read_values<'t>(
+    op: FilterOp,
+    value: Option<&Value>,
+    field: &str,
+    token: impl Fn(usize) -> Option<&'t str>,
+    errors: &mut Vec<FieldError>,
+) -> Option<Vec<String>> {
+    let mut refuse = |message: String| {
+        errors.push(FieldError::new(field, message));
+        None
+    };
+    match (op, value) {
+        (FilterOp::IsNull | FilterOp::IsNotNull, None | Some(Value::Null)) => Some(Vec::new()),
+        (FilterOp::IsNull | FilterOp::IsNotNull, Some(_)) => refuse(format!("{} takes no value", op.name())),
+        (_, None) => refuse("is required".to_owned()),
+        (FilterOp::In, Some(Value::Array(items))) if items.is_empty() => {
+            refuse("expected at least one value".to_owned())
+        }
+        (FilterOp::In, Some(Value::Array(items))) if items.len() > MOST_VALUES => {
+            refuse(format!("expected at most {MOST_VALUES} values, not {}", items.len()))
+        }
+        (FilterOp::In, Some(Value::Array(items))) => {
+            let each = items.iter().enumerate();
+            let read: Vec<_> = each
+                .map(|(place, item)| literal(op, item, token(place), &format!("{field}[{place}]"), errors))
+                .collect();
+            read.into_iter().collect()
+        }
+        (FilterOp::In, Some(other)) => refuse(format!("expected an array of values, not {}", kind(other))),
+        (_, Some(Value::Array(_))) => refuse(format!("expected one value; the operator {} takes several", "in")),
+        (_, Some(value)) => literal(op, value, token(0), field, errors).map(|value| vec![value]),
+    }
+}
+
+/// The text that the server gets. `token` is what the client wrote.
+fn literal(
+    op: FilterOp,
+    value: &Value,
+    token: Option<&str>,
+    field: &str,
+    errors: &mut Vec<FieldError>,
+) -> Option<String> {
+    let problem = match value {
+        Value::String(text) if text.contains('\0') => {
+            "may not hold U+0000, which no value in PostgreSQL has".to_owned()
+        }
+        // The server would find out at the first row that is like the rest of the pattern.
+        Value::String(text) if op == FilterOp::Like && ends_in_escape(text) => {
+            "a pattern may not end in a single backslash; \\\\ stands for one".to_owned()
+        }
+        Value::String(text) => return Some(text.clone()),
+        Value::Bool(truth) => return Some(truth.to_string()),
+        Value::Number(number) => return Some(token.map_or_else(|| number.to_string(), str::to_owned)),
+        Value::Null => "may not be null; to find NULL use the operator is_null".to_owned(),
+        Value::Array(_) | Value::Object(_) => {
+            format!("expected a string, a number or a boolean, not {}", kind(value))
+        }
+    };
+    errors.push(FieldError::new(field, problem));
+    None
+}
+
+fn ends_in_escape(pattern: &str) -> bool {
+    pattern.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1
+}
+
+/// The values of each filter as the client wrote them: a `Value` has made a double of every number.
+#[derive(Default)]
+struct Tokens<'a>(Vec<Vec<&'a str>>);
+
+#[derive(Deserialize)]
+struct RawBody<'a> {
+    #[serde(borrow)]
+    filters: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct RawFilter<'a> {
+    #[serde(borrow)]
+    value: &'a RawValue,
+}
+
+impl<'a> Tokens<'a> {
+    /// What cannot be read has no tokens; it has no numbers either, or was refused already.
+    fn of(body: &'a [u8]) -> Self {
+        let Ok(body) = serde_json::from_slice::<RawBody<'a>>(body) else { return Self::default() };
+        Self(body.filters.into_iter().map(|filter| Self::of_one(filter).unwrap_or_default()).collect())
+    }
+
+    fn of_one(filter: &'a RawValue) -> Option<Vec<&'a str>> {
+        let value = serde_json::from_str::<RawFilter<'a>>(filter.get()).ok()?.value.get();
+        if !value.starts_with('[') {
+            return Some(vec![value]);
+        }
+        let items: Vec<&'a RawValue> = serde_json::from_str(value).ok()?;
+        Some(items.into_iter().map(RawValue::get).collect())
+    }
+
+    fn get(&self, filter: usize, place: usize) -> Option<&'a str> {
+        self.0.get(filter)?.get(place).copied()
+    }
+}

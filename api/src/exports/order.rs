@@ -1,0 +1,78 @@
+//! The `orderBy` of a submission: which columns sort the rows.
+
+use polyglot_export::selection::{Direction, OrderKey};
+use serde_json::Value;
+
+use super::field::{choice, kind, text, unknown_keys};
+use crate::problem::{FieldError, quoted};
+
+/// As many columns as an index can have.
+pub(super) const MOST: usize = 32;
+
+const DIRECTIONS: [(&str, Direction); 2] = [("asc", Direction::Asc), ("desc", Direction::Desc)];
+
+#[derive(Debug)]
+pub(super) struct DraftKey {
+    /// Its place in the request.
+    index: usize,
+    pub(super) key: OrderKey,
+}
+
+impl DraftKey {
+    pub(super) fn column_field(&self) -> String {
+        column_field(self.index)
+    }
+}
+
+fn column_field(index: usize) -> String {
+    format!("orderBy[{index}].column")
+}
+
+pub(super) fn read(value: Option<&Value>, errors: &mut Vec<FieldError>) -> Vec<DraftKey> {
+    let problem = match value {
+        None => return Vec::new(),
+        Some(Value::Array(items)) if items.len() > MOST => {
+            format!("expected at most {MOST} columns, not {}", items.len())
+        }
+        Some(Value::Array(items)) => return read_each(items, errors),
+        Some(other) => format!("expected an array of {{\"column\", \"direction\"}}, not {}", kind(other)),
+    };
+    errors.push(FieldError::new("orderBy", problem));
+    Vec::new()
+}
+
+fn read_each(items: &[Value], errors: &mut Vec<FieldError>) -> Vec<DraftKey> {
+    let mut keys: Vec<DraftKey> = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let field = column_field(index);
+        let (column, direction) = match item {
+            Value::String(_) => (text(Some(item), &field, errors), None),
+            Value::Object(item) => {
+                let column = text(item.get("column"), &field, errors);
+                let direction = item.get("direction").and_then(|direction| {
+                    let find = |name: &str| {
+                        DIRECTIONS.iter().find(|(known, _)| *known == name).map(|(_, direction)| *direction)
+                    };
+                    let field = format!("orderBy[{index}].direction");
+                    choice(Some(direction), &field, "direction", find, || "asc, desc".to_owned(), errors)
+                });
+                unknown_keys(item, &["column", "direction"], &format!("orderBy[{index}]."), errors);
+                (column, direction)
+            }
+            other => {
+                let message = format!("expected a column's name or an object with column, not {}", kind(other));
+                errors.push(FieldError::new(format!("orderBy[{index}]"), message));
+                continue;
+            }
+        };
+        let Some(column) = column else { continue };
+        if let Some(first) = keys.iter().find(|earlier| earlier.key.column == column) {
+            let message = format!("{} is the column of orderBy[{}] already", quoted(column), first.index);
+            errors.push(FieldError::new(field, message));
+            continue;
+        }
+        let key = OrderKey { column: column.to_owned(), direction: direction.unwrap_or_default() };
+        keys.push(DraftKey { index, key });
+    }
+    keys
+}

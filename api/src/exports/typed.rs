@@ -1,0 +1,337 @@
+//! Whether the server would run the filters and the order of a submission. It is the server that knows what text is a
+//! value of a type and which operators a type has, so it is asked to plan the query, which it does without reading rows.
+
+use polyglot_export::catalog::{quote_identifier, quote_relation};
+use polyglot_export::selection::{Filter, FilterOp, Order, OrderKey, where_sql};
+
+use super::filters::DraftFilter;
+use super::order::DraftKey;
+use crate::described::Described;
+use crate::patience;
+use crate::problem::{FieldError, RouteError, quoted};
+use crate::source::{Refused, Source};
+
+/// Who plans statements.
+pub(super) trait Planner {
+    /// As `Source::plan`.
+    fn plan(
+        &self,
+        dataset: &str,
+        statements: &str,
+    ) -> impl Future<Output = Result<Result<(), Refused>, RouteError>> + Send;
+}
+
+impl Planner for Source {
+    fn plan(
+        &self,
+        dataset: &str,
+        statements: &str,
+    ) -> impl Future<Output = Result<Result<(), Refused>, RouteError>> + Send {
+        self.plan(dataset, statements)
+    }
+}
+
+/// What is to be checked. The columns of both are known to exist.
+pub(super) struct Selection<'a> {
+    pub(super) described: &'a Described,
+    pub(super) filters: Vec<(&'a DraftFilter, Filter)>,
+    pub(super) order_by: &'a [DraftKey],
+}
+
+impl Selection<'_> {
+    /// What the server does not take, each under its field. One round trip where it takes everything, and none where
+    /// nothing depends on a type.
+    pub(super) async fn check(&self, server: &(impl Planner + Sync)) -> Result<Vec<FieldError>, RouteError> {
+        let typed = self.filters.iter().any(|(_, filter)| !filter.values.is_empty());
+        if !typed && self.order_by.is_empty() {
+            return Ok(Vec::new());
+        }
+        patience::source(async {
+            match self.plan(server, &self.everything()).await? {
+                Ok(()) => Ok(Vec::new()),
+                Err(refused) => self.find(server, &refused).await,
+            }
+        })
+        .await
+    }
+
+    async fn plan(&self, server: &impl Planner, statements: &str) -> Result<Result<(), Refused>, RouteError> {
+        server.plan(&self.described.dataset.name, statements).await
+    }
+
+    /// The order that the export will have, without the key behind it, which has an order for certain.
+    fn keys(&self) -> Vec<OrderKey> {
+        if self.order_by.is_empty() {
+            self.described.dataset.order_by.clone()
+        } else {
+            self.order_by.iter().map(|draft| draft.key.clone()).collect()
+        }
+    }
+
+    /// The whole query, and what planning it does not find out.
+    fn everything(&self) -> String {
+        let filters: Vec<Filter> = self.filters.iter().map(|(_, filter)| filter.clone()).collect();
+        let mut statements = self.explain(&filters, &order(self.keys()));
+        for (_, filter) in &self.filters {
+            let needs = self.needs(filter);
+            if !needs.is_empty() {
+                statements.push_str("; ");
+                statements.push_str(&self.explain(&[], &needs));
+            }
+        }
+        statements
+    }
+
+    fn explain(&self, filters: &[Filter], behind: &str) -> String {
+        let relation = &self.described.relation;
+        let conditions = where_sql(filters, relation, "r").expect("the columns of the filters were looked up");
+        format!("EXPLAIN SELECT FROM {} AS r{conditions}{behind}", quote_relation(&relation.name))
+    }
+
+    /// Every array has the operators, but they fail at the first row if the items have none. Grouping and sorting are
+    /// not planned without.
+    fn needs(&self, filter: &Filter) -> String {
+        let is_array = self.described.column(&filter.column).is_some_and(|column| column.array.is_some());
+        let clause = match filter.op {
+            FilterOp::Equal | FilterOp::NotEqual | FilterOp::In => "GROUP BY",
+            FilterOp::Less | FilterOp::LessOrEqual | FilterOp::Greater | FilterOp::GreaterOrEqual => "ORDER BY",
+            FilterOp::IsNull | FilterOp::IsNotNull | FilterOp::Like => return String::new(),
+        };
+        if is_array { format!(" {clause} r.{}", quote_identifier(&filter.column)) } else { String::new() }
+    }
+
+    /// Asks one by one what it was that the server `refused`.
+    async fn find(&self, server: &impl Planner, refused: &Refused) -> Result<Vec<FieldError>, RouteError> {
+        let unusable = |problem: &str, refused: &Refused| RouteError::DatasetUnavailable {
+            dataset: self.described.dataset.name.clone(),
+            source: format!("{problem} (SQLSTATE {})", refused.sql_state).into(),
+        };
+        // A view may have conditions of its own.
+        if let Err(refused) = self.plan(server, &self.explain(&[], "")).await? {
+            return Err(unusable("the server does not plan a plain read of the relation", &refused));
+        }
+        let mut errors = Vec::new();
+        for (draft, filter) in &self.filters {
+            let statements = format!(
+                "{}; {}",
+                self.explain(std::slice::from_ref(filter), ""),
+                self.explain(&[], &self.needs(filter))
+            );
+            if let Err(refused) = self.plan(server, &statements).await? {
+                errors.push(self.refusal(server, draft, filter, &refused).await?);
+            }
+        }
+        for draft in self.order_by {
+            if self.plan(server, &self.explain(&[], &order(vec![draft.key.clone()]))).await?.is_err() {
+                let message = format!("rows have no order by type {}", self.type_of(&draft.key.column));
+                errors.push(FieldError::new(draft.column_field(), message));
+            }
+        }
+        if self.order_by.is_empty()
+            && !self.keys().is_empty()
+            && let Err(refused) = self.plan(server, &self.explain(&[], &order(self.keys()))).await?
+        {
+            return Err(unusable("rows cannot be sorted by the order_by of DATASETS", &refused));
+        }
+        if errors.is_empty() {
+            let problem = format!("SQLSTATE {} for all that is fine one by one", refused.sql_state);
+            return Err(RouteError::Internal(problem.into()));
+        }
+        Ok(errors)
+    }
+
+    async fn refusal(
+        &self,
+        server: &impl Planner,
+        draft: &DraftFilter,
+        filter: &Filter,
+        refused: &Refused,
+    ) -> Result<FieldError, RouteError> {
+        let sql_type = self.type_of(&filter.column);
+        // Class 22 is bad data; 23 is what a domain's check answers.
+        if !["22", "23"].iter().any(|class| refused.sql_state.starts_with(class)) {
+            let message = format!("there is no operator {} for type {sql_type}", filter.op.name());
+            return Ok(FieldError::new(draft.op_field(), message));
+        }
+        let mut at = 0;
+        let mut field = draft.value_field();
+        if filter.op == FilterOp::In {
+            at = self.first_bad(server, filter).await?;
+            field = format!("{field}[{at}]");
+        }
+        let value = quoted(filter.values.get(at).map_or("", String::as_str));
+        let problem = match refused.sql_state.as_str() {
+            "22003" | "22008" => "is out of the range of",
+            _ => "is not a value of",
+        };
+        Ok(FieldError::new(field, format!("{value} {problem} type {sql_type}")))
+    }
+
+    /// The place of the first value that the server refuses: halving, it is found in ten questions at most.
+    async fn first_bad(&self, server: &impl Planner, filter: &Filter) -> Result<usize, RouteError> {
+        let (mut good, mut bad) = (0, filter.values.len());
+        while bad - good > 1 {
+            let middle = usize::midpoint(good, bad);
+            let half = Filter { values: filter.values[good..middle].to_vec(), ..filter.clone() };
+            if self.plan(server, &self.explain(&[half], "")).await?.is_ok() {
+                good = middle;
+            } else {
+                bad = middle;
+            }
+        }
+        Ok(good)
+    }
+
+    fn type_of(&self, column: &str) -> &str {
+        self.described.column(column).map_or("", |column| &column.sql_type)
+    }
+}
+
+fn order(keys: Vec<OrderKey>) -> String {
+    Order { keys, total: false }.sql("r")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use polyglot_export::catalog::{ArrayType, Column, WireType};
+    use polyglot_export::dataset::Dataset;
+    use serde_json::{Value, json};
+
+    use super::super::{filters, order};
+    use super::*;
+    use crate::described::tests::{column, relation};
+
+    /// A server that refuses statements with any of some words, and counts questions.
+    struct Server {
+        refuses: Vec<(&'static str, &'static str)>,
+        planned: Mutex<Vec<String>>,
+    }
+
+    impl Planner for Server {
+        async fn plan(&self, _: &str, statements: &str) -> Result<Result<(), Refused>, RouteError> {
+            self.planned.lock().unwrap().push(statements.to_owned());
+            let refused = self.refuses.iter().find(|(words, _)| statements.contains(words));
+            Ok(refused.map_or(Ok(()), |(_, code)| Err(Refused { sql_state: (*code).to_owned() })))
+        }
+    }
+
+    fn described(order_by: &[&str]) -> Described {
+        let items = Column {
+            array: Some(ArrayType { dimensions: 1, delimiter: b',' }),
+            ..column("items", "json[]", WireType::Json)
+        };
+        let columns = vec![
+            column("n", "integer", WireType::Int4),
+            column("j", "json", WireType::Json),
+            column("b", "bytea", WireType::Bytea),
+            items,
+        ];
+        let order_by = order_by.iter().map(|name| OrderKey::ascending(*name)).collect();
+        Described::new(Dataset { order_by, ..Dataset::whole("public", "records") }, relation(columns, &[])).unwrap()
+    }
+
+    async fn check_on(
+        described: &Described,
+        server: &Server,
+        filters: Value,
+        order_by: Value,
+    ) -> Result<Vec<(String, String)>, RouteError> {
+        let body = json!({"filters": filters}).to_string();
+        let mut errors = Vec::new();
+        let drafts = filters::read(Some(&filters), body.as_bytes(), &mut errors);
+        let order_by = order::read(Some(&order_by), &mut errors);
+        assert_eq!(errors, []);
+        let filters = drafts.iter().map(|draft| (draft, draft.whole().unwrap())).collect();
+        let refused = Selection { described, filters, order_by: &order_by }.check(server).await?;
+        Ok(refused.into_iter().map(|error| (error.field, error.message)).collect())
+    }
+
+    async fn check(
+        refuses: &[(&'static str, &'static str)],
+        filters: Value,
+        order_by: Value,
+    ) -> Result<Vec<(String, String)>, RouteError> {
+        let server = Server { refuses: refuses.to_vec(), planned: Mutex::default() };
+        check_on(&described(&[]), &server, filters, order_by).await
+    }
+
+    fn told(field: &str, message: &str) -> (String, String) {
+        (field.to_owned(), message.to_owned())
+    }
+
+    #[tokio::test]
+    async fn each_refusal_stands_under_its_field() {
+        let refuses = [
+            ("'abc'", "22P02"),
+            ("'99999999999'", "22003"),
+            (r#"r."n" LIKE"#, "42883"),
+            (r#"ORDER BY r."j""#, "42883"),
+        ];
+        let filters = json!([
+            {"column": "n", "op": "=", "value": "abc"},
+            {"column": "n", "op": "=", "value": "5"},
+            {"column": "n", "op": "<", "value": 99_999_999_999_u64},
+            {"column": "n", "op": "like", "value": "1%"},
+        ]);
+        let refused = check(&refuses, filters, json!(["n", "j"])).await.unwrap();
+        let expected = [
+            told("filters[0].value", "\"abc\" is not a value of type integer"),
+            told("filters[2].value", "\"99999999999\" is out of the range of type integer"),
+            told("filters[3].op", "there is no operator like for type integer"),
+            told("orderBy[1].column", "rows have no order by type json"),
+        ];
+        assert_eq!(refused, expected);
+    }
+
+    #[tokio::test]
+    async fn the_first_bad_one_of_many_values_is_found() {
+        for (count, bad) in [(1, 0), (2, 0), (2, 1), (1000, 0), (1000, 637), (1000, 999)] {
+            let values: Vec<_> =
+                (0..count).map(|at| if at == bad { "bad".to_owned() } else { at.to_string() }).collect();
+            let server = Server { refuses: vec![("'bad'", "22P02")], planned: Mutex::default() };
+            let filters = json!([{"column": "n", "op": "in", "value": values}]);
+            let refused = check_on(&described(&[]), &server, filters, json!([])).await.unwrap();
+            let field = format!("filters[0].value[{bad}]");
+            assert_eq!(refused, [told(&field, "\"bad\" is not a value of type integer")]);
+            assert!(server.planned.lock().unwrap().len() <= 13);
+        }
+    }
+
+    #[tokio::test]
+    async fn items_without_the_operator_are_found_out() {
+        let refuses = [("GROUP BY r.\"items\"", "42883")];
+        let filter = |op: &str| json!([{"column": "items", "op": op, "value": "{}"}]);
+        let refused = check(&refuses, filter("!="), json!([])).await.unwrap();
+        assert_eq!(refused, [told("filters[0].op", "there is no operator != for type json[]")]);
+        let refused = check(&[("ORDER BY r.\"items\"", "42883")], filter(">="), json!([])).await.unwrap();
+        assert_eq!(refused, [told("filters[0].op", "there is no operator >= for type json[]")]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_the_client_s_fault_is_not_told_as_such() {
+        let filters = json!([{"column": "n", "op": "=", "value": 1}]);
+        let error = check(&[("EXPLAIN", "22012")], filters.clone(), json!([])).await.unwrap_err();
+        assert!(matches!(error, RouteError::DatasetUnavailable { .. }), "{error}");
+
+        let server = Server { refuses: vec![("ORDER BY", "42883")], planned: Mutex::default() };
+        let error = check_on(&described(&["j"]), &server, filters.clone(), json!([])).await.unwrap_err();
+        assert!(polyglot_export::failure::chain(&error).contains("order_by of DATASETS"), "{error}");
+
+        let error = check(&[("AND", "54001")], json!([filters[0], filters[0]]), json!([])).await.unwrap_err();
+        assert!(matches!(error, RouteError::Internal(_)), "{error}");
+    }
+
+    #[test]
+    fn like_is_for_text() {
+        let filters = json!([{"column": "b", "op": "like", "value": "a%"}, {"column": "b", "op": "=", "value": "a"}]);
+        let body = json!({"filters": filters}).to_string();
+        let drafts = filters::read(Some(&filters), body.as_bytes(), &mut Vec::new());
+        let described = described(&[]);
+        let bytes = described.column("b").unwrap();
+        assert_eq!(drafts[0].misfit(bytes).unwrap().message, "like is for text, not for type bytea");
+        assert!(drafts[0].misfit(described.column("n").unwrap()).is_none());
+        assert!(drafts[1].misfit(bytes).is_none());
+    }
+}
