@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint clean-data
+.PHONY: help run test bench fuzz lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -14,6 +14,7 @@ help:
 	@echo '                 DATABASE_URL, AMQP_URL, S3_ENDPOINT: use a server of yours for that part'
 	@echo 'make test        every test, with servers of its own in throw-away folders'
 	@echo 'make bench       time, size and memory of each format at ROWS=10000000; as root'
+	@echo 'make fuzz        the decoder under libFuzzer for SECONDS=60; needs a C++ compiler'
 	@echo 'make lint        formatting and clippy'
 	@echo 'make clean-data  remove what make run keeps in DATA_DIR'
 
@@ -35,6 +36,13 @@ bench:
 	cargo build --release --workspace
 	$(TARGET)/polyglot-bench
 	@exec $(TARGET)/devstack with-servers -- bench/exports
+
+# The wrapper adds coverage to our own crates alone; everything else is the ordinary build.
+SECONDS := 60
+fuzz:
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/with-coverage cargo build --release --workspace --features polyglot-fuzz/libfuzzer --bin fuzz-decode
+	@mkdir -p target/fuzz-corpus
+	$(TARGET)/fuzz-decode -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 target/fuzz-corpus
 
 lint:
 	cargo fmt --check

@@ -1,100 +1,32 @@
-//! gzip two ways, side by side on the same text: the deflater driven directly, as the worker does, and
-//! `async-compression`'s encoder between an async reader and a buffer. `make bench` runs it.
+//! Side-by-side measurements of what is ours where a library could stand: each pair on the same input, taking turns.
+//! `make bench` runs them; bench/README.md keeps the figures.
 
-use std::fmt::Write as _;
+mod encoders;
+mod gzip;
+
 use std::time::{Duration, Instant};
 
-use flate2::{Compress, Compression, FlushCompress, Status};
-use tokio::io::{AsyncReadExt, BufReader};
+/// The worker's allocator, so that what is measured is what runs.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const ROUNDS: usize = 5;
-const TEXT_BYTES: usize = 64 << 20;
-
-/// Text like an export's: numbers, times, names, JSON.
-fn text() -> Vec<u8> {
-    let mut text = String::with_capacity(TEXT_BYTES + 512);
-    let mut number: u64 = 1;
-    while text.len() < TEXT_BYTES {
-        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let (a, b) = (number >> 33, number >> 48);
-        writeln!(
-            text,
-            "{},2024-{:02}-{:02}T{:02}:11:42.{:06}Z,Eva Bauer {b},{}.{:04},\"{{\"\"city\"\": \"\"Oslo\"\", \"\"zip\"\": \"\"{}\"\", \"\"tags\"\": [\"\"new\"\", \"\"sale\"\"]}}\"",
-            text.len(), 1 + a % 12, 1 + a % 28, a % 24, a % 1_000_000, a % 100_000, b % 10_000, 10_000 + b,
-        )
-        .expect("writing to a String cannot fail");
-    }
-    text.into_bytes()
+fn main() {
+    encoders::compare();
+    gzip::compare();
 }
 
-fn direct(text: &[u8]) -> usize {
-    let mut deflate = Compress::new(Compression::new(6), false);
-    let mut crc = crc32fast::Hasher::new();
-    let mut out = Vec::with_capacity(8 << 20);
-    let mut total = 18;
-    for chunk in text.chunks(64 << 10) {
-        crc.update(chunk);
-        let mut rest = chunk;
-        while !rest.is_empty() {
-            out.reserve(32 << 10);
-            let before = deflate.total_in();
-            deflate.compress_vec(rest, &mut out, FlushCompress::None).expect("deflate");
-            rest = &rest[usize::try_from(deflate.total_in() - before).expect("less than the chunk")..];
-        }
-        if out.len() >= 8 << 20 {
-            total += out.len();
-            out.clear();
+/// The median time of each, run in turns, so that a busy moment of the machine hits all of them.
+fn interleaved<const N: usize>(rounds: usize, mut runs: [&mut dyn FnMut(); N]) -> [Duration; N] {
+    let mut times: [Vec<Duration>; N] = std::array::from_fn(|_| Vec::with_capacity(rounds));
+    for _ in 0..rounds {
+        for (run, times) in runs.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            run();
+            times.push(start.elapsed());
         }
     }
-    loop {
-        out.reserve(32 << 10);
-        if deflate.compress_vec(&[], &mut out, FlushCompress::Finish).expect("deflate") == Status::StreamEnd {
-            break;
-        }
-    }
-    std::hint::black_box(crc.finalize());
-    total + out.len()
-}
-
-async fn through_async_compression(text: &[u8]) -> usize {
-    let reader = BufReader::with_capacity(64 << 10, text);
-    let level = async_compression::Level::Precise(6);
-    let mut encoder = async_compression::tokio::bufread::GzipEncoder::with_quality(reader, level);
-    let mut out = Vec::with_capacity(8 << 20);
-    let mut total = 0;
-    loop {
-        out.reserve(32 << 10);
-        if encoder.read_buf(&mut out).await.expect("reading memory") == 0 {
-            return total + out.len();
-        }
-        if out.len() >= 8 << 20 {
-            total += out.len();
-            out.clear();
-        }
-    }
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
-    let text = text();
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let mut sizes = (0, 0);
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        sizes.0 = direct(&text);
-        ours.push(start.elapsed());
-        let start = Instant::now();
-        sizes.1 = through_async_compression(&text).await;
-        theirs.push(start.elapsed());
-    }
-    let (ours, theirs) = (median(ours), median(theirs));
-    println!("gzip of {} MiB of text, level 6, median of {ROUNDS}, interleaved", TEXT_BYTES >> 20);
-    println!("  deflater driven directly  {:6.2} s  {} bytes", ours.as_secs_f64(), sizes.0);
-    println!("  async-compression         {:6.2} s  {} bytes", theirs.as_secs_f64(), sizes.1);
-    println!("  ratio                     {:6.2}", theirs.as_secs_f64() / ours.as_secs_f64());
+    times.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    })
 }
