@@ -193,7 +193,7 @@ fn first(candidates: Vec<Dataset>, found: Vec<Option<Relation>>) -> Option<(Data
 
 /// Whose fault it is that the server did not plan a statement.
 fn blame(dataset: &str, error: sqlx::Error) -> Result<Refused, RouteError> {
-    let code = error.as_database_error().and_then(|refused| refused.code()).map(String::from);
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(String::from);
     match code.as_deref() {
         // A statement that was cut at its time limit.
         Some("57014") => Err(RouteError::Unavailable { what: Dependency::Source, source: Box::new(error) }),
