@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::selection::OrderKey;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     pub rows: i64,
@@ -34,7 +34,7 @@ pub struct ManifestColumn {
     pub output_type: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestOrder {
     pub by: Vec<OrderKey>,
@@ -44,7 +44,7 @@ pub struct ManifestOrder {
 }
 
 /// The moment of the one snapshot that every row is of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotPoint {
     /// When the reading transaction began on the source, RFC 3339, UTC.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::memory;
 use crate::pipeline::{self, Progress, Stages, Stop};
-use crate::upload::{Upload, UploadError};
+use crate::upload::Upload;
 use crate::worker::Worker;
 
 /// How often the lease is renewed, the progress written down and a cancellation noticed.
@@ -24,10 +24,10 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
     let mut upload = Upload::new(&worker.storage, &worker.ledger, claim);
     let stages = Stages {
         source_url: &worker.connections.source_database_url,
-        datasets: &worker.datasets,
         ledger: &worker.ledger,
         max_batch_rows: worker.settings.max_batch_rows,
         part_budget: worker.settings.part_budget(),
+        max_row_bytes: worker.settings.max_row_bytes,
     };
     let written = tokio::select! {
         // Boxed, as below: these futures hold the driver's and the SDK's state and are moved around otherwise.
@@ -36,7 +36,7 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
         failure = deadline(claim) => Err(Stop::Failed(failure)),
         () = aborting.cancelled() => Err(Stop::GiveBack),
     };
-    let (staged, totals) = match written {
+    let (staged, manifest) = match written {
         Ok(written) => written,
         // Nothing of this attempt can be visible yet, so all of it can go, whoever holds the export by now.
         Err(stop) => {
@@ -60,25 +60,20 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
                 return end(worker, claim, error.into()).await;
             }
         }
-        let etag = match upload.publish(staged, totals.bytes).await {
+        let etag = match upload.publish(staged, manifest.bytes).await {
             Ok(etag) => etag,
             Err(error) => {
                 upload.discard().await;
-                return end(worker, claim, publish_stop(error)).await;
+                return end(worker, claim, error.into()).await;
             }
         };
-        let finished = Finished {
-            rows: totals.rows,
-            bytes: totals.bytes,
-            raw_bytes: totals.raw_bytes,
-            object_key: upload.key().to_owned(),
-            etag,
-            peak_memory_bytes: memory::peak_bytes(),
-        };
+        let finished =
+            Finished { object_key: upload.key().to_owned(), etag, peak_memory_bytes: memory::peak_bytes(), manifest };
+        let (rows, bytes) = (finished.manifest.rows, finished.manifest.bytes);
         let keep = worker.settings.keep;
         match persist(worker, || worker.ledger.complete(claim, &finished, keep)).await {
             Ok(Renewal::Held) => tracing::info!(
-                export_id = %claim.export_id, attempt = claim.attempt, rows = totals.rows, bytes = totals.bytes,
+                export_id = %claim.export_id, attempt = claim.attempt, rows, bytes,
                 peak_memory_bytes = finished.peak_memory_bytes, "export completed"
             ),
             Ok(Renewal::CancelRequested) => {
@@ -100,14 +95,6 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
         }
     };
     keep_lease_while(worker, claim, &progress, Box::pin(finishing)).await;
-}
-
-fn publish_stop(error: UploadError) -> Stop {
-    match error {
-        UploadError::Failed(failure) => Stop::Failed(failure),
-        UploadError::Ledger(error) => error.into(),
-        UploadError::Lost | UploadError::CutOff => Stop::Lost,
-    }
 }
 
 /// Writes down how an attempt without a file ended.

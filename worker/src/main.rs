@@ -1,92 +1,12 @@
-//! The worker process: reads its configuration, connects the pieces and ends when told to.
-
-mod attempt;
-mod compress;
-mod config;
-mod encode;
-mod memory;
-mod pipeline;
-mod source;
-mod sweep;
-mod upload;
-mod worker;
+//! The worker process. What it does is the library's.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
-
-use polyglot_export::config::{ConfigError, Connections, Environment};
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::Ledger;
-use polyglot_export::lifecycle::Lifecycle;
-use polyglot_export::logging;
-use polyglot_export::queue::{Broker, Relay, Subscription, run_relay};
-use polyglot_export::storage::Storage;
 
 /// Part buffers are reused, but Parquet's pages and the driver's buffers come and go: with glibc's allocator an
 /// export's peak was a fifth higher, and it stayed up after the export. `.cargo/config.toml` has its settings.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How long the ledger may take to come up before the process gives up and is started again from outside.
-const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
-
 fn main() -> ExitCode {
-    let env = Environment::of_process();
-    let (connections, settings) = match configure(&env) {
-        Ok(configured) => configured,
-        Err(error) => {
-            eprintln!("polyglot-worker: {}", chain(&error));
-            return ExitCode::from(2);
-        }
-    };
-    // Two threads move bytes; encoding has threads of its own.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(run(connections, settings)),
-        Err(error) => Err(error.into()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = chain(&*error), "worker stopped");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn configure(env: &Environment) -> Result<(Connections, config::Settings), ConfigError> {
-    logging::start(env)?;
-    Ok((Connections::from_environment(env)?, config::Settings::from_environment(env)?))
-}
-
-async fn run(connections: Connections, settings: config::Settings) -> Result<(), Box<dyn std::error::Error>> {
-    let lifecycle = Lifecycle::with_signals()?;
-    // A claim, a heartbeat and an end for each slot at worst, the relay and the sweeper.
-    let pool_size = u32::from(settings.slots) * 2 + 3;
-    let ledger = Ledger::new(&connections.database_url, pool_size, "polyglot-worker")?;
-    tokio::select! {
-        migrated = ledger.migrate_when_up(LEDGER_PATIENCE) => migrated?,
-        () = lifecycle.stopping.cancelled() => return Ok(()),
-    }
-    let storage = Storage::new(&connections.storage).await;
-    let name = format!("worker-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
-    let broker =
-        Broker { url: connections.amqp_url.clone(), queue: connections.amqp_queue.clone(), name: name.clone() };
-    let relay = Relay::default();
-    let background = tokio_util::task::TaskTracker::new();
-    // They go on while running exports drain, and stop after it.
-    let drained = tokio_util::sync::CancellationToken::new();
-    background.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), drained.clone()));
-    background.spawn(sweep::run(ledger.clone(), storage.clone(), relay, drained.clone()));
-    let subscription = Subscription::new(broker, settings.slots);
-    let worker = Arc::new(worker::Worker::new(connections, settings, ledger, storage, name));
-    worker::run(worker, subscription, &lifecycle).await;
-    drained.cancel();
-    background.close();
-    if tokio::time::timeout(Duration::from_secs(10), background.wait()).await.is_err() {
-        tracing::warn!("the relay or the sweeper did not stop in time");
-    }
-    tracing::info!("worker stopped");
-    Ok(())
+    polyglot_worker::main()
 }

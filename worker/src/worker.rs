@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use polyglot_export::config::Connections;
-use polyglot_export::dataset::Datasets;
 use polyglot_export::failure::chain;
 use polyglot_export::ledger::{Claim, Claimed, Ledger, LedgerError, in_time};
 use polyglot_export::lifecycle::Lifecycle;
@@ -29,7 +28,6 @@ const GIVE_BACK: Duration = Duration::from_secs(15);
 pub(crate) struct Worker {
     pub connections: Connections,
     pub settings: Settings,
-    pub datasets: Datasets,
     pub ledger: Ledger,
     pub storage: Storage,
     /// Shown in the ledger as the owner of leases.
@@ -45,8 +43,7 @@ impl Worker {
         storage: Storage,
         name: String,
     ) -> Self {
-        let datasets = Datasets::default();
-        Self { connections, settings, datasets, ledger, storage, name, active: AtomicUsize::new(0) }
+        Self { connections, settings, ledger, storage, name, active: AtomicUsize::new(0) }
     }
 }
 

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use polyglot_devstack::scratch_database::ScratchDatabase;
+use polyglot_export::dataset::RelationName;
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::format::Format;
 use polyglot_export::ledger::{Claim, Claimed, Finished, Ledger, LedgerError, Renewal, RetryPolicy};
+use polyglot_export::manifest::Manifest;
 use polyglot_export::request::{ColumnMapping, ExportRequest};
 use polyglot_export::status::Status;
 use uuid::Uuid;
@@ -21,13 +23,8 @@ async fn ledger_with_export() -> (Ledger, Uuid) {
     let (first, second) = tokio::join!(ledger.migrate(), ledger.migrate());
     first.unwrap();
     second.unwrap();
-    let request = ExportRequest {
-        dataset: "records".to_owned(),
-        format: Format::Csv,
-        columns: vec![ColumnMapping { source: "id".to_owned(), target: "id".to_owned() }],
-        compression: None,
-        row_limit: None,
-    };
+    let columns = vec![ColumnMapping { source: "id".to_owned(), target: "id".to_owned() }];
+    let request = ExportRequest::new("records", RelationName::records(), Format::Csv, columns);
     let id = ledger.submit("default", &request).await.unwrap();
     (ledger, id)
 }
@@ -41,7 +38,8 @@ async fn claim(ledger: &Ledger, id: Uuid, owner: &str, lease: Duration) -> Optio
 
 fn finished() -> Finished {
     let object_key = "key".to_owned();
-    Finished { rows: 1, bytes: 2, raw_bytes: 2, object_key, etag: None, peak_memory_bytes: None }
+    let manifest = Manifest { rows: 1, bytes: 2, uncompressed_bytes: 2, ..Manifest::default() };
+    Finished { object_key, etag: None, peak_memory_bytes: None, manifest }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "takes what a call gives")]

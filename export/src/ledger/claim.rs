@@ -44,9 +44,6 @@ pub enum Renewal {
 /// A finished file.
 #[derive(Debug, Clone)]
 pub struct Finished {
-    pub rows: i64,
-    pub bytes: i64,
-    pub raw_bytes: i64,
     pub object_key: String,
     pub etag: Option<String>,
     pub peak_memory_bytes: Option<i64>,
@@ -239,9 +236,9 @@ impl Ledger {
         )
         .bind(claim.export_id)
         .bind(claim.shard)
-        .bind(finished.rows)
-        .bind(finished.bytes)
-        .bind(finished.raw_bytes)
+        .bind(finished.manifest.rows)
+        .bind(finished.manifest.bytes)
+        .bind(finished.manifest.uncompressed_bytes)
         .bind(&finished.etag)
         .execute(&mut *transaction)
         .await?;
@@ -252,8 +249,8 @@ impl Ledger {
              WHERE id = $1",
         )
         .bind(claim.export_id)
-        .bind(finished.rows)
-        .bind(finished.bytes)
+        .bind(finished.manifest.rows)
+        .bind(finished.manifest.bytes)
         .bind(&finished.object_key)
         .bind(&finished.etag)
         .bind(finished.peak_memory_bytes)

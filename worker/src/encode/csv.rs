@@ -1,95 +1,194 @@
-//! CSV (RFC 4180): UTF-8, a header row, commas, `\n`, fields quoted only where they must be. NULL is an empty
-//! field, an empty string is `""`.
+//! CSV (RFC 4180): UTF-8, by default a header row, commas, `\n`; fields quoted only where they must be. NULL is an
+//! empty field, an empty string is `""`. The options change the dialect, never what can be told apart.
 //!
 //! The loop over a field's bytes is ours because the `csv` crate's writer cannot tell NULL from an empty string
-//! and copies each field once more; the crate is the tests' oracle.
+//! and copies each field once more (bench/README.md has the figures); the crate is the tests' oracle.
 
 use memchr::memchr_iter;
+use polyglot_export::format_options::{CsvOptions, LineEnding};
 
 use super::scalar::{write_hex, write_plain};
-use super::{Encode, EncodeError, undecodable};
+use super::{Encode, EncodeError, Exactness, Out, Replacement, Stopped, undecodable};
 use crate::source::{OutputColumn, Row, Value};
 
 pub(super) struct Csv {
     columns: Vec<OutputColumn>,
+    dialect: Dialect,
+    exactness: Exactness,
 }
 
-impl Csv {
-    pub(super) fn new(columns: &[OutputColumn]) -> Self {
-        Self { columns: columns.to_vec() }
+/// The options, made ready for the loop.
+struct Dialect {
+    delimiter: u8,
+    line_ending: LineEnding,
+    null: Vec<u8>,
+    header: bool,
+    bom: bool,
+    defuse_formulas: bool,
+    /// Whether there is one column. `\.` alone on a line ends the data for psql and COPY.
+    alone: bool,
+    /// Whether a byte makes quotes necessary.
+    special: [bool; 256],
+}
+
+const FORMULA: &str = "text that a spreadsheet would take for a formula";
+const DEFUSED: &str = "the same text behind an apostrophe";
+
+impl Dialect {
+    fn new(options: &CsvOptions, columns: usize) -> Self {
+        // The api takes no delimiter that is not ASCII.
+        let delimiter = u8::try_from(options.delimiter).unwrap_or(b',');
+        let mut special = [false; 256];
+        for byte in [delimiter, b'"', b'\n', b'\r'] {
+            special[usize::from(byte)] = true;
+        }
+        Self {
+            delimiter,
+            line_ending: options.line_ending,
+            null: options.null.clone().into_bytes(),
+            header: options.header,
+            bom: options.bom,
+            defuse_formulas: options.defuse_formulas,
+            alone: columns == 1,
+            special,
+        }
+    }
+
+    fn quotes(&self, bytes: &[u8]) -> bool {
+        bytes.is_empty()
+            || (self.alone && bytes == b"\\.")
+            // With an empty NULL this was answered above.
+            || bytes == self.null
+            || bytes.iter().any(|byte| self.special[usize::from(*byte)])
+    }
+
+    /// Writes text, and whether it was defused.
+    fn write_text(&self, text: &str, user_made: bool, out: &mut Out<'_>) -> Result<bool, Stopped> {
+        let defused = self.defuse_formulas && user_made && looks_like_formula(text);
+        let prefix: &[u8] = if defused { b"'" } else { b"" };
+        if defused || self.quotes(text.as_bytes()) {
+            out.push(b'"');
+            out.extend_from_slice(prefix);
+            out.in_pieces(text, |piece, out| {
+                double_quotes(piece.as_bytes(), out);
+                Ok::<_, Stopped>(())
+            })?;
+            out.push(b'"');
+        } else if text.len() < super::RELIEF_BYTES {
+            out.extend_from_slice(text.as_bytes());
+        } else {
+            out.in_chunks(text.as_bytes(), 1, |piece, out| out.extend_from_slice(piece))?;
+        }
+        Ok(defused)
+    }
+
+    fn end_line(&self, out: &mut Out<'_>) {
+        out.extend_from_slice(self.line_ending.as_str().as_bytes());
     }
 }
 
-/// Whether a byte makes quotes necessary.
-const SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    table[b',' as usize] = true;
-    table[b'"' as usize] = true;
-    table[b'\n' as usize] = true;
-    table[b'\r' as usize] = true;
-    table
-};
+/// What OWASP's page on CSV injection lists, with the full-width forms that spreadsheets take as well.
+fn looks_like_formula(text: &str) -> bool {
+    text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '\u{FF1D}', '\u{FF0B}', '\u{FF0D}', '\u{FF20}'])
+}
 
-fn write_text(text: &str, alone: bool, out: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
-    // `\.` alone on a line ends the data for psql and COPY.
-    let quoted = bytes.is_empty() || (alone && bytes == b"\\.") || bytes.iter().any(|byte| SPECIAL[usize::from(*byte)]);
-    if !quoted {
-        out.extend_from_slice(bytes);
-        return;
-    }
-    out.push(b'"');
+fn double_quotes(bytes: &[u8], out: &mut Vec<u8>) {
     let mut done = 0;
     for quote in memchr_iter(b'"', bytes) {
         out.extend_from_slice(&bytes[done..=quote]);
         done = quote;
     }
     out.extend_from_slice(&bytes[done..]);
-    out.push(b'"');
+}
+
+impl Csv {
+    pub(super) fn new(columns: &[OutputColumn], options: &CsvOptions, exactness: Exactness) -> Self {
+        Self { columns: columns.to_vec(), dialect: Dialect::new(options, columns.len()), exactness }
+    }
 }
 
 impl Encode for Csv {
-    fn begin(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn begin(&mut self, out: &mut Out<'_>) -> Result<(), EncodeError> {
+        if self.dialect.bom {
+            out.extend_from_slice("\u{FEFF}".as_bytes());
+        }
+        if !self.dialect.header {
+            return Ok(());
+        }
         for (index, column) in self.columns.iter().enumerate() {
             if index > 0 {
-                out.push(b',');
+                out.push(self.dialect.delimiter);
             }
-            write_text(&column.name, self.columns.len() == 1, out);
+            if self.dialect.write_text(&column.name, true, out)? {
+                self.exactness.count(index, "a name that a spreadsheet would take for a formula", DEFUSED);
+            }
         }
-        out.push(b'\n');
+        self.dialect.end_line(out);
         Ok(())
     }
 
-    fn row(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn row(&mut self, row: Row<'_>, out: &mut Out<'_>) -> Result<(), EncodeError> {
+        let dialect = &self.dialect;
         for (index, (column, field)) in self.columns.iter().zip(row.fields()).enumerate() {
             if index > 0 {
-                out.push(b',');
+                out.push(dialect.delimiter);
             }
-            let Some(bytes) = field else { continue };
+            let Some(bytes) = field else {
+                out.extend_from_slice(&dialect.null);
+                continue;
+            };
             let value = Value::read(column.wire, bytes).map_err(undecodable(column))?;
+            let start = out.len();
             match write_plain(value, out) {
+                None if !dialect.null.is_empty() && out[start..] == dialect.null => {
+                    out.insert(start, b'"');
+                    out.push(b'"');
+                }
                 None => {}
-                Some(Value::Bytea(bytes)) => write_hex(bytes, b"\\x", out),
-                Some(Value::Text(text) | Value::Json(text)) => write_text(text, self.columns.len() == 1, out),
+                Some(Value::Bytea(bytes)) => {
+                    out.extend_from_slice(b"\\x");
+                    out.in_chunks(bytes, 1, write_hex)?;
+                }
+                Some(Value::Json(text)) => {
+                    dialect.write_text(text, false, out)?;
+                }
+                Some(Value::Text(text)) => {
+                    if dialect.write_text(text, !column.measured, out)? {
+                        self.exactness.count(index, FORMULA, DEFUSED);
+                    }
+                }
                 Some(_) => unreachable!("write_plain gives back text, json and bytea only"),
             }
         }
-        out.push(b'\n');
+        dialect.end_line(out);
         Ok(())
     }
 
-    fn end(&mut self, _: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn end(&mut self, _: &mut Out<'_>) -> Result<(), EncodeError> {
         Ok(())
+    }
+
+    fn replacements(&self) -> &[Replacement] {
+        self.exactness.replacements()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::out::tests::written;
     use super::*;
+
+    fn text(options: &CsvOptions, text: &str) -> String {
+        let dialect = Dialect::new(options, 1);
+        String::from_utf8(written(|out| {
+            dialect.write_text(text, true, out).unwrap();
+        }))
+        .unwrap()
+    }
 
     #[test]
     fn quotes_only_where_needed() {
-        for (text, expected) in [
+        for (plain, expected) in [
             ("plain", "plain"),
             ("", "\"\""),
             ("a,b", "\"a,b\""),
@@ -97,22 +196,49 @@ mod tests {
             ("a\nb", "\"a\nb\""),
             ("\\.", "\"\\.\""),
             ("ü€😀", "ü€😀"),
+            ("=1+1", "=1+1"),
         ] {
-            let mut out = Vec::new();
-            write_text(text, true, &mut out);
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
+            assert_eq!(text(&CsvOptions::default(), plain), expected);
+        }
+    }
+
+    #[test]
+    fn options_change_what_is_quoted() {
+        let semicolons = CsvOptions { delimiter: ';', null: "NULL".to_owned(), ..CsvOptions::default() };
+        for (plain, expected) in
+            [("a,b", "a,b"), ("a;b", "\"a;b\""), ("NULL", "\"NULL\""), ("", "\"\""), ("NUL", "NUL")]
+        {
+            assert_eq!(text(&semicolons, plain), expected);
+        }
+    }
+
+    #[test]
+    fn a_spreadsheet_takes_no_text_for_a_formula() {
+        for (plain, expected) in [
+            ("=1+1", "\"'=1+1\""),
+            ("-2", "\"'-2\""),
+            ("@a\"b", "\"'@a\"\"b\""),
+            ("\tx", "\"'\tx\""),
+            ("＝1", "\"'＝1\""),
+            ("a=1", "a=1"),
+            ("'=", "'="),
+        ] {
+            assert_eq!(text(&CsvOptions::spreadsheet(), plain), expected);
         }
     }
 
     #[test]
     fn the_csv_crate_reads_every_text_back() {
-        let texts = ["", " ", "\"", "\"\"", ",", "\r\n", "a\rb", "x\"y,z\n", "\\.", "日本", "\u{1}"];
-        let mut out = Vec::new();
-        for text in texts {
-            write_text(text, true, &mut out);
-            out.push(b',');
-        }
-        out.extend_from_slice(b"end\n");
+        let long = "x\"y,é\n".repeat(50_000);
+        let texts = ["", " ", "\"", "\"\"", ",", "\r\n", "a\rb", "x\"y,z\n", "\\.", "日本", "\u{1}", &long];
+        let dialect = Dialect::new(&CsvOptions::default(), 2);
+        let out = written(|out| {
+            for text in texts {
+                dialect.write_text(text, true, out).unwrap();
+                out.push(b',');
+            }
+            out.extend_from_slice(b"end\n");
+        });
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&out[..]);
         let record = reader.records().next().unwrap().unwrap();
         assert_eq!(record.iter().collect::<Vec<_>>(), [&texts[..], &["end"]].concat());

@@ -1,13 +1,16 @@
 //! JSON: one array with a row a line, or JSON Lines without a frame. `json` and `jsonb` go in as they are, so
-//! their numbers keep every digit.
+//! their numbers keep every digit; PostgreSQL's arrays are JSON arrays. JSON can hold every value.
 //!
-//! Text is escaped by our own loop into the output buffer; `serde_json` is the tests' oracle.
+//! Text is escaped by our own loop into the output buffer (bench/README.md has what that buys); `serde_json` is the
+//! tests' oracle.
 
 use memchr::memchr3;
+use polyglot_export::catalog::WireType;
+use polyglot_export::format_options::BigintPolicy;
 
 use super::scalar::{write_hex, write_plain};
-use super::{Encode, EncodeError, undecodable};
-use crate::source::{Numeric, OutputColumn, Row, Value};
+use super::{Encode, EncodeError, Nesting, Out, Replacement, Stopped, undecodable};
+use crate::source::{Array, Numeric, OutputColumn, Row, Value};
 
 /// What is around the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +24,14 @@ pub(super) struct Json {
     /// `{"first":` and `,"other":`, ready to copy.
     keys: Vec<Vec<u8>>,
     framing: Framing,
+    bigint: BigintPolicy,
     first_row: bool,
+    /// Items of the array at hand, where they come as text.
+    items: Vec<u8>,
 }
 
 impl Json {
-    pub(super) fn new(columns: &[OutputColumn], framing: Framing) -> Self {
+    pub(super) fn new(columns: &[OutputColumn], framing: Framing, bigint: BigintPolicy) -> Self {
         let key = |(index, column): (usize, &OutputColumn)| {
             let mut key = vec![if index == 0 { b'{' } else { b',' }];
             write_string(&column.name, &mut key);
@@ -36,7 +42,9 @@ impl Json {
             columns: columns.to_vec(),
             keys: columns.iter().enumerate().map(key).collect(),
             framing,
+            bigint,
             first_row: true,
+            items: Vec::new(),
         }
     }
 }
@@ -60,9 +68,15 @@ const ESCAPES: [u8; 256] = {
 };
 
 fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    escape(text, out);
+    out.push(b'"');
+}
+
+/// Writes what is between the quotes.
+fn escape(text: &str, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let bytes = text.as_bytes();
-    out.push(b'"');
     let mut done = 0;
     for (at, byte) in bytes.iter().enumerate() {
         let escape = ESCAPES[usize::from(*byte)];
@@ -77,13 +91,12 @@ fn write_string(text: &str, out: &mut Vec<u8>) {
         done = at + 1;
     }
     out.extend_from_slice(&bytes[done..]);
-    out.push(b'"');
 }
 
 /// Writes JSON text on one line. Line breaks and tabs in it can only stand between tokens, where no white space
 /// is needed: inside a string they are always escaped.
-fn write_json(text: &str, out: &mut Vec<u8>) {
-    let mut rest = text.as_bytes();
+fn write_json(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
     while let Some(at) = memchr3(b'\n', b'\r', b'\t', rest) {
         out.extend_from_slice(&rest[..at]);
         rest = &rest[at + 1..];
@@ -91,49 +104,90 @@ fn write_json(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-fn write_value(value: Value<'_>, out: &mut Vec<u8>) {
-    let number = match value {
-        Value::Bool(_) | Value::Int(_) => true,
+/// Writes a value that is not NULL; `quoted`: as a string even if it is a number.
+fn write_value(value: Value<'_>, quoted: bool, out: &mut Out<'_>) -> Result<(), Stopped> {
+    let bare = match value {
+        Value::Bool(_) => true,
+        Value::Int(_) => !quoted,
         Value::Float4(value) => value.is_finite(),
         Value::Float8(value) => value.is_finite(),
         Value::Numeric(value) => matches!(value, Numeric::Finite { .. }),
-        Value::Text(text) => return write_string(text, out),
-        Value::Json(text) => return write_json(text, out),
-        Value::Bytea(bytes) => {
-            write_hex(bytes, b"\"\\\\x", out);
+        Value::Text(text) => {
             out.push(b'"');
-            return;
+            out.in_pieces(text, |piece, out| {
+                escape(piece, out);
+                Ok::<_, Stopped>(())
+            })?;
+            out.push(b'"');
+            return Ok(());
+        }
+        Value::Json(text) => return out.in_chunks(text.as_bytes(), 1, write_json),
+        Value::Bytea(bytes) => {
+            out.extend_from_slice(b"\"\\\\x");
+            out.in_chunks(bytes, 1, write_hex)?;
+            out.push(b'"');
+            return Ok(());
         }
         Value::Date(_) | Value::Time(_) | Value::Timestamp(_) | Value::TimestampTz(_) | Value::Uuid(_) => false,
     };
-    if !number {
+    if !bare {
         out.push(b'"');
     }
     let left = write_plain(value, out);
     debug_assert!(left.is_none(), "text, json and bytea were written above");
-    if !number {
+    if !bare {
         out.push(b'"');
     }
+    Ok(())
+}
+
+fn write_array(array: Array<'_>, quoted: bool, column: &OutputColumn, out: &mut Out<'_>) -> Result<(), EncodeError> {
+    let nesting = Nesting::new(array.sizes());
+    out.push(b'[');
+    for (index, item) in array.items().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend(std::iter::repeat_n(b'[', nesting.opens(index)));
+        match item.map_err(undecodable(column))? {
+            None => out.extend_from_slice(b"null"),
+            Some(value) => write_value(value, quoted, out)?,
+        }
+        out.extend(std::iter::repeat_n(b']', nesting.closes(index)));
+        out.relieve()?;
+    }
+    out.push(b']');
+    Ok(())
 }
 
 impl Encode for Json {
-    fn begin(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn begin(&mut self, out: &mut Out<'_>) -> Result<(), EncodeError> {
         if self.framing == Framing::Array {
             out.push(b'[');
         }
         Ok(())
     }
 
-    fn row(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn row(&mut self, row: Row<'_>, out: &mut Out<'_>) -> Result<(), EncodeError> {
         if self.framing == Framing::Array {
             out.extend_from_slice(if self.first_row { b"\n" } else { b",\n" });
             self.first_row = false;
         }
         for ((column, key), field) in self.columns.iter().zip(&self.keys).zip(row.fields()) {
             out.extend_from_slice(key);
-            match field {
-                None => out.extend_from_slice(b"null"),
-                Some(bytes) => write_value(Value::read(column.wire, bytes).map_err(undecodable(column))?, out),
+            let Some(bytes) = field else {
+                out.extend_from_slice(b"null");
+                continue;
+            };
+            let quoted = self.bigint == BigintPolicy::String && column.wire == WireType::Int8;
+            match column.array {
+                None => {
+                    write_value(Value::read(column.wire, bytes).map_err(undecodable(column))?, quoted, out)?;
+                }
+                Some(array) => {
+                    let array = Array::read(column.wire, array, bytes, &mut self.items);
+                    write_array(array.map_err(undecodable(column))?, quoted, column, out)?;
+                }
             }
         }
         out.push(b'}');
@@ -143,17 +197,29 @@ impl Encode for Json {
         Ok(())
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn end(&mut self, out: &mut Out<'_>) -> Result<(), EncodeError> {
         if self.framing == Framing::Array {
             out.extend_from_slice(b"\n]\n");
         }
         Ok(())
     }
+
+    fn replacements(&self) -> &[Replacement] {
+        &[]
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::out::tests::written;
     use super::*;
+
+    #[test]
+    fn a_bigint_is_a_string_on_wish() {
+        let shown = |quoted| written(|out| write_value(Value::Int(1 << 60), quoted, out).unwrap());
+        assert_eq!(shown(false), b"1152921504606846976");
+        assert_eq!(shown(true), b"\"1152921504606846976\"");
+    }
 
     #[test]
     fn strings_are_escaped_as_serde_json_does() {
@@ -169,17 +235,13 @@ mod tests {
     fn json_stays_on_one_line_and_means_the_same() {
         let text = "{\"a\" :\n [1,\r\n\t2.50, \"x\\ny\"] }";
         let mut out = Vec::new();
-        write_json(text, &mut out);
+        write_json(text.as_bytes(), &mut out);
         assert_eq!(out, br#"{"a" : [1,2.50, "x\ny"] }"#);
     }
 
     #[test]
     fn what_json_has_no_number_for_is_a_string() {
-        let shown = |value| {
-            let mut out = Vec::new();
-            write_value(value, &mut out);
-            String::from_utf8(out).unwrap()
-        };
+        let shown = |value| String::from_utf8(written(|out| write_value(value, false, out).unwrap())).unwrap();
         assert_eq!(shown(Value::Float8(f64::NAN)), "\"NaN\"");
         assert_eq!(shown(Value::Float4(f32::INFINITY)), "\"Infinity\"");
         assert_eq!(shown(Value::Numeric(Numeric::NaN)), "\"NaN\"");

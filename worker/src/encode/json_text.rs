@@ -71,9 +71,16 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// The characters of a raw string with its escapes resolved. A lone surrogate, which `json` (not `jsonb`) may
-/// hold, has no character: `Err`.
-pub(super) fn unescape(raw: &str) -> impl Iterator<Item = Result<char, NotJson>> + '_ {
+/// Why an escape has no character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoCharacter {
+    /// One half of a surrogate pair, which `json` (not `jsonb`) may hold.
+    LoneSurrogate,
+    NotJson,
+}
+
+/// The characters of a raw string with its escapes resolved.
+pub(super) fn unescape(raw: &str) -> impl Iterator<Item = Result<char, NoCharacter>> + '_ {
     let mut chars = raw.chars();
     std::iter::from_fn(move || {
         let first = chars.next()?;
@@ -88,28 +95,30 @@ pub(super) fn unescape(raw: &str) -> impl Iterator<Item = Result<char, NotJson>>
             Some('f') => Ok('\u{c}'),
             Some(same @ ('"' | '\\' | '/')) => Ok(same),
             Some('u') => unescape_unicode(&mut chars),
-            _ => Err(NotJson),
+            _ => Err(NoCharacter::NotJson),
         })
     })
 }
 
-fn code_unit(chars: &mut std::str::Chars<'_>) -> Result<u32, NotJson> {
-    (0..4).try_fold(0, |value, _| Ok(value * 16 + chars.next().and_then(|digit| digit.to_digit(16)).ok_or(NotJson)?))
+fn code_unit(chars: &mut std::str::Chars<'_>) -> Option<u32> {
+    (0..4).try_fold(0, |value, _| Some(value * 16 + chars.next()?.to_digit(16)?))
 }
 
-fn unescape_unicode(chars: &mut std::str::Chars<'_>) -> Result<char, NotJson> {
-    let high = code_unit(chars)?;
-    if !(0xD800..0xDC00).contains(&high) {
-        return char::from_u32(high).ok_or(NotJson);
+fn unescape_unicode(chars: &mut std::str::Chars<'_>) -> Result<char, NoCharacter> {
+    let first = code_unit(chars).ok_or(NoCharacter::NotJson)?;
+    if let Some(character) = char::from_u32(first) {
+        return Ok(character);
     }
-    if chars.next() != Some('\\') || chars.next() != Some('u') {
-        return Err(NotJson);
+    // What follows belongs to a high half only if it is a low one.
+    let mut ahead = chars.clone();
+    if first < 0xDC00 && ahead.next() == Some('\\') && ahead.next() == Some('u') {
+        let low = code_unit(&mut ahead).ok_or(NoCharacter::NotJson)?;
+        if (0xDC00..0xE000).contains(&low) {
+            *chars = ahead;
+            return char::from_u32(0x10000 + ((first - 0xD800) << 10) + (low - 0xDC00)).ok_or(NoCharacter::NotJson);
+        }
     }
-    let low = code_unit(chars)?;
-    if !(0xDC00..0xE000).contains(&low) {
-        return Err(NotJson);
-    }
-    char::from_u32(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)).ok_or(NotJson)
+    Err(NoCharacter::LoneSurrogate)
 }
 
 #[cfg(test)]
@@ -155,8 +164,16 @@ mod tests {
             let expected: String = serde_json::from_str(&format!("\"{raw}\"")).unwrap();
             assert_eq!(unescape(raw).collect::<Result<String, _>>().unwrap(), expected);
         }
-        for raw in [r"\ud83d", r"\ude00", r"\ud83dx", r"\ud83d\u0041", r"\u12", r"\x"] {
-            assert!(unescape(raw).any(|c| c.is_err()), "{raw}");
+        for raw in [r"\u12", r"\x", r"\ud83d\u12", "\\"] {
+            assert!(unescape(raw).any(|c| c == Err(NoCharacter::NotJson)), "{raw}");
+        }
+        let lone = Err(NoCharacter::LoneSurrogate);
+        for (raw, rest) in
+            [(r"\ud83d", ""), (r"\ude00", ""), (r"\ud83dxy", "xy"), (r"\ud83d\u0041", "A"), (r"\ud83d\n", "\n")]
+        {
+            let all: Vec<_> = unescape(raw).collect();
+            assert_eq!(all[0], lone, "{raw}");
+            assert_eq!(all[1..].iter().map(|c| c.unwrap()).collect::<String>(), rest, "{raw}");
         }
     }
 }

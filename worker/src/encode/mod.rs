@@ -3,14 +3,21 @@
 
 mod csv;
 mod datetime;
+mod exactness;
 mod float;
 mod json;
 mod json_text;
+mod out;
 mod parquet;
 mod scalar;
 mod xml;
 
+pub(crate) use exactness::{Exactness, Replacement};
+pub(crate) use out::{Out, RELIEF_BYTES, Spill, Stopped};
+pub(crate) use scalar::write_readable;
+
 use polyglot_export::format::Format;
+use polyglot_export::format_options::FormatOptions;
 
 use crate::source::{OutputColumn, Row, ValueError};
 
@@ -18,42 +25,96 @@ use crate::source::{OutputColumn, Row, ValueError};
 /// It may hold rows back until `end`.
 pub(crate) trait Encode: Send {
     /// What comes before the first row.
-    fn begin(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError>;
-    /// One row, with a field for each column.
-    fn row(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError>;
+    fn begin(&mut self, out: &mut Out<'_>) -> Result<(), EncodeError>;
+    /// One row, with a field for each column and perhaps more behind them.
+    fn row(&mut self, row: Row<'_>, out: &mut Out<'_>) -> Result<(), EncodeError>;
     /// What comes after the last row.
-    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError>;
+    fn end(&mut self, out: &mut Out<'_>) -> Result<(), EncodeError>;
     /// The next piece of what was written in bulk, by an encoder that leaves `out` alone. To be asked after `begin`,
     /// now and then between rows, and after `end`, until there is none.
     fn finished(&mut self) -> Option<Vec<u8>> {
         None
     }
+    /// Rows in the pieces that were finished, by an encoder that holds rows back.
+    fn rows_finished(&self) -> Option<i64> {
+        None
+    }
+    /// What was written as something else so far.
+    fn replacements(&self) -> &[Replacement];
 }
 
-/// Why a row cannot be written. The caller knows the row's number.
+/// Why a row cannot be written. The caller knows the row.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EncodeError {
     #[error("the value of column {column:?} {source}")]
     Undecodable { column: String, source: ValueError },
     #[error("column {column:?} holds {problem}, which {format} cannot hold")]
     Unrepresentable { column: String, format: &'static str, problem: &'static str },
+    #[error("a footer for {row_groups} row groups of {columns} columns does not fit into a worker's memory")]
+    TooManyRowGroups { row_groups: usize, columns: usize },
     /// A defect: the Parquet library refused what it was given.
     #[error("the Parquet writer failed")]
     Parquet(#[source] ::parquet::errors::ParquetError),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 /// The encoder for a format.
-pub(crate) fn encoder(format: Format, columns: &[OutputColumn]) -> Result<Box<dyn Encode>, EncodeError> {
+pub(crate) fn encoder(
+    format: Format,
+    options: &FormatOptions,
+    columns: &[OutputColumn],
+) -> Result<Box<dyn Encode>, EncodeError> {
+    let exactness = Exactness::new(options.on_unrepresentable);
     Ok(match format {
-        Format::Csv => Box::new(csv::Csv::new(columns)),
-        Format::Json => Box::new(json::Json::new(columns, json::Framing::Array)),
-        Format::Jsonl => Box::new(json::Json::new(columns, json::Framing::Lines)),
-        Format::Xml => Box::new(xml::Xml::new(columns)),
-        Format::Parquet => Box::new(parquet::Parquet::new(columns)?),
+        Format::Csv => Box::new(csv::Csv::new(columns, &options.csv, exactness)),
+        Format::Json => Box::new(json::Json::new(columns, json::Framing::Array, options.bigint)),
+        Format::Jsonl => Box::new(json::Json::new(columns, json::Framing::Lines, options.bigint)),
+        Format::Xml => Box::new(xml::Xml::new(columns, exactness)),
+        Format::Parquet => Box::new(parquet::Parquet::new(columns, &options.parquet, exactness)?),
     })
 }
 
 /// The error of a field that cannot be read.
 fn undecodable(column: &OutputColumn) -> impl FnOnce(ValueError) -> EncodeError + '_ {
     |source| EncodeError::Undecodable { column: column.name.clone(), source }
+}
+
+/// What opens and closes around the items of an array, item by item, from the sizes of its dimensions: before item `n`
+/// as many levels open as `n` is the first item of, behind it as many close as it is the last item of. The outermost
+/// level is the caller's.
+struct Nesting {
+    /// Items in one element of each inner level, outermost first.
+    strides: Vec<usize>,
+}
+
+impl Nesting {
+    fn new(sizes: &[usize]) -> Self {
+        let inner = sizes.get(1..).unwrap_or_default();
+        Self { strides: (0..inner.len()).map(|level| inner[level..].iter().product()).collect() }
+    }
+
+    fn opens(&self, item: usize) -> usize {
+        self.strides.iter().filter(|stride| item.is_multiple_of(**stride)).count()
+    }
+
+    fn closes(&self, item: usize) -> usize {
+        self.opens(item + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_open_and_close_by_the_sizes() {
+        let nesting = Nesting::new(&[2, 2, 3]);
+        let opened: Vec<usize> = (0..12).map(|item| nesting.opens(item)).collect();
+        assert_eq!(opened, [2, 0, 0, 1, 0, 0, 2, 0, 0, 1, 0, 0]);
+        let closed: Vec<usize> = (0..12).map(|item| nesting.closes(item)).collect();
+        assert_eq!(closed, [0, 0, 1, 0, 0, 2, 0, 0, 1, 0, 0, 2]);
+        assert_eq!(Nesting::new(&[4]).opens(0), 0);
+        assert_eq!(Nesting::new(&[]).opens(0), 0);
+    }
 }

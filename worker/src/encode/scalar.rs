@@ -25,10 +25,18 @@ pub(super) fn write_plain<'a>(value: Value<'a>, out: &mut Vec<u8>) -> Option<Val
     None
 }
 
-/// Writes bytes as PostgreSQL's `\x` hex.
-pub(super) fn write_hex(bytes: &[u8], prefix: &[u8], out: &mut Vec<u8>) {
+/// Writes any value for a person to read, in a message.
+pub(crate) fn write_readable(value: Value<'_>, out: &mut Vec<u8>) {
+    match write_plain(value, out) {
+        Some(Value::Text(text) | Value::Json(text)) => out.extend_from_slice(text.as_bytes()),
+        Some(Value::Bytea(bytes)) => write_hex(bytes, out),
+        Some(_) | None => {}
+    }
+}
+
+/// Writes the digits of bytes as PostgreSQL's `\x` hex has them.
+pub(super) fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.extend_from_slice(prefix);
     out.reserve(bytes.len() * 2);
     for byte in bytes {
         out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);

@@ -1,34 +1,31 @@
 //! The first stage: rows out of PostgreSQL. One read-only transaction with one snapshot, one binary `COPY`, cut
 //! into batches of whole rows. What the bytes mean is in the files beside this one; nothing is formatted here.
 
+mod array;
 mod numeric;
+mod plan;
 mod row;
 mod value;
 
+pub(crate) use array::Array;
 pub(crate) use numeric::Numeric;
-pub(crate) use row::{FieldIndex, Row};
+pub use plan::OutputColumn;
+pub(crate) use plan::Plan;
+pub(crate) use row::{FieldIndex, Found, Row, RowScanner};
 pub(crate) use value::{Value, ValueError};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use polyglot_export::catalog::{self, CatalogError, Relation, WireType, is_unavailable, quote_identifier};
-use polyglot_export::dataset::Dataset;
+use polyglot_export::catalog::{self, CatalogError, is_unavailable};
 use polyglot_export::failure::{Failure, FailureKind};
+use polyglot_export::manifest::SnapshotPoint;
 use polyglot_export::request::ExportRequest;
-use row::{Found, RowScanner};
+use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 
 /// A batch is also cut at so many bytes, so that wide rows do not pile up between the stages.
 const BATCH_BYTES: usize = 1 << 20;
-
-/// A column of the file: its name there, and how it arrives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OutputColumn {
-    pub name: String,
-    pub wire: WireType,
-    pub nullable: bool,
-}
 
 /// Whole rows, one after the other as they came.
 #[derive(Debug)]
@@ -44,19 +41,10 @@ pub(crate) enum FromSource {
     End,
 }
 
-/// What is going to be read.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub columns: Vec<OutputColumn>,
-    pub estimated_rows: Option<u64>,
-    /// Bytes the chosen rows take in the source, roughly what they take as text.
-    pub estimated_bytes: Option<u64>,
-    sql: String,
-}
-
 /// An open transaction on the source, holding its snapshot.
 pub(crate) struct Source {
     connection: PgConnection,
+    pub snapshot: SnapshotPoint,
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
@@ -69,6 +57,12 @@ fn failed(error: sqlx::Error) -> Failure {
     Failure::caused(kind, message, &error)
 }
 
+/// The first statement of the transaction, and so the one that takes the snapshot.
+const SNAPSHOT: &str = "
+    SELECT to_char(transaction_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time,
+           CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text
+               AS wal_position";
+
 impl Source {
     /// Connects and takes the snapshot.
     pub(crate) async fn open(url: &str) -> Result<Self, Failure> {
@@ -77,21 +71,34 @@ impl Source {
             .execute(&mut connection)
             .await
             .map_err(failed)?;
-        Ok(Self { connection })
+        let row = sqlx::query(SNAPSHOT).fetch_one(&mut connection).await.map_err(failed)?;
+        let snapshot = SnapshotPoint {
+            time: row.try_get("time").map_err(failed)?,
+            wal_position: row.try_get("wal_position").map_err(failed)?,
+        };
+        Ok(Self { connection, snapshot })
     }
 
-    /// Looks the dataset up under the snapshot and decides what to read.
-    pub(crate) async fn plan(&mut self, dataset: &Dataset, request: &ExportRequest) -> Result<Plan, Failure> {
+    /// Looks the relation up under the snapshot and decides what to read.
+    pub(crate) async fn plan(&mut self, request: &ExportRequest, max_row_bytes: u64) -> Result<Plan, Failure> {
         let relation =
-            catalog::describe(&mut self.connection, &dataset.relation).await.map_err(|error| match error {
+            catalog::describe(&mut self.connection, &request.relation).await.map_err(|error| match error {
                 CatalogError::NoSuchRelation(name) => Failure::new(
                     FailureKind::DatasetChanged,
-                    format!("The dataset {} is not there any more.", dataset.name),
+                    format!("The dataset {} is not there any more.", request.dataset),
                     format!("no relation {name}"),
                 ),
                 CatalogError::Database(error) => failed(error),
             })?;
-        plan(&relation, request)
+        let plan = Plan::of(&relation, request, max_row_bytes)?;
+        if !plan.order.total {
+            // Which worker of a parallel scan is first would be chance.
+            sqlx::raw_sql("SET LOCAL max_parallel_workers_per_gather TO 0")
+                .execute(&mut self.connection)
+                .await
+                .map_err(failed)?;
+        }
+        Ok(plan)
     }
 
     /// Sends every row, then `End`. Returns early, without `End`, when the receiver is gone: it then has the
@@ -110,7 +117,21 @@ impl Source {
         {
             let mut stream = self.connection.copy_out_raw(&plan.sql).await.map_err(failed)?;
             while let Some(message) = stream.try_next().await.map_err(failed)? {
+                // A very wide row goes on as it came: its copies would be what takes the memory.
+                if message.len() > BATCH_BYTES
+                    && batch.bytes.len() == batch.scanned
+                    && scanner.is_one_row(&message).map_err(malformed)?
+                {
+                    let before = (batch.rows > 0).then(|| batch.cut());
+                    for batch in before.into_iter().chain([Batch { bytes: message, rows: 1 }]) {
+                        if to.send(FromSource::Batch(batch)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    continue;
+                }
                 batch.bytes.extend_from_slice(&message);
+                drop(message);
                 while let Some(full) = batch.scan(&mut scanner).map_err(malformed)? {
                     if to.send(FromSource::Batch(full)).await.is_err() {
                         return Ok(());
@@ -175,95 +196,9 @@ impl BatchBuilder {
     }
 }
 
-/// The text that PostgreSQL itself prints, by the type's output function. A cast is not the same: `inet` adds its
-/// mask, and a type may have a cast of its own. `IS NOT DISTINCT FROM`, because a composite of NULLs `IS NULL`.
-fn text_form(name: &str) -> String {
-    format!("CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL ELSE format('%s', {name}) END")
-}
-
-fn plan(relation: &Relation, request: &ExportRequest) -> Result<Plan, Failure> {
-    let mut columns = Vec::with_capacity(request.columns.len());
-    let mut expressions = Vec::with_capacity(request.columns.len());
-    for mapping in &request.columns {
-        let column = relation.column(&mapping.source).ok_or_else(|| {
-            Failure::new(
-                FailureKind::DatasetChanged,
-                format!("The dataset has no column {:?} any more.", mapping.source),
-                format!("{} has no column {:?}", relation.name, mapping.source),
-            )
-        })?;
-        let name = quote_identifier(&column.name);
-        expressions.push(if column.wire == WireType::TextForm { text_form(&name) } else { name });
-        columns.push(OutputColumn { name: mapping.target.clone(), wire: column.wire, nullable: column.nullable });
-    }
-    let order = relation.primary_key.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
-    let order = if order.is_empty() { order } else { format!(" ORDER BY {order}") };
-    let limit = request.row_limit.map(|rows| format!(" LIMIT {rows}")).unwrap_or_default();
-    let sql = format!(
-        "COPY (SELECT {} FROM {}{order}{limit}) TO STDOUT (FORMAT binary)",
-        expressions.join(", "),
-        catalog::quote_relation(&relation.name),
-    );
-    let estimated_rows = match (relation.estimated_rows, request.row_limit) {
-        (Some(rows), Some(limit)) => Some(rows.min(limit)),
-        (rows, _) => rows,
-    };
-    // As wide as the stored row: a request for few columns is estimated too large, which only makes parts larger.
-    let estimated_bytes = match (estimated_rows, relation.estimated_rows) {
-        (Some(rows), Some(all)) if all > 0 => Some(
-            u64::try_from(u128::from(relation.stored_bytes) * u128::from(rows) / u128::from(all)).unwrap_or(u64::MAX),
-        ),
-        _ => Some(relation.stored_bytes).filter(|bytes| *bytes > 0),
-    };
-    Ok(Plan { columns, estimated_rows, estimated_bytes, sql })
-}
-
 #[cfg(test)]
 mod tests {
-    use polyglot_export::catalog::Column;
-    use polyglot_export::dataset::RelationName;
-    use polyglot_export::format::Format;
-    use polyglot_export::request::ColumnMapping;
-
     use super::*;
-
-    fn relation() -> Relation {
-        let column = |name: &str, wire| Column { name: name.into(), sql_type: "x".into(), wire, nullable: false };
-        Relation {
-            name: RelationName { schema: "My Schema".into(), name: "a\"b".into() },
-            columns: vec![column("id", WireType::Int8), column("Range", WireType::TextForm)],
-            primary_key: vec!["id".into(), "Range".into()],
-            estimated_rows: Some(100),
-            stored_bytes: 5000,
-        }
-    }
-
-    fn request(sources: &[&str], row_limit: Option<u64>) -> ExportRequest {
-        ExportRequest {
-            dataset: "d".into(),
-            format: Format::Csv,
-            columns: sources.iter().map(|s| ColumnMapping { source: (*s).into(), target: (*s).into() }).collect(),
-            compression: None,
-            row_limit,
-        }
-    }
-
-    #[test]
-    fn names_are_quoted_and_the_order_is_the_key() {
-        let plan = plan(&relation(), &request(&["Range", "id"], Some(10))).unwrap();
-        assert_eq!(
-            plan.sql,
-            r#"COPY (SELECT CASE WHEN "Range" IS NOT DISTINCT FROM NULL THEN NULL ELSE format('%s', "Range") END, "id" FROM "My Schema"."a""b" ORDER BY "id", "Range" LIMIT 10) TO STDOUT (FORMAT binary)"#
-        );
-        assert_eq!((plan.estimated_rows, plan.estimated_bytes), (Some(10), Some(500)));
-    }
-
-    #[test]
-    fn a_column_that_is_gone_is_named() {
-        let failure = plan(&relation(), &request(&["gone"], None)).unwrap_err();
-        assert_eq!(failure.kind, FailureKind::DatasetChanged);
-        assert!(failure.message.contains("gone"));
-    }
 
     #[test]
     fn batches_are_whole_rows_and_no_larger_than_asked() {

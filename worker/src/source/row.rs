@@ -14,14 +14,14 @@ pub(crate) struct Malformed(pub &'static str);
 
 /// Finds row boundaries in a growing buffer.
 #[derive(Debug, Default)]
-pub(super) struct RowScanner {
+pub(crate) struct RowScanner {
     header_done: bool,
     trailer_seen: bool,
 }
 
 /// What the scanner found at a place in the buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// A whole row of so many bytes.
     Row(usize),
     /// So many bytes that are not a row: the header or the trailer.
@@ -36,7 +36,7 @@ fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 impl RowScanner {
     /// Looks at the start of `bytes`, which must follow directly on what was found before.
-    pub(super) fn next(&mut self, bytes: &[u8]) -> Result<Found, Malformed> {
+    pub(crate) fn next(&mut self, bytes: &[u8]) -> Result<Found, Malformed> {
         if !self.header_done {
             return self.header(bytes);
         }
@@ -67,6 +67,15 @@ impl RowScanner {
         Ok(Found::Row(at))
     }
 
+    /// Whether `bytes`, which must follow directly on what was found before, are one whole row and nothing else.
+    pub(super) fn is_one_row(&mut self, bytes: &[u8]) -> Result<bool, Malformed> {
+        // The header comes in one message with the first row.
+        if !self.header_done || self.trailer_seen || bytes.starts_with(&[0xff, 0xff]) {
+            return Ok(false);
+        }
+        Ok(self.next(bytes)? == Found::Row(bytes.len()))
+    }
+
     fn header(&mut self, bytes: &[u8]) -> Result<Found, Malformed> {
         let known = bytes.len().min(SIGNATURE.len());
         if bytes[..known] != SIGNATURE[..known] {
@@ -90,7 +99,7 @@ impl RowScanner {
     }
 
     /// Whether the stream has come to its proper end.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.trailer_seen
     }
 }

@@ -42,8 +42,10 @@ pub(crate) enum ValueError {
     Numeric,
     #[error("is out of its type's range")]
     Range,
-    #[error("is not JSON, or has a \\u escape that is no character")]
+    #[error("is not JSON")]
     Json,
+    #[error("is not a well-formed array")]
+    Array,
 }
 
 fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], ValueError> {

@@ -99,8 +99,8 @@ impl PartBudget {
 }
 
 impl Part {
-    pub(crate) fn new(number: u32, room: Room) -> Self {
-        let crc32 = crc32fast::hash(&room.buffer);
+    /// `crc32` is of what is in the room.
+    pub(crate) fn new(number: u32, room: Room, crc32: u32) -> Self {
         let Room { buffer, home } = room;
         Self { number, bytes: Bytes::from_owner(Sent { buffer, home }), crc32 }
     }
@@ -172,7 +172,7 @@ mod tests {
         let mut room = budget.reserve(MIB).await;
         room.buffer.extend_from_slice(b"x");
         let address = room.buffer.as_ptr();
-        let part = Part::new(1, room);
+        let part = Part::new(1, room, 0);
         assert_eq!(&part.bytes[..], b"x");
         let held = budget.reserve(MIB).await;
         {

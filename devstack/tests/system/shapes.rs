@@ -1,0 +1,181 @@
+//! Tables at the edge of what a worker of 256 MB can take: very wide rows, very large cells. Each is exported, or
+//! refused with the limit named; the kernel's limit, swap included, is the judge.
+
+use polyglot_devstack::memory_limit::{MemoryLimit, PeakMemory};
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+
+use crate::harness::{Setup, System, binary};
+
+const LIMIT: u64 = 256 << 20;
+
+const FORMATS: [&str; 5] = ["csv", "json", "jsonl", "xml", "parquet"];
+
+/// A system whose worker lives under the limit, and whose table the statements make.
+struct Limited {
+    system: System,
+    limit: MemoryLimit,
+    peak: PeakMemory,
+}
+
+impl Limited {
+    async fn start(statements: &[String]) -> Self {
+        let limit =
+            MemoryLimit::new(LIMIT).unwrap_or_else(|error| panic!("this test needs root and a cgroup: {error}"));
+        let mut system = System::without_worker(Setup::default()).await;
+        for statement in ["DROP TABLE public.records"].into_iter().chain(statements.iter().map(String::as_str)) {
+            sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&system.pool).await.unwrap();
+        }
+        system.wait_until_ready().await;
+        let pid = system.add_worker_as(limit.command(binary("polyglot-worker"))).child.id();
+        Self { system, limit, peak: PeakMemory::watch(pid) }
+    }
+
+    async fn submit(&self, format: &str, columns: &[String], compression: Option<&str>) -> String {
+        let columns: Vec<Value> = columns.iter().map(|name| json!({"source": name, "target": name})).collect();
+        let mut request = json!({"format": format, "columns": columns});
+        if let Some(compression) = compression {
+            request["compression"] = compression.into();
+        }
+        let answer: Value = self.system.post(&request).await.json().await.unwrap();
+        answer["exportId"].as_str().unwrap_or_else(|| panic!("{answer:#}")).to_owned()
+    }
+
+    /// The worker ends well, and was never killed.
+    async fn end(mut self, what: &str) {
+        self.system.workers[0].signal(rustix::process::Signal::TERM);
+        let status = self.system.workers[0].ended().await;
+        assert!(status.success(), "{status}");
+        assert_eq!(self.limit.oom_kills().unwrap(), 0);
+        println!("{what}: peak {} MiB", self.peak.bytes() >> 20);
+    }
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_cell_of_200_mb_is_refused_with_row_and_limit_named() {
+    // Compressed to a hundredth, and not compressed at all; in text, in JSON, in an array.
+    let limited = Limited::start(&[
+        "CREATE TABLE public.records (id bigint PRIMARY KEY, t text, raw text, b bytea, j jsonb, a text[])".to_owned(),
+        "ALTER TABLE public.records ALTER COLUMN raw SET STORAGE EXTERNAL".to_owned(),
+        "INSERT INTO public.records (id, t) SELECT n, 'small' FROM generate_series(1, 100) n".to_owned(),
+        "UPDATE public.records SET t = repeat('x', 200 << 20) WHERE id = 51".to_owned(),
+        "UPDATE public.records SET raw = repeat('y', 200 << 20) WHERE id = 52".to_owned(),
+        "UPDATE public.records SET b = convert_to(repeat('z', 200 << 20), 'UTF8') WHERE id = 53".to_owned(),
+        "UPDATE public.records SET j = to_jsonb(repeat('j', 200 << 20)) WHERE id = 54".to_owned(),
+        "UPDATE public.records SET a = ARRAY[repeat('a', 100 << 20), repeat('b', 100 << 20)] WHERE id = 55".to_owned(),
+    ])
+    .await;
+    for (column, key) in [("t", 51), ("raw", 52), ("b", 53), ("j", 54), ("a", 55)] {
+        for format in FORMATS {
+            let id = limited.submit(format, &names(&["id", column]), None).await;
+            let state = limited.system.ended(&id).await;
+            assert_eq!(
+                (&state["status"], &state["errorCode"]),
+                (&"failed".into(), &"row_too_large".into()),
+                "{state:#}"
+            );
+            let error = state["error"].as_str().unwrap();
+            let words = [format!("Row {key} of the export (id {key})"), "16 MiB (MAX_ROW_MB)".to_owned()];
+            assert!(words.iter().all(|words| error.contains(words)), "{column} in {format}: {error}");
+            assert!(error.contains("about 200 MiB"), "{column} in {format}: {error}");
+        }
+    }
+    // Without the large columns, the rows are no trouble.
+    let id = limited.submit("csv", &names(&["id"]), None).await;
+    assert_eq!(limited.system.completed(&id).await["progress"]["rows"], 100);
+    limited.end("cells of 200 MB").await;
+}
+
+#[tokio::test]
+async fn cells_just_below_the_limit_fit_whatever_they_become() {
+    // What grows most: control characters in JSON, quotes in CSV, ampersands in XML.
+    let size = (15 << 20) / 3;
+    let limited = Limited::start(&[
+        "CREATE TABLE public.records (id bigint PRIMARY KEY, control text, t text, b bytea, n integer[])".to_owned(),
+        format!(
+            "INSERT INTO public.records
+             SELECT n, repeat(E'\\x01', {size} * 3), repeat('\"&é', {size}), decode(repeat('00ff41', {size}), 'hex'),
+                    (SELECT array_agg(i) FROM generate_series(1, 500000) i)
+             FROM generate_series(1, 3) n"
+        ),
+    ])
+    .await;
+    for (column, formats) in
+        [("control", &["csv", "json", "parquet"][..]), ("t", &FORMATS[..]), ("b", &FORMATS[..]), ("n", &FORMATS[..])]
+    {
+        for format in formats {
+            let compression = (*format != "parquet").then_some("gzip");
+            let columns = names(&["id", column]);
+            // Two at a time, which is what the worker's slots allow.
+            let first = limited.submit(format, &columns, compression).await;
+            let second = limited.submit(format, &columns, None).await;
+            for id in [first, second] {
+                let state = limited.system.completed(&id).await;
+                assert_eq!((&state["progress"]["rows"], &state["attempt"]), (&3.into(), &1.into()), "{state:#}");
+            }
+            println!("{column} in {format}: peak so far {} MiB", limited.peak.bytes() >> 20);
+        }
+    }
+    limited.end("cells of 15 MiB").await;
+}
+
+#[tokio::test]
+async fn a_table_of_1600_columns_fits() {
+    let types = ["integer", "smallint", "real", "boolean", "date"];
+    let columns: Vec<String> = (1..1600).map(|n| format!("c{n}")).collect();
+    let definitions: Vec<String> =
+        columns.iter().enumerate().map(|(n, name)| format!("{name} {}", types[n % types.len()])).collect();
+    let values: Vec<String> = (0..columns.len())
+        .map(|n| match n % types.len() {
+            0 => format!("n * {n}"),
+            1 => format!("(n % {}) ", n + 1),
+            2 => format!("n / {}.0", n + 1),
+            3 => "n % 2 = 0".to_owned(),
+            _ => format!("date '2000-01-01' + (n % {})::integer", n + 1),
+        })
+        .collect();
+    let limited = Limited::start(&[
+        format!("CREATE TABLE public.records (id integer PRIMARY KEY, {})", definitions.join(", ")),
+        // Half of the rows are NULL throughout.
+        format!("INSERT INTO public.records SELECT n, {} FROM generate_series(1, 10000) n", values.join(", ")),
+        "INSERT INTO public.records (id) SELECT n FROM generate_series(10001, 20000) n".to_owned(),
+    ])
+    .await;
+    let all: Vec<String> = ["id".to_owned()].into_iter().chain(columns).collect();
+    for format in FORMATS {
+        let first = limited.submit(format, &all, None).await;
+        let second = limited.submit(format, &all, None).await;
+        for id in [first, second] {
+            let state = limited.system.completed(&id).await;
+            assert_eq!((&state["progress"]["rows"], &state["attempt"]), (&20_000.into(), &1.into()), "{state:#}");
+        }
+        println!("1,600 columns in {format}: peak so far {} MiB", limited.peak.bytes() >> 20);
+    }
+    limited.end("1,600 columns").await;
+}
+
+#[tokio::test]
+async fn the_largest_row_groups_fit() {
+    let limit = MemoryLimit::new(LIMIT).unwrap_or_else(|error| panic!("this test needs root and a cgroup: {error}"));
+    let mut system = System::without_worker(Setup { rows: 400_000, ..Setup::default() }).await;
+    system.wait_until_ready().await;
+    let pid = system.add_worker_as(limit.command(binary("polyglot-worker"))).child.id();
+    let limited = Limited { system, limit, peak: PeakMemory::watch(pid) };
+    let columns: Vec<Value> =
+        crate::harness::ALL_COLUMNS.iter().map(|name| json!({"source": name, "target": name})).collect();
+    let mut submitted = Vec::new();
+    for codec in ["snappy", "zstd"] {
+        let options = json!({"rowGroupBytes": 32 << 20, "codec": codec});
+        let request = json!({"format": "parquet", "columns": columns, "options": options});
+        let answer: Value = limited.system.post(&request).await.json().await.unwrap();
+        submitted.push(answer["exportId"].as_str().unwrap_or_else(|| panic!("{answer:#}")).to_owned());
+    }
+    for id in submitted {
+        assert_eq!(limited.system.completed(&id).await["progress"]["rows"], 400_000);
+    }
+    limited.end("two with row groups of 32 MiB").await;
+}

@@ -1,0 +1,135 @@
+//! Any bytes as what the source database might send: decoding them must give a value or an error, never a panic, and
+//! the files that come out must be well-formed. Driven by libFuzzer (`make fuzz`) and by seeded mutations of good rows
+//! (`make test`).
+
+use polyglot_export::catalog::{ArrayType, WireType};
+use polyglot_export::format::Format;
+use polyglot_export::format_options::{
+    BigintPolicy, CsvOptions, FormatOptions, NumericPolicy, OnUnrepresentable, ParquetOptions,
+};
+use polyglot_worker::workbench::{OutputColumn, encode};
+
+/// Every way a value can arrive.
+pub const WIRES: [WireType; 18] = [
+    WireType::Bool,
+    WireType::Int2,
+    WireType::Int4,
+    WireType::Int8,
+    WireType::Float4,
+    WireType::Float8,
+    WireType::Numeric(Some((18, 4))),
+    WireType::Numeric(None),
+    WireType::Text,
+    WireType::Bytea,
+    WireType::Date,
+    WireType::Time,
+    WireType::Timestamp,
+    WireType::TimestampTz,
+    WireType::Uuid,
+    WireType::Json,
+    WireType::Jsonb,
+    WireType::TextForm,
+];
+
+/// Signature, flags and the length of an extension, as every stream begins.
+pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+pub const TRAILER: &[u8] = b"\xff\xff";
+
+/// What the first bytes of an input choose; the rest is rows.
+pub struct Case<'a> {
+    pub columns: Vec<OutputColumn>,
+    pub format: Format,
+    pub options: FormatOptions,
+    pub rows: &'a [u8],
+}
+
+impl<'a> Case<'a> {
+    /// `None` where there is too little to choose by.
+    #[must_use]
+    pub fn read(data: &'a [u8]) -> Option<Self> {
+        let [format, options, count, rest @ ..] = data else { return None };
+        let (kinds, rows) = rest.split_at_checked(usize::from(*count % 8))?;
+        Some(Self {
+            columns: kinds.iter().enumerate().map(|(index, kind)| column(index, *kind)).collect(),
+            format: Format::ALL[usize::from(*format) % Format::ALL.len()],
+            options: choices(*options),
+            rows,
+        })
+    }
+}
+
+/// The column that a byte stands for: a type, and whether it is an array of how many dimensions.
+#[must_use]
+pub fn column(index: usize, kind: u8) -> OutputColumn {
+    let wires = u8::try_from(WIRES.len()).unwrap_or(u8::MAX);
+    let dimensions = kind / wires % 3;
+    OutputColumn {
+        name: format!("column {index}"),
+        wire: WIRES[usize::from(kind % wires)],
+        array: (dimensions > 0).then_some(ArrayType { dimensions, delimiter: b',' }),
+        nullable: true,
+        measured: false,
+    }
+}
+
+fn choices(bits: u8) -> FormatOptions {
+    let has = |bit: u8| bits & (1 << bit) != 0;
+    FormatOptions {
+        on_unrepresentable: if has(0) { OnUnrepresentable::Replace } else { OnUnrepresentable::Fail },
+        csv: if has(1) { CsvOptions::spreadsheet() } else { CsvOptions::default() },
+        bigint: if has(2) { BigintPolicy::String } else { BigintPolicy::Number },
+        parquet: ParquetOptions {
+            numeric: match (has(3), has(4)) {
+                (false, _) => NumericPolicy::String,
+                (true, false) => NumericPolicy::Double,
+                (true, true) => NumericPolicy::Decimal(10),
+            },
+            ..ParquetOptions::default()
+        },
+    }
+}
+
+/// Decodes and encodes an input, and reads the file back if there is one. Returns whether there is.
+///
+/// # Panics
+/// When the file is not well-formed, which is what this is for.
+pub fn decode(data: &[u8]) -> bool {
+    let Some(case) = Case::read(data) else { return false };
+    let copy = [HEADER, case.rows, TRAILER].concat();
+    let Ok(file) = encode(&copy, &case.columns, case.format, &case.options) else { return false };
+    // JSON that the database has not checked, as it is here, goes through as it is.
+    let unchecked = case.columns.iter().any(|it| matches!(it.wire, WireType::Json | WireType::Jsonb));
+    match case.format {
+        Format::Json if !unchecked => {
+            let rows: Vec<serde_json::Value> = serde_json::from_slice(&file).expect("the file is JSON");
+            assert!(rows.iter().all(|row| row.as_object().is_some_and(|row| row.len() == case.columns.len())));
+        }
+        Format::Jsonl if !unchecked => {
+            for line in file.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                serde_json::from_slice::<serde_json::Value>(line).expect("the line is JSON");
+            }
+        }
+        Format::Csv => {
+            let mut reader = csv::ReaderBuilder::new().from_reader(&file[..]);
+            // A row of one NULL is an empty line, which the reader skips, so only what it finds is counted.
+            assert!(reader.byte_records().all(|row| row.expect("the file is CSV").len() == case.columns.len()));
+        }
+        Format::Xml => {
+            let mut reader = quick_xml::Reader::from_reader(&file[..]);
+            reader.config_mut().check_end_names = true;
+            let mut depth = 0_usize;
+            loop {
+                match reader.read_event().expect("the file is XML") {
+                    quick_xml::events::Event::Start(_) => depth += 1,
+                    quick_xml::events::Event::End(_) => depth -= 1,
+                    quick_xml::events::Event::Eof => break,
+                    _ => {}
+                }
+            }
+            assert_eq!(depth, 0);
+        }
+        Format::Parquet => assert!(file.starts_with(b"PAR1") && file.ends_with(b"PAR1")),
+        Format::Json | Format::Jsonl => {}
+    }
+    true
+}

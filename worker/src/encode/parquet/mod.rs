@@ -1,0 +1,205 @@
+//! Parquet: wire values into Arrow builders, a record batch at a time into row groups that are bounded in bytes.
+//! Snappy or zstd, dictionaries and statistics as the parquet crate does them. No Arrow schema is embedded, so what a
+//! reader sees are Parquet's own types.
+
+mod column;
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{Schema, SchemaRef};
+use column::{Builder, Refused};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use polyglot_export::format_options::{ParquetCodec, ParquetOptions};
+
+use super::{Encode, EncodeError, Exactness, Out, Replacement, undecodable};
+use crate::source::{Array, OutputColumn, Row, Value, ValueError};
+
+/// Rows and bytes that are gathered before they go into the row group.
+const BATCH_ROWS: usize = 8192;
+const BATCH_BYTES: usize = 2 << 20;
+/// What a value takes in a builder at least, NULL or not.
+const VALUE_BYTES: usize = 16;
+/// A dictionary's hash table takes 70 KiB before its first value: so many columns at most have one.
+const MOST_DICTIONARIES: usize = 256;
+/// The footer is in memory until the end, about a kilobyte for each column of each row group. After so many of them
+/// row groups grow, and after four times as many the export fails.
+const FOOTER_STEP: usize = 16_384;
+const FOOTER_STEPS: usize = 4;
+
+pub(super) struct Parquet {
+    columns: Vec<OutputColumn>,
+    builders: Vec<Builder>,
+    schema: SchemaRef,
+    row_group_bytes: usize,
+    rows: usize,
+    bytes: usize,
+    rows_finished: i64,
+    /// Items of the array at hand, where they come as text.
+    items: Vec<u8>,
+    exactness: Exactness,
+    /// `None` once the footer is written.
+    writer: Option<ArrowWriter<Pieces>>,
+    finished: Pieces,
+}
+
+/// Finished bytes in pieces, so that a row group is never copied to make one growing buffer larger.
+#[derive(Default)]
+struct Pieces(VecDeque<Vec<u8>>);
+
+const PIECE_BYTES: usize = 1 << 20;
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.0.back_mut() {
+            Some(piece) if piece.len() + bytes.len() <= PIECE_BYTES => piece.extend_from_slice(bytes),
+            _ => self.0.push_back(bytes.to_vec()),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Parquet {
+    pub(super) fn new(
+        columns: &[OutputColumn],
+        options: &ParquetOptions,
+        exactness: Exactness,
+    ) -> Result<Self, EncodeError> {
+        let (builders, fields): (Vec<_>, Vec<_>) =
+            columns.iter().map(|it| column::column(it, options.numeric, exactness.replaces())).unzip();
+        let schema = Arc::new(Schema::new(fields));
+        let properties = WriterProperties::builder()
+            .set_compression(match options.codec {
+                ParquetCodec::Snappy => Compression::SNAPPY,
+                ParquetCodec::Zstd => Compression::ZSTD(ZstdLevel::default()),
+            })
+            .set_dictionary_enabled(columns.len() <= MOST_DICTIONARIES)
+            // A column of a row group is a page or two: an index of them would be all cost, in memory until the end.
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_offset_index_disabled(true)
+            // When a row group ends is decided here, by what it takes in memory.
+            .set_max_row_group_row_count(None)
+            .build();
+        let options_of_writer = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Pieces::default(), schema.clone(), options_of_writer)
+            .map_err(EncodeError::Parquet)?;
+        Ok(Self {
+            columns: columns.to_vec(),
+            builders,
+            schema,
+            row_group_bytes: usize::try_from(options.row_group_bytes).unwrap_or(usize::MAX),
+            rows: 0,
+            bytes: 0,
+            rows_finished: 0,
+            items: Vec::new(),
+            exactness,
+            writer: Some(writer),
+            finished: Pieces::default(),
+        })
+    }
+
+    /// Moves the gathered rows into the row group, and what the writer has finished to where it is fetched from.
+    fn write_batch(&mut self) -> Result<(), EncodeError> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        if self.rows > 0 {
+            let arrays = self.builders.iter_mut().map(Builder::finish).collect();
+            let batch = RecordBatch::try_new(self.schema.clone(), arrays)
+                .map_err(|error| EncodeError::Parquet(error.into()))?;
+            writer.write(&batch).map_err(EncodeError::Parquet)?;
+            (self.rows, self.bytes) = (0, 0);
+            let groups = writer.flushed_row_groups().len();
+            let steps = groups * self.columns.len() / FOOTER_STEP;
+            let limit = grown(self.row_group_bytes, steps);
+            // Dictionaries and pages that are not full count in memory, and not in the file: with many columns they are
+            // the larger part.
+            if writer.in_progress_size() >= limit || writer.memory_size() >= 2 * limit {
+                if steps >= FOOTER_STEPS {
+                    return Err(EncodeError::TooManyRowGroups { row_groups: groups, columns: self.columns.len() });
+                }
+                self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
+                writer.flush().map_err(EncodeError::Parquet)?;
+            }
+        }
+        writer.sync().map_err(|error| EncodeError::Parquet(error.into()))?;
+        self.finished.0.append(&mut writer.inner_mut().0);
+        Ok(())
+    }
+}
+
+/// The size of a row group, doubled for each step of the footer.
+fn grown(bytes: usize, steps: usize) -> usize {
+    let largest = usize::try_from(ParquetOptions::LARGEST_ROW_GROUP).unwrap_or(usize::MAX);
+    bytes.saturating_mul(1 << steps.min(8)).min(largest)
+}
+
+impl Encode for Parquet {
+    fn begin(&mut self, _: &mut Out<'_>) -> Result<(), EncodeError> {
+        self.write_batch()
+    }
+
+    fn row(&mut self, row: Row<'_>, _: &mut Out<'_>) -> Result<(), EncodeError> {
+        for (index, ((column, builder), field)) in
+            self.columns.iter().zip(&mut self.builders).zip(row.fields()).enumerate()
+        {
+            self.bytes += field.map_or(0, <[u8]>::len).max(VALUE_BYTES);
+            let Some(bytes) = field else {
+                builder.append_null();
+                continue;
+            };
+            let exactness = &mut self.exactness;
+            let mut replace =
+                |problem| exactness.replace(index, problem, "NULL").map_err(|_| Refused::Unrepresentable(problem));
+            let taken = match column.array {
+                None => builder.append(Value::read(column.wire, bytes).map_err(undecodable(column))?),
+                Some(array) => Array::read(column.wire, array, bytes, &mut self.items)
+                    .map_err(Refused::Undecodable)
+                    .and_then(|array| builder.append_array(array, &mut replace)),
+            };
+            let taken = match taken {
+                Err(Refused::Unrepresentable(problem)) => replace(problem).map(|()| builder.append_null()),
+                other => other,
+            };
+            taken.map_err(|refused| match refused {
+                Refused::Unrepresentable(problem) => {
+                    EncodeError::Unrepresentable { column: column.name.clone(), format: "Parquet", problem }
+                }
+                Refused::Undecodable(source) => EncodeError::Undecodable { column: column.name.clone(), source },
+                Refused::Mismatch => {
+                    EncodeError::Undecodable { column: column.name.clone(), source: ValueError::Range }
+                }
+            })?;
+        }
+        self.rows += 1;
+        if self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES { self.write_batch() } else { Ok(()) }
+    }
+
+    fn end(&mut self, _: &mut Out<'_>) -> Result<(), EncodeError> {
+        self.write_batch()?;
+        if let Some(writer) = self.writer.take() {
+            self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
+            self.finished.0.append(&mut writer.into_inner().map_err(EncodeError::Parquet)?.0);
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self) -> Option<Vec<u8>> {
+        self.finished.0.pop_front()
+    }
+
+    fn rows_finished(&self) -> Option<i64> {
+        Some(self.rows_finished)
+    }
+
+    fn replacements(&self) -> &[Replacement] {
+        self.exactness.replacements()
+    }
+}

@@ -1,0 +1,63 @@
+//! Decoding and encoding alone, from the bytes of a binary `COPY` to the bytes of a file, without servers: for the
+//! measurements and for the fuzz target. The worker itself goes through `pipeline`.
+
+use polyglot_export::format::Format;
+use polyglot_export::format_options::FormatOptions;
+
+pub use crate::source::OutputColumn;
+
+use crate::encode::{Out, RELIEF_BYTES, Spill, Stopped, encoder};
+use crate::source::{FieldIndex, Found, RowScanner};
+
+/// Keeps everything.
+struct File(Vec<u8>);
+
+impl Spill for File {
+    fn spill(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// The file that the rows in `copy` (everything that `COPY … TO STDOUT (FORMAT binary)` sent) become.
+///
+/// # Errors
+/// In words: bytes that make no sense, and values that the format cannot hold. Never a panic, whatever the bytes are.
+pub fn encode(
+    copy: &[u8],
+    columns: &[OutputColumn],
+    format: Format,
+    options: &FormatOptions,
+) -> Result<Vec<u8>, String> {
+    let (mut file, mut scratch) = (File(Vec::new()), Vec::new());
+    let words = |error: &dyn std::error::Error| error.to_string();
+    let mut encoder = encoder(format, options, columns).map_err(|error| words(&error))?;
+    encoder.begin(&mut Out::new(&mut scratch, &mut file)).map_err(|error| words(&error))?;
+    let (mut scanner, mut index, mut rest) = (RowScanner::default(), FieldIndex::default(), copy);
+    loop {
+        match scanner.next(rest).map_err(|error| words(&error))? {
+            Found::Skip(length) => rest = &rest[length..],
+            Found::Row(length) => {
+                let (row, _) = index.read(rest, columns.len()).map_err(|error| words(&error))?;
+                let mut out = Out::new(&mut scratch, &mut file);
+                encoder.row(row, &mut out).map_err(|error| words(&error))?;
+                if out.len() >= RELIEF_BYTES {
+                    out.empty().map_err(|error| words(&error))?;
+                }
+                while let Some(piece) = encoder.finished() {
+                    file.0.extend(piece);
+                }
+                rest = &rest[length..];
+            }
+            Found::Incomplete if scanner.is_complete() => break,
+            Found::Incomplete => return Err("the data ends in the middle".to_owned()),
+        }
+    }
+    let mut out = Out::new(&mut scratch, &mut file);
+    encoder.end(&mut out).map_err(|error| words(&error))?;
+    out.empty().map_err(|error| words(&error))?;
+    while let Some(piece) = encoder.finished() {
+        file.0.extend(piece);
+    }
+    Ok(file.0)
+}
