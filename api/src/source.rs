@@ -193,7 +193,7 @@ fn first(candidates: Vec<Dataset>, found: Vec<Option<Relation>>) -> Option<(Data
 
 /// Whose fault it is that the server did not plan a statement.
 fn blame(dataset: &str, error: sqlx::Error) -> Result<Refused, RouteError> {
-    let code = error.as_database_error().and_then(|refused| refused.code()).map(String::from);
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(String::from);
     match code.as_deref() {
         // A statement that was cut at its time limit.
         Some("57014") => Err(RouteError::Unavailable { what: Dependency::Source, source: Box::new(error) }),
@@ -230,9 +230,8 @@ mod tests {
     async fn names_that_clients_think_of_are_not_kept() {
         let source = source("[[dataset]]\nrelation = \"public.records\"\n[[dataset]]\nrelation = \"shop.*\"");
         assert!(source.describe("a\0b", RECENT).await.unwrap().is_none());
-        for name in ["a", "b", "records"] {
-            assert!(source.describe(name, RECENT).await.is_err());
-        }
+        let asked = ["a", "b", "records"].map(|name| source.describe(name, RECENT));
+        assert!(futures_util::future::join_all(asked).await.iter().all(Result::is_err));
         let kept: Vec<String> = source.seen.lock().unwrap().keys().cloned().collect();
         assert_eq!(kept, ["records"]);
     }

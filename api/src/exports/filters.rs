@@ -42,9 +42,9 @@ impl DraftFilter {
         Some(Filter { column: self.column.clone()?, op: self.op?, values: self.values.clone()? })
     }
 
-    /// Whether the server would take a pattern that PostgreSQL's manual defines for text alone.
+    /// What is wrong with the filter for this column, where the server would take it.
     pub(super) fn misfit(&self, column: &Column) -> Option<FieldError> {
-        // For bytea there is an operator, whose pattern would have to be written as bytea.
+        // bytea has a LIKE, but its pattern is bytea too: the text of it is not what the client thinks.
         let bytes = column.wire == WireType::Bytea && column.array.is_none();
         (self.op == Some(FilterOp::Like) && bytes)
             .then(|| FieldError::new(self.op_field(), format!("like is for text, not for type {}", column.sql_type)))
@@ -115,7 +115,7 @@ fn read_values<'t>(
             read.into_iter().collect()
         }
         (FilterOp::In, Some(other)) => refuse(format!("expected an array of values, not {}", kind(other))),
-        (_, Some(Value::Array(_))) => refuse(format!("expected one value; the operator {} takes several", "in")),
+        (_, Some(Value::Array(_))) => refuse("expected one value; the operator in takes several".to_owned()),
         (_, Some(value)) => literal(op, value, token(0), field, errors).map(|value| vec![value]),
     }
 }
