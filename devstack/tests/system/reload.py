@@ -94,6 +94,9 @@ def read_csv(data, columns, _):
 
 # --- JSON
 
+SPACES = re.compile(r"[ \t]*")
+
+
 def json_value(text, at, column, like):
     """One value at `at`: what it is to PostgreSQL, and where it ends."""
     if text.startswith("null", at) and (column["leaf"] not in JSON_TYPES or like is None):
@@ -141,7 +144,9 @@ def json_row(text, columns, likes):
         key, at = scanstring(text, at + 2, True)
         assert key == column["target"], f"{key!r} where {column['target']!r} belongs"
         assert text[at] == ":", text[at:at + 40]
-        value, at = json_value(text, at + 1, column, like.get(key))
+        value, at = json_value(text, SPACES.match(text, at + 1).end(), column, like.get(key))
+        # What is around a json value in its own text may be around it here.
+        at = SPACES.match(text, at).end()
         if number == 0:
             like = likes.get(value, {})
         row.append(value)
@@ -246,12 +251,12 @@ def parquet_items(array, column):
     import pyarrow
     import pyarrow.types as types
 
-    if types.is_list(array.type) or types.is_large_list(array.type):
+    if types.is_list(array.type):
         items, offsets = parquet_items(array.values, column), array.offsets.to_pylist()
         return [items[offsets[n]:offsets[n + 1]] if there else None for n, there in enumerate(array.is_valid().to_pylist())]
-    kind = array.type
     if isinstance(array, pyarrow.ExtensionArray):
         array = array.storage
+    kind = array.type
     if types.is_date32(kind):
         return [None if n is None else f"J{n + 2440588}" for n in array.cast(pyarrow.int32()).to_pylist()]
     if types.is_time64(kind):
@@ -285,6 +290,7 @@ def clock(micros):
 
 def read_parquet(path, columns):
     import pyarrow.parquet
+    import pyarrow.types as types
 
     file = pyarrow.parquet.ParquetFile(path)
     assert file.schema_arrow.names == [column["target"] for column in columns]
@@ -292,6 +298,7 @@ def read_parquet(path, columns):
         table = file.read_row_group(group).combine_chunks()
         texts = []
         for column, field in zip(columns, table.columns):
+            assert types.is_list(field.type) == column["array"], f"{column}: {field.type}"
             chunks = [parquet_items(chunk, column) for chunk in field.chunks]
             texts.append([text for chunk in chunks for text in chunk])
         yield from zip(*texts, strict=True)
