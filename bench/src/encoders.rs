@@ -44,7 +44,7 @@ fn raw(text: String) -> Box<RawValue> {
 fn rows() -> (Vec<Row>, Vec<u8>) {
     let mut rows = Vec::new();
     let mut copy = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
-    let mut field = |bytes: &[u8], copy: &mut Vec<u8>| {
+    let field = |bytes: &[u8], copy: &mut Vec<u8>| {
         copy.extend(i32::try_from(bytes.len()).expect("short").to_be_bytes());
         copy.extend_from_slice(bytes);
     };

@@ -10,3 +10,4 @@ mod memory;
 mod outages;
 mod requests;
 mod shapes;
+mod values;
