@@ -8,3 +8,4 @@ mod lifecycle;
 mod memory;
 mod outages;
 mod requests;
+mod values;

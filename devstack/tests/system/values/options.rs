@@ -1,0 +1,164 @@
+//! What a request may ask for: values that a format cannot hold, replaced and counted; the dialects; the manifest.
+
+use serde_json::{Value, json};
+
+use super::table::columns;
+use super::{export, manifest, python, request, submit};
+use crate::harness::{Setup, System};
+
+/// Five rows; the keys of those with trouble are 4711 to 4714.
+const TROUBLE: &str = r#"
+    DROP TABLE public.records;
+    CREATE TABLE public.records (id bigint PRIMARY KEY, t text, j jsonb, ts timestamp, tz timestamptz, d date, tm time,
+                                 n numeric(10,2));
+    INSERT INTO public.records VALUES
+        (1, 'fine', '{}', '2026-01-02 03:04:05', '2026-01-02 03:04:05Z', '2026-01-02', '03:04:05', 1.5),
+        (4711, E'bell \x07', '1', 'infinity', '2026-01-02 03:04:05Z', '2026-01-02', '24:00', 1.5),
+        (4712, E'\x01\x02 and \uffff', '2', '-infinity', 'infinity', 'infinity', '03:04:05', 'NaN'),
+        (4713, 'fine', '{"a": ["\u0001", "ok"]}', '294276-12-31', '2026-01-02 03:04:05Z', '-infinity', '03:04:05', 'NaN'),
+        (4714, 'fine', '3', '2026-01-02 03:04:05', '294276-12-31 00:00Z', '2026-01-02', '24:00', 'NaN')"#;
+
+async fn with_trouble() -> System {
+    let system = System::start(Setup::default()).await;
+    sqlx::raw_sql(TROUBLE).execute(&system.pool).await.unwrap();
+    system
+}
+
+async fn exported(system: &System, format: &str, options: Value) -> (String, Vec<u8>) {
+    let mut body = request(format, None, &columns(&system.pool).await);
+    body["options"] = options;
+    let id = submit(system, &body).await;
+    system.completed(&id).await;
+    let bytes = system.download(&id).await;
+    (id, bytes)
+}
+
+fn replaced(manifest: &Value) -> Vec<(String, u64)> {
+    let mut counts: Vec<_> = manifest["replaced"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{manifest:#}"))
+        .iter()
+        .map(|entry| {
+            assert!(entry["problem"].is_string() && entry.get("with").is_some(), "{entry:#}");
+            (entry["column"].as_str().unwrap().to_owned(), entry["count"].as_u64().unwrap())
+        })
+        .collect();
+    counts.sort();
+    counts
+}
+
+fn counts(expected: &[(&str, u64)]) -> Vec<(String, u64)> {
+    expected.iter().map(|(column, count)| ((*column).to_owned(), *count)).collect()
+}
+
+#[tokio::test]
+async fn what_cannot_be_held_fails_and_names_column_and_key() {
+    let system = with_trouble().await;
+    let all = columns(&system.pool).await;
+    for (format, column, key) in [
+        ("xml", "t", 4711),
+        ("xml", "j", 4713),
+        ("parquet", "ts", 4711),
+        ("parquet", "tz", 4712),
+        ("parquet", "d", 4712),
+        ("parquet", "tm", 4711),
+        ("parquet", "n", 4712),
+    ] {
+        let chosen: Vec<_> = all.iter().filter(|it| it.name == "id" || it.name == column).cloned().collect();
+        let id = submit(&system, &request(format, None, &chosen)).await;
+        let state = system.ended(&id).await;
+        assert_eq!(state["status"], "failed", "{format} {column}: {state:#}");
+        let error = state["error"].as_str().unwrap();
+        assert!(error.contains(&format!("{column:?}")) && error.contains(&key.to_string()), "{error}");
+    }
+    // Text holds all of it.
+    for format in ["csv", "json", "jsonl"] {
+        export(&system, &request(format, None, &all)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_xml_cannot_hold_is_replaced_and_counted() {
+    let system = with_trouble().await;
+    let (id, bytes) = exported(&system, "xml", json!({"onUnrepresentable": "replace"})).await;
+    let text = String::from_utf8(bytes).unwrap();
+    for part in
+        ["<t>bell \u{fffd}</t>", "<t>\u{fffd}\u{fffd} and \u{fffd}</t>", "<a><item>\u{fffd}</item><item>ok</item></a>"]
+    {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    // XML has words for the rest.
+    assert!(
+        text.contains("<ts>infinity</ts>") && text.contains("<tm>24:00:00</tm>") && text.contains("<n>NaN</n>"),
+        "{text}"
+    );
+    let manifest = manifest(&system, &id).await;
+    // Values, not characters.
+    assert_eq!(replaced(&manifest), counts(&[("j", 1), ("t", 2)]), "{manifest:#}");
+}
+
+#[tokio::test]
+async fn what_parquet_cannot_hold_is_null_and_counted() {
+    let system = with_trouble().await;
+    let (id, bytes) = exported(&system, "parquet", json!({"onUnrepresentable": "replace"})).await;
+    let file = system.file("replaced.parquet");
+    std::fs::write(&file, bytes).unwrap();
+    let expected = system.file("expected-values");
+    let usual = json!({"id": "1", "t": "fine", "j": "{}", "ts": "2026-01-02T03:04:05.000000", "tz": "2026-01-02T03:04:05.000000",
+                       "d": "2026-01-02", "tm": "03:04:05.000000", "n": "1.50"});
+    let row = |changes: Value| {
+        let mut row = usual.clone();
+        for (name, value) in changes.as_object().unwrap() {
+            row[name] = value.clone();
+        }
+        row.to_string()
+    };
+    let lines = [
+        json!({"id": "number", "t": "text", "j": "text", "ts": "stamp", "tz": "stamp", "d": "text", "tm": "time", "n": "number"}).to_string(),
+        row(json!({})),
+        row(json!({"id": "4711", "t": "bell \u{7}", "j": "1", "ts": null, "tm": null})),
+        row(json!({"id": "4712", "t": "\u{1}\u{2} and \u{ffff}", "j": "2", "ts": null, "tz": null, "d": null, "n": null})),
+        row(json!({"id": "4713", "j": "{\"a\": [\"\\u0001\", \"ok\"]}", "ts": null, "d": null, "n": null})),
+        row(json!({"id": "4714", "j": "3", "tz": null, "tm": null, "n": null})),
+    ];
+    std::fs::write(&expected, lines.join("\n")).unwrap();
+    let read =
+        python("compare_readers.py", ["parquet".as_ref(), "plain".as_ref(), file.as_os_str(), expected.as_os_str()]);
+    assert_eq!(read.matches(": 5 rows").count(), 4, "{read}");
+    let manifest = manifest(&system, &id).await;
+    assert_eq!(replaced(&manifest), counts(&[("d", 2), ("n", 3), ("tm", 2), ("ts", 3), ("tz", 2)]), "{manifest:#}");
+}
+
+#[tokio::test]
+async fn nothing_is_replaced_where_nothing_needs_it() {
+    let system = with_trouble().await;
+    for format in ["csv", "json", "jsonl"] {
+        let (id, bytes) = exported(&system, format, json!({"onUnrepresentable": "replace"})).await;
+        let (_, plain) = exported(&system, format, json!({})).await;
+        assert!(bytes == plain, "{format}");
+        assert_eq!(replaced(&manifest(&system, &id).await), []);
+    }
+}
+
+#[tokio::test]
+async fn an_array_of_other_dimensions_than_declared_fails_or_is_null_in_parquet() {
+    let system = System::start(Setup::default()).await;
+    sqlx::raw_sql(
+        "DROP TABLE public.records; CREATE TABLE public.records (id bigint PRIMARY KEY, flat integer[], square integer[][]);
+         INSERT INTO public.records VALUES (1, '{1}', '{{1}}'), (2, '{}', '{}'), (3, NULL, NULL), (815, '{{1}}', '{1}')",
+    )
+    .execute(&system.pool)
+    .await
+    .unwrap();
+    let all = columns(&system.pool).await;
+    for at in [1, 2] {
+        let chosen = [all[0].clone(), all[at].clone()];
+        let id = submit(&system, &request("parquet", None, &chosen)).await;
+        let state = system.ended(&id).await;
+        assert_eq!(state["status"], "failed", "{state:#}");
+        let error = state["error"].as_str().unwrap();
+        assert!(error.contains(&format!("{:?}", all[at].name)) && error.contains("815"), "{error}");
+    }
+    let (id, _) = exported(&system, "parquet", json!({"onUnrepresentable": "replace"})).await;
+    assert_eq!(replaced(&manifest(&system, &id).await), counts(&[("flat", 1), ("square", 1)]));
+}
