@@ -14,8 +14,8 @@ type Usual = (&'static str, &'static str, &'static str, &'static str, &'static s
 const SCALARS: [Usual; 16] = [
     ("b", "boolean", "bool", "n % 3 = 0", "b::text"),
     ("i2", "smallint", "number", "n % 30000 - 15000", "i2::text"),
-    ("i4", "integer", "number", "(n - 500) * 1000003", "i4::text"),
-    ("i8", "bigint", "number", "(n - 500) * 9007199254740993", "i8::text"),
+    ("i4", "integer", "number", "(n - 500) * 800003", "i4::text"),
+    ("i8", "bigint", "number", "(n - 500) * 3607199254740993", "i8::text"),
     ("f4", "real", "single", "n * 0.1 - 7", "f4::text"),
     ("f8", "double precision", "number", "sin(n) * 10 ^ (n % 40 - 20)", "f8::text"),
     ("amount", "numeric(18,4)", "number", "(n - 500) * 12345.6789", "amount::text"),

@@ -46,13 +46,15 @@ const EVERY_TYPE: &str = "smallint, integer, bigint, real, double precision, num
     text, varchar(5), char(5), name, \"char\", bytea, date, time, timetz, timestamp, timestamptz, interval, uuid, json, jsonb,
     xml, inet, cidr, macaddr, macaddr8, bit(3), bit varying, money, point, line, lseg, box, path, polygon, circle, tsvector,
     tsquery, oid, xid, xid8, pg_lsn, jsonpath, pg_snapshot, int4range, int8range, numrange, tsrange, tstzrange, daterange,
-    int4multirange, datemultirange, text[], integer[][], timestamptz[], json[]";
+    int4multirange, datemultirange";
+
+const ARRAYS: &str = "text[], integer[][], timestamptz[], json[], numeric(18,4)[], bytea[], inet[], int4range[]";
 
 /// The types, cut at the commas between them.
-fn every_type() -> Vec<String> {
+fn each(list: &str) -> Vec<String> {
     let mut types: Vec<String> = Vec::new();
     let mut open = false;
-    for piece in EVERY_TYPE.split(',') {
+    for piece in list.split(',') {
         match types.last_mut() {
             Some(last) if open => *last = format!("{last},{piece}"),
             _ => types.push(piece.trim().to_owned()),
@@ -62,22 +64,20 @@ fn every_type() -> Vec<String> {
     types
 }
 
-fn table_of_every_type() -> String {
-    let columns: Vec<String> = every_type().iter().enumerate().map(|(at, sql)| format!("c{at} {sql}")).collect();
+fn table_of(list: &str) -> String {
+    let columns: Vec<String> = each(list).iter().enumerate().map(|(at, sql)| format!("c{at} {sql}")).collect();
     format!("CREATE TABLE public.records (id bigint PRIMARY KEY, {})", columns.join(", "))
 }
 
-#[tokio::test]
-async fn an_empty_table_of_every_type() {
-    let (system, columns) = with_table(&table_of_every_type()).await;
-    assert_eq!(columns.len(), every_type().len() + 1);
+async fn survives_empty_and_null(list: &str) {
+    let (system, columns) = with_table(&table_of(list)).await;
+    assert_eq!(columns.len(), each(list).len() + 1);
     survives_everything(&system, &columns).await;
-}
 
-#[tokio::test]
-async fn a_table_with_nothing_but_null() {
-    let fill = "INSERT INTO public.records SELECT n FROM generate_series(1, 300) n";
-    let (system, columns) = with_table(&format!("{}; {fill}", table_of_every_type())).await;
+    sqlx::query("INSERT INTO public.records SELECT n FROM generate_series(1, 300) n")
+        .execute(&system.pool)
+        .await
+        .unwrap();
     survives_everything(&system, &columns).await;
     // Without the key, every row is nothing but NULL.
     let nulls: Vec<Column> = columns[1..].to_vec();
@@ -85,6 +85,16 @@ async fn a_table_with_nothing_but_null() {
     let text = String::from_utf8(bytes_of(&file)).unwrap();
     let line = ",".repeat(nulls.len() - 1);
     assert_eq!(text.lines().skip(1).filter(|row| *row == line).count(), 300);
+}
+
+#[tokio::test]
+async fn every_type_without_a_row_and_with_nothing_but_null() {
+    survives_empty_and_null(EVERY_TYPE).await;
+}
+
+#[tokio::test]
+async fn arrays_without_a_row_and_with_nothing_but_null() {
+    survives_empty_and_null(ARRAYS).await;
 }
 
 #[tokio::test]
@@ -117,7 +127,6 @@ async fn names_of_every_sort() {
         "it's",
         "a,b",
         "a\nb",
-        " ",
         "select",
         "case",
         "format",
@@ -154,19 +163,23 @@ async fn names_of_every_sort() {
         &long,
     ];
     let definitions: Vec<String> = names.iter().map(|name| format!("{} text", quoted(name))).collect();
-    let (system, columns) =
+    let (system, mut columns) =
         with_table(&format!("CREATE TABLE public.records (id bigint PRIMARY KEY, {})", definitions.join(", "))).await;
     assert_eq!(long.len(), 63);
     let each: Vec<String> = names.iter().enumerate().map(|(at, _)| format!("'v{at}-' || n")).collect();
     let fill = format!("INSERT INTO public.records SELECT n, {} FROM generate_series(1, 20) n", each.join(", "));
     sqlx::query(AssertSqlSafe(fill)).execute(&system.pool).await.unwrap();
+    // A control character may be in a table's name for a column, not in the file's.
+    for column in &mut columns {
+        column.target = column.target.replace('\n', " ");
+    }
     survives_everything(&system, &columns).await;
 
     // Other names in the file, in another order.
     let mut renamed: Vec<Column> = columns.iter().rev().cloned().collect();
     renamed.rotate_right(1);
     for (at, column) in renamed.iter_mut().enumerate().skip(1) {
-        column.target = format!("{} {at}", names[at - 1]);
+        column.target = format!("{at} {}", columns[at].target);
     }
     survives_everything(&system, &renamed).await;
 }
@@ -179,19 +192,15 @@ fn first_cells(file: &std::path::Path) -> Vec<String> {
 
 #[tokio::test]
 async fn rows_are_in_the_order_of_the_key() {
-    for (key, order) in [
-        // Not the order of the columns in the table, and names that are words of SQL.
-        ("\"format\", \"case\"", "\"format\", \"case\""),
-        ("\"case\"", "\"case\""),
-        ("t, \"case\"", "t, \"case\""),
-    ] {
+    // Not the order of the columns in the table, and names that are words of SQL.
+    for key in ["\"format\", \"case\"", "\"case\"", "t, \"case\""] {
         let (system, columns) = with_table(&format!(
             "CREATE TABLE public.records (\"case\" bigint, t text COLLATE \"C\", \"format\" numeric, PRIMARY KEY ({key}));
              INSERT INTO public.records SELECT n, chr(97 + n % 26), (n * 7919) % 10 / 10.0 FROM generate_series(1, 1000) n
              ORDER BY hashint4(n)"
         ))
         .await;
-        let sql = format!("SELECT \"case\"::text FROM public.records ORDER BY {order}");
+        let sql = format!("SELECT \"case\"::text AS cell FROM public.records ORDER BY {key}");
         let expected: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&system.pool).await.unwrap();
         for compression in [None, Some("gzip")] {
             let file = export(&system, &request("csv", compression, &columns)).await;

@@ -293,10 +293,10 @@ pub(super) async fn compare_jsonb(system: &System, file: &Path, columns: &[Colum
         columns.iter().map(|it| format!("({}, ({})::text)", text_literal(&it.target), it.jsonb("a"))).collect();
     let sql = format!(
         "SELECT format('%s of %s: %s instead of %s', key, a.id, left(found, 200), left(wanted, 200))
-         FROM public.records a LEFT JOIN lines ON (line ->> 'id')::bigint = a.id,
+         FROM public.records a LEFT JOIN lines l ON (l.line ->> 'id')::bigint = a.id,
               LATERAL (SELECT coalesce(e.key, v.key) AS key, wanted,
                               coalesce(CASE e.key WHEN NULL THEN NULL {floats}ELSE e.value::text END, e.value::text) AS found
-                       FROM (VALUES {}) v(key, wanted) FULL JOIN jsonb_each(line) e ON e.key = v.key) cell
+                       FROM (VALUES {}) v(key, wanted) FULL JOIN jsonb_each(l.line) e ON e.key = v.key) cell
          WHERE found IS DISTINCT FROM coalesce(wanted, 'null') LIMIT 40",
         wanted.join(", ")
     );
