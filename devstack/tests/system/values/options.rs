@@ -114,7 +114,7 @@ async fn what_parquet_cannot_hold_is_null_and_counted() {
         row.to_string()
     };
     let lines = [
-        json!({"id": "number", "t": "text", "j": "text", "ts": "stamp", "tz": "stamp", "d": "text", "tm": "time", "n": "number"}).to_string(),
+        json!({"id": "number", "t": "text", "j": "text", "ts": "stamp", "tz": "stamp", "d": "day", "tm": "time", "n": "number"}).to_string(),
         row(json!({})),
         row(json!({"id": "4711", "t": "bell \u{7}", "j": "1", "ts": null, "tm": null})),
         row(json!({"id": "4712", "t": "\u{1}\u{2} and \u{ffff}", "j": "2", "ts": null, "tz": null, "d": null, "n": null})),
