@@ -1,4 +1,5 @@
-//! What a request may ask for: values that a format cannot hold, replaced and counted; the dialects; the manifest.
+//! Values that a format cannot hold: the export fails and names them, or replaces them on request and counts them in the
+//! manifest; and what else the manifest says of a file.
 
 use serde_json::{Value, json};
 
@@ -161,4 +162,53 @@ async fn an_array_of_other_dimensions_than_declared_fails_or_is_null_in_parquet(
     }
     let (id, _) = exported(&system, "parquet", json!({"onUnrepresentable": "replace"})).await;
     assert_eq!(replaced(&manifest(&system, &id).await), counts(&[("flat", 1), ("square", 1)]));
+}
+
+/// CRC-32 as zlib and gzip have it, bit by bit: not the code that wrote the manifest.
+fn crc32(bytes: &[u8]) -> String {
+    let crc = bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+    });
+    format!("{:08x}", !crc)
+}
+
+#[tokio::test]
+async fn the_manifest_describes_the_stored_file() {
+    // More than one part.
+    let system = System::with_rows(100_000).await;
+    let all = columns(&system.pool).await;
+    assert_eq!(crc32(b"123456789"), "cbf43926");
+    for (format, compression) in [("jsonl", None), ("csv", Some("gzip")), ("parquet", None)] {
+        let id = submit(&system, &request(format, compression, &all)).await;
+        system.completed(&id).await;
+        let bytes = system.download(&id).await;
+        let manifest = manifest(&system, &id).await;
+        assert_eq!(manifest["rows"], 100_000, "{format}");
+        assert_eq!(manifest["bytes"], bytes.len(), "{format}");
+        assert_eq!(manifest["crc32"], crc32(&bytes), "{format}");
+        let mut end = 0;
+        for (at, part) in manifest["parts"].as_array().unwrap().iter().enumerate() {
+            let length = usize::try_from(part["bytes"].as_u64().unwrap()).unwrap();
+            assert_eq!((&part["number"], &part["offset"]), (&json!(at + 1), &json!(end)), "{format}");
+            assert_eq!(part["crc32"], crc32(&bytes[end..end + length]), "{format} part {at}");
+            end += length;
+        }
+        assert_eq!(end, bytes.len(), "{format}");
+        assert!(format != "jsonl" || manifest["parts"].as_array().unwrap().len() > 1);
+        let described: Vec<_> = manifest["columns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| (&it["name"], &it["source"], &it["sourceType"]))
+            .collect();
+        assert_eq!(described.len(), 5);
+        assert_eq!(described[3], (&json!("value"), &json!("value"), &json!("numeric(18,4)")));
+        assert_eq!(manifest["order"], json!({"by": ["id"], "promised": true}), "{format}");
+        assert_eq!(manifest["replaced"], json!([]), "{format}");
+        assert!(manifest["snapshot"]["time"].is_string() && manifest["snapshot"]["walPosition"].is_string());
+    }
+    sqlx::query("ALTER TABLE public.records DROP CONSTRAINT records_pkey").execute(&system.pool).await.unwrap();
+    let id = submit(&system, &request("csv", None, &all)).await;
+    system.completed(&id).await;
+    assert_eq!(manifest(&system, &id).await["order"], json!({"by": [], "promised": false}));
 }
