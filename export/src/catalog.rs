@@ -227,8 +227,8 @@ const RELATIONS: &str = "
              -- A view keeps 0 for ever, a table that was never analyzed says -1 (0 before PostgreSQL 14).
              SELECT sum(leaf.reltuples::float8) AS tuples, bool_and(leaf.reltuples >= 0) AS analyzed,
                     sum(pg_table_size(leaf.oid))::int8 AS bytes,
-                    sum(coalesce(pg_relation_size(leaf.reltoastrelid), 0))::int8
-                        FILTER (WHERE leaf.relkind <> 'f') AS toast_bytes
+                    (sum(coalesce(pg_relation_size(leaf.reltoastrelid), 0))
+                        FILTER (WHERE leaf.relkind <> 'f'))::int8 AS toast_bytes
              FROM tree JOIN pg_class leaf ON leaf.oid = tree.oid AND leaf.relkind IN ('r', 'm', 'f')
          ) AS stored
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_schema_privilege(n.oid, 'USAGE')
@@ -240,9 +240,9 @@ const COLUMNS: &str = "
         SELECT * FROM pg_attribute
         WHERE attrelid = ANY ($1::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped),
     bottom(attrelid, attnum, typid, typmod, dimensions) AS (
-        SELECT attrelid, attnum, atttypid, atttypmod, attndims FROM attribute
+        SELECT attrelid, attnum, atttypid, atttypmod, attndims::int4 FROM attribute
       UNION ALL
-        SELECT b.attrelid, b.attnum, t.typbasetype, t.typtypmod, t.typndims
+        SELECT b.attrelid, b.attnum, t.typbasetype, t.typtypmod, t.typndims::int4
         FROM bottom b JOIN pg_type t ON t.oid = b.typid WHERE t.typtype = 'd'),
     item(attrelid, attnum, typid, typmod) AS (
         SELECT b.attrelid, b.attnum, t.oid, b.typmod
@@ -355,7 +355,7 @@ fn read_column(row: &PgRow) -> Result<Column, sqlx::Error> {
     if let Some(item) = row.try_get::<Option<i64>, _>("item_oid")? {
         wire = WireType::of(item, row.try_get("item_typtype")?, row.try_get("item_typmod")?);
         // Up to 6 (MAXDIM); a view does not know.
-        let dimensions = u8::try_from(row.try_get::<i16, _>("dimensions")?.clamp(1, 6)).unwrap_or(1);
+        let dimensions = u8::try_from(row.try_get::<i32, _>("dimensions")?.clamp(1, 6)).unwrap_or(1);
         let delimiter = u8::try_from(row.try_get::<i32, _>("delimiter")?).unwrap_or(b',');
         array = Some(ArrayType { dimensions, delimiter });
     }
