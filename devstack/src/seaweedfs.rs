@@ -29,6 +29,10 @@ impl SeaweedFs {
         let config = home.join("s3.json");
         fs::write(&config, identities.to_string()).map_err(Error::path("write", &config))?;
 
+        // Each bucket has volumes of its own, by default seven at a time, and each test a bucket.
+        let growth = home.join("master.toml");
+        fs::write(&growth, "[master.volume_growth]\ncopy_1 = 1\n").map_err(Error::path("write", &growth))?;
+
         let ports = free_ports(8)?;
         let named = [
             "master.port",
@@ -45,7 +49,7 @@ impl SeaweedFs {
             .arg("server")
             .arg(format!("-dir={}", home.display()))
             .args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"])
-            .args(["-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=200"])
+            .args(["-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=1000"])
             .arg(format!("-s3.config={}", config.display()))
             .args(named.iter().zip(&ports).map(|(name, port)| format!("-{name}={port}")))
             .death_signal("KILL")

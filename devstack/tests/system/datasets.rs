@@ -134,12 +134,12 @@ impl Shop {
 
     /// The ids of the rows of `shop.typed` for which the filters hold.
     async fn typed(&self, filters: Value) -> Vec<String> {
-        self.lines(&request("typed", &["id"], json!({"filters": filters}))).await
+        self.lines(&request("typed", &["id"], &json!({"filters": filters}))).await
     }
 }
 
 /// For CSV, of these columns under their own names, with some members more.
-fn request(dataset: &str, columns: &[&str], more: Value) -> Value {
+fn request(dataset: &str, columns: &[&str], more: &Value) -> Value {
     let columns: Vec<Value> = columns.iter().map(|name| json!({"source": name, "target": name})).collect();
     let mut request = json!({"format": "csv", "dataset": dataset, "columns": columns});
     for (name, value) in more.as_object().unwrap() {
@@ -242,11 +242,11 @@ async fn names_that_stand_for_nothing_are_refused() {
     for dataset in
         ["users", "secrets", "private.secrets", "shop.orders", "records", "ORDERS", "a\u{0}b", "orders\"; --"]
     {
-        let (fields, _) = refused(shop.system.post(&request(dataset, &["id"], json!({}))).await).await;
+        let (fields, _) = refused(shop.system.post(&request(dataset, &["id"], &json!({}))).await).await;
         assert_eq!(fields, ["dataset"], "{dataset}");
     }
     for dataset in ["gone", "misordered"] {
-        let answer = shop.system.post(&request(dataset, &["id"], json!({}))).await;
+        let answer = shop.system.post(&request(dataset, &["id"], &json!({}))).await;
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{dataset}");
         assert!(!answer.text().await.unwrap().contains("no_such"), "{dataset}");
     }
@@ -280,7 +280,7 @@ async fn every_kind_of_relation_is_exported() {
         ("events", &["id", "region"], &["7,eu", "1,us", "2,us"]),
         ("Ünïcode/Slash 1", &["order"], &["1"]),
     ] {
-        assert_eq!(shop.lines(&request(dataset, columns, json!({}))).await, lines, "{dataset}");
+        assert_eq!(shop.lines(&request(dataset, columns, &json!({}))).await, lines, "{dataset}");
     }
     // Without a key the order is not promised; the rows are.
     for (dataset, columns, lines) in [
@@ -288,7 +288,7 @@ async fn every_kind_of_relation_is_exported() {
         ("totals", &["placed", "sum"], &["2026-01-01,5.00", "2026-02-01,20.00", "2026-03-01,5.00"]),
         ("keyless", &["a", "b"], &["1,y", "2,", "3,x"]),
     ] {
-        let mut found = shop.lines(&request(dataset, columns, json!({}))).await;
+        let mut found = shop.lines(&request(dataset, columns, &json!({}))).await;
         found.sort();
         assert_eq!(found, lines, "{dataset}");
     }
@@ -301,15 +301,15 @@ async fn odd_identifiers_work_everywhere() {
     // A name of one space is a column; in a submission it counts as empty.
     let usable: Vec<&str> = odd.into_iter().filter(|name| *name != " ").collect();
     assert_eq!(columns_of(&shop.dataset("odd").await), odd);
-    let lines = shop.lines(&request("odd", &usable, json!({}))).await;
+    let lines = shop.lines(&request("odd", &usable, &json!({}))).await;
     assert_eq!(lines, ["1,m1,u1,q1,s1,l1", "2,m2,u2,q2,s2,l2"]);
     for (at, name) in usable.iter().enumerate() {
         let value = lines[1].split(',').nth(at).unwrap();
         let filters = json!([{"column": name, "op": "=", "value": value}]);
         let order = json!([{"column": name, "direction": "desc"}]);
-        let found = shop.lines(&request("odd", &["select"], json!({"filters": filters, "orderBy": order}))).await;
+        let found = shop.lines(&request("odd", &["select"], &json!({"filters": filters, "orderBy": order}))).await;
         assert_eq!(found, ["2"], "{name}");
-        let found = shop.lines(&request("odd", &["select"], json!({"orderBy": order}))).await;
+        let found = shop.lines(&request("odd", &["select"], &json!({"orderBy": order}))).await;
         assert_eq!(found, ["2", "1"], "{name}");
     }
 }
@@ -430,14 +430,14 @@ async fn a_filter_that_does_not_fit_its_column_is_refused_by_field() {
     for (column, op, value, part) in cases {
         let filters = json!([{"column": "id", "op": ">", "value": 0}, {"column": column, "op": op, "value": value}]);
         let (fields, body) =
-            refused(shop.system.post(&request("typed", &["id"], json!({"filters": filters}))).await).await;
+            refused(shop.system.post(&request("typed", &["id"], &json!({"filters": filters}))).await).await;
         assert_eq!(fields, [format!("filters[1].{part}")], "{filters}: {body:#}");
     }
     // Every mistake at once, those of the database beside the others.
     let all = request(
         "typed",
         &["id", "nope"],
-        json!({
+        &json!({
             "format": "yaml",
             "filters": [{"column": "id", "op": "=", "value": "abc"}, {"column": "d", "op": "=", "value": "abc"}],
             "orderBy": ["id", "j", {"column": "pt"}, "ja"],
@@ -461,7 +461,7 @@ async fn a_filter_that_does_not_fit_its_column_is_refused_by_field() {
     // The operator's order is the operator's mistake.
     let answer = shop
         .system
-        .post(&request("unsortable", &["id"], json!({"filters": [{"column": "id", "op": "=", "value": 1}]})))
+        .post(&request("unsortable", &["id"], &json!({"filters": [{"column": "id", "op": "=", "value": 1}]})))
         .await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(shop.system.count("SELECT count(*) FROM polyglot.exports").await, 0);
@@ -491,11 +491,11 @@ async fn a_hostile_value_stays_a_value() {
         assert_eq!(shop.typed(filter("in", json!([value, "other"]))).await, ["2"], "{value}");
         // As text of another type it is no value.
         let filters = json!({"filters": [{"column": "id", "op": "=", "value": value}]});
-        let (fields, _) = refused(shop.system.post(&request("typed", &["id"], filters)).await).await;
+        let (fields, _) = refused(shop.system.post(&request("typed", &["id"], &filters)).await).await;
         assert_eq!(fields, ["filters[0].value"], "{value}");
     }
     let filters = json!({"filters": [{"column": "t", "op": "=", "value": "a\u{0}b"}]});
-    assert_eq!(refused(shop.system.post(&request("typed", &["id"], filters)).await).await.0, ["filters[0].value"]);
+    assert_eq!(refused(shop.system.post(&request("typed", &["id"], &filters)).await).await.0, ["filters[0].value"]);
     assert_eq!(shop.system.count("SELECT count(*) FROM shop.typed").await, 3);
 }
 
@@ -517,11 +517,11 @@ async fn rows_come_in_the_order_that_was_asked_for() {
         ("typed", json!(["b"]), &["2", "1", "3"]),
         ("typed", json!([{"column": "b", "direction": "desc"}]), &["3", "1", "2"]),
     ] {
-        let found = shop.lines(&request(dataset, &["id"], json!({"orderBy": order}))).await;
+        let found = shop.lines(&request(dataset, &["id"], &json!({"orderBy": order}))).await;
         assert_eq!(found, ids, "{dataset} by {order}");
     }
     let keyless =
-        shop.lines(&request("keyless", &["b"], json!({"orderBy": [{"column": "a", "direction": "desc"}]}))).await;
+        shop.lines(&request("keyless", &["b"], &json!({"orderBy": [{"column": "a", "direction": "desc"}]}))).await;
     assert_eq!(keyless, ["x", "", "y"]);
 }
 
@@ -534,7 +534,7 @@ async fn columns_that_are_kept_back_do_not_exist() {
         (json!({"filters": [{"column": "note", "op": "is_null"}]}), "filters[0].column"),
         (json!({"orderBy": ["note"]}), "orderBy[0].column"),
     ] {
-        let (fields, body) = refused(shop.system.post(&request("sales", &["id"], more.clone())).await).await;
+        let (fields, body) = refused(shop.system.post(&request("sales", &["id"], &more)).await).await;
         assert_eq!(fields, [field], "{more}");
         // The same words as for a column that is nowhere.
         assert_eq!(body["errors"][0]["message"], "there is no column \"note\"; there is id, total, placed");
@@ -551,7 +551,7 @@ async fn a_manifest_says_what_the_file_holds() {
         "orderBy": [{"column": "note", "direction": "desc"}],
         "options": {"profile": "spreadsheet", "delimiter": ";"},
     });
-    let mut wanted = request("orders", &["note"], wanted);
+    let mut wanted = request("orders", &["note"], &wanted);
     wanted["columns"][0]["target"] = json!("Note");
     let id = shop.submit(&wanted).await;
     let path = format!("/exports/{id}/manifest");
@@ -608,7 +608,7 @@ async fn a_manifest_says_what_the_file_holds() {
     );
 
     // The key is there to break ties, but clients of this dataset do not know of it.
-    let hidden = shop.submit(&request("hidden key", &["note"], json!({}))).await;
+    let hidden = shop.submit(&request("hidden key", &["note"], &json!({}))).await;
     shop.system.completed(&hidden).await;
     let manifest: Value = shop.system.get(&format!("/exports/{hidden}/manifest")).await.json().await.unwrap();
     assert_eq!(manifest["order"], json!({"by": [], "promised": true}));
