@@ -147,10 +147,10 @@ pub(crate) fn compare() {
     let columns = columns();
     let options = FormatOptions::default();
     println!("{ROWS} rows of the sample table, median of {ROUNDS}, interleaved");
-    let libraries: [(&str, Format, &dyn Fn(&[Row]) -> usize); 3] = [
-        ("csv", Format::Csv, &by_csv),
-        ("serde_json", Format::Jsonl, &by_serde_json),
-        ("quick-xml", Format::Xml, &by_quick_xml),
+    let libraries: [(&str, Format, fn(&[Row]) -> usize); 3] = [
+        ("csv", Format::Csv, by_csv),
+        ("serde_json", Format::Jsonl, by_serde_json),
+        ("quick-xml", Format::Xml, by_quick_xml),
     ];
     for (name, format, library) in libraries {
         let (mut ours, mut theirs) = (0, 0);

@@ -176,12 +176,11 @@ impl Entry {
         let parts = identifiers(&self.relation).ok_or_else(|| {
             wrong(
                 "relation",
-                r#"expected schema.relation or schema.*; a name with a dot, a star or a quote goes in double quotes"#,
+                "expected schema.relation or schema.*; a name with a dot, a star or a quote goes in double quotes",
             )
         })?;
-        let (schema, relation) = match parts.as_slice() {
-            [Identifier::Name(schema), relation] => (schema, relation),
-            _ => return Err(wrong("relation", "expected a schema and a relation, schema.relation or schema.*")),
+        let [Identifier::Name(schema), relation] = parts.as_slice() else {
+            return Err(wrong("relation", "expected a schema and a relation, schema.relation or schema.*"));
         };
         let Identifier::Name(relation) = relation else {
             if self.name.is_some() || self.columns.is_some() || !self.order_by.is_empty() {

@@ -42,7 +42,7 @@ impl Settings {
             slots,
             memory_budget: memory_budget_mb << 20,
             max_batch_rows: env.number("MAX_BATCH_SIZE", 10_000, 1..=1_000_000, "rows")?,
-            max_row_bytes: env.number("MAX_ROW_MB", 16_u64, 1..=1024, "MiB")? << 20,
+            max_row_bytes: env.number("MAX_ROW_MB", 8_u64, 1..=1024, "MiB")? << 20,
             timeout: none_if_zero(env.number("EXPORT_TIMEOUT_MS", 600_000, 0..=u64::from(u32::MAX), "milliseconds")?),
             lease: Duration::from_secs(env.number("LEASE_SECONDS", 30, 5..=3600, "seconds")?),
             retry: RetryPolicy::new(env.number("MAX_ATTEMPTS", 5, 1..=100, "attempts")?),

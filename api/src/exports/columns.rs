@@ -59,7 +59,10 @@ fn read_each(items: &[Value], errors: &mut Vec<FieldError>) -> Vec<DraftColumn> 
         let target_field = format!("{field}.target");
         let target = text(item.get("target"), &target_field, errors);
         if let Some(target) = target {
-            if target.len() > LONGEST_TARGET {
+            // A column may have a name of blanks; a file that nobody can read by its header is a mistake.
+            if target.trim().is_empty() {
+                errors.push(FieldError::new(&target_field, "may not be blank"));
+            } else if target.len() > LONGEST_TARGET {
                 let message = format!("expected at most {LONGEST_TARGET} bytes, not {}", target.len());
                 errors.push(FieldError::new(&target_field, message));
             } else if target.contains(char::is_control) {

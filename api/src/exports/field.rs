@@ -10,7 +10,7 @@ use crate::problem::{FieldError, listed, quoted};
 pub(super) fn text<'v>(value: Option<&'v Value>, field: &str, errors: &mut Vec<FieldError>) -> Option<&'v str> {
     let problem = match value {
         None => "is required".to_owned(),
-        Some(Value::String(text)) if text.trim().is_empty() => "may not be empty".to_owned(),
+        Some(Value::String(text)) if text.is_empty() => "may not be empty".to_owned(),
         Some(Value::String(text)) => return Some(text),
         Some(other) => format!("expected a string, not {}", kind(other)),
     };

@@ -1,6 +1,7 @@
 //! The whole system, as a user meets it: the real binaries over real PostgreSQL, RabbitMQ and S3. `make test` starts
 //! the servers; each test has a database, a bucket and a queue of its own, so they run side by side.
 
+mod datasets;
 mod formats;
 mod harness;
 mod ledger;
@@ -8,4 +9,5 @@ mod lifecycle;
 mod memory;
 mod outages;
 mod requests;
+mod shapes;
 mod values;

@@ -18,6 +18,7 @@ pub(super) struct Csv {
 }
 
 /// The options, made ready for the loop.
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, or follows from the columns")]
 struct Dialect {
     delimiter: u8,
     line_ending: LineEnding,
@@ -153,7 +154,8 @@ impl Encode for Csv {
                     dialect.write_text(text, false, out)?;
                 }
                 Some(Value::Text(text)) => {
-                    if dialect.write_text(text, !column.measured, out)? {
+                    let defused = dialect.write_text(text, !column.measured, out)?;
+                    if defused {
                         self.exactness.count(index, FORMULA, DEFUSED);
                     }
                 }

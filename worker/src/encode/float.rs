@@ -1,11 +1,25 @@
 //! Floating-point numbers as PostgreSQL prints them: the shortest digits that read back as the same value
 //! (`extra_float_digits = 1`), laid out as `%g` does. The digits come from `ryu`; the layout is ours, because
 //! PostgreSQL's changes to exponents elsewhere (float8 from 1e15, float4 from 1e6, both below 1e-4).
+//!
+//! One difference is left between the two: digits that lie exactly halfway to the next value. They read back by the
+//! rule of rounding to even, which `ryu` relies on and PostgreSQL (`acceptBounds` in its d2s.c) does not.
 
 /// Writes a double; NaN and the infinities as words.
 pub(super) fn write_f64(value: f64, out: &mut Vec<u8>) {
     if value.is_finite() {
-        lay_out(ryu::Buffer::new().format_finite(value), 15, out);
+        let mut buffer = ryu::Buffer::new();
+        let shortest = buffer.format_finite(value);
+        let bits = value.to_bits();
+        let binary = Binary::new(bits & ((1 << 52) - 1), (bits >> 52) & 0x7ff, 52, 1075);
+        if binary.is_halfway(shortest) {
+            let inside =
+                |digits: &usize| Some(format!("{value:.digits$e}")).filter(|text| inside(text, value, &binary));
+            // 17 digits are always enough.
+            let text = (0..17).find_map(|digits| inside(&digits)).unwrap_or_else(|| shortest.to_owned());
+            return lay_out(&text, 15, out);
+        }
+        lay_out(shortest, 15, out);
     } else {
         out.extend_from_slice(word(value.is_nan(), value > 0.0));
     }
@@ -14,9 +28,74 @@ pub(super) fn write_f64(value: f64, out: &mut Vec<u8>) {
 /// Writes a single-precision number the same way.
 pub(super) fn write_f32(value: f32, out: &mut Vec<u8>) {
     if value.is_finite() {
-        lay_out(ryu::Buffer::new().format_finite(value), 6, out);
+        let mut buffer = ryu::Buffer::new();
+        let shortest = buffer.format_finite(value);
+        let bits = u64::from(value.to_bits());
+        let binary = Binary::new(bits & ((1 << 23) - 1), (bits >> 23) & 0xff, 23, 150);
+        if binary.is_halfway(shortest) {
+            let inside =
+                |digits: &usize| Some(format!("{value:.digits$e}")).filter(|text| inside(text, value, &binary));
+            let text = (0..9).find_map(|digits| inside(&digits)).unwrap_or_else(|| shortest.to_owned());
+            return lay_out(&text, 6, out);
+        }
+        lay_out(shortest, 6, out);
     } else {
         out.extend_from_slice(word(value.is_nan(), value > 0.0));
+    }
+}
+
+/// Whether the digits read back as `value`, and not by the rule of rounding to even.
+fn inside<T: std::str::FromStr + PartialEq>(text: &str, value: T, binary: &Binary) -> bool {
+    text.parse().ok() == Some(value) && !binary.is_halfway(text)
+}
+
+/// The size of a finite value: `mantissa` × 2^`exponent`.
+struct Binary {
+    mantissa: u64,
+    exponent: i32,
+    /// Whether the next smaller value is half as far away as the next larger one.
+    lowest_of_its_exponent: bool,
+}
+
+impl Binary {
+    fn new(fraction: u64, biased: u64, fraction_bits: u32, bias: i32) -> Self {
+        let exponent = i32::try_from(biased).unwrap_or(0).max(1) - bias;
+        let implicit = u64::from(biased > 0) << fraction_bits;
+        Self { mantissa: fraction | implicit, exponent, lowest_of_its_exponent: fraction == 0 && biased > 1 }
+    }
+
+    /// Whether a decimal number (`-1.25e-7`, `300.0`) lies exactly between the value and one of its neighbours.
+    fn is_halfway(&self, text: &str) -> bool {
+        // With an odd mantissa, rounding to even would not come back here.
+        if self.mantissa % 2 == 1 || self.mantissa == 0 {
+            return false;
+        }
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+        let fraction = mantissa.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+        let digits = mantissa.bytes().filter(u8::is_ascii_digit);
+        let decimal = digits.fold(0_u128, |all, digit| all * 10 + u128::from(digit - b'0'));
+        let Ok(tens) = i32::try_from(fraction).map(|fraction| exponent.parse::<i32>().unwrap_or(0) - fraction) else {
+            return false;
+        };
+        let below = if self.lowest_of_its_exponent {
+            (4 * u128::from(self.mantissa) - 1, self.exponent - 2)
+        } else {
+            (2 * u128::from(self.mantissa) - 1, self.exponent - 1)
+        };
+        let above = (2 * u128::from(self.mantissa) + 1, self.exponent - 1);
+        [below, above].into_iter().any(|(bound, twos)| {
+            // decimal × 2^tens × 5^tens = bound × 2^twos, where bound is odd: the powers of two are compared first,
+            // which is nearly always the end of it.
+            let odd = decimal >> decimal.trailing_zeros().min(127);
+            let equal_twos = i64::from(decimal.trailing_zeros()) + i64::from(tens) == i64::from(twos);
+            let fives = || 5_u128.checked_pow(tens.unsigned_abs());
+            equal_twos
+                && if tens >= 0 {
+                    fives().and_then(|fives| odd.checked_mul(fives)) == Some(bound)
+                } else {
+                    fives().and_then(|fives| bound.checked_mul(fives)) == Some(odd)
+                }
+        })
     }
 }
 
@@ -102,6 +181,9 @@ mod tests {
             (1e15, "1e+15"),
             (123_456_789_012_345_680.0, "1.2345678901234568e+17"),
             (f64::MAX, "1.7976931348623157e+308"),
+            // Halfway digits: 1e23 would be shorter.
+            (1e23, "9.999999999999999e+22"),
+            (-1e23, "-9.999999999999999e+22"),
             (5e-324, "5e-324"),
             (f64::NAN, "NaN"),
             (f64::NEG_INFINITY, "-Infinity"),
@@ -114,9 +196,14 @@ mod tests {
 
     #[test]
     fn singles_as_postgres_prints_them() {
-        for (value, expected) in
-            [(0.1_f32, "0.1"), (100_000.0, "100000"), (1e6, "1e+06"), (1_234_567.0, "1.234567e+06"), (1e-45, "1e-45")]
-        {
+        for (value, expected) in [
+            (0.1_f32, "0.1"),
+            (5.141_679_2e7, "5.1416792e+07"),
+            (100_000.0, "100000"),
+            (1e6, "1e+06"),
+            (1_234_567.0, "1.234567e+06"),
+            (1e-45, "1e-45"),
+        ] {
             let mut out = Vec::new();
             write_f32(value, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), expected);

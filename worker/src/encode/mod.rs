@@ -71,7 +71,7 @@ pub(crate) fn encoder(
         Format::Json => Box::new(json::Json::new(columns, json::Framing::Array, options.bigint)),
         Format::Jsonl => Box::new(json::Json::new(columns, json::Framing::Lines, options.bigint)),
         Format::Xml => Box::new(xml::Xml::new(columns, exactness)),
-        Format::Parquet => Box::new(parquet::Parquet::new(columns, &options.parquet, exactness)?),
+        Format::Parquet => Box::new(parquet::Parquet::new(columns, options.parquet, exactness)?),
     })
 }
 

@@ -1,6 +1,8 @@
 //! Values that a format cannot hold: the export fails and names them, or replaces them on request and counts them in the
 //! manifest; and what else the manifest says of a file.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::table::columns;
@@ -34,18 +36,14 @@ async fn exported(system: &System, format: &str, options: Value) -> (String, Vec
     (id, bytes)
 }
 
+/// How many values of each column, whatever the problem was.
 fn replaced(manifest: &Value) -> Vec<(String, u64)> {
-    let mut counts: Vec<_> = manifest["replaced"]
-        .as_array()
-        .unwrap_or_else(|| panic!("{manifest:#}"))
-        .iter()
-        .map(|entry| {
-            assert!(entry["problem"].is_string() && entry.get("with").is_some(), "{entry:#}");
-            (entry["column"].as_str().unwrap().to_owned(), entry["count"].as_u64().unwrap())
-        })
-        .collect();
-    counts.sort();
-    counts
+    let mut counts = BTreeMap::new();
+    for entry in manifest["replaced"].as_array().unwrap_or_else(|| panic!("{manifest:#}")) {
+        assert!(entry["problem"].is_string() && entry["with"].is_string(), "{entry:#}");
+        *counts.entry(entry["column"].as_str().unwrap().to_owned()).or_default() += entry["count"].as_u64().unwrap();
+    }
+    counts.into_iter().collect()
 }
 
 fn counts(expected: &[(&str, u64)]) -> Vec<(String, u64)> {
@@ -203,7 +201,11 @@ async fn the_manifest_describes_the_stored_file() {
             .collect();
         assert_eq!(described.len(), 5);
         assert_eq!(described[3], (&json!("value"), &json!("value"), &json!("numeric(18,4)")));
-        assert_eq!(manifest["order"], json!({"by": ["id"], "promised": true}), "{format}");
+        assert_eq!(
+            manifest["order"],
+            json!({"by": [{"column": "id", "direction": "asc"}], "promised": true}),
+            "{format}"
+        );
         assert_eq!(manifest["replaced"], json!([]), "{format}");
         assert!(manifest["snapshot"]["time"].is_string() && manifest["snapshot"]["walPosition"].is_string());
     }

@@ -193,7 +193,7 @@ async fn lists_and_negative_scales_in_parquet_have_the_promised_types() {
         ("numeric(36,-2)", "decimal128(38, 0)"),
         ("numeric(37,-2)", "string"),
         ("integer[]", "list<element: int32>"),
-        ("integer[][]", "list<element: list<element: int32>>"),
+        ("integer[][]", "list<element: list<element: int32> not null>"),
         ("numeric(18,4)[]", "list<element: decimal128(18, 4)>"),
         ("numeric[]", "list<element: string>"),
         ("timestamptz[]", "list<element: timestamp[us, tz=UTC]>"),

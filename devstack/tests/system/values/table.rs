@@ -85,11 +85,6 @@ impl Column {
         text
     }
 
-    /// The type of a floating-point column, or of its items.
-    fn float(&self) -> Option<&str> {
-        Some(self.leaf.as_str()).filter(|leaf| *leaf == "real" || *leaf == "double precision")
-    }
-
     /// The very text of a CSV cell, where it is not PostgreSQL's own.
     fn cell(&self, of: &str) -> String {
         let (text, value) = (self.text(of), format!("{of}.{}", quoted(&self.name)));
@@ -99,19 +94,6 @@ impl Column {
             "timestamp without time zone" => format!("regexp_replace({text}, ' ', 'T')"),
             "timestamp with time zone" => format!(r"regexp_replace(regexp_replace({text}, ' ', 'T'), '\+00', 'Z')"),
             _ => text,
-        }
-    }
-
-    /// The cell that was read, as far as it must be to the letter. The shortest digits that read back as the same number
-    /// are now and then shorter than PostgreSQL's (1e+23), which leaves out the ends of the interval that they come from.
-    fn read_cell(&self, of: &str) -> String {
-        let cell = format!("{of}.{}", quoted(&self.name));
-        match self.float() {
-            Some(float) if !self.is_array => {
-                let own = format!("{cell}::{float}::text");
-                format!("CASE WHEN length({cell}) <= length({own}) THEN {own} ELSE {cell} END")
-            }
-            _ => cell,
         }
     }
 
@@ -263,7 +245,7 @@ pub(super) async fn reload_csv(system: &System, file: &Path, columns: &[Column])
     let cells: Vec<String> = columns.iter().map(|column| format!("{} text", quoted(&column.name))).collect();
     run(&mut connection, format!("DROP TABLE IF EXISTS cells; CREATE TABLE cells ({})", cells.join(", "))).await;
     copy_in(&mut connection, "COPY cells FROM STDIN (FORMAT csv, HEADER)", bytes_of(file)).await;
-    let pairs: Vec<_> = columns.iter().map(|it| (it.cell("a"), it.read_cell("b"))).collect();
+    let pairs: Vec<_> = columns.iter().map(|it| (it.cell("a"), format!("b.{}", quoted(&it.name)))).collect();
     assert_same(&mut connection, "cells", columns, &pairs, "the cells of CSV").await;
 }
 
@@ -276,26 +258,12 @@ pub(super) async fn compare_jsonb(system: &System, file: &Path, columns: &[Colum
     let lines = copy_in(&mut connection, statement, bytes_of(file)).await;
     let rows = system.count("SELECT count(*) FROM public.records").await;
     assert_eq!(i64::try_from(lines).unwrap(), rows);
-    // Digits of a floating-point number as in `read_cell`: the number is what counts.
-    let floats: String = columns
-        .iter()
-        .filter_map(|column| {
-            let (name, float) = (text_literal(&column.target), column.float()?);
-            let read = if column.is_array {
-                format!("translate(e.value::text, '[]', '{{}}')::{float}[]")
-            } else {
-                format!("(e.value #>> '{{}}')::{float}")
-            };
-            Some(format!("WHEN {name} THEN to_jsonb({read})::text "))
-        })
-        .collect();
     let wanted: Vec<String> =
         columns.iter().map(|it| format!("({}, ({})::text)", text_literal(&it.target), it.jsonb("a"))).collect();
     let sql = format!(
         "SELECT format('%s of %s: %s instead of %s', key, a.id, left(found, 200), left(wanted, 200))
          FROM public.records a LEFT JOIN lines l ON (l.line ->> 'id')::bigint = a.id,
-              LATERAL (SELECT coalesce(e.key, v.key) AS key, wanted,
-                              coalesce(CASE e.key WHEN NULL THEN NULL {floats}ELSE e.value::text END, e.value::text) AS found
+              LATERAL (SELECT coalesce(e.key, v.key) AS key, wanted, e.value::text AS found
                        FROM (VALUES {}) v(key, wanted) FULL JOIN jsonb_each(l.line) e ON e.key = v.key) cell
          WHERE found IS DISTINCT FROM coalesce(wanted, 'null') LIMIT 40",
         wanted.join(", ")

@@ -71,7 +71,7 @@ impl Write for Pieces {
 impl Parquet {
     pub(super) fn new(
         columns: &[OutputColumn],
-        options: &ParquetOptions,
+        options: ParquetOptions,
         exactness: Exactness,
     ) -> Result<Self, EncodeError> {
         let (builders, fields): (Vec<_>, Vec<_>) =
