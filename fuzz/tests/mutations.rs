@@ -5,7 +5,7 @@ use polyglot_fuzz::{WIRES, decode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-const ROUNDS: usize = 60_000;
+const ROUNDS: usize = 300_000;
 
 /// A good value of the type at `wire` in [`WIRES`].
 fn value(wire: usize, rng: &mut StdRng) -> Vec<u8> {

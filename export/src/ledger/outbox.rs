@@ -34,7 +34,11 @@ impl Ledger {
         }
         let ids = column::<i64>(&rows, "id")?;
         let exports = column::<Uuid>(&rows, "export_id")?;
-        publish(exports).await?;
+        if let Err(error) = publish(exports).await {
+            // Not left to the drop, which lets go of the messages some time later.
+            transaction.rollback().await.map_err(LedgerError::from)?;
+            return Err(error);
+        }
         sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
             .bind(&ids)
             .execute(&mut *transaction)

@@ -53,9 +53,11 @@ impl<'a> Numeric<'a> {
         if weight < 0 {
             out.push(b'0');
         } else {
-            let first = group(digits, 0);
-            out.extend_from_slice(itoa::Buffer::new().format(first).as_bytes());
-            for index in 1..=i32::from(weight) {
+            let last = i32::from(weight);
+            // PostgreSQL sends no zeros in front; if there were any, the number would be none in JSON.
+            let first = (0..last).find(|index| group(digits, *index) != 0).unwrap_or(last);
+            out.extend_from_slice(itoa::Buffer::new().format(group(digits, first)).as_bytes());
+            for index in first + 1..=last {
                 push_four(out, group(digits, index));
             }
         }
@@ -143,6 +145,8 @@ mod tests {
         assert_eq!(shown(&wire(-2, 0, 9, &[1234])), "0.000012340");
         assert_eq!(shown(&wire(-1, 0, 3, &[9990])), "0.999");
         assert_eq!(shown(&wire(0, 0xC000, 0, &[])), "NaN");
+        assert_eq!(shown(&wire(2, 0, 0, &[0, 5, 6])), "50006");
+        assert_eq!(shown(&wire(2, 0, 0, &[])), "0");
     }
 
     #[test]
