@@ -50,7 +50,8 @@ impl<'a> Case<'a> {
     #[must_use]
     pub fn read(data: &'a [u8]) -> Option<Self> {
         let [format, options, count, rest @ ..] = data else { return None };
-        let (kinds, rows) = rest.split_at_checked(usize::from(*count % 8))?;
+        // A request has one column at least.
+        let (kinds, rows) = rest.split_at_checked(usize::from(*count % 8)).filter(|(kinds, _)| !kinds.is_empty())?;
         Some(Self {
             columns: kinds.iter().enumerate().map(|(index, kind)| column(index, *kind)).collect(),
             format: Format::ALL[usize::from(*format) % Format::ALL.len()],

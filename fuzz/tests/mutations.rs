@@ -1,7 +1,11 @@
 //! Good rows of every type, and what becomes of them when bytes are changed, lost, doubled or cut. The seed is fixed,
 //! so a failure repeats.
 
-use polyglot_fuzz::{WIRES, decode};
+use polyglot_export::catalog::WireType;
+use polyglot_export::format::Format;
+use polyglot_export::format_options::FormatOptions;
+use polyglot_fuzz::{Case, HEADER, TRAILER, WIRES, decode};
+use polyglot_worker::workbench::{by_library, encode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -25,6 +29,7 @@ fn value(wire: usize, rng: &mut StdRng) -> Vec<u8> {
         4 => f32::from_bits(rng.random()).to_be_bytes().to_vec(),
         5 => f64::from_bits(rng.random()).to_be_bytes().to_vec(),
         6 | 7 => numerics[rng.random_range(0..4)].to_vec(),
+        8 | 9 if rng.random_ratio(1, 2000) => "long, \"é\"\r\n<&>😀 ".repeat(9000).into_bytes(),
         8 | 9 | 17 => texts[rng.random_range(0..5)].to_vec(),
         10 => [i32::MIN, i32::MAX, 0, -2_451_545, 2_145_031_948][rng.random_range(0..5)].to_be_bytes().to_vec(),
         11 => [0, 86_400_000_000_i64, 1, 3_723_000_400][rng.random_range(0..4)].to_be_bytes().to_vec(),
@@ -59,9 +64,9 @@ fn array(wire: usize, dimensions: usize, rng: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
-/// An input with good rows.
-fn good(rng: &mut StdRng) -> Vec<u8> {
-    let kinds: Vec<u8> = (0..rng.random_range(1..8)).map(|_| rng.random_range(0..54)).collect();
+/// An input with good rows, of columns whose kinds are below `kinds`.
+fn good(rng: &mut StdRng, kinds: u8) -> Vec<u8> {
+    let kinds: Vec<u8> = (0..rng.random_range(1..8)).map(|_| rng.random_range(0..kinds)).collect();
     let mut data = vec![rng.random(), rng.random(), u8::try_from(kinds.len()).unwrap()];
     data.extend(&kinds);
     for _ in 0..rng.random_range(0..4) {
@@ -105,7 +110,7 @@ fn no_bytes_make_the_decoder_panic_and_every_file_is_well_formed() {
     let mut rng = StdRng::seed_from_u64(20_260_122);
     let (mut files, mut files_of_mutants) = (0, 0);
     for _ in 0..ROUNDS {
-        let mut data = good(&mut rng);
+        let mut data = good(&mut rng, 54);
         files += usize::from(decode(&data));
         mutate(&mut data, &mut rng);
         files_of_mutants += usize::from(decode(&data));
@@ -113,4 +118,76 @@ fn no_bytes_make_the_decoder_panic_and_every_file_is_well_formed() {
     // Good rows are files but for what a format cannot hold, and many a changed byte only changes a value.
     assert!(files > ROUNDS / 2, "{files}");
     assert!(files_of_mutants > ROUNDS / 10 && files_of_mutants < files, "{files_of_mutants} of {files}");
+}
+
+fn csv_records(file: &[u8]) -> Vec<csv::ByteRecord> {
+    let reader = csv::ReaderBuilder::new().has_headers(false).from_reader(file).into_byte_records();
+    reader.map(Result::unwrap).collect()
+}
+
+/// Names, texts and ends, as a reader sees them.
+fn xml_events(file: &[u8]) -> Vec<String> {
+    use quick_xml::events::Event;
+    let mut reader = quick_xml::Reader::from_reader(file);
+    let (mut seen, mut text) = (Vec::new(), String::new());
+    loop {
+        let event = reader.read_event().unwrap();
+        match &event {
+            Event::Text(it) => text.push_str(it),
+            Event::GeneralRef(it) => {
+                let name: &str = it;
+                text.push_str(&quick_xml::escape::unescape(&format!("&{name};")).unwrap());
+            }
+            Event::Empty(_) | Event::Start(_) | Event::End(_) => {
+                seen.push(std::mem::take(&mut text));
+                seen.push(format!("{event:?}"));
+            }
+            Event::Eof => return seen,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_read_from_our_files_is_what_the_libraries_write() {
+    let mut rng = StdRng::seed_from_u64(4711);
+    let (scalars, options) = (u8::try_from(WIRES.len()).unwrap(), FormatOptions::default());
+    let mut compared = 0;
+    for _ in 0..20_000 {
+        let data = good(&mut rng, scalars);
+        let mut case = Case::read(&data).unwrap();
+        for (index, column) in case.columns.iter_mut().enumerate() {
+            column.name = format!("c{index}");
+            // JSON as a text: what becomes of JSON itself no library does.
+            if matches!(column.wire, WireType::Json | WireType::Jsonb) {
+                column.wire = WireType::Bytea;
+            }
+        }
+        let copy = [HEADER, case.rows, TRAILER].concat();
+        for format in [Format::Csv, Format::Jsonl, Format::Xml] {
+            let Ok(ours) = encode(&copy, &case.columns, format, &options) else { continue };
+            let theirs = by_library::encode(&copy, &case.columns, format).unwrap().unwrap();
+            match format {
+                Format::Csv => {
+                    let header: csv::ByteRecord = case.columns.iter().map(|it| it.name.as_bytes()).collect();
+                    let ours = csv_records(&ours);
+                    assert_eq!(ours[0], header);
+                    // A row of one NULL is an empty line here and `""` there, and the reader skips the one.
+                    if case.columns.len() > 1 {
+                        assert_eq!(ours[1..], csv_records(&theirs));
+                    }
+                }
+                Format::Xml if case.columns.iter().all(|it| it.wire != WireType::Bytea) => {
+                    let text = std::str::from_utf8(&ours).unwrap();
+                    let (_, rows) = text.split_once("instance\">\n").unwrap();
+                    let rows = rows.strip_suffix("</records>\n").unwrap();
+                    assert_eq!(xml_events(rows.as_bytes()), xml_events(&theirs));
+                }
+                Format::Xml => continue,
+                _ => assert_eq!(String::from_utf8(ours).unwrap(), String::from_utf8(theirs).unwrap()),
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared > 20_000, "{compared}");
 }

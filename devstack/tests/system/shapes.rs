@@ -107,9 +107,13 @@ async fn cells_just_below_the_limit_fit_whatever_they_become() {
         ),
     ])
     .await;
-    for (column, formats) in
-        [("control", &["csv", "json", "parquet"][..]), ("t", &FORMATS[..]), ("b", &FORMATS[..]), ("n", &FORMATS[..])]
-    {
+    for (column, formats) in [
+        ("control", &["csv", "json", "parquet"][..]),
+        ("t", &FORMATS[..]),
+        ("b", &FORMATS[..]),
+        ("r", &FORMATS[..]),
+        ("n", &FORMATS[..]),
+    ] {
         for format in formats {
             let compression = (*format != "parquet").then_some("gzip");
             let columns = names(&["id", column]);

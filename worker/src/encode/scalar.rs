@@ -29,7 +29,10 @@ pub(super) fn write_plain<'a>(value: Value<'a>, out: &mut Vec<u8>) -> Option<Val
 pub(crate) fn write_readable(value: Value<'_>, out: &mut Vec<u8>) {
     match write_plain(value, out) {
         Some(Value::Text(text) | Value::Json(text)) => out.extend_from_slice(text.as_bytes()),
-        Some(Value::Bytea(bytes)) => write_hex(bytes, out),
+        Some(Value::Bytea(bytes)) => {
+            out.extend_from_slice(b"\\x");
+            write_hex(bytes, out);
+        }
         Some(_) | None => {}
     }
 }

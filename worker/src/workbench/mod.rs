@@ -1,6 +1,8 @@
 //! Decoding and encoding alone, from the bytes of a binary `COPY` to the bytes of a file, without servers: for the
 //! measurements and for the fuzz target. The worker itself goes through `pipeline`.
 
+pub mod by_library;
+
 use polyglot_export::format::Format;
 use polyglot_export::format_options::FormatOptions;
 
