@@ -48,8 +48,9 @@ impl Described {
     /// The order of an export that asks for none, up to the first key that clients may not know of; and whether the
     /// order, with that key, tells any two rows apart.
     pub(crate) fn default_order(&self) -> (Vec<OrderKey>, bool) {
-        let Order { keys, total } = Order::of(&self.request(Format::Csv, Vec::new()), &self.relation);
-        (keys.into_iter().take_while(|key| self.dataset.exposes(&key.column)).collect(), total)
+        let request = self.request(Format::Csv, Vec::new());
+        let order = Order::of(&request, &self.relation);
+        (order.shown(&request), order.total)
     }
 
     /// A request for `columns`, with every choice left to the dataset.

@@ -178,7 +178,14 @@ pub fn source_pool(url: &str) -> Result<PgPool, sqlx::Error> {
     Ok(PgPoolOptions::new()
         .max_connections(4)
         .acquire_timeout(std::time::Duration::from_secs(3))
-        .after_connect(|connection, _| Box::pin(settle(connection)))
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                settle(connection).await?;
+                // Sizes wait for a relation that is being rewritten; a look-up of others must find a connection.
+                sqlx::raw_sql("SET lock_timeout TO '2s'; SET statement_timeout TO '10s'").execute(connection).await?;
+                Ok(())
+            })
+        })
         .connect_lazy_with(options.application_name("polyglot-catalog")))
 }
 
@@ -197,7 +204,7 @@ async fn settle(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         "SELECT set_config(name, value, false) FROM (VALUES
             ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),
             ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('client_encoding', 'UTF8'),
-            ('statement_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
+            ('statement_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'),
             ('client_connection_check_interval', '1s'),
             -- A table without a key comes in the same order each time: no scan joins another in the middle.
             ('synchronize_seqscans', 'off'),
@@ -227,18 +234,21 @@ const RELATIONS: &str = "
              -- A view keeps 0 for ever, a table that was never analyzed says -1 (0 before PostgreSQL 14).
              SELECT sum(leaf.reltuples::float8) AS tuples, bool_and(leaf.reltuples >= 0) AS analyzed,
                     sum(pg_table_size(leaf.oid))::int8 AS bytes,
-                    (sum(coalesce(pg_relation_size(leaf.reltoastrelid), 0))
-                        FILTER (WHERE leaf.relkind <> 'f'))::int8 AS toast_bytes
+                    -- What a foreign server stores is not known.
+                    CASE WHEN NOT bool_or(leaf.relkind = 'f')
+                         THEN sum(coalesce(pg_relation_size(leaf.reltoastrelid), 0))::int8 END AS toast_bytes
              FROM tree JOIN pg_class leaf ON leaf.oid = tree.oid AND leaf.relkind IN ('r', 'm', 'f')
          ) AS stored
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_schema_privilege(n.oid, 'USAGE')
+      AND has_any_column_privilege(c.oid, 'SELECT')
     ORDER BY wanted.place";
 
 // A domain travels as the type at its bottom. A type is an array if it is the array type of its items' type.
 const COLUMNS: &str = "
     WITH RECURSIVE attribute AS (
         SELECT * FROM pg_attribute
-        WHERE attrelid = ANY ($1::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped),
+        WHERE attrelid = ANY ($1::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped
+          AND has_column_privilege(attrelid, attnum, 'SELECT')),
     bottom(attrelid, attnum, typid, typmod, dimensions) AS (
         -- The number of dimensions is int2 or int4, by the version.
         SELECT attrelid, attnum, atttypid, atttypmod, attndims::int4 FROM attribute
@@ -253,6 +263,7 @@ const COLUMNS: &str = "
         FROM item i JOIN pg_type t ON t.oid = i.typid WHERE t.typtype = 'd')
     SELECT a.attrelid::int8 AS relation, a.attname::text AS name,
            format_type(a.atttypid, a.atttypmod) AS sql_type, NOT a.attnotnull AS nullable,
+           a.attgenerated = 'v' AS computed,
            t.oid::int8 AS oid, t.typtype::text AS typtype, t.typcategory::text AS category, t.typlen, bottom.typmod,
            bottom.dimensions, array_item.oid::int8 AS item_oid, array_item.typtype::text AS item_typtype,
            item.typmod AS item_typmod, ascii(array_item.typdelim::text) AS delimiter
@@ -265,13 +276,15 @@ const COLUMNS: &str = "
 const PRIMARY_KEYS: &str = "
     SELECT i.indrelid::int8 AS relation, a.attname::text AS name
     FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position), pg_attribute a
-    WHERE i.indrelid = ANY ($1::int8[]::oid[]) AND i.indisprimary AND a.attrelid = i.indrelid AND a.attnum = k.attnum
+    WHERE i.indrelid = ANY ($1::int8[]::oid[]) AND i.indisprimary AND i.indisvalid
+      AND a.attrelid = i.indrelid AND a.attnum = k.attnum
       AND k.position <= i.indnkeyatts
     ORDER BY i.indrelid, k.position";
 
 const RELATIONS_IN: &str = "
     SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_schema_privilege(n.oid, 'USAGE')
+      AND has_any_column_privilege(c.oid, 'SELECT')
       -- A partition is part of its table.
       AND NOT c.relispartition
     ORDER BY c.relname";
@@ -317,12 +330,25 @@ pub async fn describe_all(
     };
     for row in sqlx::query(COLUMNS).bind(&oids).fetch_all(&mut *connection).await? {
         let column = read_column(&row)?;
-        each(row.try_get("relation")?, &mut |relation| relation.columns.push(column.clone()));
+        // A column that is computed when it is read (PostgreSQL 18) may be larger than anything that is stored.
+        let computed = row.try_get::<bool, _>("computed")?;
+        each(row.try_get("relation")?, &mut |relation| {
+            relation.columns.push(column.clone());
+            if computed {
+                relation.toast_bytes = None;
+            }
+        });
     }
     for row in sqlx::query(PRIMARY_KEYS).bind(&oids).fetch_all(&mut *connection).await? {
         let (oid, name): (i64, String) = (row.try_get("relation")?, row.try_get("name")?);
         if !keyless.contains(&oid) {
             each(oid, &mut |relation| relation.primary_key.push(name.clone()));
+        }
+    }
+    for relation in described.iter_mut().flatten() {
+        // A key of which a column may not be read is none.
+        if !relation.primary_key.iter().all(|name| relation.column(name).is_some()) {
+            relation.primary_key.clear();
         }
     }
     Ok(described)
@@ -360,8 +386,12 @@ fn read_column(row: &PgRow) -> Result<Column, sqlx::Error> {
         let delimiter = u8::try_from(row.try_get::<i32, _>("delimiter")?).unwrap_or(b',');
         array = Some(ArrayType { dimensions, delimiter });
     }
-    // A varchar(n) counts characters, of up to four bytes.
-    let bounded = (matches!(oid, 1042 | 1043) && (1..16_384).contains(&typmod)) || oid == 1700;
+    // A varchar(n) counts characters, of up to four bytes: so many columns of a kilobyte are still a small row.
+    let bounded = match oid {
+        1042 | 1043 => (1..=260).contains(&typmod),
+        1700 => numeric_modifier(typmod).is_some(),
+        _ => false,
+    };
     Ok(Column {
         name: row.try_get("name")?,
         sql_type: row.try_get("sql_type")?,
@@ -397,11 +427,12 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::Protocol(_)
         | sqlx::Error::WorkerCrashed => true,
-        // Classes 08 (connection), 53 (out of resources), 57P (shutdown, crash, cannot connect now), and the
-        // serialization failures of 40, which a replica answers when it cancels a query.
-        sqlx::Error::Database(refused) => {
-            refused.code().is_some_and(|code| ["08", "53", "57P", "40"].iter().any(|class| code.starts_with(class)))
-        }
+        // Classes 08 (connection), 53 (out of resources), 57P (shutdown, crash, cannot connect now), the
+        // serialization failures of 40, which a replica answers when it cancels a query, a lock that was not to be had
+        // and a time limit.
+        sqlx::Error::Database(refused) => refused.code().is_some_and(|code| {
+            ["08", "53", "57P", "40", "55P03", "25P04"].iter().any(|class| code.starts_with(class))
+        }),
         _ => false,
     }
 }

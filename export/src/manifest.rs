@@ -62,8 +62,8 @@ pub struct ManifestPart {
     /// Its first byte in the file.
     pub offset: i64,
     pub bytes: i64,
-    /// Rows that were written, and where there is compression had gone into it, since the part before. Of Parquet: the
-    /// rows of the row groups that ended.
+    /// Rows that had been written (with compression: gone into it) when the part was full, since the part before. Of
+    /// Parquet: the rows of the row groups that begin in it.
     pub rows: i64,
     pub crc32: String,
 }

@@ -123,6 +123,12 @@ impl Order {
         Self { keys, total: !relation.primary_key.is_empty() }
     }
 
+    /// What clients are told of it: up to the first key that they may not know of, which is an order that the rows have.
+    #[must_use]
+    pub fn shown(&self, request: &ExportRequest) -> Vec<OrderKey> {
+        self.keys.iter().take_while(|key| request.exposes(&key.column)).cloned().collect()
+    }
+
     /// ` ORDER BY …` over the relation as `alias`, or nothing. The alias keeps a key from meaning an output column of
     /// the same name.
     #[must_use]
@@ -210,6 +216,11 @@ mod tests {
             let order = Order::of(&request(asked), &keyed);
             assert_eq!((order.sql("r").as_str(), order.total), (sql, true));
         }
+        let mut hiding = request(&[("id", Direction::Desc), ("a", Direction::Asc)]);
+        hiding.exposed = Some(vec!["id".to_owned(), "b".to_owned()]);
+        let shown = Order::of(&hiding, &keyed).shown(&hiding);
+        assert_eq!(shown, [OrderKey { column: "id".to_owned(), direction: Direction::Desc }]);
+
         let keyless = relation(&["a"], &[]);
         let order = Order::of(&request(&[]), &keyless);
         assert_eq!((order.sql("r").as_str(), order.total), ("", false));

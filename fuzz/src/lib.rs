@@ -65,7 +65,7 @@ impl<'a> Case<'a> {
 #[must_use]
 pub fn column(index: usize, kind: u8) -> OutputColumn {
     let wires = u8::try_from(WIRES.len()).unwrap_or(u8::MAX);
-    let dimensions = kind / wires % 3;
+    let dimensions = kind / wires % 7;
     OutputColumn {
         name: format!("column {index}"),
         wire: WIRES[usize::from(kind % wires)],

@@ -72,7 +72,7 @@ fn good(rng: &mut StdRng, kinds: u8) -> Vec<u8> {
     for _ in 0..rng.random_range(0..4) {
         data.extend(i16::try_from(kinds.len()).unwrap().to_be_bytes());
         for kind in &kinds {
-            let (wire, dimensions) = (usize::from(*kind) % WIRES.len(), usize::from(*kind) / WIRES.len() % 3);
+            let (wire, dimensions) = (usize::from(*kind) % WIRES.len(), usize::from(*kind) / WIRES.len() % 7);
             let bytes = match (rng.random_range(0..6), dimensions) {
                 (0, _) => None,
                 (_, 0) => Some(value(wire, rng)),
@@ -110,7 +110,7 @@ fn no_bytes_make_the_decoder_panic_and_every_file_is_well_formed() {
     let mut rng = StdRng::seed_from_u64(20_260_122);
     let (mut files, mut files_of_mutants) = (0, 0);
     for _ in 0..ROUNDS {
-        let mut data = good(&mut rng, 54);
+        let mut data = good(&mut rng, 126);
         files += usize::from(decode(&data));
         mutate(&mut data, &mut rng);
         files_of_mutants += usize::from(decode(&data));

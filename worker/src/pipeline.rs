@@ -86,7 +86,7 @@ pub(crate) async fn run(
     progress: &Arc<Progress>,
 ) -> Result<(Staged, Manifest), Stop> {
     let request = &claim.request;
-    let mut source = Source::open(stages.source_url).await?;
+    let mut source = Source::open(stages.source_url, request).await?;
     let plan = source.plan(request, stages.max_row_bytes).await?;
     let snapshot = source.snapshot.clone();
     let estimate = plan.estimated_rows.and_then(|rows| i64::try_from(rows).ok());
@@ -134,8 +134,6 @@ fn manifest(
         source_type: source.sql_type.clone(),
         output_type: output_type(source, request.format, &request.options),
     });
-    // An order by a column that clients may not know of is named without it.
-    let shown = plan.order.keys.iter().filter(|key| request.exposes(&key.column));
     let replaced = replacements.iter().map(|it| Replaced {
         column: plan.columns.get(it.column).map(|column| column.name.clone()).unwrap_or_default(),
         count: it.count,
@@ -148,7 +146,7 @@ fn manifest(
         uncompressed_bytes: written.raw_bytes,
         crc32: written.crc32,
         columns: columns.collect(),
-        order: ManifestOrder { by: shown.cloned().collect(), promised: plan.order.total },
+        order: ManifestOrder { by: plan.order.shown(request), promised: plan.order.total },
         snapshot,
         parts: written.parts,
         replaced: replaced.collect(),
@@ -193,6 +191,8 @@ impl Encoding {
                 rest = &rest[length..];
                 rows += 1;
                 plan.check_size(rows, row)?;
+                // A long value goes on in the middle of its row, which is not written then.
+                output.rows = rows - 1;
                 let encoded = encoder.row(row, &mut Out::new(&mut scratch, output));
                 encoded.map_err(|error| output.stop_of(&error, || plan.names.name(rows, row)))?;
                 if scratch.len() >= RELIEF_BYTES {

@@ -52,11 +52,8 @@ pub(crate) async fn manifest(
 }
 
 impl Document {
-    fn new(export: &Export, mut manifest: Manifest) -> Self {
+    fn new(export: &Export, manifest: Manifest) -> Self {
         let request = &export.request;
-        // A key that the operator keeps back breaks ties all the same.
-        let known = manifest.order.by.iter().take_while(|key| request.exposes(&key.column)).count();
-        manifest.order.by.truncate(known);
         Self {
             export_id: export.id,
             dataset: request.dataset.clone(),
@@ -107,10 +104,7 @@ mod tests {
             uncompressed_bytes: 50,
             crc32: "0000abcd".to_owned(),
             columns: Vec::new(),
-            order: ManifestOrder {
-                by: vec![OrderKey::ascending("id"), OrderKey::ascending("secret"), OrderKey::ascending("id")],
-                promised: true,
-            },
+            order: ManifestOrder { by: vec![OrderKey::ascending("id")], promised: true },
             snapshot: SnapshotPoint { time: "2026-01-02T03:04:05Z".to_owned(), wal_position: None },
             parts: Vec::new(),
             replaced: Vec::new(),

@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::{Setup, System};
+use crate::harness::{PATIENCE, Setup, System};
 
 fn setup(rows: u64, env: &[(&str, &str)]) -> Setup {
     Setup { rows, env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect() }
@@ -184,4 +184,31 @@ async fn a_table_that_changes_under_the_export_does_not_show() {
     assert_eq!(state["progress"]["rows"], count, "{state:#}");
     let file = String::from_utf8(system.download(&id).await).unwrap();
     assert!(!file.contains("changed"));
+}
+
+/// An older snapshot finds a table empty that was rewritten since: the file would be complete and hold nothing.
+#[tokio::test]
+async fn a_table_that_is_being_rewritten_is_waited_for_and_exported_whole() {
+    for change in [
+        "ALTER TABLE public.records ALTER COLUMN name TYPE text USING name || '!'",
+        "CREATE TEMP TABLE kept AS TABLE public.records; TRUNCATE public.records; INSERT INTO public.records TABLE kept",
+    ] {
+        let mut system = System::without_worker(Setup { rows: 1000, ..Setup::default() }).await;
+        system.wait_until_ready().await;
+        let id = system.submit("csv", None).await;
+        let mut rewriting = system.pool.begin().await.unwrap();
+        sqlx::raw_sql(change).execute(&mut *rewriting).await.unwrap();
+        system.add_worker();
+        // The attempt has begun and waits, which nothing outside of the server shows.
+        let deadline = Instant::now() + PATIENCE;
+        while system.count("SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").await == 0 {
+            assert!(Instant::now() < deadline, "nobody waits for the rewritten table");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        rewriting.commit().await.unwrap();
+        let state = system.completed(&id).await;
+        assert_eq!(state["progress"]["rows"], 1000, "{change}: {state:#}");
+        let file = String::from_utf8(system.download(&id).await).unwrap();
+        assert_eq!(file.contains("!,"), change.starts_with("ALTER"), "{change}");
+    }
 }

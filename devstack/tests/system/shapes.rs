@@ -91,17 +91,40 @@ async fn a_cell_of_200_mb_is_refused_with_row_and_limit_named() {
 }
 
 #[tokio::test]
+async fn many_cells_that_are_small_as_stored_are_measured_together() {
+    let columns: Vec<String> = (0..300).map(|n| format!("j{n}")).collect();
+    let limited = Limited::start(&[
+        format!("CREATE TABLE public.records (id text PRIMARY KEY, {} jsonb)", columns.join(" jsonb, ")),
+        format!(
+            "INSERT INTO public.records SELECT 'key ' || n, {} FROM generate_series(1, 3) n",
+            vec!["to_jsonb(repeat('a', 300000))"; columns.len()].join(", ")
+        ),
+    ])
+    .await;
+    let id = limited.submit("parquet", &[&["id".to_owned()], &columns[..]].concat(), None).await;
+    let state = limited.system.ended(&id).await;
+    let error = state["error"].as_str().unwrap_or_else(|| panic!("{state:#}"));
+    assert!(error.starts_with("Row 1 of the export (id key 1): its values take about 85 MiB"), "{error}");
+    // One of them alone is no trouble.
+    let id = limited.submit("json", &columns[..1], None).await;
+    limited.system.completed(&id).await;
+    limited.end("300 cells of 300 kB").await;
+}
+
+#[tokio::test]
 async fn cells_just_below_the_limit_fit_whatever_they_become() {
     // What grows most: control characters in JSON, quotes in CSV, ampersands in XML.
     let size = (7 << 20) / 3;
     let limited = Limited::start(&[
-        "CREATE TABLE public.records (id bigint PRIMARY KEY, control text, t text, b bytea, r text, n integer[])"
+        "CREATE TABLE public.records (id bigint PRIMARY KEY, control text, t text, b bytea, r text, j json, n integer[])"
             .to_owned(),
         format!(
             "INSERT INTO public.records
              SELECT n, repeat(E'\\x01', {size} * 3), repeat('\"&e', {size}), decode(repeat('00ff41', {size}), 'hex'),
                     -- What no compression makes smaller.
                     (SELECT string_agg(md5((n * 1000000 + i)::text), '') FROM generate_series(1, {size} * 3 / 32) i),
+                    -- One key, every character of which is escaped in an element's name.
+                    json_build_object(repeat(' ', {size} * 3), n),
                     (SELECT array_agg(i) FROM generate_series(1, 250000) i)
              FROM generate_series(1, 3) n"
         ),
@@ -112,6 +135,7 @@ async fn cells_just_below_the_limit_fit_whatever_they_become() {
         ("t", &FORMATS[..]),
         ("b", &FORMATS[..]),
         ("r", &FORMATS[..]),
+        ("j", &FORMATS[..]),
         ("n", &FORMATS[..]),
     ] {
         for format in formats {

@@ -32,6 +32,9 @@ struct Dialect {
     special: [bool; 256],
 }
 
+/// In bytes; the api takes no longer one.
+const LONGEST_NULL: usize = 64;
+
 const FORMULA: &str = "text that a spreadsheet would take for a formula";
 const DEFUSED: &str = "the same text behind an apostrophe";
 
@@ -81,6 +84,14 @@ impl Dialect {
             out.in_chunks(text.as_bytes(), 1, |piece, out| out.extend_from_slice(piece))?;
         }
         Ok(defused)
+    }
+
+    /// Quotes what was written since `start` if it is what NULL is written as.
+    fn tell_from_null(&self, start: usize, out: &mut Vec<u8>) {
+        if !self.null.is_empty() && out[start..] == self.null {
+            out.insert(start, b'"');
+            out.push(b'"');
+        }
     }
 
     fn end_line(&self, out: &mut Out<'_>) {
@@ -141,14 +152,14 @@ impl Encode for Csv {
             let value = Value::read(column.wire, bytes).map_err(undecodable(column))?;
             let start = out.len();
             match write_plain(value, out) {
-                None if !dialect.null.is_empty() && out[start..] == dialect.null => {
-                    out.insert(start, b'"');
-                    out.push(b'"');
-                }
-                None => {}
+                None => dialect.tell_from_null(start, out),
                 Some(Value::Bytea(bytes)) => {
                     out.extend_from_slice(b"\\x");
                     out.in_chunks(bytes, 1, write_hex)?;
+                    // A long one may have gone, and is not what NULL is written as.
+                    if bytes.len() <= LONGEST_NULL {
+                        dialect.tell_from_null(start, out);
+                    }
                 }
                 Some(Value::Json(text)) => {
                     dialect.write_text(text, false, out)?;

@@ -7,46 +7,42 @@
 
 /// Writes a double; NaN and the infinities as words.
 pub(super) fn write_f64(value: f64, out: &mut Vec<u8>) {
-    if value.is_finite() {
-        let mut buffer = ryu::Buffer::new();
-        let shortest = buffer.format_finite(value);
-        let bits = value.to_bits();
-        let binary = Binary::new(bits & ((1 << 52) - 1), (bits >> 52) & 0x7ff, 52, 1075);
-        if binary.is_halfway(shortest) {
-            let inside =
-                |digits: &usize| Some(format!("{value:.digits$e}")).filter(|text| inside(text, value, &binary));
-            // 17 digits are always enough.
-            let text = (0..17).find_map(|digits| inside(&digits)).unwrap_or_else(|| shortest.to_owned());
-            return lay_out(&text, 15, out);
-        }
-        lay_out(shortest, 15, out);
-    } else {
-        out.extend_from_slice(word(value.is_nan(), value > 0.0));
+    if !value.is_finite() {
+        return out.extend_from_slice(word(value.is_nan(), value > 0.0));
     }
+    let bits = value.to_bits();
+    let binary = Binary::new(bits & ((1 << 52) - 1), (bits >> 52) & 0x7ff, 52, 1075);
+    let precise = |digits: usize| format!("{value:.digits$e}");
+    // 17 digits are always enough.
+    write_finite(ryu::Buffer::new().format_finite(value), value, &binary, (precise, 17), 15, out);
 }
 
 /// Writes a single-precision number the same way.
 pub(super) fn write_f32(value: f32, out: &mut Vec<u8>) {
-    if value.is_finite() {
-        let mut buffer = ryu::Buffer::new();
-        let shortest = buffer.format_finite(value);
-        let bits = u64::from(value.to_bits());
-        let binary = Binary::new(bits & ((1 << 23) - 1), (bits >> 23) & 0xff, 23, 150);
-        if binary.is_halfway(shortest) {
-            let inside =
-                |digits: &usize| Some(format!("{value:.digits$e}")).filter(|text| inside(text, value, &binary));
-            let text = (0..9).find_map(|digits| inside(&digits)).unwrap_or_else(|| shortest.to_owned());
-            return lay_out(&text, 6, out);
-        }
-        lay_out(shortest, 6, out);
-    } else {
-        out.extend_from_slice(word(value.is_nan(), value > 0.0));
+    if !value.is_finite() {
+        return out.extend_from_slice(word(value.is_nan(), value > 0.0));
     }
+    let bits = u64::from(value.to_bits());
+    let binary = Binary::new(bits & ((1 << 23) - 1), (bits >> 23) & 0xff, 23, 150);
+    let precise = |digits: usize| format!("{value:.digits$e}");
+    write_finite(ryu::Buffer::new().format_finite(value), value, &binary, (precise, 9), 6, out);
 }
 
-/// Whether the digits read back as `value`, and not by the rule of rounding to even.
-fn inside<T: std::str::FromStr + PartialEq>(text: &str, value: T, binary: &Binary) -> bool {
-    text.parse().ok() == Some(value) && !binary.is_halfway(text)
+/// `precise` writes the value with so many digits behind the first, and how many digits are enough.
+fn write_finite<T: std::str::FromStr + PartialEq>(
+    shortest: &str,
+    value: T,
+    binary: &Binary,
+    precise: (impl Fn(usize) -> String, usize),
+    precision: i32,
+    out: &mut Vec<u8>,
+) {
+    if !binary.is_halfway(shortest) {
+        return lay_out(shortest, precision, out);
+    }
+    let inside = |text: &String| text.parse().ok().is_some_and(|read: T| read == value) && !binary.is_halfway(text);
+    let longer = (0..precise.1).map(precise.0).find(inside);
+    lay_out(longer.as_deref().unwrap_or(shortest), precision, out);
 }
 
 /// The size of a finite value: `mantissa` × 2^`exponent`.

@@ -63,7 +63,8 @@ impl<'a> Array<'a> {
         take_i32(&mut bytes)?;
         let mut sizes = [0; MOST_DIMENSIONS];
         for size in &mut sizes[..dimensions] {
-            *size = usize::try_from(take_i32(&mut bytes)?).map_err(|_| ValueError::Array)?;
+            // An empty array has no dimensions at all, so no size is 0.
+            *size = usize::try_from(take_i32(&mut bytes)?).ok().filter(|size| *size > 0).ok_or(ValueError::Array)?;
             let _lower_bound = take_i32(&mut bytes)?;
         }
         let count =

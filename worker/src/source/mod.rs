@@ -20,8 +20,8 @@ use polyglot_export::catalog::{self, CatalogError, is_unavailable};
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::manifest::SnapshotPoint;
 use polyglot_export::request::ExportRequest;
-use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::mpsc;
 
 /// A batch is also cut at so many bytes, so that wide rows do not pile up between the stages.
@@ -63,14 +63,38 @@ const SNAPSHOT: &str = "
            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text
                AS wal_position";
 
+/// Begins the transaction. The lock comes before the snapshot: TRUNCATE and an ALTER TABLE that rewrites are not seen
+/// by older snapshots, which find the table empty instead (PostgreSQL's manual, "Caveats" of MVCC). Behind the lock no
+/// such change can come, and one that was under way has ended.
+async fn begin(connection: &mut PgConnection, request: &ExportRequest) -> Result<(), Failure> {
+    const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    let lock = format!("{BEGIN}; LOCK TABLE {} IN ACCESS SHARE MODE", catalog::quote_relation(&request.relation));
+    // The name was found in the catalog when the export was accepted, and is quoted.
+    let error = match sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *connection).await {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
+        // No table or view: a materialized view, whose new rows every snapshot sees, or a foreign table.
+        Some("42809") => {
+            sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; {BEGIN}"))).execute(connection).await.map_err(failed)?;
+            Ok(())
+        }
+        Some("42P01" | "3F000") => Err(gone(request)),
+        _ => Err(failed(error)),
+    }
+}
+
+fn gone(request: &ExportRequest) -> Failure {
+    let message = format!("The dataset {} is not there any more.", request.dataset);
+    Failure::new(FailureKind::DatasetChanged, message, format!("no relation {}", request.relation))
+}
+
 impl Source {
-    /// Connects and takes the snapshot.
-    pub(crate) async fn open(url: &str) -> Result<Self, Failure> {
+    /// Connects, locks the relation against changes of its form, and takes the snapshot.
+    pub(crate) async fn open(url: &str, request: &ExportRequest) -> Result<Self, Failure> {
         let mut connection = catalog::connect_source(url, "polyglot-worker").await.map_err(failed)?;
-        sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .execute(&mut connection)
-            .await
-            .map_err(failed)?;
+        begin(&mut connection, request).await?;
         let row = sqlx::query(SNAPSHOT).fetch_one(&mut connection).await.map_err(failed)?;
         let snapshot = SnapshotPoint {
             time: row.try_get("time").map_err(failed)?,
@@ -83,11 +107,7 @@ impl Source {
     pub(crate) async fn plan(&mut self, request: &ExportRequest, max_row_bytes: u64) -> Result<Plan, Failure> {
         let relation =
             catalog::describe(&mut self.connection, &request.relation).await.map_err(|error| match error {
-                CatalogError::NoSuchRelation(name) => Failure::new(
-                    FailureKind::DatasetChanged,
-                    format!("The dataset {} is not there any more.", request.dataset),
-                    format!("no relation {name}"),
-                ),
+                CatalogError::NoSuchRelation(_) => gone(request),
                 CatalogError::Database(error) => failed(error),
             })?;
         let plan = Plan::of(&relation, request, max_row_bytes)?;

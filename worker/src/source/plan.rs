@@ -91,7 +91,7 @@ impl RowNames {
 /// The text that PostgreSQL itself prints, by the type's output function. A cast is not the same: `inet` adds its
 /// mask, and a type may have a cast of its own. `IS NOT DISTINCT FROM`, because a composite of NULLs `IS NULL`.
 fn text_form(name: &str) -> String {
-    format!("CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL ELSE format('%s', {name}) END")
+    format!("CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', {name}) END")
 }
 
 /// How a column is asked for: what it arrives as, and the expression.
@@ -106,18 +106,28 @@ fn fetched(column: &Column, format: Format) -> (WireType, Option<ArrayType>, Str
     }
 }
 
-/// An upper bound, or nearly, of the bytes that a value takes on its way. The cheap look at what is stored comes first:
-/// nothing is decompressed to measure a small value.
-fn size_expression(column: &Column, max_row_bytes: u64) -> String {
-    let name = format!("{ALIAS}.{}", quote_identifier(&column.name));
-    let length = match (column.array, column.wire) {
+/// An upper bound, or nearly, of the bytes that a row's wide columns take on their way. Of text the server knows the
+/// length without reading it. The rest is measured only where what is stored of it, all together, could be too much:
+/// nothing is decompressed to measure a small row.
+fn size_expression(wide: &[&Column], max_row_bytes: u64) -> String {
+    let (mut known, mut stored, mut measured) = (Vec::new(), Vec::new(), Vec::new());
+    for column in wide {
+        let name = format!("{ALIAS}.{}", quote_identifier(&column.name));
+        if column.array.is_none() && matches!(column.wire, WireType::Text | WireType::Bytea) {
+            known.push(format!("coalesce(pg_catalog.octet_length({name}), 0)::int8"));
+            continue;
+        }
+        stored.push(format!("coalesce(pg_catalog.pg_column_size({name}), 0)::int8"));
+        let text = format!("coalesce(pg_catalog.octet_length(pg_catalog.format('%s', {name})), 0)::int8");
         // Every item has a length in front, and a small number is longer in binary than in text.
-        (Some(_), _) => format!("octet_length(format('%s', {name})) + 12 * cardinality({name})::int8"),
-        (None, WireType::Text | WireType::Bytea) => return format!("coalesce(octet_length({name}), 0)::int8"),
-        (None, _) => format!("octet_length(format('%s', {name}))"),
-    };
-    let small = max_row_bytes / EXPANSION;
-    format!("CASE WHEN pg_column_size({name}) > {small} THEN {length} ELSE 0 END::int8")
+        let items = column.array.map(|_| format!(" + 12 * coalesce(pg_catalog.cardinality({name}), 0)::int8"));
+        measured.push(format!("{text}{}", items.unwrap_or_default()));
+    }
+    if !stored.is_empty() {
+        let small = max_row_bytes / EXPANSION;
+        known.push(format!("CASE WHEN {} > {small} THEN {} ELSE 0 END", stored.join(" + "), measured.join(" + ")));
+    }
+    known.join(" + ")
 }
 
 impl Plan {
@@ -145,7 +155,8 @@ impl Plan {
         let (mut columns, mut expressions) = (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
         for (mapping, source) in request.columns.iter().zip(&sources) {
             let (wire, array, expression) = fetched(source, request.format);
-            expressions.push(if guarded && source.wide {
+            // The key is small, for an index holds it, and names the row.
+            expressions.push(if guarded && source.wide && !relation.primary_key.contains(&source.name) {
                 format!("CASE WHEN size.total > {max_row_bytes} THEN NULL ELSE {expression} END")
             } else {
                 expression
@@ -164,9 +175,11 @@ impl Plan {
             if named { name_fields(relation, request, &columns, &mut expressions) } else { RowNames::default() };
         let mut from = format!("{} AS {ALIAS}", quote_relation(&relation.name));
         if guarded {
-            let sizes: Vec<String> = wide.iter().map(|column| size_expression(column, max_row_bytes)).collect();
             // OFFSET keeps the planner from computing the sizes again wherever they are used.
-            from.push_str(&format!(" CROSS JOIN LATERAL (SELECT {} AS total OFFSET 0) AS size", sizes.join(" + ")));
+            from.push_str(&format!(
+                " CROSS JOIN LATERAL (SELECT {} AS total OFFSET 0) AS size",
+                size_expression(&wide, max_row_bytes)
+            ));
             expressions.push(format!("CASE WHEN size.total > {max_row_bytes} THEN size.total END"));
         }
         let limit = request.row_limit.map(|rows| format!(" LIMIT {rows}")).unwrap_or_default();
@@ -299,7 +312,7 @@ mod tests {
         let plan = Plan::of(&relation(), &request, MAX_ROW).unwrap();
         assert_eq!(
             plan.sql,
-            r#"COPY (SELECT CASE WHEN r."Range" IS NOT DISTINCT FROM NULL THEN NULL ELSE format('%s', r."Range") END, r."id" FROM "My Schema"."a""b" AS r ORDER BY r."id", r."Range" LIMIT 10) TO STDOUT (FORMAT binary)"#
+            r#"COPY (SELECT CASE WHEN r."Range" IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', r."Range") END, r."id" FROM "My Schema"."a""b" AS r ORDER BY r."id", r."Range" LIMIT 10) TO STDOUT (FORMAT binary)"#
         );
         assert_eq!((plan.estimated_rows, plan.estimated_bytes, plan.fields()), (Some(10), Some(500), 2));
     }
@@ -363,13 +376,25 @@ mod tests {
         assert!(plan.sql.contains("AS total OFFSET 0) AS size"), "{}", plan.sql);
         let mut index = FieldIndex::default();
         let size = (300_i64 << 20).to_be_bytes();
-        let bytes = row_bytes(42, &[None, Some(&size)]);
+        let bytes = row_bytes(42, &[Some(b"[1,2)"), Some(&size)]);
         let failure = plan.check_size(9, index.read(&bytes, plan.fields()).unwrap().0).unwrap_err();
         assert_eq!(failure.kind, FailureKind::RowTooLarge);
-        let words = "Row 9 of the export (id 42, Range NULL): its values take about 300 MiB, and a worker holds rows of at most 16 MiB (MAX_ROW_MB).";
+        let words = "Row 9 of the export (id 42, Range [1,2)): its values take about 300 MiB, and a worker holds rows of at most 16 MiB (MAX_ROW_MB).";
         assert_eq!(failure.message, words);
         let bytes = row_bytes(42, &[Some(b"x"), None]);
         plan.check_size(9, index.read(&bytes, plan.fields()).unwrap().0).unwrap();
+        // What is stored of all columns together decides whether they are measured, and the key is always fetched.
+        relation.columns.extend([column("a", WireType::Jsonb, true), column("b", WireType::Text, true)]);
+        let plan = Plan::of(&relation, &request(&["Range", "a", "b"], Format::Csv), MAX_ROW).unwrap();
+        assert!(plan.sql.starts_with("COPY (SELECT CASE WHEN r.\"Range\" IS NOT DISTINCT FROM NULL"), "{}", plan.sql);
+        assert!(plan.sql.contains("CASE WHEN size.total > 16777216 THEN NULL ELSE r.\"a\" END"), "{}", plan.sql);
+        let stored = r#"coalesce(pg_catalog.pg_column_size(r."Range"), 0)::int8 + coalesce(pg_catalog.pg_column_size(r."a"), 0)::int8 > 8192"#;
+        assert!(plan.sql.contains(stored), "{}", plan.sql);
+        assert!(
+            plan.sql.contains(r#"SELECT coalesce(pg_catalog.octet_length(r."b"), 0)::int8 + CASE"#),
+            "{}",
+            plan.sql
+        );
         // Columns that cannot be large are not measured.
         let plan = Plan::of(&relation, &request(&["id"], Format::Csv), MAX_ROW).unwrap();
         assert!(!plan.sql.contains("size"), "{}", plan.sql);

@@ -3,6 +3,7 @@
 //!
 //! `POLYGLOT_SEED` repeats a run (a failed one prints its seed), `POLYGLOT_VALUES_ROWS` makes it longer.
 
+mod dialects;
 mod options;
 mod readers;
 mod round_trip;

@@ -184,14 +184,19 @@ async fn the_manifest_describes_the_stored_file() {
         assert_eq!(manifest["rows"], 100_000, "{format}");
         assert_eq!(manifest["bytes"], bytes.len(), "{format}");
         assert_eq!(manifest["crc32"], crc32(&bytes), "{format}");
-        let mut end = 0;
+        let (mut end, mut rows) = (0, 0);
         for (at, part) in manifest["parts"].as_array().unwrap().iter().enumerate() {
             let length = usize::try_from(part["bytes"].as_u64().unwrap()).unwrap();
             assert_eq!((&part["number"], &part["offset"]), (&json!(at + 1), &json!(end)), "{format}");
             assert_eq!(part["crc32"], crc32(&bytes[end..end + length]), "{format} part {at}");
             end += length;
+            rows += part["rows"].as_u64().unwrap();
+            if (format, compression) == ("jsonl", None) {
+                let lines = bytes[end - length..end].iter().filter(|byte| **byte == b'\n').count();
+                assert_eq!(part["rows"], lines, "part {at}");
+            }
         }
-        assert_eq!(end, bytes.len(), "{format}");
+        assert_eq!((end, rows), (bytes.len(), 100_000), "{format}");
         assert!(format != "jsonl" || manifest["parts"].as_array().unwrap().len() > 1);
         let described: Vec<_> = manifest["columns"]
             .as_array()

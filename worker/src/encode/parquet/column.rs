@@ -59,27 +59,23 @@ pub(super) struct List {
     valid: Vec<bool>,
 }
 
-/// The builder and the field for a column. `replaces`: whether a value that it cannot hold becomes NULL.
-pub(super) fn column(column: &OutputColumn, numeric: NumericPolicy, replaces: bool) -> (Builder, Field) {
+/// The builder and the field for a column.
+pub(super) fn column(column: &OutputColumn, numeric: NumericPolicy) -> (Builder, Field) {
     let (mut builder, mut data_type) = Builder::scalar(column.wire, numeric);
     let uuid = column.wire == WireType::Uuid;
     let named = |name: &str, data_type: DataType, nullable: bool, uuid: bool| {
         let field = Field::new(name, data_type, nullable);
         if uuid { field.with_extension_type(UuidType) } else { field }
     };
-    let mut replaceable =
-        matches!(builder, Builder::Decimal(..) | Builder::Date(_) | Builder::Time(_) | Builder::Timestamp(_))
-            || (matches!(builder, Builder::Float64(_)) && matches!(column.wire, WireType::Numeric(_)));
     let dimensions = column.array.map_or(0, |array| array.dimensions);
     for level in 0..dimensions {
         // The name that the format gives the items of a list. An item may be NULL, but a list within one never is.
         let item = Arc::new(named("element", data_type.clone(), level == 0, uuid && level == 0));
         data_type = DataType::List(Arc::clone(&item));
         builder = Builder::List(Box::new(List { item, items: builder, offsets: vec![0], valid: Vec::new() }));
-        replaceable = true;
     }
-    let nullable = column.nullable || (replaces && replaceable);
-    let field = named(&column.name, data_type, nullable, uuid && dimensions == 0);
+    // Always: NOT NULL in the catalog is no proof for a foreign table, an inheriting one, or a constraint not validated.
+    let field = named(&column.name, data_type, true, uuid && dimensions == 0);
     (builder, field)
 }
 

@@ -74,8 +74,7 @@ impl Parquet {
         options: ParquetOptions,
         exactness: Exactness,
     ) -> Result<Self, EncodeError> {
-        let (builders, fields): (Vec<_>, Vec<_>) =
-            columns.iter().map(|it| column::column(it, options.numeric, exactness.replaces())).unzip();
+        let (builders, fields): (Vec<_>, Vec<_>) = columns.iter().map(|it| column::column(it, options.numeric)).unzip();
         let schema = Arc::new(Schema::new(fields));
         let properties = WriterProperties::builder()
             .set_compression(match options.codec {

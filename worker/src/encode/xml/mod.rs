@@ -5,10 +5,13 @@
 //! Escaping is our own loop into the output buffer (bench/README.md has what that buys); `quick-xml` is the tests'
 //! oracle.
 
+mod json;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use json::write_json;
 
-use super::json_text::{NoCharacter, NotJson, Token, Tokens, unescape};
+use super::json_text::NotJson;
 use super::scalar::write_plain;
 use super::{Encode, EncodeError, Exactness, Nesting, Out, Replacement, Stopped};
 use crate::source::{Array, OutputColumn, Row, Value, ValueError};
@@ -24,7 +27,7 @@ pub(super) struct Xml {
 
 impl Xml {
     pub(super) fn new(columns: &[OutputColumn], exactness: Exactness) -> Self {
-        let names = columns.iter().map(|column| element_name(column.name.chars())).collect();
+        let names = columns.iter().map(|column| element_name(&column.name)).collect();
         Self { columns: columns.to_vec(), names, exactness, items: Vec::new() }
     }
 }
@@ -97,24 +100,34 @@ fn continues_name(character: char) -> bool {
         || matches!(character, '-' | '.' | '0'..='9' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}' | '\u{2040}')
 }
 
-/// An XML name for any text, and another one for any other text: what a name may not hold becomes `_xHHHH_`, and
-/// so does an underscore that would read as the start of such an escape. No text at all becomes `_x_`.
-fn element_name(text: impl Iterator<Item = char>) -> String {
-    let characters: Vec<char> = text.collect();
-    if characters.is_empty() {
-        return "_x_".to_owned();
+/// Writes one character of a name: what a name may not hold becomes `_xHHHH_`, and so does an underscore that would read
+/// as the start of such an escape. `head` is the name's first three characters.
+fn write_name_character(character: char, first: bool, next: Option<char>, head: [Option<char>; 3], out: &mut Vec<u8>) {
+    let reserved = || matches!(head, [Some('x' | 'X'), Some('m' | 'M'), Some('l' | 'L')]);
+    let allowed = if first { starts_name(character) && !reserved() } else { continues_name(character) };
+    if allowed && !(character == '_' && next == Some('x')) {
+        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    } else {
+        out.extend_from_slice(format!("_x{:04X}_", u32::from(character)).as_bytes());
     }
-    let reserved = characters.len() >= 3 && characters[..3].iter().collect::<String>().eq_ignore_ascii_case("xml");
-    let mut name = String::with_capacity(characters.len());
-    for (at, &character) in characters.iter().enumerate() {
-        let allowed = if at == 0 { starts_name(character) && !reserved } else { continues_name(character) };
-        if allowed && !(character == '_' && characters.get(at + 1) == Some(&'x')) {
-            name.push(character);
-        } else {
-            name.push_str(&format!("_x{:04X}_", u32::from(character)));
-        }
+}
+
+const EMPTY_NAME: &[u8] = b"_x_";
+
+/// An XML name for any text, and another one for any other text. No text at all becomes `_x_`.
+fn element_name(text: &str) -> String {
+    let mut name = Vec::with_capacity(text.len());
+    if text.is_empty() {
+        name.extend_from_slice(EMPTY_NAME);
     }
-    name
+    let mut head = [None; 3];
+    head.iter_mut().zip(text.chars()).for_each(|(slot, character)| *slot = Some(character));
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        let first = name.is_empty();
+        write_name_character(character, first, characters.peek().copied(), head, &mut name);
+    }
+    String::from_utf8(name).expect("characters were written whole")
 }
 
 /// Writes text between tags. A carriage return is written as a reference: a reader would make a line feed of it.
@@ -145,39 +158,6 @@ fn write_text(text: &str, replacer: &mut Replacer, out: &mut Vec<u8>) -> Result<
     Ok(())
 }
 
-fn write_unescaped(raw: &str, replacer: &mut Replacer, out: &mut Out<'_>) -> Result<(), Unwritable> {
-    if !raw.contains('\\') {
-        return out.in_pieces(raw, |piece, out| write_text(piece, replacer, out));
-    }
-    let mut buffer = [0; 4];
-    for character in unescape(raw) {
-        match character {
-            Ok(character) if allowed(character) => write_text(character.encode_utf8(&mut buffer), replacer, out)?,
-            Ok(_) => replacer.replace(CONTROL, out)?,
-            Err(NoCharacter::LoneSurrogate) => replacer.replace(SURROGATE, out)?,
-            Err(NoCharacter::NotJson) => return Err(NotJson.into()),
-        }
-        out.relieve()?;
-    }
-    Ok(())
-}
-
-/// The element name of an object's key. What a name cannot hold is escaped in it; only half a surrogate pair is not.
-fn key_name(raw: &str, replacer: &mut Replacer) -> Result<String, Unwritable> {
-    let mut characters = Vec::with_capacity(raw.len());
-    for character in unescape(raw) {
-        characters.push(match character {
-            Ok(character) => character,
-            Err(NoCharacter::LoneSurrogate) => {
-                replacer.replace(SURROGATE, &mut Vec::new())?;
-                char::REPLACEMENT_CHARACTER
-            }
-            Err(NoCharacter::NotJson) => return Err(NotJson.into()),
-        });
-    }
-    Ok(element_name(characters.into_iter()))
-}
-
 fn open(name: &str, out: &mut Vec<u8>) {
     out.push(b'<');
     out.extend_from_slice(name.as_bytes());
@@ -194,77 +174,6 @@ fn nil(name: &str, out: &mut Vec<u8>) {
     out.push(b'<');
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b" xsi:nil=\"true\"/>");
-}
-
-/// An open container: the element it is in, and whether its values have names of their own.
-struct Container {
-    element: String,
-    is_object: bool,
-}
-
-/// Writes JSON text as the element `name`. Depth costs heap, not stack: PostgreSQL accepts thousands of levels.
-fn write_json(name: &str, text: &str, replacer: &mut Replacer, out: &mut Out<'_>) -> Result<(), Unwritable> {
-    let mut tokens = Tokens::new(text);
-    let mut open_containers: Vec<Container> = Vec::new();
-    loop {
-        // Here a value stands, or the end of a container; in an object its key comes first.
-        let token = tokens.next()?.ok_or(NotJson)?;
-        let container = open_containers.last();
-        let ends = matches!(token, Token::ObjectEnd | Token::ArrayEnd);
-        let key;
-        let (element, value) = match (container, token) {
-            (None, value) => (name, value),
-            (Some(_), end) if ends => ("", end),
-            (Some(Container { is_object: false, .. }), value) => ("item", value),
-            (Some(Container { is_object: true, .. }), Token::String(raw)) => {
-                key = key_name(raw, replacer)?;
-                if tokens.next()? != Some(Token::Colon) {
-                    return Err(NotJson.into());
-                }
-                (key.as_str(), tokens.next()?.ok_or(NotJson)?)
-            }
-            _ => return Err(NotJson.into()),
-        };
-        match value {
-            Token::ObjectStart | Token::ArrayStart => {
-                open(element, out);
-                let is_object = value == Token::ObjectStart;
-                open_containers.push(Container { element: element.to_owned(), is_object });
-                continue;
-            }
-            Token::String(raw) => {
-                open(element, out);
-                write_unescaped(raw, replacer, out)?;
-                close(element, out);
-            }
-            Token::Word("null") => nil(element, out),
-            Token::Word(word) => {
-                open(element, out);
-                out.extend_from_slice(word.as_bytes());
-                close(element, out);
-            }
-            Token::ObjectEnd | Token::ArrayEnd => {
-                let ended = open_containers.pop().filter(|it| it.is_object == (value == Token::ObjectEnd));
-                close(&ended.ok_or(NotJson)?.element, out);
-            }
-            Token::Comma | Token::Colon => return Err(NotJson.into()),
-        }
-        out.relieve()?;
-        // Behind a value: a comma, or the ends of containers, or the end of the text.
-        loop {
-            let Some(container) = open_containers.last() else {
-                return if tokens.next()?.is_none() { Ok(()) } else { Err(NotJson.into()) };
-            };
-            match (tokens.next()?, container.is_object) {
-                (Some(Token::Comma), _) => break,
-                (Some(Token::ObjectEnd), true) | (Some(Token::ArrayEnd), false) => {
-                    close(&container.element, out);
-                    open_containers.pop();
-                }
-                _ => return Err(NotJson.into()),
-            }
-        }
-    }
 }
 
 fn write_element(name: &str, value: Value<'_>, replacer: &mut Replacer, out: &mut Out<'_>) -> Result<(), Unwritable> {
@@ -365,30 +274,8 @@ mod tests {
         Replacer { allowed: false, problem: None }
     }
 
-    /// The JSON as XML, or the words for why there is none.
-    fn xml(text: &str) -> Result<String, &'static str> {
-        let mut result = Ok(());
-        let out = written(|out| result = write_json("m", text, &mut strict(), out));
-        match result {
-            Ok(()) => Ok(String::from_utf8(out).unwrap()),
-            Err(Unwritable::Character(problem)) => Err(problem),
-            Err(Unwritable::Undecodable(ValueError::Json)) => Err("not JSON"),
-            Err(other) => panic!("{other:?}"),
-        }
-    }
-
     #[test]
-    fn what_xml_does_not_have_is_replaced_on_wish() {
-        for (json, expected) in [
-            (r#""a\u0001b""#, "<m>a\u{FFFD}b</m>"),
-            (r#""\ud800x""#, "<m>\u{FFFD}x</m>"),
-            (r#"{"\udc00": 1}"#, "<m><\u{FFFD}>1</\u{FFFD}></m>"),
-        ] {
-            let mut replacer = Replacer { allowed: true, problem: None };
-            let out = written(|out| write_json("m", json, &mut replacer, out).unwrap());
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
-            assert!(replacer.problem.is_some());
-        }
+    fn characters_that_xml_does_not_have_are_replaced_on_wish() {
         let (mut replacer, mut out) = (Replacer { allowed: true, problem: None }, Vec::new());
         write_text("a\u{7}é\u{FFFE}z\u{FFFF}", &mut replacer, &mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "a\u{FFFD}é\u{FFFD}z\u{FFFD}");
@@ -400,35 +287,6 @@ mod tests {
         let bytes: Vec<u8> = (0..300_001_u32).map(|n| n.to_le_bytes()[0]).collect();
         let out = written(|out| write_element("b", Value::Bytea(&bytes), &mut strict(), out).unwrap());
         assert_eq!(String::from_utf8(out).unwrap(), format!("<b>{}</b>", STANDARD.encode(&bytes)));
-    }
-
-    #[test]
-    fn json_becomes_nested_elements() {
-        for (json, expected) in [
-            ("5", "<m>5</m>"),
-            ("null", "<m xsi:nil=\"true\"/>"),
-            ("\"a<b\\u0026\"", "<m>a&lt;b&amp;</m>"),
-            ("{}", "<m></m>"),
-            ("[]", "<m></m>"),
-            ("[[1, 2.50], null]", "<m><item><item>1</item><item>2.50</item></item><item xsi:nil=\"true\"/></m>"),
-            (
-                "{\"a\": {\"b c\": true}, \"t\": [\"x\", {\"\": \"\"}]}",
-                "<m><a><b_x0020_c>true</b_x0020_c></a><t><item>x</item><item><_x_></_x_></item></t></m>",
-            ),
-        ] {
-            assert_eq!(xml(json).as_deref().map_err(|_| ()), Ok(expected), "{json}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_json_is_an_error() {
-        for text in ["", "[", "{", "[1", "[1}", "{\"a\"}", "{\"a\" 1}", "1 2", "[,]", "{1:2}", "]", r#""\u12""#] {
-            assert_eq!(xml(text), Err("not JSON"), "{text}");
-        }
-        assert_eq!(xml("\"\\u0001\""), Err(CONTROL));
-        assert_eq!(xml(r#""\ud800""#), Err(SURROGATE));
-        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(xml(&deep).is_ok());
     }
 
     #[test]
@@ -445,7 +303,7 @@ mod tests {
             ("", "_x_"),
             ("_x_", "_x005F_x_"),
         ] {
-            assert_eq!(element_name(text.chars()), expected);
+            assert_eq!(element_name(text), expected);
         }
     }
 

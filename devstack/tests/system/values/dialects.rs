@@ -1,0 +1,155 @@
+//! The options of each format: what they change, read back by others, and that nothing is lost or confused by them.
+
+use serde_json::{Value, json};
+
+use super::{manifest, submit};
+use crate::harness::{Setup, System};
+
+/// Values that a dialect could confuse: text that looks like NULL, like a delimiter, like a formula, like a number.
+const TRICKY: &str = r#"
+    DROP TABLE public.records;
+    CREATE TABLE public.records (id bigint PRIMARY KEY, t text, n numeric, m money, i interval, j jsonb, a text[]);
+    INSERT INTO public.records VALUES
+        (1, 'plain', 1.50, '-5', '-1 day', '-7', '{=1}'),
+        (2, '', 'NaN', '7', '1 day', '"=1"', '{}'),
+        (3, NULL, NULL, NULL, NULL, NULL, NULL),
+        (4, 'NULL', -1, '0', '00:00', 'null', '{NULL,"NULL"}'),
+        (5, '=1+cmd|''/c calc''!A0', 1e30, '1', '1 mon', '{"a": "=1"}', '{"a;b"}'),
+        (6, E'-2\r\n"x";y|z\t,', 0, '1', '1 mon', '[]', '{}'),
+        (7, '@sum', 7, '1', '1 mon', '[]', '{}'),
+        (9223372036854775807, '\N', 0.1, '1', '1 mon', '[]', '{}')"#;
+
+async fn tricky() -> System {
+    let system = System::start(Setup::default()).await;
+    sqlx::raw_sql(TRICKY).execute(&system.pool).await.unwrap();
+    system
+}
+
+/// The file of `columns`, and the export's id.
+async fn exported(system: &System, format: &str, columns: &[&str], options: Value) -> (String, Vec<u8>) {
+    let columns: Vec<Value> = columns.iter().map(|name| json!({"source": name, "target": name})).collect();
+    let id = submit(system, &json!({"format": format, "columns": columns, "options": options})).await;
+    system.completed(&id).await;
+    let bytes = system.download(&id).await;
+    (id, bytes)
+}
+
+#[tokio::test]
+async fn every_dialect_of_csv_is_loaded_back_by_postgres() {
+    let system = tricky().await;
+    for (options, copy) in [
+        (json!({"delimiter": ";"}), "HEADER, DELIMITER ';'"),
+        (json!({"delimiter": "\t", "header": false}), r"DELIMITER E'\t'"),
+        (json!({"delimiter": "|", "null": "NULL"}), "HEADER, DELIMITER '|', NULL 'NULL'"),
+        (json!({"null": "\\N", "lineEnding": "crlf"}), r"HEADER, NULL '\N'"),
+        (json!({"null": "0"}), "HEADER, NULL '0'"),
+        (json!({"delimiter": "'", "null": "-"}), "HEADER, DELIMITER '''', NULL '-'"),
+    ] {
+        let columns = ["id", "t", "n", "m", "i", "j", "a"];
+        let (_, file) = exported(&system, "csv", &columns, options.clone()).await;
+        let mut connection = system.pool.acquire().await.unwrap();
+        sqlx::raw_sql("DROP TABLE IF EXISTS reloaded; CREATE TABLE reloaded (LIKE public.records)")
+            .execute(&mut *connection)
+            .await
+            .unwrap();
+        let statement = format!("COPY reloaded FROM STDIN (FORMAT csv, {copy})");
+        let mut load = connection.copy_in_raw(&statement).await.unwrap();
+        load.send(&file[..]).await.unwrap();
+        load.finish().await.unwrap_or_else(|error| panic!("{options}: {error}\n{}", String::from_utf8_lossy(&file)));
+        let different: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM (
+                 (SELECT id, t, n::text, m, i, j, a FROM public.records EXCEPT ALL SELECT id, t, n::text, m, i, j, a FROM reloaded)
+                 UNION ALL
+                 (SELECT id, t, n::text, m, i, j, a FROM reloaded EXCEPT ALL SELECT id, t, n::text, m, i, j, a FROM public.records)
+             ) different",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+        assert_eq!(different, 0, "{options}: {}", String::from_utf8_lossy(&file));
+    }
+}
+
+#[tokio::test]
+async fn a_spreadsheet_runs_no_cell_and_the_manifest_counts_them() {
+    let system = tricky().await;
+    let columns = ["id", "t", "n", "m", "i", "j", "a"];
+    let (id, file) = exported(&system, "csv", &columns, json!({"profile": "spreadsheet"})).await;
+    let text = String::from_utf8(file.clone()).unwrap();
+    assert!(text.starts_with("\u{FEFF}id,t,n,m,i,j,a\r\n"), "{text}");
+    let path = system.file("spreadsheet.csv");
+    std::fs::write(&path, &file).unwrap();
+    // What a reader finds in the cells of each column.
+    let cells = "import csv, json, sys; rows = list(csv.reader(open(sys.argv[1], encoding='utf-8-sig', newline=''), strict=True)); print(json.dumps([list(c) for c in zip(*rows[1:])]))";
+    let read = std::process::Command::new("python3").args(["-c", cells]).arg(&path).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let cells: Vec<Vec<String>> = serde_json::from_slice(&read.stdout).unwrap();
+    assert_eq!(
+        cells[1],
+        ["plain", "", "", "NULL", "'=1+cmd|'/c calc'!A0", "'-2\r\n\"x\";y|z\t,", "'@sum", "\\N"],
+        "text that looks like a formula is text"
+    );
+    // Numbers stay numbers, also where they are negative.
+    assert_eq!((cells[2][3].as_str(), cells[3][0].as_str()), ("-1", "-$5.00"));
+    assert_eq!(cells[5][0], "-7");
+    let manifest = manifest(&system, &id).await;
+    assert_eq!((&manifest["replaced"][0]["column"], &manifest["replaced"][0]["count"]), (&json!("t"), &json!(3)));
+    assert_eq!(manifest["replaced"].as_array().unwrap().len(), 1, "{manifest:#}");
+    // A choice of one's own wins over the profile.
+    let (_, file) =
+        exported(&system, "csv", &["id"], json!({"profile": "spreadsheet", "bom": false, "lineEnding": "lf"})).await;
+    assert!(file.starts_with(b"id\n1\n"));
+}
+
+#[tokio::test]
+async fn a_bigint_is_a_string_on_wish() {
+    let system = tricky().await;
+    let (_, file) = exported(&system, "jsonl", &["id"], json!({"bigint": "string"})).await;
+    let text = String::from_utf8(file).unwrap();
+    assert!(text.ends_with("{\"id\":\"9223372036854775807\"}\n"), "{text}");
+    let (_, file) = exported(&system, "json", &["id"], json!({})).await;
+    let text = String::from_utf8(file).unwrap();
+    assert!(text.ends_with("{\"id\":9223372036854775807}\n]\n"), "{text}");
+}
+
+/// The type and the values of column `n`, read by pyarrow.
+async fn numerics(system: &System, options: Value) -> (String, Vec<Value>) {
+    let (_, file) = exported(system, "parquet", &["n"], options).await;
+    let path = system.file("numeric.parquet");
+    std::fs::write(&path, file).unwrap();
+    let read = "import json, sys, pyarrow.parquet as p; t = p.read_table(sys.argv[1]); print(json.dumps([str(t.schema.field('n').type), [None if v is None else str(v) for v in t['n'].to_pylist()]]))";
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let output = std::process::Command::new(format!("{root}/.tools/venv/bin/python"))
+        .args(["-c", read])
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn a_numeric_without_precision_is_what_was_asked_for_in_parquet() {
+    let system = tricky().await;
+    let (kind, values) = numerics(&system, json!({})).await;
+    assert_eq!(kind, "string");
+    assert_eq!(values[..4], [json!("1.50"), json!("NaN"), Value::Null, json!("-1")]);
+    assert_eq!(values[4], json!(format!("1{}", "0".repeat(30))));
+    let (kind, values) = numerics(&system, json!({"numeric": "double"})).await;
+    assert_eq!(kind, "double");
+    assert_eq!(values[..5], [json!("1.5"), json!("nan"), Value::Null, json!("-1.0"), json!("1e+30")]);
+    let options = json!({"numeric": "decimal(38,2)", "onUnrepresentable": "replace"});
+    let (kind, values) = numerics(&system, options).await;
+    assert_eq!(kind, "decimal128(38, 2)");
+    assert_eq!(values[..4], [json!("1.50"), Value::Null, Value::Null, json!("-1.00")]);
+    assert_eq!(values[4], json!(format!("1{}.00", "0".repeat(30))));
+    // NaN is not the only one: a digit too many is never rounded away.
+    sqlx::query("DELETE FROM public.records WHERE n = 'NaN'").execute(&system.pool).await.unwrap();
+    sqlx::query("INSERT INTO public.records (id, n) VALUES (8, 0.125)").execute(&system.pool).await.unwrap();
+    let columns = json!([{"source": "n", "target": "n"}]);
+    let request = json!({"format": "parquet", "columns": columns, "options": {"numeric": "decimal(38,2)"}});
+    let id = submit(&system, &request).await;
+    let state = system.ended(&id).await;
+    let error = state["error"].as_str().unwrap_or_else(|| panic!("{state:#}"));
+    assert!(error.contains("(id 8)") && error.contains("\"n\"") && error.contains("digits"), "{error}");
+}
