@@ -116,8 +116,8 @@ fn no_bytes_make_the_decoder_panic_and_every_file_is_well_formed() {
         files_of_mutants += usize::from(decode(&data));
     }
     // Good rows are files but for what a format cannot hold, and many a changed byte only changes a value.
-    assert!(files > ROUNDS / 2, "{files}");
-    assert!(files_of_mutants > ROUNDS / 10 && files_of_mutants < files, "{files_of_mutants} of {files}");
+    assert!(files > ROUNDS / 3, "{files}");
+    assert!(files_of_mutants > ROUNDS / 20 && files_of_mutants < files, "{files_of_mutants} of {files}");
 }
 
 fn csv_records(file: &[u8]) -> Vec<csv::ByteRecord> {

@@ -24,9 +24,9 @@ mod tests {
     #[test]
     fn the_peak_follows_what_is_used() {
         reset_peak();
-        let before = peak_bytes().unwrap();
         let block = std::hint::black_box(vec![1_u8; 64 << 20]);
-        assert!(peak_bytes().unwrap() >= before + (60 << 20));
+        // Tests run side by side, so what else there is comes and goes.
+        assert!(peak_bytes().unwrap() >= 64 << 20);
         drop(block);
     }
 }

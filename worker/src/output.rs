@@ -46,8 +46,10 @@ pub(crate) struct Output {
     /// The part that is being filled.
     room: Option<Room>,
     number: u32,
-    /// Rows whose bytes were written so far, to be set before they are.
+    /// Rows that end in what is written next, or before; to be set first.
     pub rows: i64,
+    /// Rows that have been written.
+    rows_written: i64,
     /// Of those, the rows in parts that are full.
     rows_sent: i64,
     crc: crc32fast::Hasher,
@@ -93,6 +95,7 @@ impl Output {
             room: None,
             number: 0,
             rows: 0,
+            rows_written: 0,
             rows_sent: 0,
             crc: crc32fast::Hasher::new(),
             written: Written::default(),
@@ -137,6 +140,7 @@ impl Output {
             }
             self.room = Some(room);
         }
+        self.rows_written = self.rows;
         Ok(())
     }
 
@@ -181,17 +185,17 @@ impl Output {
             number: self.number,
             offset: self.written.bytes,
             bytes,
-            rows: self.rows - self.rows_sent,
+            rows: self.rows_written - self.rows_sent,
             crc32: crc_text(crc32),
         });
-        self.rows_sent = self.rows;
+        self.rows_sent = self.rows_written;
         self.written.bytes += bytes;
         let part = Part::new(self.number, room, crc32);
         self.to.blocking_send(FromEncoder::Part(part)).map_err(|_| OutputStop::CutOff)
     }
 
     pub(crate) fn finish(mut self, rows: i64) -> Result<Written, OutputStop> {
-        self.rows = rows;
+        self.rows_written = rows;
         let mut room = match self.room.take() {
             Some(room) => room,
             None => self.next_room(),

@@ -70,10 +70,7 @@ async fn begin(connection: &mut PgConnection, request: &ExportRequest) -> Result
     const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     let lock = format!("{BEGIN}; LOCK TABLE {} IN ACCESS SHARE MODE", catalog::quote_relation(&request.relation));
     // The name was found in the catalog when the export was accepted, and is quoted.
-    let error = match sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *connection).await {
-        Ok(_) => return Ok(()),
-        Err(error) => error,
-    };
+    let Err(error) = sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *connection).await else { return Ok(()) };
     match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
         // No table or view: a materialized view, whose new rows every snapshot sees, or a foreign table.
         Some("42809") => {
