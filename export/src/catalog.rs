@@ -240,15 +240,14 @@ const RELATIONS: &str = "
              FROM tree JOIN pg_class leaf ON leaf.oid = tree.oid AND leaf.relkind IN ('r', 'm', 'f')
          ) AS stored
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_schema_privilege(n.oid, 'USAGE')
-      AND has_any_column_privilege(c.oid, 'SELECT')
+      AND has_table_privilege(c.oid, 'SELECT')
     ORDER BY wanted.place";
 
 // A domain travels as the type at its bottom. A type is an array if it is the array type of its items' type.
 const COLUMNS: &str = "
     WITH RECURSIVE attribute AS (
         SELECT * FROM pg_attribute
-        WHERE attrelid = ANY ($1::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped
-          AND has_column_privilege(attrelid, attnum, 'SELECT')),
+        WHERE attrelid = ANY ($1::int8[]::oid[]) AND attnum > 0 AND NOT attisdropped),
     bottom(attrelid, attnum, typid, typmod, dimensions) AS (
         -- The number of dimensions is int2 or int4, by the version.
         SELECT attrelid, attnum, atttypid, atttypmod, attndims::int4 FROM attribute
@@ -284,7 +283,7 @@ const PRIMARY_KEYS: &str = "
 const RELATIONS_IN: &str = "
     SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_schema_privilege(n.oid, 'USAGE')
-      AND has_any_column_privilege(c.oid, 'SELECT')
+      AND has_table_privilege(c.oid, 'SELECT')
       -- A partition is part of its table.
       AND NOT c.relispartition
     ORDER BY c.relname";
@@ -343,12 +342,6 @@ pub async fn describe_all(
         let (oid, name): (i64, String) = (row.try_get("relation")?, row.try_get("name")?);
         if !keyless.contains(&oid) {
             each(oid, &mut |relation| relation.primary_key.push(name.clone()));
-        }
-    }
-    for relation in described.iter_mut().flatten() {
-        // A key of which a column may not be read is none.
-        if !relation.primary_key.iter().all(|name| relation.column(name).is_some()) {
-            relation.primary_key.clear();
         }
     }
     Ok(described)

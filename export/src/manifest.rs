@@ -47,7 +47,7 @@ pub struct ManifestOrder {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotPoint {
-    /// When the reading transaction began on the source, RFC 3339, UTC.
+    /// When it was taken, by the source's clock, RFC 3339, UTC.
     pub time: String,
     /// The end of the write-ahead log (on a replica: of what was replayed) when the snapshot was taken, give or take
     /// what was written in the same instant.

@@ -59,7 +59,7 @@ fn failed(error: sqlx::Error) -> Failure {
 
 /// The first statement of the transaction, and so the one that takes the snapshot.
 const SNAPSHOT: &str = "
-    SELECT to_char(transaction_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time,
+    SELECT to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time,
            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text
                AS wal_position";
 
