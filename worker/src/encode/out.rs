@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-/// A buffer is emptied when it has so many bytes, and a long value is written in pieces of so many.
+/// Between rows the buffer is emptied when it has so many bytes, and a long value is written in pieces of so many.
 pub(crate) const RELIEF_BYTES: usize = 64 * 1024;
 
 /// Takes what was encoded further.
@@ -28,9 +28,10 @@ impl<'a> Out<'a> {
         Self { bytes, to }
     }
 
-    /// Hands on what there is, if it is much.
+    /// Hands on what there is, if a row has made it twice as much as is handed on between rows: so that, but for a long
+    /// row, what is handed on ends where a row ends.
     pub(crate) fn relieve(&mut self) -> Result<(), Stopped> {
-        if self.bytes.len() >= RELIEF_BYTES { self.empty() } else { Ok(()) }
+        if self.bytes.len() >= 2 * RELIEF_BYTES { self.empty() } else { Ok(()) }
     }
 
     /// Hands on what there is.
@@ -121,7 +122,7 @@ pub(super) mod tests {
         })
         .unwrap();
         out.empty().unwrap();
-        assert!(pieces.0.len() > 3 && pieces.0.iter().all(|piece| piece.len() <= RELIEF_BYTES * 2));
+        assert!(pieces.0.len() > 2 && pieces.0.iter().all(|piece| piece.len() <= RELIEF_BYTES * 3));
         assert_eq!(pieces.0.concat(), text.as_bytes());
     }
 
