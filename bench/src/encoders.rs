@@ -51,13 +51,8 @@ fn copy() -> Vec<u8> {
 fn columns() -> Vec<OutputColumn> {
     let wires =
         [WireType::Int8, WireType::TimestampTz, WireType::Text, WireType::Numeric(Some((18, 4))), WireType::Json];
-    let column = |(name, wire): (&&str, WireType)| OutputColumn {
-        name: (*name).to_owned(),
-        wire,
-        array: None,
-        nullable: false,
-        measured: false,
-    };
+    let column =
+        |(name, wire): (&&str, WireType)| OutputColumn { name: (*name).to_owned(), wire, array: None, measured: false };
     NAMES.iter().zip(wires).map(column).collect()
 }
 

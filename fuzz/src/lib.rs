@@ -70,7 +70,6 @@ pub fn column(index: usize, kind: u8) -> OutputColumn {
         name: format!("column {index}"),
         wire: WIRES[usize::from(kind % wires)],
         array: (dimensions > 0).then_some(ArrayType { dimensions, delimiter: b',' }),
-        nullable: true,
         measured: false,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use polyglot_export::request::ColumnMapping;
 use serde_json::Value;
 
-use super::field::{kind, text, unknown_keys};
+use super::field::{items, kind, text, unknown_keys};
 use crate::problem::{FieldError, quoted};
 
 /// As many columns as a PostgreSQL table can have.
@@ -33,13 +33,11 @@ impl DraftColumn {
 
 pub(super) fn read(value: Option<&Value>, errors: &mut Vec<FieldError>) -> Vec<DraftColumn> {
     let problem = match value {
-        None => "is required".to_owned(),
-        Some(Value::Array(items)) if items.is_empty() => "expected at least one column".to_owned(),
-        Some(Value::Array(items)) if items.len() > MOST => {
-            format!("expected at most {MOST} columns, not {}", items.len())
+        None => "is required",
+        Some(Value::Array(items)) if items.is_empty() => "expected at least one column",
+        Some(value) => {
+            return read_each(items(value, "columns", MOST, "{\"source\", \"target\"}", errors), errors);
         }
-        Some(Value::Array(items)) => return read_each(items, errors),
-        Some(other) => format!("expected an array of {{\"source\", \"target\"}}, not {}", kind(other)),
     };
     errors.push(FieldError::new("columns", problem));
     Vec::new()

@@ -35,6 +35,35 @@ pub(super) fn choice<T>(
     found
 }
 
+/// A boolean; absent is false.
+pub(super) fn flag(value: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) -> bool {
+    match value {
+        None => false,
+        Some(Value::Bool(flag)) => *flag,
+        Some(other) => {
+            errors.push(FieldError::new(field, format!("expected true or false, not {}", kind(other))));
+            false
+        }
+    }
+}
+
+/// The items of an array of at most `most`; `shape` is what each is to look like. Nothing, if there is none.
+pub(super) fn items<'v>(
+    value: &'v Value,
+    field: &str,
+    most: usize,
+    shape: &str,
+    errors: &mut Vec<FieldError>,
+) -> &'v [Value] {
+    let problem = match value {
+        Value::Array(items) if items.len() > most => format!("expected at most {most} columns, not {}", items.len()),
+        Value::Array(items) => return items,
+        other => format!("expected an array of {shape}, not {}", kind(other)),
+    };
+    errors.push(FieldError::new(field, problem));
+    &[]
+}
+
 /// Refuses what is not `known`. `path` is the field of the object, with the dot that follows.
 pub(super) fn unknown_keys(object: &Map<String, Value>, known: &[&str], path: &str, errors: &mut Vec<FieldError>) {
     for key in object.keys().filter(|key| !known.contains(&key.as_str())) {

@@ -3,7 +3,7 @@
 use polyglot_export::selection::{Direction, OrderKey};
 use serde_json::Value;
 
-use super::field::{choice, kind, text, unknown_keys};
+use super::field::{choice, items, kind, text, unknown_keys};
 use crate::problem::{FieldError, quoted};
 
 /// As many columns as an index can have.
@@ -29,16 +29,8 @@ fn column_field(index: usize) -> String {
 }
 
 pub(super) fn read(value: Option<&Value>, errors: &mut Vec<FieldError>) -> Vec<DraftKey> {
-    let problem = match value {
-        None => return Vec::new(),
-        Some(Value::Array(items)) if items.len() > MOST => {
-            format!("expected at most {MOST} columns, not {}", items.len())
-        }
-        Some(Value::Array(items)) => return read_each(items, errors),
-        Some(other) => format!("expected an array of {{\"column\", \"direction\"}}, not {}", kind(other)),
-    };
-    errors.push(FieldError::new("orderBy", problem));
-    Vec::new()
+    let Some(value) = value else { return Vec::new() };
+    read_each(items(value, "orderBy", MOST, "{\"column\", \"direction\"}", errors), errors)
 }
 
 fn read_each(items: &[Value], errors: &mut Vec<FieldError>) -> Vec<DraftKey> {

@@ -7,7 +7,8 @@ use sqlx::AssertSqlSafe;
 
 use crate::harness::{Setup, System, export_request};
 
-const CASES: [(&str, Option<&str>); 9] = [
+/// Every format, plain and, where it is text, with gzip.
+pub(crate) const CASES: [(&str, Option<&str>); 9] = [
     ("csv", None),
     ("csv", Some("gzip")),
     ("json", None),

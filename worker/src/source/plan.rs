@@ -28,7 +28,6 @@ pub struct OutputColumn {
     /// Of the value, or of an array's items; `TextForm` where the server is asked for the text it prints.
     pub wire: WireType,
     pub array: Option<ArrayType>,
-    pub nullable: bool,
     /// Whether its text is a number or a date and the like.
     pub measured: bool,
 }
@@ -161,13 +160,7 @@ impl Plan {
             } else {
                 expression
             });
-            columns.push(OutputColumn {
-                name: mapping.target.clone(),
-                wire,
-                array,
-                nullable: source.nullable,
-                measured: source.measured,
-            });
+            columns.push(OutputColumn { name: mapping.target.clone(), wire, array, measured: source.measured });
         }
         // CSV and JSON take every value, so that only a row too large needs a name there.
         let named = guarded || matches!(request.format, Format::Xml | Format::Parquet);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{manifest, submit};
+use super::{manifest, python_line, submit};
 use crate::harness::{Setup, System};
 
 /// Values that a dialect could confuse: text that looks like NULL, like a delimiter, like a formula, like a number.
@@ -28,10 +28,7 @@ async fn tricky() -> System {
 /// The file of `columns`, and the export's id.
 async fn exported(system: &System, format: &str, columns: &[&str], options: Value) -> (String, Vec<u8>) {
     let columns: Vec<Value> = columns.iter().map(|name| json!({"source": name, "target": name})).collect();
-    let id = submit(system, &json!({"format": format, "columns": columns, "options": options})).await;
-    system.completed(&id).await;
-    let bytes = system.download(&id).await;
-    (id, bytes)
+    super::exported(system, &json!({"format": format, "columns": columns, "options": options})).await
 }
 
 #[tokio::test]
@@ -81,9 +78,7 @@ async fn a_spreadsheet_runs_no_cell_and_the_manifest_counts_them() {
     std::fs::write(&path, &file).unwrap();
     // What a reader finds in the cells of each column.
     let cells = "import csv, json, sys; rows = list(csv.reader(open(sys.argv[1], encoding='utf-8-sig', newline=''), strict=True)); print(json.dumps([list(c) for c in zip(*rows[1:])]))";
-    let read = std::process::Command::new("python3").args(["-c", cells]).arg(&path).output().unwrap();
-    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
-    let cells: Vec<Vec<String>> = serde_json::from_slice(&read.stdout).unwrap();
+    let cells: Vec<Vec<String>> = serde_json::from_value(python_line(cells, &path)).unwrap();
     assert_eq!(
         cells[1],
         ["plain", "", "", "NULL", "'=1+cmd|'/c calc'!A0", "'-2\r\n\"x\";y|z\t,", "'@sum", "\\N"],
@@ -118,14 +113,7 @@ async fn numerics(system: &System, options: Value) -> (String, Vec<Value>) {
     let path = system.file("numeric.parquet");
     std::fs::write(&path, file).unwrap();
     let read = "import json, sys, pyarrow.parquet as p; t = p.read_table(sys.argv[1]); print(json.dumps([str(t.schema.field('n').type), [None if v is None else str(v) for v in t['n'].to_pylist()]]))";
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let output = std::process::Command::new(format!("{root}/.tools/venv/bin/python"))
-        .args(["-c", read])
-        .arg(&path)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_value(python_line(read, &path)).unwrap()
 }
 
 #[tokio::test]

@@ -21,10 +21,19 @@ use table::Column;
 
 /// Runs one of the Python scripts beside these tests; the answer is what it printed.
 fn python<A: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = A>) -> String {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let python = format!("{root}/.tools/venv/bin/python");
-    let output = Command::new(&python)
-        .arg(format!("{root}/devstack/tests/system/{script}"))
+    let path = format!("{}/tests/system/{script}", env!("CARGO_MANIFEST_DIR"));
+    run_python(&[&path], script, arguments)
+}
+
+/// Runs a Python program of a line over a file; the answer is the JSON that it printed.
+fn python_line(program: &str, file: &Path) -> Value {
+    serde_json::from_str(&run_python(&["-c", program], program, [file])).unwrap()
+}
+
+fn run_python<A: AsRef<OsStr>>(what: &[&str], script: &str, arguments: impl IntoIterator<Item = A>) -> String {
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/venv/bin/python");
+    let output = Command::new(python)
+        .args(what)
         .args(arguments)
         .output()
         .unwrap_or_else(|error| panic!("{python}: {error}; devstack/install --tests makes it"));
@@ -53,12 +62,19 @@ async fn submit(system: &System, body: &Value) -> String {
     answer["exportId"].as_str().unwrap().to_owned()
 }
 
-/// Exports to the end and keeps the bytes as they are stored.
-async fn export(system: &System, body: &Value) -> PathBuf {
+/// Exports to the end; the answer is the export's id and its file as it is stored.
+async fn exported(system: &System, body: &Value) -> (String, Vec<u8>) {
     let id = submit(system, body).await;
     system.completed(&id).await;
+    let bytes = system.download(&id).await;
+    (id, bytes)
+}
+
+/// As [`exported`], into a file.
+async fn export(system: &System, body: &Value) -> PathBuf {
+    let (id, bytes) = exported(system, body).await;
     let file = system.file(&id);
-    std::fs::write(&file, system.download(&id).await).unwrap();
+    std::fs::write(&file, bytes).unwrap();
     file
 }
 

@@ -30,10 +30,7 @@ async fn with_trouble() -> System {
 async fn exported(system: &System, format: &str, options: Value) -> (String, Vec<u8>) {
     let mut body = request(format, None, &columns(&system.pool).await);
     body["options"] = options;
-    let id = submit(system, &body).await;
-    system.completed(&id).await;
-    let bytes = system.download(&id).await;
-    (id, bytes)
+    super::exported(system, &body).await
 }
 
 /// How many values of each column, whatever the problem was.

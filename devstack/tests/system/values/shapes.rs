@@ -5,19 +5,8 @@ use sqlx::AssertSqlSafe;
 
 use super::table::{Column, columns, quoted, reload, reload_csv};
 use super::{bytes_of, export, request};
+use crate::formats::CASES;
 use crate::harness::{Setup, System};
-
-const FILES: [(&str, Option<&str>); 9] = [
-    ("csv", None),
-    ("csv", Some("gzip")),
-    ("json", None),
-    ("json", Some("gzip")),
-    ("jsonl", None),
-    ("jsonl", Some("gzip")),
-    ("xml", None),
-    ("xml", Some("gzip")),
-    ("parquet", None),
-];
 
 async fn with_table(statements: &str) -> (System, Vec<Column>) {
     let system = System::start(Setup::default()).await;
@@ -29,7 +18,7 @@ async fn with_table(statements: &str) -> (System, Vec<Column>) {
 
 /// Every format, there and back; and a second export is the same bytes.
 async fn survives_everything(system: &System, columns: &[Column]) {
-    for (format, compression) in FILES {
+    for (format, compression) in CASES {
         let body = request(format, compression, columns);
         let file = export(system, &body).await;
         reload(system, format, compression, &file, columns).await;
