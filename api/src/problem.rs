@@ -7,10 +7,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use polyglot_export::catalog::is_unavailable;
 use polyglot_export::failure::chain;
 use polyglot_export::format::Format;
 use polyglot_export::ledger::LedgerError;
+use polyglot_export::source::is_unavailable;
 use polyglot_export::status::Status;
 use polyglot_export::storage::StorageError;
 use serde::Serialize;
@@ -44,6 +44,10 @@ impl FieldError {
 pub(crate) enum RouteError {
     #[error("the request is not valid")]
     Invalid(Vec<FieldError>),
+    #[error("the idempotency key stands for another body")]
+    KeyReused,
+    #[error("the first request with the idempotency key is not answered yet")]
+    KeyInProgress,
     #[error("no such route")]
     NoSuchRoute,
     #[error("method not allowed")]
@@ -96,6 +100,8 @@ impl From<LedgerError> for RouteError {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Unavailable(_) => Self::Unavailable { what: Dependency::Ledger, source: Box::new(error) },
+            // Only a submission that took longer than any should, while its client tried again.
+            LedgerError::KeyTaken => Self::KeyInProgress,
             LedgerError::Refused(_)
             | LedgerError::Unreadable { .. }
             | LedgerError::LeaseLost
@@ -143,6 +149,19 @@ impl RouteError {
             Self::Invalid(errors) => {
                 answer(StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid", summary(errors))
             }
+            Self::KeyReused => answer(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "The idempotency key was used before",
+                "An earlier request with this Idempotency-Key had another body. A new request takes a new key."
+                    .to_owned(),
+            ),
+            Self::KeyInProgress => answer(
+                StatusCode::CONFLICT,
+                "idempotency-key-in-progress",
+                "The first request with the idempotency key is not answered yet",
+                "Try again in a moment; the answer will be the first request's.".to_owned(),
+            ),
             Self::NoSuchRoute => answer(
                 StatusCode::NOT_FOUND,
                 "no-such-route",
@@ -286,6 +305,8 @@ impl RouteError {
                 tracing::warn!(error = chain(self), "request failed");
             }
             Self::Invalid(_)
+            | Self::KeyReused
+            | Self::KeyInProgress
             | Self::NoSuchRoute
             | Self::MethodNotAllowed
             | Self::BodyTooSlow
@@ -348,6 +369,9 @@ impl IntoResponse for RouteError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        if let Self::KeyInProgress = self {
+            headers.insert(header::RETRY_AFTER, 1.into());
         }
         if let Self::ExportNotFinished { retry_after, .. } = self {
             headers.insert(header::RETRY_AFTER, retry_after.into());

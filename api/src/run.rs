@@ -5,12 +5,13 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyglot_export::catalog;
 use polyglot_export::failure::chain;
 use polyglot_export::ledger::{Ledger, LedgerError};
 use polyglot_export::lifecycle::Lifecycle;
 use polyglot_export::queue::{Broker, Relay, run_relay};
+use polyglot_export::source;
 use polyglot_export::storage::Storage;
+use polyglot_export::sweep::Sweeper;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +23,8 @@ use crate::source::Source;
 /// How long the database may take to come up beside us.
 const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
 
-/// The relay holds one of them while it publishes.
-const LEDGER_CONNECTIONS: u32 = 10;
+/// The relay holds one of them while it publishes, and the sweeper another.
+const LEDGER_CONNECTIONS: u32 = 11;
 
 /// How long answers that are being sent may go on after the signal.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -53,11 +54,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         migrated = ledger.migrate_when_up(LEDGER_PATIENCE) => migrated?,
         () = lifecycle.stopping.cancelled() => return Ok(()),
     }
-    let broker = Broker {
-        url: connections.amqp_url.clone(),
-        queue: connections.amqp_queue.clone(),
-        name: format!("polyglot-api {}", std::process::id()),
-    };
+    let broker = Broker::of(connections, format!("polyglot-api {}", std::process::id()));
     let storage = Storage::new(&connections.storage).await;
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port))
         .await
@@ -68,10 +65,17 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     let relay = Relay::default();
     let relaying = CancellationToken::new();
     lifecycle.tasks.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), relaying.clone()));
+    let sweeper = Sweeper {
+        ledger: ledger.clone(),
+        storage: storage.clone(),
+        source_database_url: connections.source_database_url.clone(),
+        relay: relay.clone(),
+    };
+    lifecycle.tasks.spawn(sweeper.run(relaying.clone()));
 
     let source = Source::new(
         config.datasets,
-        catalog::source_pool(&connections.source_database_url)?,
+        source::pool(&connections.source_database_url)?,
         connections.source_database_url.clone(),
     );
     let app = App {

@@ -21,7 +21,8 @@ use crate::{datasets, download, exports, health, request_id};
 pub(crate) struct App {
     pub(crate) ledger: Ledger,
     pub(crate) relay: Relay,
-    pub(crate) broker: Broker,
+    /// `None`: the service runs without one.
+    pub(crate) broker: Option<Broker>,
     pub(crate) storage: Storage,
     pub(crate) source: Source,
     pub(crate) download: DownloadConfig,
@@ -65,9 +66,9 @@ pub(crate) mod tests {
 
     use axum::body::{Body, to_bytes};
     use axum::http::{Method, Request, StatusCode};
-    use polyglot_export::catalog;
     use polyglot_export::config::{Connections, Environment};
     use polyglot_export::dataset::Datasets;
+    use polyglot_export::source;
     use tower::ServiceExt;
 
     use super::*;
@@ -80,14 +81,15 @@ pub(crate) mod tests {
             ("AMQP_URL", "amqp://127.0.0.1:1/%2f"),
             ("S3_ENDPOINT", "http://127.0.0.1:1"),
         ]);
-        let Connections { database_url, amqp_url, amqp_queue, storage, .. } =
-            Connections::from_environment(&env).unwrap();
+        let connections = Connections::from_environment(&env).unwrap();
+        let broker = Broker::of(&connections, "test");
+        let Connections { database_url, storage, .. } = connections;
         router(Arc::new(App {
             ledger: Ledger::new(&database_url, 2, "test").unwrap(),
             relay: Relay::default(),
-            broker: Broker { url: amqp_url, queue: amqp_queue, name: "test".to_owned() },
+            broker,
             storage: Storage::new(&storage).await,
-            source: Source::new(Datasets::default(), catalog::source_pool(&database_url).unwrap(), database_url),
+            source: Source::new(Datasets::default(), source::pool(&database_url).unwrap(), database_url),
             download: Config::from_environment(&env).unwrap().download,
             lifecycle: Lifecycle::default(),
             readiness: tokio::sync::Mutex::default(),

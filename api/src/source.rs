@@ -8,6 +8,7 @@ use std::time::Duration;
 use polyglot_export::catalog::{self, CatalogError, Relation};
 use polyglot_export::dataset::{Dataset, Datasets, Exposed};
 use polyglot_export::failure::chain;
+use polyglot_export::source;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use tokio::time::Instant;
 
@@ -178,7 +179,7 @@ impl Source {
 
     /// Counts the rows, which takes as long as it takes. Dropping the future ends the query on the server.
     pub(crate) async fn count(&self, dataset: &Dataset) -> Result<u64, RouteError> {
-        let mut connection = patience::source(catalog::connect_source(&self.url, "polyglot-api count")).await?;
+        let mut connection = patience::source(source::connect(&self.url, "polyglot-api count")).await?;
         let statement = format!("SELECT count(*) AS rows FROM {}", catalog::quote_relation(&dataset.relation));
         // The name is the operator's, from the configuration, and quoted.
         let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(&mut connection).await?;
@@ -216,7 +217,7 @@ mod tests {
 
     fn source(datasets: &str) -> Source {
         let url = "postgres://nobody@127.0.0.1:1/none";
-        Source::new(Datasets::parse(datasets).unwrap(), catalog::source_pool(url).unwrap(), url.to_owned())
+        Source::new(Datasets::parse(datasets).unwrap(), source::pool(url).unwrap(), url.to_owned())
     }
 
     #[tokio::test]

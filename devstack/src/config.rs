@@ -20,14 +20,24 @@ pub struct RunConfig {
     pub database_url: Option<String>,
     /// `SOURCE_DATABASE_URL`: handed on; nothing is seeded there.
     pub source_database_url: Option<String>,
-    /// `AMQP_URL`: a broker of the user's, in place of a private one.
-    pub amqp_url: Option<String>,
+    pub broker: Broker,
     /// `S3_ENDPOINT` and its keys: a storage of the user's, in place of the embedded one.
     pub s3: Option<ExternalS3>,
     /// `S3_BUCKET`.
     pub bucket: String,
     /// `AWS_REGION`.
     pub region: String,
+}
+
+/// `AMQP_URL`: which broker is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Broker {
+    /// A private one, where RabbitMQ is installed. The variable is not set.
+    Private,
+    /// The user's.
+    External(String),
+    /// None: the variable is set to nothing.
+    Without,
 }
 
 /// An object storage that somebody else runs. Without keys the api and the workers find theirs as AWS clients do.
@@ -43,7 +53,7 @@ impl RunConfig {
         Self::from_lookup(|name| std::env::var(name).ok())
     }
 
-    /// `lookup` gives a variable's value; an empty one counts as none. `NAME_FILE` is read where `NAME` is not set.
+    /// `lookup` gives a variable's value; an empty one counts as none, but for `AMQP_URL`. `NAME_FILE` is read where `NAME` is not set.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let vars = Variables { lookup };
         let data_dir = PathBuf::from(vars.text("DATA_DIR").unwrap_or_else(|| ".data".into()));
@@ -82,7 +92,11 @@ impl RunConfig {
             workers: vars.number("WORKERS", 1, 1, 256)?,
             database_url: vars.url("DATABASE_URL", &["postgres://", "postgresql://"])?,
             source_database_url: vars.url("SOURCE_DATABASE_URL", &["postgres://", "postgresql://"])?,
-            amqp_url: vars.url("AMQP_URL", &["amqp://", "amqps://"])?,
+            broker: match vars.url("AMQP_URL", &["amqp://", "amqps://"])? {
+                Some(url) => Broker::External(url),
+                None if vars.is_set("AMQP_URL") => Broker::Without,
+                None => Broker::Private,
+            },
             s3,
             bucket,
             region: vars.text("AWS_REGION").unwrap_or_else(|| "us-east-1".into()),
@@ -97,6 +111,11 @@ struct Variables<F> {
 impl<F: Fn(&str) -> Option<String>> Variables<F> {
     fn text(&self, name: &str) -> Option<String> {
         (self.lookup)(name).filter(|value| !value.is_empty())
+    }
+
+    /// Whether the variable is there, if only empty.
+    fn is_set(&self, name: &str) -> bool {
+        (self.lookup)(name).is_some()
     }
 
     fn secret(&self, name: &'static str) -> Result<Option<String>> {
@@ -147,7 +166,7 @@ mod tests {
         let config = with(&[("PORT", "")]).unwrap();
         assert_eq!((config.port, config.seed_rows, config.workers), (8080, 1_000_000, 1));
         assert!(config.data_dir.is_absolute() && config.data_dir.ends_with(".data"));
-        assert!(config.database_url.is_none() && config.amqp_url.is_none() && config.s3.is_none());
+        assert!(config.database_url.is_none() && config.broker == Broker::Private && config.s3.is_none());
     }
 
     #[test]
@@ -174,6 +193,11 @@ mod tests {
     }
 
     #[test]
+    fn a_broker_that_is_set_to_nothing_is_none() {
+        assert_eq!(with(&[("AMQP_URL", "")]).unwrap().broker, Broker::Without);
+    }
+
+    #[test]
     fn a_password_is_not_shown() {
         let words = with(&[("DATABASE_URL", "pg://u:topsecret@h/d")]).unwrap_err().to_string();
         assert!(!words.contains("topsecret"), "{words}");
@@ -191,7 +215,7 @@ mod tests {
         let file = dir.path().join("url");
         fs::write(&file, "amqp://u:p@h/%2f\n").unwrap();
         let config = with(&[("AMQP_URL_FILE", file.to_str().unwrap())]).unwrap();
-        assert_eq!(config.amqp_url.as_deref(), Some("amqp://u:p@h/%2f"));
+        assert_eq!(config.broker, Broker::External("amqp://u:p@h/%2f".into()));
         let words = with(&[("AMQP_URL_FILE", "/no/such/file")]).unwrap_err().to_string();
         assert!(words.starts_with("AMQP_URL: ") && words.contains("/no/such/file"), "{words}");
     }

@@ -35,6 +35,10 @@ pub struct Rabbit {
 }
 
 impl Rabbit {
+    pub fn is_installed() -> bool {
+        find_scripts().is_ok()
+    }
+
     /// Starts the broker whose files are in `data_dir/rabbitmq`. Resolves when it answers on its AMQP port.
     ///
     /// The node is always `polyglot@localhost`, so data stays usable when ports change.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::config::RunConfig;
+use crate::config::{Broker, RunConfig};
 use crate::console::{say, seconds};
 use crate::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
 use crate::error::{Error, Result};
@@ -28,6 +28,7 @@ pub struct Servers {
 pub struct Addresses {
     pub api: String,
     pub database: String,
+    /// Empty: there is no broker.
     pub amqp: String,
     pub s3_endpoint: String,
     /// `None` where the clients find their own.
@@ -72,8 +73,17 @@ impl Servers {
         };
         let rabbit_log = log("rabbitmq")?;
         let rabbit = async {
-            if config.amqp_url.is_some() {
-                return Ok(None);
+            match config.broker {
+                Broker::Private if Rabbit::is_installed() => {}
+                Broker::External(_) => return Ok(None),
+                Broker::Private => {
+                    say("RabbitMQ is not installed: running without a broker, workers look for work in the ledger");
+                    return Ok(None);
+                }
+                Broker::Without => {
+                    say("AMQP_URL is empty: running without a broker, workers look for work in the ledger");
+                    return Ok(None);
+                }
             }
             let began = Instant::now();
             let server = Rabbit::start(data_dir, &rabbit_log, rabbit_settings.clone()).await?;
@@ -130,7 +140,10 @@ impl Servers {
                 .postgres
                 .as_ref()
                 .map_or_else(|| given(&config.database_url), |server| server.url("polyglot")),
-            amqp: self.rabbit.as_ref().map_or_else(|| given(&config.amqp_url), Rabbit::url),
+            amqp: match (&config.broker, &self.rabbit) {
+                (Broker::External(url), _) => url.clone(),
+                (Broker::Private | Broker::Without, server) => server.as_ref().map(Rabbit::url).unwrap_or_default(),
+            },
             s3_endpoint,
             keys,
         })

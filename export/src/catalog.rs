@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
-use sqlx::{Connection, Row};
+use sqlx::Row;
+use sqlx::postgres::{PgConnection, PgRow};
 
 use crate::dataset::RelationName;
 
@@ -170,51 +170,6 @@ pub enum CatalogError {
     NoSuchRelation(RelationName),
     #[error("the source database could not be asked")]
     Database(#[from] sqlx::Error),
-}
-
-/// A pool for catalog look-ups and for checking values, with the settings of `connect_source`. It connects on first use.
-pub fn source_pool(url: &str) -> Result<PgPool, sqlx::Error> {
-    let options: PgConnectOptions = url.parse()?;
-    Ok(PgPoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(std::time::Duration::from_secs(3))
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                settle(connection).await?;
-                // Sizes wait for a relation that is being rewritten; a look-up of others must find a connection.
-                sqlx::raw_sql("SET lock_timeout TO '2s'; SET statement_timeout TO '10s'").execute(connection).await?;
-                Ok(())
-            })
-        })
-        .connect_lazy_with(options.application_name("polyglot-catalog")))
-}
-
-/// One connection to the source database with every setting that the text of a value depends on.
-pub async fn connect_source(url: &str, application_name: &str) -> Result<PgConnection, sqlx::Error> {
-    let options: PgConnectOptions = url.parse()?;
-    let mut connection = PgConnection::connect_with(&options.application_name(application_name)).await?;
-    settle(&mut connection).await?;
-    Ok(connection)
-}
-
-async fn settle(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // As a join with pg_settings, so that a server too old to know a setting skips it. The last one makes the
-    // server notice during a long sort that we are gone, instead of at the next row.
-    sqlx::raw_sql(
-        "SELECT set_config(name, value, false) FROM (VALUES
-            ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),
-            ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('client_encoding', 'UTF8'),
-            ('statement_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'),
-            ('client_connection_check_interval', '1s'),
-            -- A table without a key comes in the same order each time: no scan joins another in the middle.
-            ('synchronize_seqscans', 'off'),
-            -- Compiling the expressions of 1,600 columns takes longer than it can save.
-            ('jit', 'off')
-         ) AS wanted(name, value) JOIN pg_settings USING (name)",
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 // Sizes and numbers of rows are those of the relation with all its partitions (or inheriting tables).
@@ -407,27 +362,6 @@ pub fn quote_identifier(name: &str) -> String {
 #[must_use]
 pub fn quote_relation(name: &RelationName) -> String {
     format!("{}.{}", quote_identifier(&name.schema), quote_identifier(&name.name))
-}
-
-/// Whether an error of the driver means that the database is away or too busy, as opposed to having refused
-/// the statement.
-#[must_use]
-pub fn is_unavailable(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::WorkerCrashed => true,
-        // Classes 08 (connection), 53 (out of resources), 57P (shutdown, crash, cannot connect now), the
-        // serialization failures of 40, which a replica answers when it cancels a query, a lock that was not to be had
-        // and a time limit.
-        sqlx::Error::Database(refused) => refused.code().is_some_and(|code| {
-            ["08", "53", "57P", "40", "55P03", "25P04"].iter().any(|class| code.starts_with(class))
-        }),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

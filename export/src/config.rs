@@ -47,6 +47,12 @@ impl Environment {
         Ok(self.0.get(name).filter(|value| !value.is_empty()).cloned())
     }
 
+    /// Whether `name` is set, to nothing, and no file takes its place.
+    fn is_empty(&self, name: &str) -> bool {
+        let is_set = |name: &str| self.0.get(name).is_some_and(|value| !value.is_empty());
+        self.0.contains_key(name) && !is_set(name) && !is_set(&format!("{name}_FILE"))
+    }
+
     pub fn text(&self, name: &str, default: &str) -> Result<String, ConfigError> {
         Ok(self.optional(name)?.unwrap_or_else(|| default.to_owned()))
     }
@@ -102,7 +108,8 @@ impl Environment {
 pub struct Connections {
     pub database_url: String,
     pub source_database_url: String,
-    pub amqp_url: String,
+    /// `None`: there is no broker, and workers find their work in the ledger alone.
+    pub amqp_url: Option<String>,
     pub amqp_queue: String,
     pub storage: StorageConfig,
 }
@@ -133,8 +140,13 @@ impl Connections {
         };
         let database_url = env.url("DATABASE_URL", "postgres://postgres:postgres@localhost:5432/postgres", pg)?;
         let source_database_url = env.url("SOURCE_DATABASE_URL", &database_url, pg)?;
-        let amqp_url =
-            env.url("AMQP_URL", "amqp://guest:guest@localhost:5672/%2f", str::parse::<lapin::uri::AMQPUri>)?;
+        let amqp_url = if env.is_empty("AMQP_URL") {
+            None
+        } else {
+            let url =
+                env.url("AMQP_URL", "amqp://guest:guest@localhost:5672/%2f", str::parse::<lapin::uri::AMQPUri>)?;
+            Some(url)
+        };
         let amqp_queue = env.text("AMQP_QUEUE", "polyglot.exports")?;
         if amqp_queue.len() > 200 || amqp_queue.starts_with("amq.") {
             return Err(ConfigError::Value {
@@ -246,6 +258,20 @@ mod tests {
     fn defaults_are_usable() {
         let connections = Connections::from_environment(&Environment::fixed(&[])).unwrap();
         assert_eq!(connections.source_database_url, connections.database_url);
+        assert!(connections.amqp_url.is_some());
+    }
+
+    #[test]
+    fn a_broker_that_is_set_to_nothing_is_none() {
+        let connections = Connections::from_environment(&Environment::fixed(&[("AMQP_URL", "")])).unwrap();
+        assert_eq!(connections.amqp_url, None);
+        let env = Environment::fixed(&[("AMQP_URL", ""), ("AMQP_URL_FILE", "/nowhere")]);
+        assert!(Connections::from_environment(&env).err().unwrap().to_string().starts_with("AMQP_URL_FILE: "));
+    }
+
+    #[test]
+    fn the_default_bucket_is_named() {
+        let connections = Connections::from_environment(&Environment::fixed(&[])).unwrap();
         assert_eq!(connections.storage.bucket, "exports");
     }
 }

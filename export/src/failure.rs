@@ -28,6 +28,8 @@ pub enum FailureKind {
     DeadlineExceeded,
     /// Workers took the export and were not heard of again.
     WorkerLost,
+    /// What the ledger has of the request is not for this version. Another worker may be of the right one.
+    RequestUnreadable,
     /// A defect of ours.
     Internal,
 }
@@ -42,7 +44,7 @@ pub enum Disposition {
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SourceUnavailable,
         Self::SourceRefused,
         Self::DatasetChanged,
@@ -54,13 +56,16 @@ impl FailureKind {
         Self::TooLarge,
         Self::DeadlineExceeded,
         Self::WorkerLost,
+        Self::RequestUnreadable,
         Self::Internal,
     ];
 
     #[must_use]
     pub fn disposition(self) -> Disposition {
         match self {
-            Self::SourceUnavailable | Self::StorageUnavailable | Self::WorkerLost => Disposition::Retry,
+            Self::SourceUnavailable | Self::StorageUnavailable | Self::WorkerLost | Self::RequestUnreadable => {
+                Disposition::Retry
+            }
             Self::SourceRefused
             | Self::DatasetChanged
             | Self::Unrepresentable
@@ -88,6 +93,7 @@ impl FailureKind {
             Self::TooLarge => "file_too_large",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::WorkerLost => "worker_lost",
+            Self::RequestUnreadable => "request_unreadable",
             Self::Internal => "internal",
         }
     }

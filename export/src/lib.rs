@@ -16,5 +16,7 @@ pub mod queue;
 pub mod representation;
 pub mod request;
 pub mod selection;
+pub mod source;
 pub mod status;
 pub mod storage;
+pub mod sweep;

@@ -1,57 +1,30 @@
-//! The worker's share of tidying up: the ledger's regular sweep, and the removal of objects and uploads that no
-//! live export owns.
+//! Tidying up, in every process that runs, one at a time: the ledger's regular look at what time has changed, and the
+//! removal of objects, uploads and source sessions that no live attempt owns.
 
 use std::time::Duration;
 
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Ledger, LedgerError, in_time};
-use polyglot_export::queue::Relay;
-use polyglot_export::storage::Storage;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::failure::chain;
+use crate::ledger::{Ledger, LedgerError, Leftover, Swept, in_time};
+use crate::queue::Relay;
+use crate::source;
+use crate::storage::{Storage, StorageError};
 
 const PAUSE: Duration = Duration::from_secs(1);
 /// After an object store that failed, removals wait this long.
 const STORE_PAUSE: Duration = Duration::from_secs(10);
+/// How long the source database may take to end sessions.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(5);
 const BATCH: i64 = 100;
 
-/// Sweeps every second until `stopping`.
-pub(crate) async fn run(ledger: Ledger, storage: Storage, relay: Relay, stopping: CancellationToken) {
-    let mut store_away_until = None;
-    loop {
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            () = tokio::time::sleep(PAUSE) => {}
-        }
-        match in_time(ledger.sweep()).await {
-            Ok(swept) => {
-                if swept != polyglot_export::ledger::Swept::default() {
-                    tracing::info!(
-                        cancelled = swept.cancelled,
-                        reissued = swept.reissued,
-                        expired = swept.expired,
-                        "swept"
-                    );
-                }
-                if swept.reissued > 0 {
-                    relay.wake();
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "sweep failed, trying again");
-                continue;
-            }
-        }
-        if store_away_until.is_some_and(|until| tokio::time::Instant::now() < until) {
-            continue;
-        }
-        store_away_until = match remove(&ledger, &storage).await {
-            Ok(()) => None,
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "leftovers stay for now");
-                Some(tokio::time::Instant::now() + STORE_PAUSE)
-            }
-        };
-    }
+/// What tidying up needs.
+pub struct Sweeper {
+    pub ledger: Ledger,
+    pub storage: Storage,
+    pub source_database_url: String,
+    pub relay: Relay,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,31 +32,94 @@ enum RemoveError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error(transparent)]
-    Storage(#[from] polyglot_export::storage::StorageError),
+    Storage(#[from] StorageError),
 }
 
-async fn remove(ledger: &Ledger, storage: &Storage) -> Result<(), RemoveError> {
-    // One that the store refuses must not keep the others; the first refusal is told when all have had their turn.
-    let mut refused = None;
-    for leftover in in_time(ledger.leftovers(BATCH)).await? {
-        match storage.remove_leftover(&leftover).await {
-            Ok(()) => {
-                in_time(ledger.upload_removed(leftover.export_id, leftover.attempt)).await?;
-                tracing::info!(export_id = %leftover.export_id, attempt = leftover.attempt, "leftover upload removed");
+impl Sweeper {
+    /// Sweeps every second until `stopping`.
+    pub async fn run(self, stopping: CancellationToken) {
+        let mut store_away_until = None;
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
             }
-            Err(error) if error.transient => return Err(error.into()),
-            Err(error) => refused = refused.or(Some(error)),
+            match in_time(self.ledger.sweep()).await {
+                Ok(Some(swept)) => self.tell(swept),
+                // Another process does all of it.
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "sweep failed, trying again");
+                    continue;
+                }
+            }
+            if store_away_until.is_some_and(|until| Instant::now() < until) {
+                continue;
+            }
+            store_away_until = match self.remove().await {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "leftovers stay for now");
+                    Some(Instant::now() + STORE_PAUSE)
+                }
+            };
         }
     }
-    for (export_id, key) in in_time(ledger.expired_objects(BATCH)).await? {
-        match storage.delete_object(&key).await {
-            Ok(()) => {
-                in_time(ledger.object_deleted(export_id)).await?;
-                tracing::info!(%export_id, "expired file deleted");
-            }
-            Err(error) if error.transient => return Err(error.into()),
-            Err(error) => refused = refused.or(Some(error)),
+
+    fn tell(&self, swept: Swept) {
+        if swept != Swept::default() {
+            tracing::info!(
+                cancelled = swept.cancelled,
+                overdue = swept.overdue,
+                reissued = swept.reissued,
+                expired = swept.expired,
+                "swept"
+            );
+        }
+        if swept.reissued > 0 {
+            self.relay.wake();
         }
     }
-    refused.map_or(Ok(()), |error| Err(error.into()))
+
+    async fn remove(&self) -> Result<(), RemoveError> {
+        // One that the store refuses must not keep the others; the first refusal is told when all have had their turn.
+        let mut refused = None;
+        let leftovers = in_time(self.ledger.leftovers(BATCH)).await?;
+        if !leftovers.is_empty() {
+            self.end_sessions(&leftovers).await;
+        }
+        for leftover in leftovers {
+            match self.storage.remove_leftover(&leftover).await {
+                Ok(()) => {
+                    in_time(self.ledger.upload_removed(leftover.export_id, leftover.attempt)).await?;
+                    tracing::info!(export_id = %leftover.export_id, attempt = leftover.attempt, "leftover upload removed");
+                }
+                Err(error) if error.transient => return Err(error.into()),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        for (export_id, key) in in_time(self.ledger.expired_objects(BATCH)).await? {
+            match self.storage.delete_object(&key).await {
+                Ok(()) => {
+                    in_time(self.ledger.object_deleted(export_id)).await?;
+                    tracing::info!(%export_id, "expired file deleted");
+                }
+                Err(error) if error.transient => return Err(error.into()),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        refused.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// The sessions in which those attempts read. A process that died has none; one that is frozen has. The source being
+    /// away keeps nobody from the rest: its own end takes its sessions along.
+    async fn end_sessions(&self, leftovers: &[Leftover]) {
+        let names: Vec<_> = leftovers.iter().map(|it| source::session_name(it.export_id, it.attempt)).collect();
+        match timeout(SOURCE_PATIENCE, source::end_sessions(&self.source_database_url, &names)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(ended)) => tracing::info!(ended, "source sessions of lost attempts ended"),
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), "source sessions of lost attempts may be left"),
+            Err(_) => tracing::warn!("source sessions of lost attempts may be left: the source gave no answer"),
+        }
+    }
 }

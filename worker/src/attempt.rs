@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polyglot_export::failure::{Failure, chain};
-use polyglot_export::ledger::{Claim, Finished, Ledger, LedgerError, Renewal, deadline_failure, in_time};
+use polyglot_export::ledger::{self, Claim, Finished, Ledger, LedgerError, Renewal, deadline_failure};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,10 +21,11 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Does the claimed work and writes down how it ended. Returns when nothing of it is left to do here.
 pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &CancellationToken) {
     let progress = Arc::new(Progress::default());
-    let mut upload = Upload::new(&worker.storage, &worker.ledger, claim);
+    let mut upload = Upload::new(&worker.storage, &worker.ledger, worker.settings.lease, claim);
     let stages = Stages {
         source_url: &worker.connections.source_database_url,
         ledger: &worker.ledger,
+        ledger_patience: worker.settings.lease,
         max_batch_rows: worker.settings.max_batch_rows,
         part_budget: worker.settings.part_budget(),
         max_row_bytes: worker.settings.max_row_bytes,
@@ -144,16 +145,7 @@ async fn persist<T, F>(worker: &Worker, call: impl Fn() -> F) -> Result<T, Ledge
 where
     F: Future<Output = Result<T, LedgerError>>,
 {
-    let give_up = Instant::now() + worker.settings.lease;
-    loop {
-        match in_time(call()).await {
-            Err(LedgerError::Unavailable(error)) if Instant::now() < give_up => {
-                tracing::debug!(error = chain(&error), "the ledger is away, trying again");
-                tokio::time::sleep(HEARTBEAT).await;
-            }
-            other => return other,
-        }
-    }
+    ledger::persist(worker.settings.lease, call).await
 }
 
 /// Renews the lease until there is a reason to stop the work.

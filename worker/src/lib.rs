@@ -4,12 +4,12 @@
 mod attempt;
 mod compress;
 mod config;
+mod dead_letters;
 mod encode;
 mod memory;
 mod output;
 mod pipeline;
 mod source;
-mod sweep;
 mod upload;
 pub mod workbench;
 mod worker;
@@ -25,15 +25,45 @@ use polyglot_export::lifecycle::Lifecycle;
 use polyglot_export::logging;
 use polyglot_export::queue::{Broker, Relay, Subscription, run_relay};
 use polyglot_export::storage::Storage;
+use polyglot_export::sweep::Sweeper;
 
 /// How long the ledger may take to come up before the process gives up and is started again from outside.
 const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
 
-/// Reads the configuration, connects the pieces, works, and ends when told to.
+/// Reads the configuration, connects the pieces, works, and ends when told to; or does what the arguments say.
 #[must_use]
 pub fn main() -> ExitCode {
     let env = Environment::of_process();
-    let (connections, settings) = match configure(&env) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.split_first() {
+        None => work(&env),
+        Some((command, rest)) if command == "dead-letters" => match dead_letters::Action::of(rest) {
+            Some(action) => run_command(dead_letters::run(&env, action)),
+            None => usage(),
+        },
+        Some(_) => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{}", dead_letters::USAGE);
+    ExitCode::from(2)
+}
+
+fn run_command(command: impl Future<Output = Result<(), Box<dyn std::error::Error>>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(command));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("polyglot-worker: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(env: &Environment) -> ExitCode {
+    let (connections, settings) = match configure(env) {
         Ok(configured) => configured,
         Err(error) => {
             eprintln!("polyglot-worker: {}", chain(&error));
@@ -71,14 +101,19 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
     }
     let storage = Storage::new(&connections.storage).await;
     let name = format!("worker-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
-    let broker =
-        Broker { url: connections.amqp_url.clone(), queue: connections.amqp_queue.clone(), name: name.clone() };
+    let broker = Broker::of(&connections, name.clone());
     let relay = Relay::default();
     let background = tokio_util::task::TaskTracker::new();
     // They go on while running exports drain, and stop after it.
     let drained = tokio_util::sync::CancellationToken::new();
     background.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), drained.clone()));
-    background.spawn(sweep::run(ledger.clone(), storage.clone(), relay, drained.clone()));
+    let sweeper = Sweeper {
+        ledger: ledger.clone(),
+        storage: storage.clone(),
+        source_database_url: connections.source_database_url.clone(),
+        relay,
+    };
+    background.spawn(sweeper.run(drained.clone()));
     let subscription = Subscription::new(broker, settings.slots);
     let worker = Arc::new(worker::Worker::new(connections, settings, ledger, storage, name));
     worker::run(worker, subscription, &lifecycle).await;

@@ -4,18 +4,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::ledger::{Claim, Ledger, LedgerError, Renewal};
+use polyglot_export::ledger::{Claim, Ledger, LedgerError, Renewal, persist};
 use polyglot_export::manifest::{Manifest, ManifestColumn, ManifestOrder, Replaced, SnapshotPoint};
 use polyglot_export::representation::output_type;
 use polyglot_export::request::ExportRequest;
+use polyglot_export::source::session_name;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::encode::{Out, RELIEF_BYTES, Replacement, encoder};
 use crate::output::{Output, OutputStop, Written};
-use crate::source::{FieldIndex, FromSource, Plan, Source};
+use crate::source::{Connected, FieldIndex, FromSource, Plan, Watch};
 use crate::upload::{Staged, Upload, UploadError};
 
 /// How far an attempt is; read by the heartbeat.
@@ -67,6 +69,8 @@ impl From<UploadError> for Stop {
 pub(crate) struct Stages<'a> {
     pub source_url: &'a str,
     pub ledger: &'a Ledger,
+    /// How long a ledger that is away is waited for.
+    pub ledger_patience: Duration,
     pub max_batch_rows: usize,
     /// Bytes of parts in memory at a time, for one attempt.
     pub part_budget: usize,
@@ -86,11 +90,17 @@ pub(crate) async fn run(
     progress: &Arc<Progress>,
 ) -> Result<(Staged, Manifest), Stop> {
     let request = &claim.request;
-    let mut source = Source::open(stages.source_url, request).await?;
-    let plan = source.plan(request, stages.max_row_bytes).await?;
+    // In the ledger before anything is begun outside of it, so that whatever dies is cleaned up behind.
+    upload.begin().await?;
+    let connected = Connected::to(stages.source_url, &session_name(claim.export_id, claim.attempt)).await?;
+    let mut watch = Watch::new(stages.source_url);
+    let mut source = watch.over(progress, connected.begin(request)).await?;
+    watch.backend = Some(source.backend.clone());
+    let plan = watch.over(progress, source.plan(request, stages.max_row_bytes)).await?;
     let snapshot = source.snapshot.clone();
     let estimate = plan.estimated_rows.and_then(|rows| i64::try_from(rows).ok());
-    if stages.ledger.running(claim, estimate).await? == Renewal::CancelRequested {
+    let running = persist(stages.ledger_patience, || stages.ledger.running(claim, estimate)).await?;
+    if running == Renewal::CancelRequested {
         return Err(Stop::Cancelled);
     }
     let (to_encoder, from_source) = mpsc::channel(2);
@@ -102,7 +112,10 @@ pub(crate) async fn run(
         progress: Arc::clone(progress),
     };
     let encoding = tokio::task::spawn_blocking(move || encoding.run(from_source));
-    let reading = async { source.read(&plan, stages.max_batch_rows, to_encoder).await.map_err(Stop::from) };
+    let reading = async {
+        let reading = source.read(&plan, stages.max_batch_rows, to_encoder);
+        watch.over(progress, reading).await.map_err(Stop::from)
+    };
     let encoding = async {
         match encoding.await {
             Ok(Ok(written)) => Ok(written),

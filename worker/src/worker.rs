@@ -1,4 +1,4 @@
-//! Taking work: a permit first, then a message, then the claim in the ledger. What is done with a claim is
+//! Taking work: a permit first, then a message or a look into the ledger, then the claim. What is done with a claim is
 //! `attempt.rs`.
 
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use polyglot_export::lifecycle::Lifecycle;
 use polyglot_export::queue::{Incoming, Subscription};
 use polyglot_export::storage::Storage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::attempt;
 use crate::config::Settings;
@@ -20,6 +22,13 @@ use crate::memory;
 /// A message is acknowledged at the latest after so long: RabbitMQ closes the channel of a consumer that holds
 /// one for half an hour. The lease, not the message, protects the work.
 const HOLD_MESSAGE: Duration = Duration::from_mins(15);
+
+/// How often a worker with a free slot looks into the ledger for work that no message told it of.
+const LOOK: Duration = Duration::from_secs(2);
+const LOOK_WITHOUT_BROKER: Duration = Duration::from_millis(500);
+
+/// How many exports a look considers: others may be looking at the same ones.
+const CANDIDATES: i64 = 8;
 
 /// How long giving back may take once the grace is over.
 const GIVE_BACK: Duration = Duration::from_secs(15);
@@ -45,22 +54,56 @@ impl Worker {
     ) -> Self {
         Self { connections, settings, ledger, storage, name, active: AtomicUsize::new(0) }
     }
+
+    async fn claim(&self, export_id: Uuid) -> Result<Claimed, LedgerError> {
+        let settings = &self.settings;
+        in_time(self.ledger.claim(export_id, &self.name, settings.lease, settings.timeout, settings.retry)).await
+    }
+
+    /// Until the next look for work in the ledger: up to half as long again, so that workers do not look all at once.
+    fn pause(&self) -> Duration {
+        let pause = if self.connections.amqp_url.is_some() { LOOK } else { LOOK_WITHOUT_BROKER };
+        pause + pause * u32::from(Uuid::new_v4().as_bytes()[0]) / 512
+    }
+}
+
+/// Work as it reaches this process.
+enum Work {
+    /// The broker says that an export has some.
+    Announced(Incoming),
+    /// Found in the ledger, and claimed.
+    Found(Box<Claim>),
 }
 
 /// Takes and does work until the lifecycle stops, then drains: what is running may end within the grace, and is
 /// given back after it.
 pub(crate) async fn run(worker: Arc<Worker>, mut subscription: Subscription, lifecycle: &Lifecycle) {
     let slots = Arc::new(Semaphore::new(usize::from(worker.settings.slots)));
+    let mut look_at = Instant::now() + worker.pause();
     loop {
         let permit = tokio::select! {
             () = lifecycle.stopping.cancelled() => break,
             permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
         };
-        let incoming = tokio::select! {
-            () = lifecycle.stopping.cancelled() => break,
-            incoming = subscription.next() => incoming,
+        let next = subscription.next();
+        tokio::pin!(next);
+        let work = loop {
+            tokio::select! {
+                () = lifecycle.stopping.cancelled() => break None,
+                incoming = &mut next => break Some(Work::Announced(incoming)),
+                () = tokio::time::sleep_until(look_at) => {
+                    // Not to be dropped halfway: a claim that nobody knows of holds its export until the lease ends.
+                    if let Some(claim) = look(&worker).await {
+                        // There may be more.
+                        look_at = Instant::now();
+                        break Some(Work::Found(claim));
+                    }
+                    look_at = Instant::now() + worker.pause();
+                }
+            }
         };
-        lifecycle.tasks.spawn(take(Arc::clone(&worker), incoming, permit, lifecycle.clone()));
+        let Some(work) = work else { break };
+        lifecycle.tasks.spawn(take(Arc::clone(&worker), work, permit, lifecycle.clone()));
     }
     lifecycle.tasks.close();
     tracing::info!(running = slots_in_use(&worker), "no more work is taken");
@@ -80,16 +123,42 @@ fn slots_in_use(worker: &Worker) -> usize {
     worker.active.load(Ordering::Relaxed)
 }
 
+/// Finds an export in the ledger that waits for a worker or has lost its own, and claims it. Messages tell of the same
+/// exports sooner; this is for those whose message was lost, lies with a busy worker, or cannot come.
+async fn look(worker: &Worker) -> Option<Box<Claim>> {
+    let ready = match in_time(worker.ledger.ready(CANDIDATES)).await {
+        Ok(ready) => ready,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the ledger cannot be asked for work, trying again");
+            return None;
+        }
+    };
+    for export_id in ready {
+        match worker.claim(export_id).await {
+            Ok(Claimed::Work(claim)) => return Some(claim),
+            // Another worker was faster.
+            Ok(Claimed::Nothing) => {}
+            Err(error) => tracing::warn!(%export_id, error = chain(&error), "the export cannot be claimed"),
+        }
+    }
+    None
+}
+
+async fn take(worker: Arc<Worker>, work: Work, permit: OwnedSemaphorePermit, lifecycle: Lifecycle) {
+    match work {
+        Work::Found(claim) => perform(&worker, &claim, &lifecycle).await,
+        Work::Announced(incoming) => announced(&worker, incoming, &lifecycle).await,
+    }
+    drop(permit);
+}
+
 /// One message: claims what it announces, does it, acknowledges.
-async fn take(worker: Arc<Worker>, incoming: Incoming, permit: OwnedSemaphorePermit, lifecycle: Lifecycle) {
+async fn announced(worker: &Worker, incoming: Incoming, lifecycle: &Lifecycle) {
     let export_id = incoming.token.export_id;
-    let settings = &worker.settings;
-    let claim =
-        || in_time(worker.ledger.claim(export_id, &worker.name, settings.lease, settings.timeout, settings.retry));
     // While the ledger is away the message is kept: each time it were put back would count towards the broker's
     // delivery limit, and an outage of a minute would make dead letters of good messages.
     let claimed = loop {
-        match claim().await {
+        match worker.claim(export_id).await {
             Err(error @ LedgerError::Unavailable(_)) if !lifecycle.stopping.is_cancelled() => {
                 tracing::warn!(%export_id, error = chain(&error), "the ledger is away, trying again");
                 tokio::select! {
@@ -102,11 +171,8 @@ async fn take(worker: Arc<Worker>, incoming: Incoming, permit: OwnedSemaphorePer
     };
     match claimed {
         Ok(Claimed::Work(claim)) => {
-            tracing::info!(
-                %export_id, attempt = claim.attempt, fence = claim.fence, format = %claim.request.format, "export claimed"
-            );
             let mut incoming = Some(incoming);
-            let work = counted(&worker, &claim, &lifecycle);
+            let work = perform(worker, &claim, lifecycle);
             tokio::pin!(work);
             tokio::select! {
                 () = &mut work => {}
@@ -125,15 +191,23 @@ async fn take(worker: Arc<Worker>, incoming: Incoming, permit: OwnedSemaphorePer
             tracing::debug!(%export_id, "no work for this message");
             incoming.acknowledge().await;
         }
+        // The ledger counts it as a failed attempt, and announces the next one.
+        Err(error @ LedgerError::Unreadable { .. }) => {
+            tracing::error!(%export_id, error = chain(&error), "the export cannot be read by this version");
+            incoming.acknowledge().await;
+        }
         Err(error) => {
             tracing::warn!(%export_id, error = chain(&error), "the ledger gave no answer, message put back");
             incoming.put_back().await;
         }
     }
-    drop(permit);
 }
 
-async fn counted(worker: &Worker, claim: &Claim, lifecycle: &Lifecycle) {
+async fn perform(worker: &Worker, claim: &Claim, lifecycle: &Lifecycle) {
+    tracing::info!(
+        export_id = %claim.export_id, attempt = claim.attempt, fence = claim.fence, format = %claim.request.format,
+        "export claimed"
+    );
     if worker.active.fetch_add(1, Ordering::Relaxed) == 0 {
         // The peak that is reported with an export is its own, as long as no other one runs beside it.
         memory::reset_peak();

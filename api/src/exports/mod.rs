@@ -10,6 +10,7 @@ mod document;
 mod field;
 mod filters;
 mod id;
+mod idempotency;
 mod inspect;
 mod list;
 mod manifest;

@@ -5,22 +5,72 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use polyglot_export::status::Status;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use polyglot_export::failure::chain;
+use polyglot_export::ledger::{Accepted, Reservation, ReservedKey, Submission};
 use serde_json::json;
+use tracing::Instrument;
 
-use super::{TENANT, body, validate};
+use super::body::Body;
+use super::validate::Valid;
+use super::{TENANT, body, idempotency, validate};
 use crate::patience;
 use crate::problem::RouteError;
 use crate::server::App;
 
-pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Result<impl IntoResponse, RouteError> {
+/// On an answer that was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Result<Response, RouteError> {
+    let key = idempotency::key(request.headers())?;
     let body = body::read(request).await?;
-    let request = validate::validate(&body, &app.source).await?;
-    let id = patience::ledger(app.ledger.submit(TENANT, &request)).await?;
+    let Some(key) = key else { return Ok(answer(accept(&app, &body, None).await?)) };
+    match patience::ledger(app.ledger.reserve_key(TENANT, &key, &body.text)).await? {
+        Reservation::Ours(key) => {
+            // A task of its own: a client that hangs up, to try again with the key, is to find an answer under it.
+            let accepting = accept_under(Arc::clone(&app), body, key).in_current_span();
+            let accepted = app.lifecycle.tasks.spawn(accepting).await.map_err(|_| RouteError::Panicked)??;
+            Ok(answer(accepted))
+        }
+        Reservation::Answered(accepted) => {
+            tracing::info!(export_id = %accepted.id, "submission repeated, answered as before");
+            let mut response = answer(accepted);
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            Ok(response)
+        }
+        Reservation::InProgress => Err(RouteError::KeyInProgress),
+        Reservation::OtherBody => Err(RouteError::KeyReused),
+    }
+}
+
+/// Accepts under a key, which is free again when there is nothing to accept.
+async fn accept_under(app: Arc<App>, body: Body, key: ReservedKey) -> Result<Accepted, RouteError> {
+    let accepted = accept(&app, &body, Some(&key)).await;
+    // Released only if no export has it: an acceptance whose answer was lost keeps the key.
+    if accepted.is_err()
+        && let Err(error) = patience::ledger(app.ledger.release_key(&key)).await
+    {
+        tracing::warn!(error = chain(&error), "an idempotency key stays reserved for a minute");
+    }
+    accepted
+}
+
+async fn accept(app: &App, body: &Body, key: Option<&ReservedKey>) -> Result<Accepted, RouteError> {
+    let Valid { request, coalesce } = validate::validate(body, &app.source).await?;
+    let submission = Submission { tenant: TENANT, request: &request, key, join: coalesce };
+    let accepted = patience::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();
-    tracing::info!(export_id = %id, dataset = request.dataset, format = request.format.name(), "export accepted");
-    let answer = Json(json!({ "exportId": id, "status": Status::Pending }));
-    Ok((StatusCode::CREATED, [(header::LOCATION, format!("/exports/{id}"))], answer))
+    tracing::info!(
+        export_id = %accepted.id, dataset = request.dataset, format = request.format.name(), joined = accepted.joined,
+        "export accepted"
+    );
+    Ok(accepted)
+}
+
+/// 201 for a new export, 200 for one that was under way already.
+fn answer(accepted: Accepted) -> Response {
+    let status = if accepted.joined { StatusCode::OK } else { StatusCode::CREATED };
+    let document = Json(json!({ "exportId": accepted.id, "status": accepted.status }));
+    (status, [(header::LOCATION, format!("/exports/{}", accepted.id))], document).into_response()
 }

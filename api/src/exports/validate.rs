@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::body::Body;
 use super::columns::{self, DraftColumn};
-use super::field::{choice, kind, known_column, member, text};
+use super::field::{choice, flag, kind, known_column, member, text};
 use super::filters::{self, DraftFilter};
 use super::options;
 use super::order::{self, DraftKey};
@@ -24,7 +24,7 @@ use crate::source::{RECENT, Source};
 /// Enough to see the pattern; an answer is not to be larger than the question.
 const MOST_ERRORS: usize = 100;
 
-const FIELDS: [&str; 7] = ["format", "columns", "compression", "dataset", "filters", "orderBy", "options"];
+const FIELDS: [&str; 8] = ["format", "columns", "compression", "dataset", "filters", "orderBy", "options", "coalesce"];
 
 /// Fields that have a meaning to come. They are refused by name: an export that ignores one is not what was asked for.
 const NOT_YET: [&str; 2] = ["parallelism", "layout"];
@@ -49,8 +49,16 @@ impl Catalog for Source {
     }
 }
 
+/// A submission without a mistake.
+#[derive(Debug)]
+pub(super) struct Valid {
+    pub(super) request: ExportRequest,
+    /// An identical export that is under way will do.
+    pub(super) coalesce: bool,
+}
+
 /// The request in `body`, checked against what the source database says.
-pub(super) async fn validate(body: &Body, catalog: &(impl Catalog + Sync)) -> Result<ExportRequest, RouteError> {
+pub(super) async fn validate(body: &Body, catalog: &(impl Catalog + Sync)) -> Result<Valid, RouteError> {
     let mut draft = Draft::read(body)?;
     match draft.ask(catalog).await {
         Ok(described) => draft.finish(described.as_deref()),
@@ -71,6 +79,7 @@ struct Draft {
     filters: Vec<DraftFilter>,
     order_by: Vec<DraftKey>,
     options: FormatOptions,
+    coalesce: bool,
     errors: Vec<FieldError>,
 }
 
@@ -94,8 +103,9 @@ impl Draft {
         let filters = filters::read(object.get("filters"), &body.text, &mut errors);
         let order_by = order::read(object.get("orderBy"), &mut errors);
         let options = options::read(object.get("options"), format, &mut errors);
+        let coalesce = flag(object.get("coalesce"), "coalesce", &mut errors);
         unknown_fields(object, &mut errors);
-        Ok(Self { format, compression, dataset, columns, filters, order_by, options, errors })
+        Ok(Self { format, compression, dataset, columns, filters, order_by, options, coalesce, errors })
     }
 
     /// The dataset that is meant. What the database finds wrong with the rest is among the errors after this.
@@ -144,7 +154,7 @@ impl Draft {
     }
 
     /// The request, or everything that is wrong with it.
-    fn finish(mut self, described: Option<&Described>) -> Result<ExportRequest, RouteError> {
+    fn finish(mut self, described: Option<&Described>) -> Result<Valid, RouteError> {
         let columns: Option<Vec<_>> = self.columns.drain(..).map(DraftColumn::mapping).collect();
         let filters: Option<Vec<_>> = self.filters.iter().map(DraftFilter::whole).collect();
         match (described, self.format, columns, filters) {
@@ -153,7 +163,9 @@ impl Draft {
                 if !self.order_by.is_empty() {
                     request.order_by = self.order_by.into_iter().map(|draft| draft.key).collect();
                 }
-                Ok(ExportRequest { compression: self.compression, filters, options: self.options, ..request })
+                let request =
+                    ExportRequest { compression: self.compression, filters, options: self.options, ..request };
+                Ok(Valid { request, coalesce: self.coalesce })
             }
             _ => Err(self.refused()),
         }

@@ -44,7 +44,7 @@ fn body(json: &Value) -> Body {
 
 async fn check_with(body: &Body, catalog: &(impl Catalog + Sync)) -> Result<ExportRequest, Vec<FieldError>> {
     match validate(body, catalog).await {
-        Ok(request) => Ok(request),
+        Ok(valid) => Ok(valid.request),
         Err(RouteError::Invalid(errors)) => Err(errors),
         Err(other) => panic!("{other}"),
     }
@@ -366,6 +366,15 @@ async fn a_column_of_this_moment_is_found() {
         check_with(&body(&submission), &catalog).await.unwrap();
         assert_eq!(*catalog.asked.lock().unwrap(), [RECENT, Duration::ZERO]);
     }
+}
+
+#[tokio::test]
+async fn joining_is_asked_for_by_a_boolean() {
+    let catalog = fake(|_| Ok(records(&["id"])));
+    assert!(!validate(&body(&with("compression", json!(null))), &catalog).await.unwrap().coalesce);
+    assert!(validate(&body(&with("coalesce", json!(true))), &catalog).await.unwrap().coalesce);
+    let errors = check(&with("coalesce", json!("yes"))).await.unwrap_err();
+    assert_eq!(errors, [FieldError::new("coalesce", "expected true or false, not a string")]);
 }
 
 #[tokio::test]

@@ -150,12 +150,16 @@ impl System {
     pub(crate) fn spawn(&self, binary: &str, name: &str, mut command: Command) -> Service {
         let log = self.files.path().join(format!("{name}-{}.log", uuid::Uuid::new_v4().simple()));
         let output = File::create(&log).unwrap();
-        command.env_clear().envs(self.env.iter().cloned());
-        // What a process needs to find its libraries and programs.
-        command.envs(std::env::vars().filter(|(key, _)| key == "PATH" || key == "HOME"));
+        self.environment(&mut command);
         command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         let child = command.spawn().unwrap_or_else(|error| panic!("start {binary}: {error}"));
         Service { name: name.to_owned(), child, log }
+    }
+
+    /// The system's variables and no others, but for what a process needs to find its libraries and programs.
+    pub(crate) fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        let own = std::env::vars().filter(|(key, _)| key == "PATH" || key == "HOME");
+        command.env_clear().envs(self.env.iter().cloned()).envs(own)
     }
 
     pub(crate) fn start_api(&mut self) {

@@ -6,10 +6,13 @@ use polyglot_devstack::scratch_database::ScratchDatabase;
 use polyglot_export::dataset::RelationName;
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::format::Format;
-use polyglot_export::ledger::{Claim, Claimed, Finished, Ledger, LedgerError, Renewal, RetryPolicy};
+use polyglot_export::ledger::{
+    Accepted, Claim, Claimed, Finished, Ledger, LedgerError, Renewal, Reservation, RetryPolicy, Submission,
+};
 use polyglot_export::manifest::Manifest;
 use polyglot_export::request::{ColumnMapping, ExportRequest};
 use polyglot_export::status::Status;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use uuid::Uuid;
 
 const LONG: Duration = Duration::from_mins(1);
@@ -17,16 +20,30 @@ const LONG: Duration = Duration::from_mins(1);
 const NONE: Duration = Duration::ZERO;
 
 async fn ledger_with_export() -> (Ledger, Uuid) {
+    let (ledger, _, id) = ledger_with_pool().await;
+    (ledger, id)
+}
+
+/// With a way past the ledger, to make things older than they are.
+async fn ledger_with_pool() -> (Ledger, PgPool, Uuid) {
     let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
     let ledger = Ledger::new(database.url(), 4, "ledger-test").unwrap();
     // Several processes migrate at once when a deployment starts.
     let (first, second) = tokio::join!(ledger.migrate(), ledger.migrate());
     first.unwrap();
     second.unwrap();
-    let columns = vec![ColumnMapping { source: "id".to_owned(), target: "id".to_owned() }];
-    let request = ExportRequest::new("records", RelationName::records(), Format::Csv, columns);
-    let id = ledger.submit("default", &request).await.unwrap();
-    (ledger, id)
+    let id = ledger.submit("default", &request("id")).await.unwrap();
+    let options: PgConnectOptions = database.url().parse().unwrap();
+    (ledger, PgPool::connect_with(options.options([("search_path", "polyglot")])).await.unwrap(), id)
+}
+
+fn request(column: &str) -> ExportRequest {
+    let columns = vec![ColumnMapping { source: column.to_owned(), target: column.to_owned() }];
+    ExportRequest::new("records", RelationName::records(), Format::Csv, columns)
+}
+
+async fn run(pool: &PgPool, sql: &'static str) {
+    sqlx::query(sql).execute(pool).await.unwrap();
 }
 
 async fn claim(ledger: &Ledger, id: Uuid, owner: &str, lease: Duration) -> Option<Claim> {
@@ -102,11 +119,15 @@ async fn an_export_whose_workers_are_lost_again_and_again_fails() {
 #[tokio::test]
 async fn a_passing_failure_is_tried_again_and_a_lasting_one_is_not() {
     let (ledger, id) = ledger_with_export().await;
-    let policy = RetryPolicy::new(2);
+    let policy = RetryPolicy { first_pause: Duration::from_millis(300), ..RetryPolicy::new(2) };
     let passing = Failure::new(FailureKind::StorageUnavailable, "words", "detail");
     let first = claim(&ledger, id, "w", LONG).await.unwrap();
     assert!(ledger.fail(&first, &passing, policy).await.unwrap());
     assert_eq!(ledger.find(id).await.unwrap().unwrap().status, Status::Pending);
+    assert!(claim(&ledger, id, "hasty", LONG).await.is_none(), "claimed during the pause");
+    assert!(ledger.ready(9).await.unwrap().is_empty());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(ledger.ready(9).await.unwrap(), [id]);
     let second = claim(&ledger, id, "w", LONG).await.unwrap();
     assert!(!ledger.fail(&second, &passing, policy).await.unwrap(), "more attempts than allowed");
     assert_eq!(ledger.find(id).await.unwrap().unwrap().status, Status::Failed);
@@ -118,8 +139,8 @@ async fn the_sweep_announces_abandoned_work_once() {
     let drained = ledger.relay::<LedgerError, _>(10, async |_| Ok(())).await.unwrap();
     assert_eq!(drained, 1);
     claim(&ledger, id, "doomed", NONE).await.unwrap();
-    assert_eq!(ledger.sweep().await.unwrap().reissued, 1);
-    assert_eq!(ledger.sweep().await.unwrap().reissued, 0, "announced twice");
+    assert_eq!(ledger.sweep().await.unwrap().unwrap().reissued, 1);
+    assert_eq!(ledger.sweep().await.unwrap().unwrap().reissued, 0, "announced twice");
     let mut announced = Vec::new();
     ledger
         .relay::<LedgerError, _>(10, async |ids| {
@@ -133,4 +154,169 @@ async fn the_sweep_announces_abandoned_work_once() {
     ledger.give_back(&claim(&ledger, id, "w", LONG).await.unwrap()).await.unwrap();
     assert!(ledger.relay(10, async |_| Err(LedgerError::LeaseLost)).await.is_err());
     assert_eq!(ledger.relay::<LedgerError, _>(10, async |_| Ok(())).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_worker_is_found_without_a_message() {
+    let (ledger, id) = ledger_with_export().await;
+    assert_eq!(ledger.ready(9).await.unwrap(), [id]);
+    let held = claim(&ledger, id, "w", LONG).await.unwrap();
+    assert!(ledger.ready(9).await.unwrap().is_empty());
+    ledger.give_back(&held).await.unwrap();
+    assert_eq!(ledger.ready(9).await.unwrap(), [id]);
+    // Lost, with its lease at its end.
+    claim(&ledger, id, "doomed", NONE).await.unwrap();
+    assert_eq!(ledger.ready(9).await.unwrap(), [id]);
+    // A heartbeat moves it on.
+    let held = claim(&ledger, id, "w", Duration::from_millis(100)).await.unwrap();
+    ledger.renew(&held, LONG, 0, 0).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(ledger.ready(9).await.unwrap().is_empty());
+    assert_eq!(ledger.complete(&held, &finished(), None).await.unwrap(), Renewal::Held);
+    assert!(ledger.ready(9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn however_many_relays_there_are_messages_go_out_in_order() {
+    let (ledger, first) = ledger_with_export().await;
+    let mut expected = vec![first];
+    for _ in 0..40 {
+        expected.push(ledger.submit("default", &request("id")).await.unwrap());
+    }
+    let sent = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let relays = (0..4).map(|_| {
+        let (ledger, sent) = (ledger.clone(), std::sync::Arc::clone(&sent));
+        tokio::spawn(async move {
+            let publish = async |ids| {
+                // As long as a broker takes, so that the relays meet.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                sent.lock().unwrap().extend::<Vec<Uuid>>(ids);
+                Ok(())
+            };
+            while ledger.relay::<LedgerError, _>(3, publish).await.unwrap() > 0 {}
+        })
+    });
+    for relay in relays.collect::<Vec<_>>() {
+        relay.await.unwrap();
+    }
+    assert_eq!(*sent.lock().unwrap(), expected);
+}
+
+/// What a process was doing when it died may still arrive at the store after the first removal.
+#[tokio::test]
+async fn leftovers_are_removed_twice() {
+    let (ledger, pool, id) = ledger_with_pool().await;
+    let doomed = claim(&ledger, id, "doomed", NONE).await.unwrap();
+    ledger.begin_upload(&doomed, "key").await.unwrap();
+    ledger.begin_upload(&doomed, "key").await.expect("a repeat is no mistake");
+    assert!(ledger.leftovers(9).await.unwrap().is_empty(), "it may still be at work");
+    claim(&ledger, id, "next", LONG).await.unwrap();
+    let found = ledger.leftovers(9).await.unwrap();
+    assert_eq!((found.len(), found[0].attempt, &*found[0].object_key), (1, 1, "key"));
+    ledger.upload_removed(id, 1).await.unwrap();
+    // Another sweeper at the same time.
+    ledger.upload_removed(id, 1).await.unwrap();
+    assert!(ledger.leftovers(9).await.unwrap().is_empty(), "not yet again");
+    run(&pool, "UPDATE uploads SET removed_at = removed_at - interval '11 seconds'").await;
+    assert_eq!(ledger.leftovers(9).await.unwrap(), found);
+    ledger.upload_removed(id, 1).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM uploads").fetch_one(&pool).await.unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_no_worker_can_read_fails_after_the_attempts() {
+    let (ledger, pool, id) = ledger_with_pool().await;
+    run(&pool, "UPDATE exports SET request = request - 'columns'").await;
+    for attempt in 1..=3 {
+        let claimed = ledger.claim(id, "w", LONG, None, RetryPolicy::new(3)).await;
+        assert!(matches!(claimed, Err(LedgerError::Unreadable { .. })), "{claimed:?}");
+        let (state, code, failures): (String, String, i32) =
+            sqlx::query_as("SELECT state, error_code, failures FROM exports").fetch_one(&pool).await.unwrap();
+        let expected = if attempt == 3 { "failed" } else { "pending" };
+        assert_eq!((&*state, &*code, failures), (expected, "request_unreadable", attempt));
+        run(&pool, "UPDATE exports SET ready_at = now()").await;
+    }
+}
+
+#[tokio::test]
+async fn an_export_whose_time_is_up_ends_without_a_worker() {
+    let (ledger, id) = ledger_with_export().await;
+    let retry = RetryPolicy::new(3);
+    ledger.claim(id, "doomed", NONE, Some(NONE), retry).await.unwrap();
+    assert_eq!(ledger.sweep().await.unwrap().unwrap().overdue, 1);
+    let export = ledger.find(id).await.unwrap().unwrap();
+    assert_eq!((export.status, export.error_code.as_deref()), (Status::Failed, Some("deadline_exceeded")));
+}
+
+async fn reserve(ledger: &Ledger, key: &str, body: &str) -> Reservation {
+    ledger.reserve_key("default", key, body.as_bytes()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_key_stands_for_its_first_answer() {
+    let (ledger, pool, _) = ledger_with_pool().await;
+    let Reservation::Ours(key) = reserve(&ledger, "k", "body").await else { panic!("not ours") };
+    assert!(matches!(reserve(&ledger, "k", "body").await, Reservation::InProgress));
+    assert!(matches!(reserve(&ledger, "k", "other").await, Reservation::OtherBody));
+    let other_tenant = ledger.reserve_key("somebody", "k", b"other").await.unwrap();
+    assert!(matches!(other_tenant, Reservation::Ours(_)), "{other_tenant:?}");
+    // Refused: free again.
+    ledger.release_key(&key).await.unwrap();
+    let Reservation::Ours(key) = reserve(&ledger, "k", "other").await else { panic!("not ours") };
+    let wanted = request("id");
+    let submission = Submission { tenant: "default", request: &wanted, key: Some(&key), join: false };
+    let accepted = ledger.accept(submission).await.unwrap();
+    // A release that comes too late changes nothing.
+    ledger.release_key(&key).await.unwrap();
+    let Reservation::Answered(again) = reserve(&ledger, "k", "other").await else { panic!("no answer") };
+    assert_eq!(again, accepted);
+    assert_eq!(accepted, Accepted { id: accepted.id, status: Status::Pending, joined: false });
+    assert!(matches!(reserve(&ledger, "k", "body").await, Reservation::OtherBody));
+    // After a day it may stand for something else.
+    run(&pool, "UPDATE idempotency_keys SET created_at = created_at - interval '25 hours' WHERE tenant = 'default'")
+        .await;
+    assert!(matches!(reserve(&ledger, "k", "body").await, Reservation::Ours(_)));
+    run(&pool, "UPDATE idempotency_keys SET created_at = created_at - interval '25 hours'").await;
+    ledger.sweep().await.unwrap().unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM idempotency_keys").fetch_one(&pool).await.unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_key_whose_holder_is_not_heard_of_is_taken_over() {
+    let (ledger, pool, _) = ledger_with_pool().await;
+    let Reservation::Ours(slow) = reserve(&ledger, "k", "body").await else { panic!("not ours") };
+    run(&pool, "UPDATE idempotency_keys SET created_at = created_at - interval '61 seconds'").await;
+    let Reservation::Ours(_) = reserve(&ledger, "k", "body").await else { panic!("not taken over") };
+    let wanted = request("id");
+    let late = Submission { tenant: "default", request: &wanted, key: Some(&slow), join: false };
+    assert!(matches!(ledger.accept(late).await, Err(LedgerError::KeyTaken)));
+    let exports: i64 = sqlx::query_scalar("SELECT count(*) FROM exports").fetch_one(&pool).await.unwrap();
+    assert_eq!(exports, 1, "stored although the key was another's");
+}
+
+#[tokio::test]
+async fn identical_requests_share_one_export_if_they_want_to() {
+    let (ledger, _, other) = ledger_with_pool().await;
+    let wanted = request("name");
+    let join = |tenant: &'static str| {
+        let (ledger, wanted) = (ledger.clone(), wanted.clone());
+        async move { ledger.accept(Submission { tenant, request: &wanted, key: None, join: true }).await.unwrap() }
+    };
+    let all = futures_util::future::join_all((0..8).map(|_| join("default"))).await;
+    let first = all.iter().find(|accepted| !accepted.joined).unwrap();
+    assert_eq!(all.iter().filter(|accepted| accepted.joined && accepted.id == first.id).count(), 7, "{all:?}");
+    assert_ne!(first.id, other, "another request was joined");
+    assert!(!join("somebody").await.joined, "another tenant's export was joined");
+    let claim = claim(&ledger, first.id, "w", LONG).await.unwrap();
+    assert_eq!(join("default").await, Accepted { id: first.id, status: Status::Planning, joined: true });
+    // One that is being cancelled, or has ended, is no export to wait for.
+    ledger.delete(first.id).await.unwrap();
+    let second = join("default").await;
+    assert!(!second.joined);
+    ledger.cancelled(&claim).await.unwrap();
+    assert_eq!(join("default").await.id, second.id);
+    ledger.delete(second.id).await.unwrap();
+    assert!(!join("default").await.joined);
 }

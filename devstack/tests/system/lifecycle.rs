@@ -86,12 +86,18 @@ async fn a_killed_workers_export_is_done_by_another() {
 #[tokio::test]
 async fn a_worker_that_sleeps_through_its_lease_changes_nothing() {
     let (mut system, id) = caught_running(30_000, &[("LEASE_SECONDS", "5")]).await;
-    // Its transaction stays open as well, so the view cannot be exchanged under it: the second one is as slow.
+    // Its transaction is open for now, so the view cannot be exchanged under it: the second one is as slow.
     system.workers[0].signal(Signal::STOP);
     system.add_worker();
     let state = system.completed(&id).await;
     assert_eq!(state["attempt"], 2, "{state:#}");
     let file = system.download(&id).await;
+    // Its session is ended for it, and with it the snapshot that would hold back vacuum until it wakes up.
+    let deadline = Instant::now() + PATIENCE;
+    while system.count("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'polyglot export %' AND datname = current_database()").await > 0 {
+        assert!(Instant::now() < deadline, "the sleeper's session is still there");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     system.workers[0].signal(Signal::CONT);
     let deadline = Instant::now() + Duration::from_mins(1);
     while !system.workers[0].log().contains("the lease was lost") {

@@ -1,11 +1,9 @@
-//! Servers that go away for a while, and messages that make no sense.
+//! Servers that go away for a while.
 
 use std::time::{Duration, Instant};
 
-use lapin::options::{BasicGetOptions, BasicPublishOptions};
-use lapin::{BasicProperties, Connection, ConnectionProperties};
 use polyglot_devstack::Proxy;
-use polyglot_devstack::scratch_database::test_variable;
+use polyglot_devstack::scratch_database::{ScratchDatabase, test_variable};
 use reqwest::StatusCode;
 
 use crate::harness::{PATIENCE, Setup, System, export_request};
@@ -144,38 +142,25 @@ async fn without_its_database_the_api_says_503_and_does_not_hang() {
     system.submit("csv", None).await;
 }
 
+/// A connection that is held looks like a long sort: only a look from outside tells them apart.
 #[tokio::test]
-async fn an_unreadable_message_goes_to_the_dead_letters() {
-    let system = System::with_rows(5).await;
+async fn a_source_that_falls_silent_is_given_up_and_tried_again() {
+    let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+    polyglot_devstack::seed::fill(database.url(), 100_000).await.unwrap();
+    let (proxy, url) = proxied(database.url()).await;
+    let mut system =
+        System::without_worker(Setup { rows: 0, env: vec![("SOURCE_DATABASE_URL".to_owned(), url)] }).await;
+    system.wait_until_ready().await;
+    // Slow enough to be caught in the middle.
+    proxy.slow_to(1 << 20);
+    system.add_worker();
     let id = system.submit("csv", None).await;
-    system.completed(&id).await;
-    let url = test_variable("TEST_AMQP_URL").unwrap();
-    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    let publish = |body: &'static [u8]| {
-        channel.basic_publish(
-            "".into(),
-            system.queue.as_str().into(),
-            BasicPublishOptions::default(),
-            body,
-            BasicProperties::default(),
-        )
-    };
-    publish(b"{\"exportId\": 7}").await.unwrap();
-    // A message for an export that is not known is dropped; one that comes twice does nothing the second time.
-    publish(b"{\"exportId\": \"00000000-0000-7000-8000-000000000000\"}").await.unwrap();
-    let dead = format!("{}.dead", system.queue);
-    let deadline = Instant::now() + PATIENCE;
-    let letter = loop {
-        if let Some(letter) = channel.basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
-            break letter;
-        }
-        assert!(Instant::now() < deadline, "no dead letter");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
-    assert_eq!(letter.delivery.data, b"{\"exportId\": 7}");
-    // The worker goes on.
-    let id = system.submit("csv", None).await;
-    system.completed(&id).await;
-    assert!(channel.basic_get(dead.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap().is_none());
+    system.wait_until(&id, "reading", |state| state["progress"]["rows"].as_i64() > Some(0)).await;
+    proxy.hold();
+    system.wait_until(&id, "given up", |state| state["status"] == "pending").await;
+    assert!(system.workers[0].log().contains("looked for in vain"));
+    proxy.restore().await.unwrap();
+    let state = system.completed(&id).await;
+    assert_eq!(state["progress"]["rows"], 100_000, "{state:#}");
+    assert!(state["attempt"].as_i64() > Some(1), "{state:#}");
 }

@@ -89,7 +89,8 @@ impl Ledger {
     ) -> Result<Claimed> {
         let mut transaction = self.pool.begin().await?;
         let Some(export) = sqlx::query(
-            "SELECT state, request, cancel_requested, failures, coalesce(deadline_at < now(), false) AS overdue
+            "SELECT state, request, cancel_requested, failures, ready_at > now() AS paused,
+                 coalesce(deadline_at < now(), false) AS overdue
              FROM exports WHERE id = $1 FOR UPDATE",
         )
         .bind(export_id)
@@ -99,7 +100,12 @@ impl Ledger {
             return Ok(Claimed::Nothing);
         };
         let state: String = export.try_get("state")?;
-        if !Status::from_name(&state).is_some_and(Status::is_active) {
+        let status = Status::from_name(&state);
+        if !status.is_some_and(Status::is_active) {
+            return Ok(Claimed::Nothing);
+        }
+        // A message that comes early, or twice, does not shorten the pause after a failure.
+        if status == Some(Status::Pending) && export.try_get("paused")? {
             return Ok(Claimed::Nothing);
         }
         sqlx::query("INSERT INTO shards (export_id, number) VALUES ($1, 1) ON CONFLICT DO NOTHING")
@@ -134,6 +140,18 @@ impl Ledger {
             transaction.commit().await?;
             return Ok(Claimed::Nothing);
         }
+        let request: serde_json::Value = export.try_get("request")?;
+        let request: ExportRequest = match serde_json::from_value(request) {
+            Ok(request) => request,
+            Err(error) => {
+                let detail = format!("request: {error}");
+                let message = "The export was accepted by another version of the service, which stores it differently.";
+                let failure = Failure::new(FailureKind::RequestUnreadable, message, &*detail);
+                count_failure(&mut transaction, export_id, failures, &failure, retry).await?;
+                transaction.commit().await?;
+                return Err(LedgerError::Unreadable { id: export_id, problem: detail });
+            }
+        };
         let fence: i64 = sqlx::query(
             "UPDATE shards SET state = 'leased', lease_owner = $2, lease_until = now() + make_interval(secs => $3),
                  fence = fence + 1
@@ -149,7 +167,7 @@ impl Ledger {
             "UPDATE exports SET state = 'planning', attempt = attempt + 1, failures = $2, rows = 0, bytes = 0,
                  started_at = coalesce(started_at, now()),
                  deadline_at = coalesce(deadline_at, now() + make_interval(secs => $3)),
-                 token_due_at = now() + make_interval(secs => $4)
+                 token_due_at = now() + make_interval(secs => $4), ready_at = now() + make_interval(secs => $4)
              WHERE id = $1 RETURNING attempt, deadline_at",
         )
         .bind(export_id)
@@ -159,9 +177,6 @@ impl Ledger {
         .fetch_one(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        let request: serde_json::Value = export.try_get("request")?;
-        let request = serde_json::from_value(request)
-            .map_err(|error| LedgerError::Unreadable { id: export_id, problem: format!("request: {error}") })?;
         Ok(Claimed::Work(Box::new(Claim {
             export_id,
             shard: 1,
@@ -170,6 +185,19 @@ impl Ledger {
             request,
             deadline: row.try_get("deadline_at")?,
         })))
+    }
+
+    /// Exports that wait for a worker or have lost theirs, those that wait longest first.
+    pub async fn ready(&self, limit: i64) -> Result<Vec<Uuid>> {
+        let rows = sqlx::query(
+            "SELECT id FROM exports
+             WHERE state IN ('pending', 'planning', 'running', 'finishing') AND ready_at <= now()
+             ORDER BY ready_at LIMIT $1",
+        )
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
     }
 
     /// Says that the work goes on, and how far it is.
@@ -185,7 +213,9 @@ impl Ledger {
         .execute(&mut *transaction)
         .await?;
         sqlx::query(
-            "UPDATE exports SET rows = $2, bytes = $3, token_due_at = now() + make_interval(secs => $4) WHERE id = $1",
+            "UPDATE exports SET rows = $2, bytes = $3, token_due_at = now() + make_interval(secs => $4),
+                 ready_at = now() + make_interval(secs => $4)
+             WHERE id = $1",
         )
         .bind(claim.export_id)
         .bind(rows)
@@ -268,33 +298,17 @@ impl Ledger {
     pub async fn fail(&self, claim: &Claim, failure: &Failure, retry: RetryPolicy) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
         let cancelled = hold(&mut transaction, claim).await? == Renewal::CancelRequested;
-        let failures: i32 = sqlx::query("UPDATE exports SET failures = failures + 1 WHERE id = $1 RETURNING failures")
-            .bind(claim.export_id)
-            .fetch_one(&mut *transaction)
-            .await?
-            .try_get("failures")?;
-        let again = match failure.kind.disposition() {
-            Disposition::Retry => !cancelled && failures < retry.max_attempts,
-            Disposition::Fail => false,
-        };
-        if again {
-            release(&mut transaction, claim).await?;
-            sqlx::query(
-                "UPDATE exports SET state = 'pending', error_code = $2, error_detail = $3,
-                     token_due_at = now() + make_interval(secs => $4)
-                 WHERE id = $1",
-            )
-            .bind(claim.export_id)
-            .bind(failure.kind.code())
-            .bind(&failure.detail)
-            .bind(seconds(retry.pause(failures, claim.export_id)))
-            .execute(&mut *transaction)
-            .await?;
-        } else if cancelled {
+        let again = if cancelled {
             end(&mut transaction, claim.export_id, Status::Cancelled, None).await?;
+            false
         } else {
-            end(&mut transaction, claim.export_id, Status::Failed, Some(failure)).await?;
-        }
+            let failures = sqlx::query("SELECT failures FROM exports WHERE id = $1")
+                .bind(claim.export_id)
+                .fetch_one(&mut *transaction)
+                .await?
+                .try_get("failures")?;
+            count_failure(&mut transaction, claim.export_id, failures, failure, retry).await?
+        };
         transaction.commit().await?;
         Ok(again)
     }
@@ -312,11 +326,14 @@ impl Ledger {
     pub async fn give_back(&self, claim: &Claim) -> Result<()> {
         let mut transaction = self.pool.begin().await?;
         hold(&mut transaction, claim).await?;
-        release(&mut transaction, claim).await?;
-        sqlx::query("UPDATE exports SET state = 'pending', token_due_at = now() + interval '10 minutes' WHERE id = $1")
-            .bind(claim.export_id)
-            .execute(&mut *transaction)
-            .await?;
+        release(&mut transaction, claim.export_id).await?;
+        sqlx::query(
+            "UPDATE exports SET state = 'pending', token_due_at = now() + interval '10 minutes', ready_at = now()
+             WHERE id = $1",
+        )
+        .bind(claim.export_id)
+        .execute(&mut *transaction)
+        .await?;
         outbox::announce(&mut transaction, claim.export_id).await?;
         transaction.commit().await?;
         Ok(())
@@ -356,23 +373,56 @@ pub(super) async fn hold(connection: &mut PgConnection, claim: &Claim) -> Result
     Ok(if export.try_get("cancel_requested")? { Renewal::CancelRequested } else { Renewal::Held })
 }
 
-async fn release(connection: &mut PgConnection, claim: &Claim) -> Result<()> {
-    sqlx::query(
-        "UPDATE shards SET state = 'free', lease_owner = NULL, lease_until = NULL WHERE export_id = $1 AND number = $2",
-    )
-    .bind(claim.export_id)
-    .bind(claim.shard)
-    .execute(connection)
-    .await?;
+async fn release(connection: &mut PgConnection, id: Uuid) -> Result<()> {
+    sqlx::query("UPDATE shards SET state = 'free', lease_owner = NULL, lease_until = NULL WHERE export_id = $1 AND state = 'leased'")
+        .bind(id)
+        .execute(connection)
+        .await?;
     Ok(())
+}
+
+/// An attempt failed, beside `failures` earlier ones: a pause, if another attempt may help and there is one left, and
+/// otherwise the end. The answer is whether there will be one. The caller holds the lock on the export's row.
+async fn count_failure(
+    connection: &mut PgConnection,
+    id: Uuid,
+    failures: i32,
+    failure: &Failure,
+    retry: RetryPolicy,
+) -> Result<bool> {
+    let failures = failures + 1;
+    let again = match failure.kind.disposition() {
+        Disposition::Retry => failures < retry.max_attempts,
+        Disposition::Fail => false,
+    };
+    if again {
+        release(connection, id).await?;
+        sqlx::query(
+            "UPDATE exports SET state = 'pending', failures = $2, error_code = $3, error_detail = $4,
+                 token_due_at = now() + make_interval(secs => $5), ready_at = now() + make_interval(secs => $5)
+             WHERE id = $1",
+        )
+        .bind(id)
+        .bind(failures)
+        .bind(failure.kind.code())
+        .bind(&failure.detail)
+        .bind(seconds(retry.pause(failures, id)))
+        .execute(connection)
+        .await?;
+    } else {
+        sqlx::query("UPDATE exports SET failures = $2 WHERE id = $1")
+            .bind(id)
+            .bind(failures)
+            .execute(&mut *connection)
+            .await?;
+        end(connection, id, Status::Failed, Some(failure)).await?;
+    }
+    Ok(again)
 }
 
 /// Ends an export without a file. The caller holds the lock on its row.
 async fn end(connection: &mut PgConnection, id: Uuid, status: Status, failure: Option<&Failure>) -> Result<()> {
-    sqlx::query("UPDATE shards SET state = 'free', lease_owner = NULL, lease_until = NULL WHERE export_id = $1 AND state = 'leased'")
-        .bind(id)
-        .execute(&mut *connection)
-        .await?;
+    release(connection, id).await?;
     sqlx::query(
         "UPDATE exports SET state = $2, error_code = $3, error = $4, error_detail = $5, finished_at = now(),
              token_due_at = NULL

@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod claim;
+mod idempotency;
 mod outbox;
 mod read;
 mod steer;
@@ -12,8 +13,10 @@ mod uploads;
 
 pub use benchmark::BenchmarkLock;
 pub use claim::{Claim, Claimed, Finished, Renewal, RetryPolicy, deadline_failure};
+pub use idempotency::{Reservation, ReservedKey};
 pub use read::{Export, ListFilter};
 pub use steer::Deletion;
+pub use submit::{Accepted, Submission};
 pub use sweep::Swept;
 pub use uploads::Leftover;
 
@@ -49,19 +52,42 @@ pub enum LedgerError {
     /// The claim's fence is no longer the shard's: another worker has taken over, or the export has ended.
     #[error("the lease was lost")]
     LeaseLost,
+    /// Another request has taken over the idempotency key of this one, which took too long.
+    #[error("the idempotency key was taken over")]
+    KeyTaken,
     #[error("the ledger's tables could not be brought up to date")]
     Migration(#[from] sqlx::migrate::MigrateError),
 }
 
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
-        if crate::catalog::is_unavailable(&error) { Self::Unavailable(error) } else { Self::Refused(error) }
+        if crate::source::is_unavailable(&error) { Self::Unavailable(error) } else { Self::Refused(error) }
     }
 }
 
 /// How long a process waits for the ledger's answer. Statements have a shorter limit on the server, so this one is
 /// for a server that has vanished without a word.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long to wait before a call that the ledger did not answer is made again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Repeats a call while the ledger is away or silent, up to `patience`. The call may take effect more than once.
+pub async fn persist<T, F>(patience: Duration, call: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let give_up = tokio::time::Instant::now() + patience;
+    loop {
+        match in_time(call()).await {
+            Err(LedgerError::Unavailable(error)) if tokio::time::Instant::now() < give_up => {
+                tracing::debug!(error = crate::failure::chain(&error), "the ledger is away, trying again");
+                tokio::time::sleep(AGAIN).await;
+            }
+            other => return other,
+        }
+    }
+}
 
 /// Gives up on a ledger call that is not answered.
 pub async fn in_time<T>(call: impl Future<Output = Result<T>>) -> Result<T> {

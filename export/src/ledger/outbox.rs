@@ -16,15 +16,23 @@ pub(super) async fn announce(connection: &mut PgConnection, export_id: Uuid) -> 
 
 impl Ledger {
     /// Hands up to `limit` waiting messages, oldest first, to `publish` and deletes them if it succeeds; the
-    /// count is how many. While one relay holds messages another one passes them over. A crash after the
+    /// count is how many. One relay at a time, so that the order holds; another one waits for it. A crash after the
     /// broker's confirmation and before the delete repeats messages, which is harmless.
     pub async fn relay<E, F>(&self, limit: i64, publish: impl FnOnce(Vec<Uuid>) -> F) -> std::result::Result<usize, E>
     where
         E: From<LedgerError>,
         F: Future<Output = std::result::Result<(), E>>,
     {
+        let waiting = sqlx::query("SELECT FROM outbox LIMIT 1").fetch_optional(&self.pool).await;
+        if waiting.map_err(LedgerError::from)?.is_none() {
+            return Ok(0);
+        }
         let mut transaction = self.pool.begin().await.map_err(LedgerError::from)?;
-        let rows = sqlx::query("SELECT id, export_id FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED")
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtext('polyglot relay'))")
+            .execute(&mut *transaction)
+            .await
+            .map_err(LedgerError::from)?;
+        let rows = sqlx::query("SELECT id, export_id FROM outbox ORDER BY id LIMIT $1")
             .bind(limit)
             .fetch_all(&mut *transaction)
             .await

@@ -88,6 +88,15 @@ impl Ledger {
         row.as_ref().map(read_export).transpose()
     }
 
+    /// The state alone; `None` for an export that is unknown.
+    pub async fn status(&self, id: Uuid) -> Result<Option<Status>> {
+        let row = sqlx::query("SELECT state FROM exports WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;
+        let Some(row) = row else { return Ok(None) };
+        let state: String = row.try_get("state")?;
+        let unreadable = || LedgerError::Unreadable { id, problem: format!("state {state:?}") };
+        Status::from_name(&state).map(Some).ok_or_else(unreadable)
+    }
+
     /// What the export's file holds, as the worker wrote it down; `None` for an export that is unknown or has not
     /// completed.
     pub async fn manifest(&self, id: Uuid) -> Result<Option<Manifest>> {

@@ -3,26 +3,28 @@
 
 use sqlx::Row;
 
+use super::claim::deadline_failure;
 use super::{Ledger, Result};
 
 /// What a sweep changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
     pub cancelled: u64,
+    pub overdue: u64,
     pub reissued: u64,
     pub expired: u64,
 }
 
 impl Ledger {
-    /// Does the sweep unless another process is at it.
-    pub async fn sweep(&self) -> Result<Swept> {
+    /// Does the sweep; `None` if another process is at it.
+    pub async fn sweep(&self) -> Result<Option<Swept>> {
         let mut transaction = self.pool.begin().await?;
         let ours: bool = sqlx::query("SELECT pg_try_advisory_xact_lock(hashtext('polyglot sweep')) AS ours")
             .fetch_one(&mut *transaction)
             .await?
             .try_get("ours")?;
         if !ours {
-            return Ok(Swept::default());
+            return Ok(None);
         }
         let cancelled = sqlx::query(
             "UPDATE exports e SET state = 'cancelled', finished_at = now(), token_due_at = NULL
@@ -33,6 +35,29 @@ impl Ledger {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
+        let late = deadline_failure();
+        let overdue = sqlx::query(
+            "UPDATE exports e SET state = 'failed', finished_at = now(), token_due_at = NULL,
+                 error_code = $1, error = $2, error_detail = $3
+             WHERE e.state IN ('pending', 'planning', 'running', 'finishing') AND e.deadline_at < now()
+               AND NOT EXISTS (SELECT FROM shards s
+                               WHERE s.export_id = e.id AND s.state = 'leased' AND s.lease_until >= now())",
+        )
+        .bind(late.kind.code())
+        .bind(&late.message)
+        .bind(&late.detail)
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        // An ended export has no leases, so that nobody need look at its state to understand one.
+        if cancelled + overdue > 0 {
+            sqlx::query(
+                "UPDATE shards s SET state = 'free', lease_owner = NULL, lease_until = NULL FROM exports e
+                 WHERE s.state = 'leased' AND e.id = s.export_id AND e.state IN ('failed', 'cancelled')",
+            )
+            .execute(&mut *transaction)
+            .await?;
+        }
         // token_due_at follows the lease while a worker holds the export, so this covers dead workers, lost
         // messages and the pause after a failure alike. A message can land with a worker that is frozen: work that
         // was begun is announced again soon. What nobody has begun may just be far back in the queue, and more
@@ -57,7 +82,11 @@ impl Ledger {
                 .execute(&mut *transaction)
                 .await?
                 .rows_affected();
+        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1)")
+            .bind(super::idempotency::KEPT.as_secs_f64())
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
-        Ok(Swept { cancelled, reissued, expired })
+        Ok(Some(Swept { cancelled, overdue, reissued, expired }))
     }
 }

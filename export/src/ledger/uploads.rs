@@ -21,7 +21,8 @@ impl Ledger {
     pub async fn begin_upload(&self, claim: &Claim, object_key: &str) -> Result<()> {
         let mut transaction = self.pool.begin().await?;
         hold(&mut transaction, claim).await?;
-        sqlx::query("INSERT INTO uploads (export_id, attempt, object_key) VALUES ($1, $2, $3)")
+        // A repeat of a call whose answer was lost finds its own row.
+        sqlx::query("INSERT INTO uploads (export_id, attempt, object_key) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
             .bind(claim.export_id)
             .bind(claim.attempt)
             .bind(object_key)
@@ -50,7 +51,8 @@ impl Ledger {
         let rows = sqlx::query(
             "SELECT u.export_id, u.attempt, u.object_key, u.upload_id
              FROM uploads u JOIN exports e ON e.id = u.export_id
-             WHERE e.state NOT IN ('planning', 'running', 'finishing') OR u.attempt < e.attempt
+             WHERE (e.state NOT IN ('planning', 'running', 'finishing') OR u.attempt < e.attempt)
+               AND (u.removed_at IS NULL OR u.removed_at < now() - interval '10 seconds')
              ORDER BY u.created_at LIMIT $1",
         )
         .bind(limit)
@@ -68,9 +70,25 @@ impl Ledger {
             .collect()
     }
 
-    /// Nothing of that attempt is left in the object store.
-    pub async fn upload_removed(&self, export_id: Uuid, attempt: i32) -> Result<()> {
+    /// Nothing of that attempt was ever sent to the object store.
+    pub async fn forget_upload(&self, export_id: Uuid, attempt: i32) -> Result<()> {
         forget(&mut *self.pool.acquire().await?, export_id, attempt).await
+    }
+
+    /// Nothing of that attempt is in the object store now. A request that a process was stopped in, or died of, may
+    /// still arrive there, so the first time only begins a pause, and [`Self::leftovers`] comes with it once more.
+    pub async fn upload_removed(&self, export_id: Uuid, attempt: i32) -> Result<()> {
+        sqlx::query(
+            "WITH seen_twice AS (
+                 DELETE FROM uploads
+                 WHERE export_id = $1 AND attempt = $2 AND removed_at < now() - interval '10 seconds')
+             UPDATE uploads SET removed_at = now() WHERE export_id = $1 AND attempt = $2 AND removed_at IS NULL",
+        )
+        .bind(export_id)
+        .bind(attempt)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// Objects of expired exports that are still in the store.

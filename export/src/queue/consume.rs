@@ -5,9 +5,10 @@ use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
-use lapin::{Connection, Consumer};
+use lapin::{Channel, Connection, Consumer};
+use tokio::task::JoinHandle;
 
-use super::{Backoff, Broker, QueueError, Token, in_time};
+use super::{Backoff, Broker, QueueError, Token, dead_letters, in_time};
 use crate::failure::chain;
 
 /// A message with its token.
@@ -33,92 +34,143 @@ impl Incoming {
     }
 }
 
-/// A consumer that connects, and connects again, by itself.
+struct Session {
+    connection: Connection,
+    channel: Channel,
+    consumer: Consumer,
+    /// A message that nobody can read, and why, until it is among the dead letters.
+    unreadable: Option<(Delivery, String)>,
+}
+
+enum State {
+    Unconnected {
+        again: bool,
+    },
+    /// A task of its own, so that who waits for a message may stop waiting without the connecting beginning again.
+    Connecting(JoinHandle<Session>),
+    Connected(Session),
+}
+
+/// A consumer that connects, and connects again, by itself. Without a broker it never has a message.
 pub struct Subscription {
-    broker: Broker,
+    broker: Option<Broker>,
     prefetch: u16,
-    backoff: Backoff,
-    session: Option<(Connection, Consumer)>,
+    state: State,
 }
 
 impl Subscription {
     #[must_use]
-    pub fn new(broker: Broker, prefetch: u16) -> Self {
-        Self { broker, prefetch, backoff: Backoff::default(), session: None }
+    pub fn new(broker: Option<Broker>, prefetch: u16) -> Self {
+        Self { broker, prefetch, state: State::Unconnected { again: false } }
     }
 
     /// The next message that can be read. Waits for as long as there is none, or no broker. Safe to drop at
     /// any await: an unacknowledged message goes back to the queue.
     pub async fn next(&mut self) -> Incoming {
+        let Some(broker) = &self.broker else { return std::future::pending().await };
         loop {
-            let Some((_, consumer)) = &mut self.session else {
-                match self.subscribe().await {
+            match &mut self.state {
+                State::Unconnected { again } => {
+                    let connecting = tokio::spawn(connect(broker.clone(), self.prefetch, *again));
+                    self.state = State::Connecting(connecting);
+                }
+                State::Connecting(task) => match task.await {
                     Ok(session) => {
-                        tracing::info!(queue = self.broker.queue, "waiting for work");
-                        self.session = Some(session);
+                        tracing::info!(queue = broker.queue, "waiting for work");
+                        self.state = State::Connected(session);
                     }
                     Err(error) => {
-                        tracing::warn!(error = chain(&error), "the broker cannot be reached, trying again");
-                        self.backoff.pause().await;
+                        tracing::error!(error = chain(&error), "connecting to the broker panicked");
+                        self.state = State::Unconnected { again: true };
                     }
-                }
-                continue;
-            };
-            match consumer.next().await {
-                Some(Ok(delivery)) => {
-                    self.backoff.reset();
-                    if let Some(incoming) = read(delivery).await {
-                        return incoming;
+                },
+                State::Connected(Session { channel, unreadable: unreadable @ Some(_), .. }) => {
+                    if let Some((delivery, reason)) = &*unreadable {
+                        bury(broker, channel, delivery, reason).await;
                     }
+                    *unreadable = None;
                 }
-                Some(Err(error)) => {
-                    tracing::warn!(error = chain(&error), "the broker's connection broke, connecting again");
-                    self.session = None;
-                    self.backoff.pause().await;
-                }
-                None => {
-                    tracing::warn!("the broker ended the subscription, connecting again");
-                    self.session = None;
-                    self.backoff.pause().await;
-                }
+                State::Connected(session) => match session.consumer.next().await {
+                    Some(Ok(delivery)) => match serde_json::from_slice(&delivery.data) {
+                        Ok(token) => return Incoming { token, delivery },
+                        Err(error) => {
+                            session.unreadable = Some((delivery, format!("not a message of this service: {error}")));
+                        }
+                    },
+                    Some(Err(error)) => {
+                        tracing::warn!(error = chain(&error), "the broker's connection broke, connecting again");
+                        self.state = State::Unconnected { again: true };
+                    }
+                    None => {
+                        tracing::warn!("the broker ended the subscription, connecting again");
+                        self.state = State::Unconnected { again: true };
+                    }
+                },
             }
         }
     }
 
     /// Ends the subscription and the connection. Messages that were not acknowledged go back to the queue.
-    pub async fn close(self) {
-        if let Some((connection, _)) = self.session
-            && let Err(error) = in_time(connection.close(200, "stopping".into())).await
+    pub async fn close(mut self) {
+        let state = std::mem::replace(&mut self.state, State::Unconnected { again: true });
+        if let State::Connected(session) = state
+            && let Err(error) = in_time(session.connection.close(200, "stopping".into())).await
         {
             tracing::debug!(error = chain(&error), "closing the consumer's connection");
         }
     }
+}
 
-    async fn subscribe(&self) -> Result<(Connection, Consumer), QueueError> {
-        let connection = self.broker.connect().await?;
-        let channel = self.broker.open_channel(&connection).await?;
-        in_time(channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
-        let consumer = in_time(channel.basic_consume(
-            self.broker.queue.clone().into(),
-            self.broker.name.clone().into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        ))
-        .await?;
-        Ok((connection, consumer))
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let State::Connecting(task) = &self.state {
+            task.abort();
+        }
     }
 }
 
-/// A message that nobody can read goes to the dead letters, where a person can.
-async fn read(delivery: Delivery) -> Option<Incoming> {
-    match serde_json::from_slice(&delivery.data) {
-        Ok(token) => Some(Incoming { token, delivery }),
-        Err(error) => {
-            tracing::error!(error = chain(&error), bytes = delivery.data.len(), "unreadable message, dead-lettered");
-            if let Err(error) = in_time(delivery.reject(BasicRejectOptions { requeue: false })).await {
-                tracing::debug!(error = chain(&error), "message not rejected");
-            }
-            None
+/// Tries until the broker is there. Connecting `again` comes after a pause, so that a broker which takes connections and
+/// drops them is not overrun.
+async fn connect(broker: Broker, prefetch: u16, again: bool) -> Session {
+    let mut backoff = Backoff::default();
+    if again {
+        backoff.pause().await;
+    }
+    loop {
+        match subscribe(&broker, prefetch).await {
+            Ok(session) => return session,
+            Err(error) => tracing::warn!(error = chain(&error), "the broker cannot be reached, trying again"),
         }
+        backoff.pause().await;
+    }
+}
+
+async fn subscribe(broker: &Broker, prefetch: u16) -> Result<Session, QueueError> {
+    let connection = broker.connect().await?;
+    let channel = broker.open_channel(&connection).await?;
+    in_time(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    let consumer = in_time(channel.basic_consume(
+        broker.queue.clone().into(),
+        broker.name.clone().into(),
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    ))
+    .await?;
+    Ok(Session { connection, channel, consumer, unreadable: None })
+}
+
+/// Moves a message that nobody can read to the dead letters, where a person can, with the reason.
+async fn bury(broker: &Broker, channel: &Channel, delivery: &Delivery, reason: &str) {
+    tracing::error!(reason, bytes = delivery.data.len(), "unreadable message, dead-lettered");
+    let removed = match dead_letters::write(broker, channel, delivery, reason).await {
+        Ok(()) => in_time(delivery.ack(BasicAckOptions::default())).await,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the broker moves the message without the reason");
+            in_time(delivery.reject(BasicRejectOptions { requeue: false })).await
+        }
+    };
+    if let Err(error) = removed {
+        // It comes again, on the next connection.
+        tracing::debug!(error = chain(&error), "message not removed");
     }
 }

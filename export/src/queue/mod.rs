@@ -2,19 +2,23 @@
 //! the work is, and who holds it, is in the ledger, so lost, repeated and reordered messages do no harm.
 
 mod consume;
+mod dead_letters;
 mod relay;
 
 pub use consume::{Incoming, Subscription};
+pub use dead_letters::{DeadLetter, LetterFate};
 pub use relay::{Relay, run_relay};
 
 use std::time::Duration;
 
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::config::Connections;
 
 /// How long any one exchange with the broker may take before the connection counts as gone.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +31,19 @@ const DELIVERY_LIMIT: i64 = 20;
 #[serde(rename_all = "camelCase")]
 pub struct Token {
     pub export_id: Uuid,
+}
+
+impl Token {
+    fn body(self) -> Vec<u8> {
+        serde_json::to_vec(&self).expect("a struct of one uuid serializes")
+    }
+
+    fn properties(self) -> BasicProperties {
+        BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_message_id(Uuid::new_v4().to_string().into())
+            .with_type("export".into())
+    }
 }
 
 /// The broker hands a silent process's messages to others after twice this, unless the URL says otherwise.
@@ -42,6 +59,8 @@ pub enum QueueError {
     Timeout,
     #[error("the broker did not take over a message")]
     NotConfirmed,
+    #[error("there is no broker: AMQP_URL is empty")]
+    NoBroker,
     #[error(transparent)]
     Ledger(#[from] crate::ledger::LedgerError),
 }
@@ -49,6 +68,28 @@ pub enum QueueError {
 /// Gives up on `work` when the broker is silent for too long.
 async fn in_time<T>(work: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, QueueError> {
     Ok(tokio::time::timeout(BROKER_TIMEOUT, work).await.map_err(|_| QueueError::Timeout)??)
+}
+
+/// Publishes one message; when this returns, the broker keeps it.
+async fn publish(
+    channel: &Channel,
+    queue: &str,
+    body: &[u8],
+    properties: BasicProperties,
+) -> Result<PublisherConfirm, QueueError> {
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    in_time(channel.basic_publish("".into(), queue.into(), options, body, properties.with_delivery_mode(2))).await
+}
+
+/// Waits until the broker has said that it keeps a message.
+async fn confirmed(confirm: PublisherConfirm) -> Result<(), QueueError> {
+    match in_time(confirm).await? {
+        Confirmation::Ack(None) => Ok(()),
+        // Returned as unroutable, refused, or confirms are off: the message is still the caller's.
+        Confirmation::Ack(Some(_)) | Confirmation::Nack(_) | Confirmation::NotRequested => {
+            Err(QueueError::NotConfirmed)
+        }
+    }
 }
 
 /// Where the broker is and which queue the tokens go through. The dead letters are in `{queue}.dead`.
@@ -61,6 +102,13 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// The broker that the configuration names, if any; `name` is this process's.
+    #[must_use]
+    pub fn of(connections: &Connections, name: impl Into<String>) -> Option<Self> {
+        let url = connections.amqp_url.clone()?;
+        Some(Self { url, queue: connections.amqp_queue.clone(), name: name.into() })
+    }
+
     #[must_use]
     pub fn dead_letter_queue(&self) -> String {
         format!("{}.dead", self.queue)
@@ -73,7 +121,7 @@ impl Broker {
         in_time(Connection::connect_uri(uri, properties)).await
     }
 
-    /// A channel on which both queues exist. Declaring is repeated on every connection, so a broker that was
+    /// A channel on which both queues exist, with publisher confirms. Declaring is repeated on every connection, so a broker that was
     /// set up anew gets its queues back.
     async fn open_channel(&self, connection: &Connection) -> Result<Channel, QueueError> {
         let channel = in_time(connection.create_channel()).await?;
@@ -93,6 +141,7 @@ impl Broker {
         }
         tokens.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
         in_time(channel.queue_declare(self.queue.clone().into(), QueueDeclareOptions::durable(), tokens)).await?;
+        in_time(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(channel)
     }
 
@@ -105,7 +154,8 @@ impl Broker {
     }
 }
 
-/// The pause before the next try to connect: doubles from a quarter of a second to five seconds.
+/// The pause before the next try to connect: doubles from a quarter of a second to five seconds, and is up to half as
+/// long again, so that the processes of a deployment do not all come back in the same moment.
 #[derive(Debug, Default)]
 struct Backoff(u32);
 
@@ -115,7 +165,9 @@ impl Backoff {
     }
 
     async fn pause(&mut self) {
-        tokio::time::sleep(Duration::from_millis(250 << self.0.min(5)).min(Duration::from_secs(5))).await;
+        let pause = Duration::from_millis(250 << self.0.min(5)).min(Duration::from_secs(5));
         self.0 += 1;
+        let jitter = u32::from(Uuid::new_v4().as_bytes()[0]);
+        tokio::time::sleep(pause + pause * jitter / 512).await;
     }
 }

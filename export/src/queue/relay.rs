@@ -4,13 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{Channel, Connection};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Backoff, Broker, QueueError, Token, in_time};
+use super::{Backoff, Broker, QueueError, Token, confirmed, in_time, publish};
 use crate::failure::chain;
 use crate::ledger::Ledger;
 
@@ -32,12 +31,13 @@ impl Relay {
     }
 }
 
-/// Publishes until `stopping`. Losing the broker or the ledger costs time, no message.
-pub async fn run_relay(ledger: Ledger, broker: Broker, relay: Relay, stopping: CancellationToken) {
+/// Publishes until `stopping`. Losing the broker or the ledger costs time, no message. Without a broker nobody waits for
+/// messages (workers look into the ledger), so they are only cleared away.
+pub async fn run_relay(ledger: Ledger, broker: Option<Broker>, relay: Relay, stopping: CancellationToken) {
     let mut backoff = Backoff::default();
     let mut session: Option<(Connection, Channel)> = None;
     while !stopping.is_cancelled() {
-        let drained = tokio::time::timeout(DRAIN_TIMEOUT, drain(&ledger, &broker, &mut session)).await;
+        let drained = tokio::time::timeout(DRAIN_TIMEOUT, drain(&ledger, broker.as_ref(), &mut session)).await;
         match drained.unwrap_or(Err(QueueError::Timeout)) {
             Ok(()) => {
                 backoff.reset();
@@ -68,24 +68,24 @@ pub async fn run_relay(ledger: Ledger, broker: Broker, relay: Relay, stopping: C
 /// Empties the outbox, connecting only when there is something in it.
 async fn drain(
     ledger: &Ledger,
-    broker: &Broker,
+    broker: Option<&Broker>,
     session: &mut Option<(Connection, Channel)>,
 ) -> Result<(), QueueError> {
     loop {
         let session = &mut *session;
         let published = ledger
             .relay(BATCH, async |exports| {
+                let Some(broker) = broker else { return Ok(()) };
                 let channel = match session {
                     Some((connection, channel)) if connection.status().connected() => channel,
                     _ => {
                         let connection = broker.connect().await?;
                         let channel = broker.open_channel(&connection).await?;
-                        in_time(channel.confirm_select(ConfirmSelectOptions::default())).await?;
                         &mut session.insert((connection, channel)).1
                     }
                 };
                 // The rows stay locked meanwhile; the ledger ends a transaction that idles for longer than this.
-                let publishing = publish(channel, &broker.queue, &exports);
+                let publishing = publish_all(channel, &broker.queue, &exports);
                 tokio::time::timeout(PUBLISH_TIMEOUT, publishing).await.map_err(|_| QueueError::Timeout)?
             })
             .await?;
@@ -95,26 +95,14 @@ async fn drain(
     }
 }
 
-async fn publish(channel: &Channel, queue: &str, exports: &[Uuid]) -> Result<(), QueueError> {
+async fn publish_all(channel: &Channel, queue: &str, exports: &[Uuid]) -> Result<(), QueueError> {
     let mut waiting = Vec::with_capacity(exports.len());
     for &export_id in exports {
-        let body = serde_json::to_vec(&Token { export_id }).expect("a struct of one uuid serializes");
-        let properties = BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_content_type("application/json".into())
-            .with_message_id(Uuid::new_v4().to_string().into())
-            .with_type("export".into());
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        waiting.push(in_time(channel.basic_publish("".into(), queue.into(), options, &body, properties)).await?);
+        let token = Token { export_id };
+        waiting.push(publish(channel, queue, &token.body(), token.properties()).await?);
     }
     for confirm in waiting {
-        match in_time(confirm).await? {
-            Confirmation::Ack(None) => {}
-            // Returned as unroutable, refused, or confirms are off: the message stays in the outbox.
-            Confirmation::Ack(Some(_)) | Confirmation::Nack(_) | Confirmation::NotRequested => {
-                return Err(QueueError::NotConfirmed);
-            }
-        }
+        confirmed(confirm).await?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod numeric;
 mod plan;
 mod row;
 mod value;
+mod watch;
 
 pub(crate) use array::Array;
 pub(crate) use numeric::Numeric;
@@ -13,13 +14,17 @@ pub use plan::OutputColumn;
 pub(crate) use plan::Plan;
 pub(crate) use row::{FieldIndex, Found, Row, RowScanner};
 pub(crate) use value::{Value, ValueError};
+pub(crate) use watch::Watch;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use polyglot_export::catalog::{self, CatalogError, is_unavailable};
+use polyglot_export::catalog::{self, CatalogError};
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::manifest::SnapshotPoint;
 use polyglot_export::request::ExportRequest;
+use polyglot_export::source::{self, Backend, is_unavailable};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::mpsc;
@@ -41,10 +46,17 @@ pub(crate) enum FromSource {
     End,
 }
 
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection to the source, and soon a transaction.
+pub(crate) struct Connected(PgConnection);
+
 /// An open transaction on the source, holding its snapshot.
 pub(crate) struct Source {
     connection: PgConnection,
     pub snapshot: SnapshotPoint,
+    pub backend: Backend,
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
@@ -61,7 +73,8 @@ fn failed(error: sqlx::Error) -> Failure {
 const SNAPSHOT: &str = "
     SELECT to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time,
            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text
-               AS wal_position";
+               AS wal_position,
+           pg_backend_pid() AS pid, pg_postmaster_start_time()::text AS server_started";
 
 /// Begins the transaction. The lock comes before the snapshot: TRUNCATE and an ALTER TABLE that rewrites are not seen
 /// by older snapshots, which find the table empty instead (PostgreSQL's manual, "Caveats" of MVCC). Behind the lock no
@@ -87,19 +100,32 @@ fn gone(request: &ExportRequest) -> Failure {
     Failure::new(FailureKind::DatasetChanged, message, format!("no relation {}", request.relation))
 }
 
-impl Source {
-    /// Connects, locks the relation against changes of its form, and takes the snapshot.
-    pub(crate) async fn open(url: &str, request: &ExportRequest) -> Result<Self, Failure> {
-        let mut connection = catalog::connect_source(url, "polyglot-worker").await.map_err(failed)?;
+impl Connected {
+    /// Connects; `name` is the session's in `pg_stat_activity`.
+    pub(crate) async fn to(url: &str, name: &str) -> Result<Self, Failure> {
+        let connection = tokio::time::timeout(CONNECT_TIMEOUT, source::connect(url, name)).await;
+        let silent = |_| failed(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+        Ok(Self(connection.map_err(silent)?.map_err(failed)?))
+    }
+
+    /// Locks the relation against changes of its form and takes the snapshot.
+    pub(crate) async fn begin(self, request: &ExportRequest) -> Result<Source, Failure> {
+        let mut connection = self.0;
         begin(&mut connection, request).await?;
         let row = sqlx::query(SNAPSHOT).fetch_one(&mut connection).await.map_err(failed)?;
         let snapshot = SnapshotPoint {
             time: row.try_get("time").map_err(failed)?,
             wal_position: row.try_get("wal_position").map_err(failed)?,
         };
-        Ok(Self { connection, snapshot })
+        let backend = Backend {
+            pid: row.try_get("pid").map_err(failed)?,
+            server_started: row.try_get("server_started").map_err(failed)?,
+        };
+        Ok(Source { connection, snapshot, backend })
     }
+}
 
+impl Source {
     /// Looks the relation up under the snapshot and decides what to read.
     pub(crate) async fn plan(&mut self, request: &ExportRequest, max_row_bytes: u64) -> Result<Plan, Failure> {
         let relation =

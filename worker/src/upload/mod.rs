@@ -14,8 +14,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::ledger::{Claim, Ledger, LedgerError, Leftover};
+use polyglot_export::failure::{Failure, FailureKind, chain};
+use polyglot_export::ledger::{Claim, Ledger, LedgerError, Leftover, persist};
 use polyglot_export::storage::{Storage, StorageError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -77,9 +77,14 @@ impl From<LedgerError> for UploadError {
 pub(crate) struct Upload<'a> {
     storage: &'a Storage,
     ledger: &'a Ledger,
+    /// How long a ledger that is away is waited for.
+    patience: Duration,
     claim: &'a Claim,
     key: String,
+    /// The ledger knows of it.
     begun: bool,
+    /// The store may know of it.
+    sent: bool,
     /// Of the multipart upload, once there is one.
     id: Option<String>,
 }
@@ -89,13 +94,21 @@ fn checksum(crc32: u32) -> String {
 }
 
 impl<'a> Upload<'a> {
-    pub(crate) fn new(storage: &'a Storage, ledger: &'a Ledger, claim: &'a Claim) -> Self {
+    pub(crate) fn new(storage: &'a Storage, ledger: &'a Ledger, patience: Duration, claim: &'a Claim) -> Self {
         let key = storage.object_key(claim.export_id, claim.attempt, &claim.request);
-        Self { storage, ledger, claim, key, begun: false, id: None }
+        Self { storage, ledger, patience, claim, key, begun: false, sent: false, id: None }
     }
 
     pub(crate) fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Puts the key into the ledger, before the store hears of it: a crash leaves nothing unknown.
+    pub(crate) async fn begin(&mut self) -> Result<(), UploadError> {
+        // Once the call is made it may have got through, whatever comes back.
+        self.begun = true;
+        persist(self.patience, || self.ledger.begin_upload(self.claim, &self.key)).await?;
+        Ok(())
     }
 
     /// Takes every part. The first is held until it is known whether there is a second.
@@ -104,9 +117,6 @@ impl<'a> Upload<'a> {
         mut parts: mpsc::Receiver<FromEncoder>,
         uploaded: &AtomicI64,
     ) -> Result<Staged, UploadError> {
-        // The key is in the ledger before the store hears of it, so a crash leaves nothing unknown.
-        self.ledger.begin_upload(self.claim, &self.key).await?;
-        self.begun = true;
         let first = match parts.recv().await {
             Some(FromEncoder::Part(part)) => part,
             Some(FromEncoder::End) | None => return Err(UploadError::CutOff),
@@ -156,6 +166,7 @@ impl<'a> Upload<'a> {
 
     async fn create(&mut self) -> Result<String, UploadError> {
         let request = &self.claim.request;
+        self.sent = true;
         let created = self
             .storage
             .client
@@ -177,12 +188,13 @@ impl<'a> Upload<'a> {
             ))
         })?;
         self.id = Some(upload_id.clone());
-        self.ledger.record_upload(self.claim, &upload_id).await?;
+        persist(self.patience, || self.ledger.record_upload(self.claim, &upload_id)).await?;
         Ok(upload_id)
     }
 
     /// Makes the object visible and checks that the store has all of it. Returns its `ETag`.
     pub(crate) async fn publish(&mut self, staged: Staged, bytes: i64) -> Result<Option<String>, UploadError> {
+        self.sent = true;
         let published = match staged {
             Staged::Single(part) => self.put(part).await,
             Staged::Multipart(parts) => self.complete(parts).await,
@@ -194,7 +206,7 @@ impl<'a> Upload<'a> {
             // The answer was lost on its way, or the SDK repeated a Complete that had got through: the key is this
             // attempt's alone, so an object of the right size is the file.
             (Err(error), Ok(head)) if head.content_length == Some(bytes) => {
-                tracing::warn!(error = polyglot_export::failure::chain(&error), "published all the same");
+                tracing::warn!(error = chain(&error), "published all the same");
                 (None, head)
             }
             (Err(error), _) => return Err(error.into()),
@@ -249,6 +261,7 @@ impl<'a> Upload<'a> {
         if !self.begun {
             return;
         }
+        let sent = self.sent;
         let leftover = Leftover {
             export_id: self.claim.export_id,
             attempt: self.claim.attempt,
@@ -256,9 +269,14 @@ impl<'a> Upload<'a> {
             upload_id: self.id,
         };
         let removal = async {
-            self.storage.remove_leftover(&leftover).await.map_err(|error| polyglot_export::failure::chain(&error))?;
-            let forgotten = self.ledger.upload_removed(leftover.export_id, leftover.attempt).await;
-            forgotten.map_err(|error| polyglot_export::failure::chain(&error))
+            let (id, attempt) = (leftover.export_id, leftover.attempt);
+            if sent {
+                self.storage.remove_leftover(&leftover).await.map_err(|error| chain(&error))?;
+                // The sweeper looks once more: what was on the wire when the attempt was stopped may still arrive.
+                self.ledger.upload_removed(id, attempt).await.map_err(|error| chain(&error))
+            } else {
+                self.ledger.forget_upload(id, attempt).await.map_err(|error| chain(&error))
+            }
         };
         let problem = match tokio::time::timeout(DISCARD_TIMEOUT, removal).await {
             Ok(Ok(())) => return,
