@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use polyglot_export::config::{Connections, Environment};
+use polyglot_export::failure::{Disposition, FailureKind};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -58,6 +59,19 @@ fn the_sample_environment_is_usable_and_explained() {
     assert_eq!(stated.amqp_url, default.amqp_url);
     assert_eq!(stated.amqp_queue, default.amqp_queue);
     assert_eq!(stated.storage.bucket, default.storage.bucket);
+}
+
+#[test]
+fn the_readme_explains_every_failure() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for kind in FailureKind::ALL {
+        let repeated = match kind.disposition() {
+            Disposition::Retry => "yes",
+            Disposition::Fail => "no",
+        };
+        let row = format!("| `{}` | {repeated} | ", kind.code());
+        assert!(readme.contains(&row), "README.md has no row that begins with {row}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::{PATIENCE, Setup, System};
+use crate::harness::{PATIENCE, Setup, System, export_request};
 
 fn setup(rows: u64, env: &[(&str, &str)]) -> Setup {
     Setup { rows, env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect() }
@@ -156,6 +156,23 @@ async fn deleting_a_running_export_stops_it_within_two_seconds() {
         assert!(Instant::now() < deadline, "the COPY goes on");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+#[tokio::test]
+async fn small_exports_end_while_a_large_one_runs() {
+    let (system, large) = caught_running(200_000, &[]).await;
+    let mut small = Vec::new();
+    for _ in 0..10 {
+        let mut request = export_request("csv", None);
+        request["filters"] = json!([{"column": "id", "op": "<=", "value": 10}]);
+        let answer: serde_json::Value = system.post(&request).await.json().await.unwrap();
+        small.push(answer["exportId"].as_str().unwrap().to_owned());
+    }
+    for id in &small {
+        assert_eq!(system.completed(id).await["progress"]["rows"], 10);
+    }
+    // One worker, and nobody had to wait for the large one.
+    assert_eq!(system.state(&large).await["status"], "running");
 }
 
 #[tokio::test]
