@@ -57,7 +57,9 @@ impl Worker {
 
     async fn claim(&self, export_id: Uuid) -> Result<Claimed, LedgerError> {
         let settings = &self.settings;
-        in_time(self.ledger.claim(export_id, &self.name, settings.lease, settings.timeout, settings.retry)).await
+        let claim = self.ledger.claim(export_id, &self.name, settings.lease, settings.timeout, settings.retry);
+        // The driver's state is large, and would be copied through every caller.
+        in_time(Box::pin(claim)).await
     }
 
     /// Until the next look for work in the ledger: up to half as long again, so that workers do not look all at once.
@@ -70,7 +72,7 @@ impl Worker {
 /// Work as it reaches this process.
 enum Work {
     /// The broker says that an export has some.
-    Announced(Incoming),
+    Announced(Box<Incoming>),
     /// Found in the ledger, and claimed.
     Found(Box<Claim>),
 }
@@ -90,7 +92,7 @@ pub(crate) async fn run(worker: Arc<Worker>, mut subscription: Subscription, lif
         let work = loop {
             tokio::select! {
                 () = lifecycle.stopping.cancelled() => break None,
-                incoming = &mut next => break Some(Work::Announced(incoming)),
+                incoming = &mut next => break Some(Work::Announced(Box::new(incoming))),
                 () = tokio::time::sleep_until(look_at) => {
                     // Not to be dropped halfway: a claim that nobody knows of holds its export until the lease ends.
                     if let Some(claim) = look(&worker).await {
@@ -147,7 +149,7 @@ async fn look(worker: &Worker) -> Option<Box<Claim>> {
 async fn take(worker: Arc<Worker>, work: Work, permit: OwnedSemaphorePermit, lifecycle: Lifecycle) {
     match work {
         Work::Found(claim) => perform(&worker, &claim, &lifecycle).await,
-        Work::Announced(incoming) => announced(&worker, incoming, &lifecycle).await,
+        Work::Announced(incoming) => announced(&worker, *incoming, &lifecycle).await,
     }
     drop(permit);
 }

@@ -48,7 +48,7 @@ enum State {
     },
     /// A task of its own, so that who waits for a message may stop waiting without the connecting beginning again.
     Connecting(JoinHandle<Session>),
-    Connected(Session),
+    Connected(Box<Session>),
 }
 
 /// A consumer that connects, and connects again, by itself. Without a broker it never has a message.
@@ -77,18 +77,16 @@ impl Subscription {
                 State::Connecting(task) => match task.await {
                     Ok(session) => {
                         tracing::info!(queue = broker.queue, "waiting for work");
-                        self.state = State::Connected(session);
+                        self.state = State::Connected(Box::new(session));
                     }
                     Err(error) => {
                         tracing::error!(error = chain(&error), "connecting to the broker panicked");
                         self.state = State::Unconnected { again: true };
                     }
                 },
-                State::Connected(Session { channel, unreadable: unreadable @ Some(_), .. }) => {
-                    if let Some((delivery, reason)) = &*unreadable {
-                        bury(broker, channel, delivery, reason).await;
-                    }
-                    *unreadable = None;
+                State::Connected(session) if let Some((delivery, reason)) = &session.unreadable => {
+                    bury(broker, &session.channel, delivery, reason).await;
+                    session.unreadable = None;
                 }
                 State::Connected(session) => match session.consumer.next().await {
                     Some(Ok(delivery)) => match serde_json::from_slice(&delivery.data) {

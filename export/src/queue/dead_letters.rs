@@ -70,8 +70,8 @@ impl Broker {
             };
             match (decide(&shown).await, token) {
                 (LetterFate::Redrive, Some(token)) => {
-                    let sent = publish(&channel, &self.queue, &token.body(), token.properties()).await?;
-                    confirmed(sent).await?;
+                    let (body, properties) = token.message();
+                    confirmed(publish(&channel, &self.queue, &body, properties).await?).await?;
                     in_time(delivery.ack(BasicAckOptions::default())).await?;
                 }
                 (LetterFate::Discard, _) => {

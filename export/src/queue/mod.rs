@@ -34,15 +34,14 @@ pub struct Token {
 }
 
 impl Token {
-    fn body(self) -> Vec<u8> {
-        serde_json::to_vec(&self).expect("a struct of one uuid serializes")
-    }
-
-    fn properties(self) -> BasicProperties {
-        BasicProperties::default()
+    /// Body and properties of a new message.
+    fn message(self) -> (Vec<u8>, BasicProperties) {
+        let body = serde_json::to_vec(&self).expect("a struct of one uuid serializes");
+        let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_message_id(Uuid::new_v4().to_string().into())
-            .with_type("export".into())
+            .with_type("export".into());
+        (body, properties)
     }
 }
 

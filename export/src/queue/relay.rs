@@ -98,8 +98,8 @@ async fn drain(
 async fn publish_all(channel: &Channel, queue: &str, exports: &[Uuid]) -> Result<(), QueueError> {
     let mut waiting = Vec::with_capacity(exports.len());
     for &export_id in exports {
-        let token = Token { export_id };
-        waiting.push(publish(channel, queue, &token.body(), token.properties()).await?);
+        let (body, properties) = Token { export_id }.message();
+        waiting.push(publish(channel, queue, &body, properties).await?);
     }
     for confirm in waiting {
         confirmed(confirm).await?;
