@@ -42,6 +42,22 @@ struct Rules {
     /// Connections that are older than this number are cut.
     generation: u64,
     cut_after: Option<CutAfter>,
+    hold_after: Option<HoldAfter>,
+}
+
+/// Nothing more goes this way once so many bytes have been forwarded since the proxy began.
+#[derive(Clone, Copy, Debug)]
+struct HoldAfter {
+    direction: Direction,
+    total: u64,
+}
+
+impl Rules {
+    fn holds(&self, direction: Direction, counters: &Counters) -> bool {
+        let spent =
+            |it: HoldAfter| it.direction == direction && counters.of(direction).load(Ordering::Relaxed) >= it.total;
+        self.hold || self.hold_after.is_some_and(spent)
+    }
 }
 
 /// Bytes that may still pass in one direction; shared by all connections.
@@ -122,6 +138,13 @@ impl Proxy {
     pub fn cut_after(&self, direction: Direction, bytes: u64) {
         let cut = CutAfter { direction, left: Arc::new(Mutex::new(bytes)) };
         self.rules.send_modify(|rules| rules.cut_after = Some(cut));
+    }
+
+    /// Forwards about `bytes` more in this direction (a read's worth may come on top), counted over all connections, and
+    /// then nothing more that way, without closing anything.
+    pub fn hold_after(&self, direction: Direction, bytes: u64) {
+        let total = self.forwarded(direction).saturating_add(bytes);
+        self.rules.send_modify(|rules| rules.hold_after = Some(HoldAfter { direction, total }));
     }
 
     /// Lifts every fault: forwards, at full speed, and accepts. What was held goes on.
@@ -248,7 +271,7 @@ async fn pump(
         let piece =
             limit.map_or(buffer.len(), |rate| usize::try_from(rate / 10).unwrap_or(usize::MAX).clamp(1, buffer.len()));
         let read = from.read(&mut buffer[..piece]).await?;
-        if rules.wait_for(|rules| !rules.hold).await.is_err() {
+        if rules.wait_for(|rules| !rules.holds(direction, counters)).await.is_err() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         if read == 0 {

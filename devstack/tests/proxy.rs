@@ -100,6 +100,22 @@ async fn holds_without_closing_and_goes_on() {
 }
 
 #[tokio::test]
+async fn holds_one_direction_after_so_many_bytes() {
+    let proxy = Proxy::start(echo().await).await.unwrap();
+    let mut stream = connected(&proxy).await;
+    round_trip(&mut stream, b"before").await.unwrap();
+    proxy.hold_after(Direction::ToClient, 5);
+    round_trip(&mut stream, b"12345").await.unwrap();
+    stream.write_all(b"held").await.unwrap();
+    let mut back = [0; 4];
+    assert!(timeout(SHORT, stream.read_exact(&mut back)).await.is_err(), "nothing may arrive");
+    assert_eq!((proxy.forwarded(Direction::ToServer), proxy.forwarded(Direction::ToClient)), (15, 11));
+    proxy.restore().await.unwrap();
+    timeout(LONG, stream.read_exact(&mut back)).await.unwrap().unwrap();
+    assert_eq!(&back, b"held");
+}
+
+#[tokio::test]
 async fn slows_down() {
     let proxy = Proxy::start(echo().await).await.unwrap();
     proxy.slow_to(20_000);
