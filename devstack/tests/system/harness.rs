@@ -1,68 +1,22 @@
 //! One system under test: its database, bucket, queue and processes, and the few calls that tests make of it.
 //! What is right or wrong is the tests' to say.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use polyglot_devstack::scratch_database::{ScratchDatabase, test_variable};
+use polyglot_devstack::scratch_database::ScratchDatabase;
 use polyglot_devstack::scratch_dir::ScratchDir;
 use polyglot_devstack::{free_port, seed};
-use polyglot_export::config::{Connections, Environment};
 use polyglot_export::storage::Storage;
 use reqwest::{Method, Response, StatusCode};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
-/// How long anything may take here before a test gives up. Not a measurement: the machine may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+use crate::service::{own_storage, with_environment};
+pub(crate) use crate::service::{PATIENCE, Service, binary, service_variables};
 
 pub(crate) const ALL_COLUMNS: [&str; 5] = ["id", "created_at", "name", "value", "metadata"];
-
-/// A running api or worker. Killed when it goes out of scope; its log is shown when the test failed.
-pub(crate) struct Service {
-    pub name: String,
-    pub child: Child,
-    log: PathBuf,
-}
-
-impl Service {
-    pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap_or_else(|error| panic!("signal {}: {error}", self.name));
-    }
-
-    /// Waits for the process to end by itself.
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "{} did not end", self.name);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-        if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(30).collect();
-            eprintln!("--- end of the log of {}", self.name);
-            tail.iter().rev().for_each(|line| eprintln!("{line}"));
-        }
-    }
-}
 
 /// What a test wants different from the usual.
 #[derive(Default)]
@@ -85,21 +39,6 @@ pub(crate) struct System {
     client: reqwest::Client,
     port: u16,
     env: Vec<(String, String)>,
-}
-
-pub(crate) fn service_variables() -> Vec<(String, String)> {
-    let test = |name| test_variable(name).unwrap_or_else(|error| panic!("{error}"));
-    [
-        ("AMQP_URL", test("TEST_AMQP_URL")),
-        ("S3_ENDPOINT", test("TEST_S3_ENDPOINT")),
-        ("AWS_ACCESS_KEY_ID", test("TEST_S3_ACCESS_KEY")),
-        ("AWS_SECRET_ACCESS_KEY", test("TEST_S3_SECRET_KEY")),
-        ("AWS_REGION", "us-east-1".to_owned()),
-        ("LOG_FORMAT", "pretty".to_owned()),
-        ("NO_COLOR", "1".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .to_vec()
 }
 
 impl System {
@@ -147,19 +86,13 @@ impl System {
         Self::start(Setup { rows, ..Setup::default() }).await
     }
 
-    pub(crate) fn spawn(&self, binary: &str, name: &str, mut command: Command) -> Service {
-        let log = self.files.path().join(format!("{name}-{}.log", uuid::Uuid::new_v4().simple()));
-        let output = File::create(&log).unwrap();
-        self.environment(&mut command);
-        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
-        let child = command.spawn().unwrap_or_else(|error| panic!("start {binary}: {error}"));
-        Service { name: name.to_owned(), child, log }
+    pub(crate) fn spawn(&self, binary: &str, name: &str, command: Command) -> Service {
+        Service::start(binary, name, command, &self.env, self.files.path())
     }
 
     /// The system's variables and no others, but for what a process needs to find its libraries and programs.
     pub(crate) fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        let own = std::env::vars().filter(|(key, _)| key == "PATH" || key == "HOME");
-        command.env_clear().envs(self.env.iter().cloned()).envs(own)
+        with_environment(command, &self.env)
     }
 
     pub(crate) fn start_api(&mut self) {
@@ -305,12 +238,6 @@ impl System {
     }
 }
 
-/// The path of a binary that is built with this test.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let folder = test_variable("TEST_BIN_DIR").unwrap_or_else(|error| panic!("{error}"));
-    Path::new(&folder).join(name)
-}
-
 pub(crate) fn export_request(format: &str, compression: Option<&str>) -> Value {
     let columns: Vec<Value> = ALL_COLUMNS.iter().map(|name| json!({"source": name, "target": name})).collect();
     let mut request = json!({"format": format, "columns": columns});
@@ -318,19 +245,4 @@ pub(crate) fn export_request(format: &str, compression: Option<&str>) -> Value {
         request["compression"] = compression.into();
     }
     request
-}
-
-async fn own_storage(env: &[(String, String)]) -> Storage {
-    let mut variables = env.to_vec();
-    // As files would be: so that the client takes these and not what this process's environment says.
-    let keys = ScratchDir::new("keys").unwrap();
-    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
-        let value = &variables.iter().find(|(known, _)| known == name).unwrap().1;
-        let path = keys.path().join(name);
-        std::fs::write(&path, value).unwrap();
-        variables.push((format!("{name}_FILE"), path.to_str().unwrap().to_owned()));
-    }
-    let pairs: Vec<(&str, &str)> = variables.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    let connections = Connections::from_environment(&Environment::fixed(&pairs)).unwrap();
-    Storage::new(&connections.storage).await
 }

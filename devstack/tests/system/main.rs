@@ -10,6 +10,8 @@ mod memory;
 mod messages;
 mod outages;
 mod requests;
+#[path = "../service/mod.rs"]
+mod service;
 mod shapes;
 mod submissions;
 mod values;

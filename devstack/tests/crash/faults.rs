@@ -1,0 +1,204 @@
+//! What goes wrong at a step, once, and the help that the world gives afterwards: another worker in a dead one's place,
+//! the api and the servers started again.
+
+use std::time::{Duration, Instant};
+
+use polyglot_devstack::proxy::Direction;
+use polyglot_devstack::s3_faults::{Answer, Forward};
+use polyglot_devstack::s3_operation::Operation;
+use rustix::process::Signal;
+
+use crate::broker;
+use crate::service::PATIENCE;
+use crate::steps::{Held, Step};
+use crate::system::System;
+
+/// How long the object store is away: longer than the SDK's own repetitions last as a rule.
+const STORE_AWAY: Duration = Duration::from_secs(4);
+/// How often an operation is refused: as often as the SDK tries it.
+const SDK_ATTEMPTS: u32 = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    WorkerKilled,
+    /// What it had sent reaches the store only when another worker has done the export.
+    WorkerKilledRequestLate,
+    WorkerFrozen,
+    WorkerTerminated,
+    ApiKilled,
+    BrokerRestarted,
+    QueuePurged,
+    PostgresRestarted,
+    StoreRefuses,
+    StoreCuts,
+    StoreFails,
+    CompleteFails,
+    CompleteFailsDone,
+    Deleted,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 14] = [
+        Self::WorkerKilled,
+        Self::WorkerKilledRequestLate,
+        Self::WorkerFrozen,
+        Self::WorkerTerminated,
+        Self::ApiKilled,
+        Self::BrokerRestarted,
+        Self::QueuePurged,
+        Self::PostgresRestarted,
+        Self::StoreRefuses,
+        Self::StoreCuts,
+        Self::StoreFails,
+        Self::CompleteFails,
+        Self::CompleteFailsDone,
+        Self::Deleted,
+    ];
+
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::WorkerKilled => "worker killed",
+            Self::WorkerKilledRequestLate => "worker killed, its request late",
+            Self::WorkerFrozen => "worker frozen past its lease",
+            Self::WorkerTerminated => "worker SIGTERM",
+            Self::ApiKilled => "api killed",
+            Self::BrokerRestarted => "broker killed",
+            Self::QueuePurged => "queue purged",
+            Self::PostgresRestarted => "PostgreSQL restarted",
+            Self::StoreRefuses => "S3 refuses",
+            Self::StoreCuts => "S3 cuts",
+            Self::StoreFails => "S3 500",
+            Self::CompleteFails => "Complete 200 + error",
+            Self::CompleteFailsDone => "Complete 200 + error, but done",
+            Self::Deleted => "DELETE",
+        }
+    }
+
+    /// Whether it hits all systems at once.
+    pub(crate) fn is_shared(self) -> bool {
+        matches!(self, Self::BrokerRestarted | Self::PostgresRestarted)
+    }
+
+    pub(crate) fn applies_to(self, step: Step) -> bool {
+        match self {
+            Self::WorkerKilled | Self::WorkerFrozen | Self::WorkerTerminated => step.has_worker(),
+            Self::WorkerKilledRequestLate => {
+                matches!(step, Step::CreateSent | Step::PartSent | Step::CompleteSent | Step::PutSent)
+            }
+            Self::CompleteFails | Self::CompleteFailsDone => {
+                step.is_multipart() && !matches!(step, Step::CommitPending | Step::Completed)
+            }
+            _ => true,
+        }
+    }
+
+    /// Does it to `system`, and returns when it is over. A shared fault is the caller's to do before.
+    pub(crate) async fn strike(self, system: &mut System, held: &mut Held) {
+        match self {
+            Self::WorkerKilled => {
+                kill_worker(system);
+                held.release(system).await;
+                system.add_worker();
+            }
+            Self::WorkerKilledRequestLate => {
+                kill_worker(system);
+                system.add_worker();
+                held.ended(system).await;
+                // Until what the dead worker had begun is cleaned up, as far as anybody knows.
+                let deadline = Instant::now() + PATIENCE;
+                while system.count("SELECT count(*) FROM polyglot.uploads").await != 0 {
+                    assert!(Instant::now() < deadline, "the dead worker's upload stays in the ledger");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                held.release(system).await;
+            }
+            Self::WorkerFrozen => {
+                system.workers[0].signal(Signal::STOP);
+                held.release(system).await;
+                system.add_worker();
+                held.ended(system).await;
+                system.workers[0].signal(Signal::CONT);
+            }
+            Self::WorkerTerminated => {
+                system.workers[0].signal(Signal::TERM);
+                system.add_worker();
+                // Longer than the grace, which is a second.
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                held.release(system).await;
+                let mut terminated = system.workers.remove(0);
+                let status = terminated.ended().await;
+                assert!(status.success(), "the worker ended with {status} after SIGTERM");
+            }
+            Self::ApiKilled => {
+                system.api = None;
+                held.release(system).await;
+                staff(system);
+                system.start_api();
+                system.wait_for_api("/health").await;
+            }
+            Self::QueuePurged => {
+                broker::purge(&system.servers.amqp_url, &system.name).await;
+                held.release(system).await;
+                staff(system);
+            }
+            Self::BrokerRestarted | Self::PostgresRestarted => {
+                held.release(system).await;
+                staff(system);
+            }
+            Self::StoreRefuses => {
+                system.s3_wire.refuse_new().await;
+                system.s3_wire.cut_all();
+                held.release(system).await;
+                staff(system);
+                tokio::time::sleep(STORE_AWAY).await;
+                system.s3_wire.restore().await.unwrap();
+            }
+            Self::StoreCuts => {
+                system.s3_wire.cut_all();
+                system.s3_wire.cut_after(Direction::ToServer, 2 << 20);
+                held.release(system).await;
+                staff(system);
+            }
+            Self::StoreFails => {
+                system.s3.answer(None, Answer::InternalError, Forward::No, None);
+                held.release(system).await;
+                staff(system);
+                tokio::time::sleep(STORE_AWAY).await;
+                system.s3.restore();
+            }
+            Self::CompleteFails | Self::CompleteFailsDone => {
+                let forward = if self == Self::CompleteFails { Forward::No } else { Forward::First };
+                let complete = Some(Operation::CompleteMultipartUpload);
+                system.s3.answer(complete, Answer::ErrorWithin200, forward, Some(SDK_ATTEMPTS));
+                held.release(system).await;
+                staff(system);
+            }
+            Self::Deleted => {
+                let asked = Instant::now();
+                let id = held.id.clone();
+                let releasing = async {
+                    // The deletion waits behind the lock where there is one.
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    held.release(system).await;
+                };
+                let (status, ()) = tokio::join!(system.delete(&id), releasing);
+                assert!(status.is_success(), "DELETE: {status}");
+                staff(system);
+                held.ended(system).await;
+                assert!(asked.elapsed() < Duration::from_secs(10), "cancelled after {:?}", asked.elapsed());
+            }
+        }
+    }
+}
+
+fn kill_worker(system: &mut System) {
+    // Killed when it is dropped.
+    system.workers.remove(0);
+}
+
+/// A worker, where the step had none.
+fn staff(system: &mut System) {
+    if system.workers.is_empty() {
+        system.add_worker();
+    }
+}

@@ -1,0 +1,13 @@
+//! What is left of an export when something breaks: every step of it × every fault (`matrix`), and many of both at random
+//! (`soak`). PostgreSQL and RabbitMQ are private to this target, because it restarts them.
+
+mod broker;
+mod faults;
+mod matrix;
+mod reference;
+mod remains;
+mod servers;
+#[path = "../service/mod.rs"]
+mod service;
+mod steps;
+mod system;

@@ -1,0 +1,105 @@
+//! What must not be left when every export has ended: in the store, in the ledger, on the source, at the broker, in the
+//! workers' folders.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::broker;
+use crate::system::System;
+
+/// How long tidying up may take: a sweep a second, a pause of ten after a store that failed, twenty until the ledger ends
+/// the transaction of a process that is frozen.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// Waits until nothing is left but these objects, ends the workers, and looks once more. Panics with what is left.
+pub(crate) async fn nothing_but(system: &mut System, objects: &[String]) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = of(system, objects).await;
+        if left.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "left after {} s: {}", PATIENCE.as_secs(), left.join("; "));
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    // A message that nobody acknowledged shows when its holder has gone.
+    for worker in &system.workers {
+        worker.signal(Signal::TERM);
+    }
+    for worker in &mut system.workers {
+        let status = worker.ended().await;
+        assert!(status.success(), "{}: {status}", worker.name);
+    }
+    let left = of(system, objects).await;
+    assert!(left.is_empty(), "left when the workers had ended: {}", left.join("; "));
+}
+
+async fn of(system: &System, wanted: &[String]) -> Vec<String> {
+    let mut left = Vec::new();
+    let mut note = |count: i64, what: &str| {
+        if count != 0 {
+            left.push(format!("{count} {what}"));
+        }
+    };
+    for (what, sql) in [
+        (
+            "active exports",
+            "SELECT count(*) FROM polyglot.exports WHERE state IN ('pending', 'planning', 'running', 'finishing')",
+        ),
+        ("uploads in the ledger", "SELECT count(*) FROM polyglot.uploads"),
+        ("leased shards", "SELECT count(*) FROM polyglot.shards WHERE state = 'leased'"),
+        ("messages in the outbox", "SELECT count(*) FROM polyglot.outbox"),
+        (
+            "files of expired exports",
+            "SELECT count(*) FROM polyglot.exports WHERE state = 'expired' AND object_key IS NOT NULL",
+        ),
+        // The database is named after the role that reads the source.
+        (
+            "open transactions on the source",
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = current_database()
+             AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)",
+        ),
+    ] {
+        note(system.count(sql).await, what);
+    }
+    let (url, queue) = (&system.servers.amqp_url, &system.name);
+    note(broker::ready(url, queue).await.into(), "messages in the queue");
+    note(broker::ready(url, &format!("{queue}.dead")).await.into(), "dead letters");
+    note(i64::try_from(files_below(&system.temporary_files())).unwrap(), "temporary files");
+
+    let (client, bucket) = (&system.storage.client, &system.storage.bucket);
+    let listed = client.list_objects_v2().bucket(bucket).send().await.unwrap();
+    let mut objects: Vec<&str> = listed.contents().iter().filter_map(|object| object.key()).collect();
+    objects.sort_unstable();
+    let mut wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    wanted.sort_unstable();
+    if objects != wanted {
+        left.push(format!("objects {objects:?} instead of {wanted:?}"));
+    }
+    let uploads = client.list_multipart_uploads().bucket(bucket).send().await.unwrap();
+    for upload in uploads.uploads() {
+        left.push(format!("the upload {} of {}", upload.upload_id().unwrap_or("?"), upload.key().unwrap_or("?")));
+    }
+    left
+}
+
+fn files_below(folder: &std::path::Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries.flatten().map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
+}
+
+/// Takes the system's ledger, bucket and queue away, for there are many systems in one run.
+pub(crate) async fn remove(system: System) {
+    let (client, bucket) = (&system.storage.client, &system.storage.bucket);
+    let listed = client.list_objects_v2().bucket(bucket).send().await.unwrap();
+    for key in listed.contents().iter().filter_map(|object| object.key()) {
+        client.delete_object().bucket(bucket).key(key).send().await.unwrap();
+    }
+    client.delete_bucket().bucket(bucket).send().await.ok();
+    broker::delete(&system.servers.amqp_url, &system.name).await;
+    system.ledger.close().await;
+    let (servers, name) = (system.servers.clone(), system.name.clone());
+    drop(system);
+    servers.drop_ledger(&name).await;
+}
