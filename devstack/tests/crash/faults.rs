@@ -134,7 +134,7 @@ impl Fault {
                 held.release(system).await;
                 staff(system);
                 system.start_api();
-                system.wait_for_api("/health").await;
+                system.door.answers("/health").await;
             }
             Self::QueuePurged => {
                 broker::purge(&system.servers.amqp_url, &system.name).await;
@@ -181,7 +181,7 @@ impl Fault {
                     tokio::time::sleep(Duration::from_millis(300)).await;
                     held.release(system).await;
                 };
-                let (status, ()) = tokio::join!(system.delete(&id), releasing);
+                let (status, ()) = tokio::join!(system.door.delete(&id), releasing);
                 assert!(status.is_success(), "DELETE: {status}");
                 staff(system);
                 held.ended(system).await;

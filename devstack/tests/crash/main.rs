@@ -2,12 +2,15 @@
 //! (`soak`). PostgreSQL and RabbitMQ are private to this target, because it restarts them.
 
 mod broker;
+mod door;
 mod faults;
 mod matrix;
+mod mishaps;
 mod reference;
 mod remains;
 mod servers;
 #[path = "../service/mod.rs"]
 mod service;
+mod soak;
 mod steps;
 mod system;

@@ -11,12 +11,13 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, LocalSet, spawn_local};
 
+use crate::door::request;
 use crate::faults::Fault;
 use crate::reference;
 use crate::remains;
 use crate::servers::{ALONE, Servers};
 use crate::steps::{Held, LARGE_ROWS, SMALL_ROWS, Step};
-use crate::system::{System, request};
+use crate::system::System;
 
 /// Systems at a time. Most of a cell is waiting, for a lease to run out for instance.
 const AT_A_TIME: usize = 14;
@@ -178,7 +179,7 @@ async fn run(cell: Cell, servers: Arc<Servers>, files: Arc<Files>, turn: Option<
     };
     let mut objects = Vec::new();
     if record.state == "completed" {
-        let file = system.download(&held.id).await;
+        let file = system.door.download(&held.id).await;
         let wanted = if cell.step.is_multipart() { &files.large } else { &files.small };
         assert!(file == *wanted, "{} bytes that are not the file of {} bytes", file.len(), wanted.len());
         objects.extend(record.object_key);

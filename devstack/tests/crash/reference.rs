@@ -19,14 +19,14 @@ pub(crate) async fn files(servers: &Arc<Servers>, requests: &[Value]) -> Vec<Vec
     system.add_worker();
     let mut ids = Vec::new();
     for request in requests {
-        ids.push(system.submit(request).await);
+        ids.push(system.door.submit(request).await);
     }
     let (mut files, mut keys) = (Vec::new(), Vec::new());
     for id in &ids {
         let record = system.ended(id, PATIENCE).await;
         assert_eq!((record.state.as_str(), record.attempt), ("completed", 1), "{record:?}");
         keys.extend(record.object_key);
-        files.push(system.download(id).await);
+        files.push(system.door.download(id).await);
     }
     remains::nothing_but(&mut system, &keys).await;
     remains::remove(system).await;

@@ -8,8 +8,9 @@ use polyglot_devstack::s3_faults::{Gate, Side};
 use polyglot_devstack::s3_operation::Operation;
 use sqlx::{Postgres, Transaction};
 
+use crate::door::request;
 use crate::service::PATIENCE;
-use crate::system::{Record, System, request};
+use crate::system::{Record, System};
 
 /// Rows of a file of three parts, and of one part.
 pub(crate) const LARGE_ROWS: u64 = 70_000;
@@ -123,7 +124,7 @@ impl Held {
             system.amqp.cut_all();
         }
         let rows = (!step.is_multipart()).then_some(SMALL_ROWS);
-        let id = system.submit(&request("csv", None, rows)).await;
+        let id = system.door.submit(&request("csv", None, rows)).await;
         let gate = step.gate(system);
         match step {
             Step::Accepted => {}

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use polyglot_devstack::scratch_dir::ScratchDir;
 use polyglot_devstack::{Proxy, S3Faults, free_port};
 use polyglot_export::storage::Storage;
-use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
+use crate::door::Door;
 use crate::servers::Servers;
 use crate::service::{PATIENCE, Service, binary, own_storage, service_variables};
 
@@ -31,8 +30,7 @@ pub(crate) struct System {
     pub api: Option<Service>,
     pub workers: Vec<Service>,
     pub files: ScratchDir,
-    client: reqwest::Client,
-    port: u16,
+    pub door: Door,
     env: Vec<(String, String)>,
 }
 
@@ -85,30 +83,17 @@ impl System {
             api: None,
             workers: Vec::new(),
             files: ScratchDir::new("crash-system").unwrap(),
-            client: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap(),
-            port,
+            door: Door::new(port),
             env: variables,
         };
         system.start_api();
-        system.wait_for_api("/health/ready").await;
+        system.door.answers("/health/ready").await;
         system
     }
 
     pub(crate) fn start_api(&mut self) {
         let command = Command::new(binary("polyglot-api"));
         self.api = Some(Service::start("polyglot-api", "api", command, &self.env, self.files.path()));
-    }
-
-    pub(crate) async fn wait_for_api(&self, path: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let answer = self.client.get(self.url(path)).timeout(Duration::from_secs(5)).send().await;
-            if answer.is_ok_and(|answer| answer.status() == StatusCode::OK) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "the api never answers {path}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
     }
 
     pub(crate) fn add_worker(&mut self) {
@@ -130,65 +115,6 @@ impl System {
     /// Holds a folder for each worker.
     pub(crate) fn temporary_files(&self) -> PathBuf {
         self.files.path().join("tmp")
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
-    }
-
-    /// Submits `request`, again and again while the api cannot take it.
-    pub(crate) async fn submit(&self, request: &Value) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let sent = self.client.post(self.url("/exports")).json(request).send().await;
-            match sent {
-                Ok(answer) if answer.status() == StatusCode::CREATED => {
-                    let body: Value = answer.json().await.unwrap();
-                    return body["exportId"].as_str().unwrap().to_owned();
-                }
-                Ok(answer) => {
-                    let (status, text) = (answer.status(), answer.text().await.unwrap_or_default());
-                    assert!(status.is_server_error(), "{status}: {text}");
-                }
-                Err(_) => {}
-            }
-            assert!(Instant::now() < deadline, "the api never accepts an export");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    /// Asks for the deletion of an export until the api has answered.
-    pub(crate) async fn delete(&self, id: &str) -> StatusCode {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let sent = self.client.request(Method::DELETE, self.url(&format!("/exports/{id}"))).send().await;
-            if let Ok(answer) = sent
-                && !answer.status().is_server_error()
-            {
-                return answer.status();
-            }
-            assert!(Instant::now() < deadline, "the api never deletes {id}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    /// The bytes of a completed export.
-    pub(crate) async fn download(&self, id: &str) -> Vec<u8> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let sent = self.client.get(self.url(&format!("/exports/{id}/download"))).send().await;
-            match sent {
-                Ok(answer) if answer.status() == StatusCode::OK => {
-                    if let Ok(bytes) = answer.bytes().await {
-                        return bytes.to_vec();
-                    }
-                }
-                Ok(answer) => assert!(answer.status().is_server_error(), "{}", answer.status()),
-                Err(_) => {}
-            }
-            assert!(Instant::now() < deadline, "export {id} cannot be downloaded");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
     }
 
     /// One value out of the ledger, past the proxies. Waits while PostgreSQL is being restarted.
@@ -247,20 +173,4 @@ impl Record {
     pub(crate) fn has_ended(&self) -> bool {
         ["completed", "expired", "failed", "cancelled"].contains(&self.state.as_str())
     }
-}
-
-/// A request for the columns of `records`; with `rows`, for so many of them, counted from the first.
-pub(crate) fn request(format: &str, compression: Option<&str>, rows: Option<u64>) -> Value {
-    let columns: Vec<Value> = ["id", "created_at", "name", "value", "metadata"]
-        .iter()
-        .map(|name| json!({"source": name, "target": name}))
-        .collect();
-    let mut request = json!({"format": format, "columns": columns});
-    if let Some(rows) = rows {
-        request["filters"] = json!([{"column": "id", "op": "<=", "value": rows}]);
-    }
-    if let Some(compression) = compression {
-        request["compression"] = compression.into();
-    }
-    request
 }
