@@ -9,7 +9,7 @@ use polyglot_devstack::s3_operation::Operation;
 use rustix::process::Signal;
 
 use crate::broker;
-use crate::service::PATIENCE;
+use crate::remains;
 use crate::steps::{Held, Step};
 use crate::system::System;
 
@@ -21,7 +21,8 @@ const SDK_ATTEMPTS: u32 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     WorkerKilled,
-    /// What it had sent reaches the store only when another worker has done the export.
+    /// What it had sent reaches the store only when another worker has done the export and the store has been searched
+    /// for what the dead one left.
     WorkerKilledRequestLate,
     WorkerFrozen,
     WorkerTerminated,
@@ -104,12 +105,8 @@ impl Fault {
                 kill_worker(system);
                 system.add_worker();
                 held.ended(system).await;
-                // Until what the dead worker had begun is cleaned up, as far as anybody knows.
-                let deadline = Instant::now() + PATIENCE;
-                while system.count("SELECT count(*) FROM polyglot.uploads").await != 0 {
-                    assert!(Instant::now() < deadline, "the dead worker's upload stays in the ledger");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+                // Until somebody has looked for what the dead worker had begun, and found nothing.
+                no_more(system, "SELECT count(*) FROM polyglot.uploads WHERE removed_at IS NULL").await;
                 held.release(system).await;
             }
             Self::WorkerFrozen => {
@@ -117,6 +114,8 @@ impl Fault {
                 held.release(system).await;
                 system.add_worker();
                 held.ended(system).await;
+                // Its snapshot must not last for as long as it sleeps.
+                no_more(system, remains::OPEN_ON_SOURCE).await;
                 system.workers[0].signal(Signal::CONT);
             }
             Self::WorkerTerminated => {
@@ -188,6 +187,19 @@ impl Fault {
                 assert!(asked.elapsed() < Duration::from_secs(10), "cancelled after {:?}", asked.elapsed());
             }
         }
+    }
+}
+
+/// Waits until this is 0.
+async fn no_more(system: &System, count: &'static str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let left = system.count(count).await;
+        if left == 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{left} for half a minute: {count}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

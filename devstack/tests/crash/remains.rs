@@ -8,9 +8,13 @@ use rustix::process::Signal;
 use crate::broker;
 use crate::system::System;
 
-/// How long tidying up may take: a sweep a second, a pause of ten after a store that failed, twenty until the ledger ends
-/// the transaction of a process that is frozen.
+/// How long tidying up may take: a sweep a second, ten until its second look, a pause of ten after a store that failed,
+/// twenty until the ledger ends the transaction of a process that is frozen.
 const PATIENCE: Duration = Duration::from_secs(45);
+
+/// The ledger's database is named as the role that reads the source.
+pub(crate) const OPEN_ON_SOURCE: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = current_database()
+    AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)";
 
 /// Waits until nothing is left but these objects, ends the workers, and looks once more. Panics with what is left.
 pub(crate) async fn nothing_but(system: &mut System, objects: &[String]) {
@@ -54,12 +58,7 @@ async fn of(system: &System, wanted: &[String]) -> Vec<String> {
             "files of expired exports",
             "SELECT count(*) FROM polyglot.exports WHERE state = 'expired' AND object_key IS NOT NULL",
         ),
-        // The database is named after the role that reads the source.
-        (
-            "open transactions on the source",
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = current_database()
-             AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)",
-        ),
+        ("open transactions on the source", OPEN_ON_SOURCE),
     ] {
         note(system.count(sql).await, what);
     }

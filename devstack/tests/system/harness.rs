@@ -13,8 +13,8 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
-use crate::service::{own_storage, with_environment};
 pub(crate) use crate::service::{PATIENCE, Service, binary, service_variables};
+use crate::service::{own_storage, with_environment};
 
 pub(crate) const ALL_COLUMNS: [&str; 5] = ["id", "created_at", "name", "value", "metadata"];
 
