@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench fuzz lint clean-data
+.PHONY: help run test soak bench fuzz lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -13,6 +13,8 @@ help:
 	@echo '                 PORT=8080 DATA_DIR=.data SEED_ROWS=1000000 WORKERS=1'
 	@echo '                 DATABASE_URL, AMQP_URL, S3_ENDPOINT: use a server of yours for that part'
 	@echo 'make test        every test, with servers of its own in throw-away folders'
+	@echo 'make soak        500 exports on three workers, with a fault a second for three minutes (make test has a shorter one)'
+	@echo '                 SOAK_EXPORTS=500 SOAK_SECONDS=180; SOAK_SEED repeats an earlier plan'
 	@echo 'make bench       time, size and memory of each format at ROWS=10000000; as root'
 	@echo 'make fuzz        the decoder under libFuzzer for SECONDS=60; needs a C++ compiler'
 	@echo 'make lint        formatting and clippy'
@@ -29,6 +31,14 @@ test:
 	@devstack/install --tests
 	cargo build --release --workspace
 	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace
+
+# `export`: make's own assignment would not reach the test.
+soak: export SOAK_EXPORTS ?= 500
+soak: export SOAK_SECONDS ?= 180
+soak:
+	@devstack/install --tests
+	cargo build --release --workspace
+	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --test crash -- --nocapture soak
 
 # Not part of the tests: on a shared machine only ratios within one run mean something.
 bench:
