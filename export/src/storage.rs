@@ -163,7 +163,8 @@ impl Storage {
         }
     }
 
-    /// Removes everything an attempt may have left: its uploads and, in case its Complete got through, its object.
+    /// Removes everything an attempt may have left: its uploads and, in case its Complete got through, its object,
+    /// unless that is the export's file.
     pub async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StorageError> {
         if let Some(upload_id) = &leftover.upload_id {
             self.abort_upload(&leftover.object_key, upload_id).await?;
@@ -172,6 +173,9 @@ impl Storage {
         // way, or the SDK repeated a Create whose answer was lost.
         for upload_id in self.uploads_of(&leftover.object_key).await? {
             self.abort_upload(&leftover.object_key, &upload_id).await?;
+        }
+        if leftover.owned {
+            return Ok(());
         }
         self.delete_object(&leftover.object_key).await
     }

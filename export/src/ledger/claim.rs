@@ -288,7 +288,7 @@ impl Ledger {
         .bind(sqlx::types::Json(&finished.manifest))
         .execute(&mut *transaction)
         .await?;
-        super::uploads::forget(&mut transaction, claim.export_id, claim.attempt).await?;
+        super::uploads::published(&mut transaction, claim.export_id, claim.attempt).await?;
         transaction.commit().await?;
         Ok(Renewal::Held)
     }

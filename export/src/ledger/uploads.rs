@@ -14,6 +14,8 @@ pub struct Leftover {
     pub attempt: i32,
     pub object_key: String,
     pub upload_id: Option<String>,
+    /// The object is the export's file: only uploads of its key are left over.
+    pub owned: bool,
 }
 
 impl Ledger {
@@ -49,7 +51,8 @@ impl Ledger {
     /// What ended or superseded attempts have left in the object store, oldest first.
     pub async fn leftovers(&self, limit: i64) -> Result<Vec<Leftover>> {
         let rows = sqlx::query(
-            "SELECT u.export_id, u.attempt, u.object_key, u.upload_id
+            "SELECT u.export_id, u.attempt, u.object_key, u.upload_id,
+                    coalesce(u.object_key = e.object_key, false) AS owned
              FROM uploads u JOIN exports e ON e.id = u.export_id
              WHERE (e.state NOT IN ('planning', 'running', 'finishing') OR u.attempt < e.attempt)
                AND (u.removed_at IS NULL OR u.removed_at < now() - interval '10 seconds')
@@ -65,6 +68,7 @@ impl Ledger {
                     attempt: row.try_get("attempt")?,
                     object_key: row.try_get("object_key")?,
                     upload_id: row.try_get("upload_id")?,
+                    owned: row.try_get("owned")?,
                 })
             })
             .collect()
@@ -103,7 +107,22 @@ impl Ledger {
     }
 }
 
-pub(super) async fn forget(connection: &mut PgConnection, export_id: Uuid, attempt: i32) -> Result<()> {
+/// The object has become the export's file. What was a multipart upload is looked after once more: the SDK may have
+/// repeated its Create, whose first answer was lost, and then there is another upload of the key that nobody knows.
+pub(super) async fn published(connection: &mut PgConnection, export_id: Uuid, attempt: i32) -> Result<()> {
+    sqlx::query(
+        "WITH single AS (DELETE FROM uploads WHERE export_id = $1 AND attempt = $2 AND upload_id IS NULL)
+         UPDATE uploads SET upload_id = NULL, removed_at = now()
+         WHERE export_id = $1 AND attempt = $2 AND upload_id IS NOT NULL",
+    )
+    .bind(export_id)
+    .bind(attempt)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn forget(connection: &mut PgConnection, export_id: Uuid, attempt: i32) -> Result<()> {
     sqlx::query("DELETE FROM uploads WHERE export_id = $1 AND attempt = $2")
         .bind(export_id)
         .bind(attempt)

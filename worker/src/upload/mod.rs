@@ -267,6 +267,7 @@ impl<'a> Upload<'a> {
             attempt: self.claim.attempt,
             object_key: self.key,
             upload_id: self.id,
+            owned: false,
         };
         let removal = async {
             let (id, attempt) = (leftover.export_id, leftover.attempt);
