@@ -278,7 +278,7 @@ impl RouteError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no-worker",
                 "No worker took the export",
-                "The workers are busy, or none is running, or the broker is down. Try again.".to_owned(),
+                "The workers are busy, or none is running. Try again.".to_owned(),
             ),
             Self::Stopping => answer(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -75,6 +75,16 @@ fn the_readme_explains_every_failure() {
 }
 
 #[test]
+fn links_of_the_readme_lead_somewhere() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let links: Vec<&str> = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    assert!(links.len() > 2, "{links:?}");
+    for link in links.into_iter().filter(|link| !link.contains("://") && !link.starts_with('#')) {
+        assert!(root().join(link).exists(), "README.md links to {link}");
+    }
+}
+
+#[test]
 fn files_that_the_documents_name_exist() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let mut seen = 0;

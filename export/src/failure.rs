@@ -28,7 +28,7 @@ pub enum FailureKind {
     DeadlineExceeded,
     /// Workers took the export and were not heard of again.
     WorkerLost,
-    /// What the ledger has of the request is not for this version. Another worker may be of the right one.
+    /// For an hour no worker was of a version that can read what the ledger has of the request.
     RequestUnreadable,
     /// A defect of ours.
     Internal,
@@ -63,9 +63,7 @@ impl FailureKind {
     #[must_use]
     pub fn disposition(self) -> Disposition {
         match self {
-            Self::SourceUnavailable | Self::StorageUnavailable | Self::WorkerLost | Self::RequestUnreadable => {
-                Disposition::Retry
-            }
+            Self::SourceUnavailable | Self::StorageUnavailable | Self::WorkerLost => Disposition::Retry,
             Self::SourceRefused
             | Self::DatasetChanged
             | Self::Unrepresentable
@@ -74,6 +72,7 @@ impl FailureKind {
             | Self::RowTooLarge
             | Self::TooLarge
             | Self::DeadlineExceeded
+            | Self::RequestUnreadable
             | Self::Internal => Disposition::Fail,
         }
     }

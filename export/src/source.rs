@@ -34,17 +34,19 @@ pub fn session_name(export_id: uuid::Uuid, attempt: i32) -> String {
 ///
 /// # Errors
 /// When the database cannot be asked.
-pub async fn end_sessions(url: &str, names: &[String]) -> Result<u64, sqlx::Error> {
+pub async fn end_sessions(url: &str, names: &[String]) -> Result<usize, sqlx::Error> {
     let mut connection = connect(url, "polyglot-sweeper").await?;
+    // In the list of what is selected: conditions are evaluated in whatever order is cheapest, and a session that only
+    // the others rule out would be ended as well.
     let ended = sqlx::query(
-        "SELECT FROM pg_stat_activity
-         WHERE application_name = ANY($1) AND usename = current_user AND pg_terminate_backend(pid)",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = ANY($1) AND usename = current_user",
     )
     .bind(names)
     .fetch_all(&mut connection)
     .await?;
     connection.close().await?;
-    Ok(ended.len() as u64)
+    Ok(ended.len())
 }
 
 /// A session as its server knows it.

@@ -1,5 +1,6 @@
-//! Tidying up, in every process that runs, one at a time: the ledger's regular look at what time has changed, and the
-//! removal of objects, uploads and source sessions that no live attempt owns.
+//! Tidying up, in every process that runs: the ledger's regular look at what time has changed, and the removal of
+//! objects, uploads and source sessions that no live attempt owns. Of several processes one sweeps at a time, and each
+//! leftover is one's alone.
 
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ impl Sweeper {
             }
             match in_time(self.ledger.sweep()).await {
                 Ok(Some(swept)) => self.tell(swept),
-                // Another process does all of it.
+                // Another process is at it.
                 Ok(None) => continue,
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "sweep failed, trying again");
@@ -85,15 +86,18 @@ impl Sweeper {
         // One that the store refuses must not keep the others; the first refusal is told when all have had their turn.
         let mut refused = None;
         let leftovers = in_time(self.ledger.leftovers(BATCH)).await?;
-        if !leftovers.is_empty() {
-            self.end_sessions(&leftovers).await;
-        }
+        let sessions_ended = leftovers.is_empty() || self.end_sessions(&leftovers).await;
         for leftover in leftovers {
             match self.storage.remove_leftover(&leftover).await {
-                Ok(()) => {
-                    in_time(self.ledger.upload_removed(leftover.export_id, leftover.attempt)).await?;
-                    tracing::info!(export_id = %leftover.export_id, attempt = leftover.attempt, "leftover upload removed");
+                Ok(()) if sessions_ended => {
+                    in_time(self.ledger.looked(&leftover)).await?;
+                    tracing::info!(
+                        export_id = %leftover.export_id, attempt = leftover.attempt, look = leftover.looks + 1,
+                        "nothing is left of the attempt"
+                    );
                 }
+                // The look does not count: with the row the ledger would forget the session.
+                Ok(()) => {}
                 Err(error) if error.transient => return Err(error.into()),
                 Err(error) => refused = refused.or(Some(error)),
             }
@@ -111,15 +115,24 @@ impl Sweeper {
         refused.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// The sessions in which those attempts read. A process that died has none; one that is frozen has. The source being
-    /// away keeps nobody from the rest: its own end takes its sessions along.
-    async fn end_sessions(&self, leftovers: &[Leftover]) {
+    /// Ends the sessions in which those attempts read; the answer is whether there are none any more. A process that died
+    /// has none; one that is frozen has.
+    async fn end_sessions(&self, leftovers: &[Leftover]) -> bool {
         let names: Vec<_> = leftovers.iter().map(|it| source::session_name(it.export_id, it.attempt)).collect();
         match timeout(SOURCE_PATIENCE, source::end_sessions(&self.source_database_url, &names)).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(ended)) => tracing::info!(ended, "source sessions of lost attempts ended"),
-            Ok(Err(error)) => tracing::warn!(error = chain(&error), "source sessions of lost attempts may be left"),
-            Err(_) => tracing::warn!("source sessions of lost attempts may be left: the source gave no answer"),
+            Ok(Ok(0)) => true,
+            Ok(Ok(ended)) => {
+                tracing::info!(ended, "source sessions of lost attempts ended");
+                true
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = chain(&error), "source sessions of lost attempts may be left, trying again");
+                false
+            }
+            Err(_) => {
+                tracing::warn!("source sessions of lost attempts may be left: the source gave no answer, trying again");
+                false
+            }
         }
     }
 }

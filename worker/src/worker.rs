@@ -19,8 +19,8 @@ use crate::attempt;
 use crate::config::Settings;
 use crate::memory;
 
-/// A message is acknowledged at the latest after so long: RabbitMQ closes the channel of a consumer that holds
-/// one for half an hour. The lease, not the message, protects the work.
+/// A message whose work has begun is acknowledged at the latest after so long: RabbitMQ closes the channel of a consumer
+/// that holds one for half an hour. The lease, not the message, protects the work.
 const HOLD_MESSAGE: Duration = Duration::from_mins(15);
 
 /// How often a worker with a free slot looks into the ledger for work that no message told it of.
@@ -95,7 +95,7 @@ pub(crate) async fn run(worker: Arc<Worker>, mut subscription: Subscription, lif
                 incoming = &mut next => break Some(Work::Announced(Box::new(incoming))),
                 () = tokio::time::sleep_until(look_at) => {
                     // Not to be dropped halfway: a claim that nobody knows of holds its export until the lease ends.
-                    if let Some(claim) = look(&worker).await {
+                    if let Some(claim) = look(&worker, lifecycle).await {
                         // There may be more.
                         look_at = Instant::now();
                         break Some(Work::Found(claim));
@@ -127,7 +127,7 @@ fn slots_in_use(worker: &Worker) -> usize {
 
 /// Finds an export in the ledger that waits for a worker or has lost its own, and claims it. Messages tell of the same
 /// exports sooner; this is for those whose message was lost, lies with a busy worker, or cannot come.
-async fn look(worker: &Worker) -> Option<Box<Claim>> {
+async fn look(worker: &Worker, lifecycle: &Lifecycle) -> Option<Box<Claim>> {
     let ready = match in_time(worker.ledger.ready(CANDIDATES)).await {
         Ok(ready) => ready,
         Err(error) => {
@@ -136,11 +136,19 @@ async fn look(worker: &Worker) -> Option<Box<Claim>> {
         }
     };
     for export_id in ready {
+        if lifecycle.stopping.is_cancelled() {
+            return None;
+        }
         match worker.claim(export_id).await {
             Ok(Claimed::Work(claim)) => return Some(claim),
             // Another worker was faster.
             Ok(Claimed::Nothing) => {}
-            Err(error) => tracing::warn!(%export_id, error = chain(&error), "the export cannot be claimed"),
+            Err(error) => {
+                tracing::warn!(%export_id, error = chain(&error), "the export cannot be claimed");
+                if matches!(error, LedgerError::Unavailable(_)) {
+                    return None;
+                }
+            }
         }
     }
     None

@@ -20,13 +20,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{TENANT, find};
+use super::find;
 use crate::described::Described;
 use crate::patience;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
 use crate::server::App;
 
+/// Its exports are nobody's to join: they are deleted at once.
+const TENANT: &str = "polyglot benchmark";
 const DEFAULT_FORMATS: [Format; 4] = [Format::Csv, Format::Json, Format::Xml, Format::Parquet];
 
 /// How long an export may lie untouched before it is said that no worker takes it.
@@ -140,7 +142,7 @@ async fn wait_for_end(app: &App, id: Uuid, gone: &CancellationToken) -> Result<E
     }
 }
 
-/// Cancels the export or deletes its file. What does not work out now, the workers' sweep does later.
+/// Cancels the export or deletes its file. What does not work out now, the sweep does later.
 async fn discard(app: &App, id: Uuid) {
     let discarded = async {
         if let Deletion::Ended { object_key: Some(key) } = patience::ledger(app.ledger.delete(id)).await? {

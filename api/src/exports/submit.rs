@@ -26,26 +26,25 @@ pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Res
     let key = idempotency::key(request.headers())?;
     let body = body::read(request).await?;
     let Some(key) = key else { return Ok(answer(accept(&app, &body, None).await?)) };
-    match patience::ledger(app.ledger.reserve_key(TENANT, &key, &body.text)).await? {
-        Reservation::Ours(key) => {
-            // A task of its own: a client that hangs up, to try again with the key, is to find an answer under it.
-            let accepting = accept_under(Arc::clone(&app), body, key).in_current_span();
-            let accepted = app.lifecycle.tasks.spawn(accepting).await.map_err(|_| RouteError::Panicked)??;
-            Ok(answer(accepted))
-        }
+    // A task of its own: a client that hangs up, to try again with the key, is to find an answer under it.
+    let accepting = accept_under(Arc::clone(&app), key, body).in_current_span();
+    app.lifecycle.tasks.spawn(accepting).await.map_err(|_| RouteError::Panicked)?
+}
+
+/// Accepts what is new under the key, and answers what is not as before. When there is nothing to accept the key is
+/// free again.
+async fn accept_under(app: Arc<App>, key: String, body: Body) -> Result<Response, RouteError> {
+    let key = match patience::ledger(app.ledger.reserve_key(TENANT, &key, &body.text)).await? {
+        Reservation::Ours(key) => key,
         Reservation::Answered(accepted) => {
             tracing::info!(export_id = %accepted.id, "submission repeated, answered as before");
             let mut response = answer(accepted);
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-            Ok(response)
+            return Ok(response);
         }
-        Reservation::InProgress => Err(RouteError::KeyInProgress),
-        Reservation::OtherBody => Err(RouteError::KeyReused),
-    }
-}
-
-/// Accepts under a key, which is free again when there is nothing to accept.
-async fn accept_under(app: Arc<App>, body: Body, key: ReservedKey) -> Result<Accepted, RouteError> {
+        Reservation::InProgress => return Err(RouteError::KeyInProgress),
+        Reservation::OtherBody => return Err(RouteError::KeyReused),
+    };
     let accepted = accept(&app, &body, Some(&key)).await;
     // Released only if no export has it: an acceptance whose answer was lost keeps the key.
     if accepted.is_err()
@@ -53,7 +52,7 @@ async fn accept_under(app: Arc<App>, body: Body, key: ReservedKey) -> Result<Acc
     {
         tracing::warn!(error = chain(&error), "an idempotency key stays reserved for a minute");
     }
-    accepted
+    accepted.map(answer)
 }
 
 async fn accept(app: &App, body: &Body, key: Option<&ReservedKey>) -> Result<Accepted, RouteError> {

@@ -106,7 +106,7 @@ impl Fault {
                 system.add_worker();
                 held.ended(system).await;
                 // Until somebody has looked for what the dead worker had begun, and found nothing.
-                no_more(system, "SELECT count(*) FROM polyglot.uploads WHERE removed_at IS NULL").await;
+                no_more(system, "SELECT count(*) FROM polyglot.uploads WHERE looks = 0").await;
                 held.release(system).await;
             }
             Self::WorkerFrozen => {

@@ -71,8 +71,8 @@ async fn every_format_equals_the_table(rows: u64) {
         assert!(system.download(&again).await == bytes, "{format}: a second export differs");
     }
     // Every export above is complete, so nothing of any attempt is left beside the files. Their rows wait for the sweeper's
-    // look after uploads of which nobody knows.
-    assert_eq!(system.count("SELECT count(*) FROM polyglot.uploads WHERE removed_at IS NULL").await, 0);
+    // looks for uploads of which nobody knows.
+    assert_eq!(system.count("SELECT count(*) FROM polyglot.uploads WHERE looks = 0").await, 0);
     assert_eq!(system.stored().await.1, Vec::<String>::new());
 }
 

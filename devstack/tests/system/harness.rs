@@ -227,7 +227,7 @@ impl System {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let stored = self.stored().await;
-            let rows = self.count("SELECT count(*) FROM polyglot.uploads").await;
+            let rows = self.count("SELECT count(*) FROM polyglot.uploads WHERE looks < 2").await;
             let leases = self.count("SELECT count(*) FROM polyglot.shards WHERE state = 'leased'").await;
             if stored.0.is_empty() && stored.1.is_empty() && rows == 0 && leases == 0 {
                 return;

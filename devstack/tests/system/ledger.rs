@@ -11,6 +11,7 @@ use polyglot_export::ledger::{
 };
 use polyglot_export::manifest::Manifest;
 use polyglot_export::request::{ColumnMapping, ExportRequest};
+use polyglot_export::source::{self, session_name};
 use polyglot_export::status::Status;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use uuid::Uuid;
@@ -202,41 +203,95 @@ async fn however_many_relays_there_are_messages_go_out_in_order() {
     assert_eq!(*sent.lock().unwrap(), expected);
 }
 
-/// What a process was doing when it died may still arrive at the store after the first removal.
+/// What a process was doing when it died may still arrive at the store after the first look.
 #[tokio::test]
-async fn leftovers_are_removed_twice() {
+async fn leftovers_are_looked_for_three_times() {
     let (ledger, pool, id) = ledger_with_pool().await;
     let doomed = claim(&ledger, id, "doomed", NONE).await.unwrap();
     ledger.begin_upload(&doomed, "key").await.unwrap();
     ledger.begin_upload(&doomed, "key").await.expect("a repeat is no mistake");
     assert!(ledger.leftovers(9).await.unwrap().is_empty(), "it may still be at work");
     claim(&ledger, id, "next", LONG).await.unwrap();
-    let found = ledger.leftovers(9).await.unwrap();
-    assert_eq!((found.len(), found[0].attempt, &*found[0].object_key), (1, 1, "key"));
-    ledger.upload_removed(id, 1).await.unwrap();
-    // Another sweeper at the same time.
-    ledger.upload_removed(id, 1).await.unwrap();
-    assert!(ledger.leftovers(9).await.unwrap().is_empty(), "not yet again");
-    run(&pool, "UPDATE uploads SET removed_at = removed_at - interval '11 seconds'").await;
-    assert_eq!(ledger.leftovers(9).await.unwrap(), found);
-    ledger.upload_removed(id, 1).await.unwrap();
+    for look in 0..3 {
+        let found = ledger.leftovers(9).await.unwrap();
+        assert_eq!((found.len(), found[0].attempt, &*found[0].object_key), (1, 1, "key"));
+        assert_eq!((found[0].looks, found[0].owned), (look, false));
+        assert!(ledger.leftovers(9).await.unwrap().is_empty(), "another sweeper looks at the same one");
+        // A look that was not finished, by a store that was away, is taken again.
+        make_due(&pool).await;
+        assert_eq!(ledger.leftovers(9).await.unwrap(), found);
+        ledger.looked(&found[0]).await.unwrap();
+        ledger.looked(&found[0]).await.expect("a look that another one was faster with");
+        assert!(ledger.leftovers(9).await.unwrap().is_empty(), "not yet again");
+        make_due(&pool).await;
+    }
+    assert!(ledger.leftovers(9).await.unwrap().is_empty());
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM uploads").fetch_one(&pool).await.unwrap();
     assert_eq!(left, 0);
+    // It only slept for all that time: what it gives up now is looked for again.
+    ledger.abandon_upload(&doomed, "key", Some("upload")).await.unwrap();
+    make_due(&pool).await;
+    let found = ledger.leftovers(9).await.unwrap();
+    assert_eq!((found[0].looks, found[0].upload_id.as_deref()), (1, Some("upload")));
+}
+
+async fn make_due(pool: &PgPool) {
+    run(pool, "UPDATE uploads SET look_at = now()").await;
+}
+
+/// The SDK may have created a second upload of the key, of which nobody knows.
+#[tokio::test]
+async fn the_key_of_a_finished_upload_is_looked_at_and_its_file_left_alone() {
+    let (ledger, pool, id) = ledger_with_pool().await;
+    let claim = claim(&ledger, id, "w", LONG).await.unwrap();
+    ledger.begin_upload(&claim, "key").await.unwrap();
+    ledger.record_upload(&claim, "upload").await.unwrap();
+    assert_eq!(ledger.complete(&claim, &finished(), None).await.unwrap(), Renewal::Held);
+    make_due(&pool).await;
+    let found = ledger.leftovers(9).await.unwrap();
+    assert_eq!((found[0].looks, found[0].owned, found[0].upload_id.as_deref()), (1, true, None));
 }
 
 #[tokio::test]
-async fn a_request_that_no_worker_can_read_fails_after_the_attempts() {
+async fn the_sessions_of_lost_attempts_end_and_no_others() {
+    let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+    let names: Vec<String> = (0..20).map(|attempt| session_name(Uuid::nil(), attempt)).collect();
+    let mut lost = Vec::new();
+    for name in &names[..3] {
+        lost.push(source::connect(database.url(), name).await.unwrap());
+    }
+    let mut others = vec![source::connect(database.url(), "somebody else's").await.unwrap()];
+    others.push(source::connect(database.url(), &session_name(Uuid::nil(), 99)).await.unwrap());
+    // PostgreSQL plans a short list of names unlike a long one.
+    for names in [&names[..], &names[..3], &names[..1]] {
+        let ended = source::end_sessions(database.url(), names).await.unwrap();
+        assert!(ended <= 3, "{ended}");
+    }
+    for mut session in lost {
+        assert!(sqlx::query("SELECT 1").execute(&mut session).await.is_err(), "a lost session goes on");
+    }
+    for mut session in others {
+        sqlx::query("SELECT 1").execute(&mut session).await.expect("somebody else's session was ended");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_no_worker_can_read_waits_for_one_that_can_and_fails_after_an_hour() {
     let (ledger, pool, id) = ledger_with_pool().await;
+    let state = async || -> (String, Option<String>, i32) {
+        sqlx::query_as("SELECT state, error_code, failures FROM exports").fetch_one(&pool).await.unwrap()
+    };
     run(&pool, "UPDATE exports SET request = request - 'columns'").await;
-    for attempt in 1..=3 {
-        let claimed = ledger.claim(id, "w", LONG, None, RetryPolicy::new(3)).await;
+    for _ in 0..5 {
+        let claimed = ledger.claim(id, "old", LONG, None, RetryPolicy::new(3)).await;
         assert!(matches!(claimed, Err(LedgerError::Unreadable { .. })), "{claimed:?}");
-        let (state, code, failures): (String, String, i32) =
-            sqlx::query_as("SELECT state, error_code, failures FROM exports").fetch_one(&pool).await.unwrap();
-        let expected = if attempt == 3 { "failed" } else { "pending" };
-        assert_eq!((&*state, &*code, failures), (expected, "request_unreadable", attempt));
+        assert!(ledger.ready(9).await.unwrap().is_empty(), "no pause");
+        assert_eq!(state().await, ("pending".to_owned(), None, 0));
         run(&pool, "UPDATE exports SET ready_at = now()").await;
     }
+    run(&pool, "UPDATE exports SET created_at = now() - interval '61 minutes'").await;
+    assert!(ledger.claim(id, "old", LONG, None, RetryPolicy::new(3)).await.is_err());
+    assert_eq!(state().await, ("failed".to_owned(), Some("request_unreadable".to_owned()), 0));
 }
 
 #[tokio::test]

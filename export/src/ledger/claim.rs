@@ -90,7 +90,8 @@ impl Ledger {
         let mut transaction = self.pool.begin().await?;
         let Some(export) = sqlx::query(
             "SELECT state, request, cancel_requested, failures, ready_at > now() AS paused,
-                 coalesce(deadline_at < now(), false) AS overdue
+                 coalesce(deadline_at < now(), false) AS overdue,
+                 created_at < now() - interval '1 hour' AS waits_long
              FROM exports WHERE id = $1 FOR UPDATE",
         )
         .bind(export_id)
@@ -145,9 +146,7 @@ impl Ledger {
             Ok(request) => request,
             Err(error) => {
                 let detail = format!("request: {error}");
-                let message = "The export was accepted by another version of the service, which stores it differently.";
-                let failure = Failure::new(FailureKind::RequestUnreadable, message, &*detail);
-                count_failure(&mut transaction, export_id, failures, &failure, retry).await?;
+                unreadable(&mut transaction, export_id, export.try_get("waits_long")?, &detail).await?;
                 transaction.commit().await?;
                 return Err(LedgerError::Unreadable { id: export_id, problem: detail });
             }
@@ -378,6 +377,26 @@ async fn release(connection: &mut PgConnection, id: Uuid) -> Result<()> {
         .bind(id)
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// The request is not for this version to read. While versions are being exchanged another worker may be of the right
+/// one, so it is given time rather than attempts. The caller holds the lock on the export's row.
+async fn unreadable(connection: &mut PgConnection, id: Uuid, waits_long: bool, detail: &str) -> Result<()> {
+    if waits_long {
+        let message = "The export was accepted by another version of the service, and no worker could read it.";
+        let failure = Failure::new(FailureKind::RequestUnreadable, message, detail);
+        return end(connection, id, Status::Failed, Some(&failure)).await;
+    }
+    release(connection, id).await?;
+    sqlx::query(
+        "UPDATE exports SET state = 'pending', ready_at = now() + interval '30 seconds',
+             token_due_at = now() + interval '30 seconds'
+         WHERE id = $1",
+    )
+    .bind(id)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

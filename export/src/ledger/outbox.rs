@@ -15,6 +15,11 @@ pub(super) async fn announce(connection: &mut PgConnection, export_id: Uuid) -> 
 }
 
 impl Ledger {
+    /// Whether any message waits for the broker.
+    pub async fn has_messages(&self) -> Result<bool> {
+        Ok(sqlx::query("SELECT FROM outbox LIMIT 1").fetch_optional(&self.pool).await?.is_some())
+    }
+
     /// Hands up to `limit` waiting messages, oldest first, to `publish` and deletes them if it succeeds; the
     /// count is how many. One relay at a time, so that the order holds; another one waits for it. A crash after the
     /// broker's confirmation and before the delete repeats messages, which is harmless.
@@ -23,10 +28,6 @@ impl Ledger {
         E: From<LedgerError>,
         F: Future<Output = std::result::Result<(), E>>,
     {
-        let waiting = sqlx::query("SELECT FROM outbox LIMIT 1").fetch_optional(&self.pool).await;
-        if waiting.map_err(LedgerError::from)?.is_none() {
-            return Ok(0);
-        }
         let mut transaction = self.pool.begin().await.map_err(LedgerError::from)?;
         sqlx::query("SELECT pg_advisory_xact_lock(hashtext('polyglot relay'))")
             .execute(&mut *transaction)

@@ -1,6 +1,8 @@
 //! The record of objects and multipart uploads that attempts have begun, so that whatever an attempt leaves
 //! behind can be found and removed without listing the bucket.
 
+use std::time::Duration;
+
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
@@ -16,10 +18,21 @@ pub struct Leftover {
     pub upload_id: Option<String>,
     /// The object is the export's file: only uploads of its key are left over.
     pub owned: bool,
+    /// How often it was looked for before.
+    pub looks: i16,
 }
 
+/// Until the second look: what was on the wire when the process died has arrived.
+const SOON: Duration = Duration::from_secs(10);
+/// Until the third and last one: a store works on a large Complete for minutes, whether or not its client is there.
+const LATE: Duration = Duration::from_mins(15);
+/// Looks that end without a finding before nothing more is expected.
+const LOOKS: i16 = 3;
+/// How long one process has for a look before another one takes it over.
+const LOOK_TIME: Duration = Duration::from_secs(15);
+
 impl Ledger {
-    /// Records the key an attempt is going to write. Call before the first request to the object store.
+    /// Records the key an attempt is going to write. Call before anything is begun outside of the ledger.
     pub async fn begin_upload(&self, claim: &Claim, object_key: &str) -> Result<()> {
         let mut transaction = self.pool.begin().await?;
         hold(&mut transaction, claim).await?;
@@ -48,17 +61,22 @@ impl Ledger {
         Ok(())
     }
 
-    /// What ended or superseded attempts have left in the object store, oldest first.
+    /// What ended or superseded attempts may have left and nobody else is looking for, those that wait longest first.
+    /// Each is the caller's for 15 seconds, within which [`Self::looked`] wants to be called; otherwise it comes again.
     pub async fn leftovers(&self, limit: i64) -> Result<Vec<Leftover>> {
         let rows = sqlx::query(
-            "SELECT u.export_id, u.attempt, u.object_key, u.upload_id,
-                    coalesce(u.object_key = e.object_key, false) AS owned
-             FROM uploads u JOIN exports e ON e.id = u.export_id
-             WHERE (e.state NOT IN ('planning', 'running', 'finishing') OR u.attempt < e.attempt)
-               AND (u.removed_at IS NULL OR u.removed_at < now() - interval '10 seconds')
-             ORDER BY u.created_at LIMIT $1",
+            "WITH due AS (
+                 SELECT u.export_id, u.attempt, coalesce(u.object_key = e.object_key, false) AS owned
+                 FROM uploads u JOIN exports e ON e.id = u.export_id
+                 WHERE (e.state NOT IN ('planning', 'running', 'finishing') OR u.attempt < e.attempt)
+                   AND u.look_at <= now()
+                 ORDER BY u.look_at LIMIT $1 FOR UPDATE OF u SKIP LOCKED)
+             UPDATE uploads u SET look_at = now() + make_interval(secs => $2)
+             FROM due WHERE u.export_id = due.export_id AND u.attempt = due.attempt
+             RETURNING u.export_id, u.attempt, u.object_key, u.upload_id, due.owned, u.looks",
         )
         .bind(limit)
+        .bind(LOOK_TIME.as_secs_f64())
         .fetch_all(&self.pool)
         .await?;
         rows.iter()
@@ -69,27 +87,47 @@ impl Ledger {
                     object_key: row.try_get("object_key")?,
                     upload_id: row.try_get("upload_id")?,
                     owned: row.try_get("owned")?,
+                    looks: row.try_get("looks")?,
                 })
             })
             .collect()
     }
 
-    /// Nothing of that attempt was ever sent to the object store.
-    pub async fn forget_upload(&self, export_id: Uuid, attempt: i32) -> Result<()> {
-        forget(&mut *self.pool.acquire().await?, export_id, attempt).await
+    /// Nothing of that attempt is left now. After the last look it is forgotten.
+    pub async fn looked(&self, leftover: &Leftover) -> Result<()> {
+        let looks = leftover.looks + 1;
+        let pause = if looks == 1 { SOON } else { LATE };
+        // Only the look that was taken counts: another process may have gone on from there.
+        sqlx::query(
+            "WITH last AS (
+                 DELETE FROM uploads WHERE export_id = $1 AND attempt = $2 AND looks = $3 - 1 AND $3 >= $4)
+             UPDATE uploads SET looks = $3, look_at = now() + make_interval(secs => $5)
+             WHERE export_id = $1 AND attempt = $2 AND looks = $3 - 1 AND $3 < $4",
+        )
+        .bind(leftover.export_id)
+        .bind(leftover.attempt)
+        .bind(looks)
+        .bind(LOOKS)
+        .bind(pause.as_secs_f64())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
-    /// Nothing of that attempt is in the object store now. A request that a process was stopped in, or died of, may
-    /// still arrive there, so the first time only begins a pause, and [`Self::leftovers`] comes with it once more.
-    pub async fn upload_removed(&self, export_id: Uuid, attempt: i32) -> Result<()> {
+    /// The attempt is about to remove what it has begun, which counts as the first look. It may have been taken for dead,
+    /// and looked for, long ago.
+    pub async fn abandon_upload(&self, claim: &Claim, object_key: &str, upload_id: Option<&str>) -> Result<()> {
         sqlx::query(
-            "WITH seen_twice AS (
-                 DELETE FROM uploads
-                 WHERE export_id = $1 AND attempt = $2 AND removed_at < now() - interval '10 seconds')
-             UPDATE uploads SET removed_at = now() WHERE export_id = $1 AND attempt = $2 AND removed_at IS NULL",
+            "INSERT INTO uploads (export_id, attempt, object_key, upload_id, looks, look_at)
+             VALUES ($1, $2, $3, $4, 1, now() + make_interval(secs => $5))
+             ON CONFLICT (export_id, attempt) DO UPDATE
+             SET upload_id = excluded.upload_id, looks = excluded.looks, look_at = excluded.look_at",
         )
-        .bind(export_id)
-        .bind(attempt)
+        .bind(claim.export_id)
+        .bind(claim.attempt)
+        .bind(object_key)
+        .bind(upload_id)
+        .bind(SOON.as_secs_f64())
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -107,26 +145,18 @@ impl Ledger {
     }
 }
 
-/// The object has become the export's file. What was a multipart upload is looked after once more: the SDK may have
+/// The object has become the export's file. What was a multipart upload is looked after twice more: the SDK may have
 /// repeated its Create, whose first answer was lost, and then there is another upload of the key that nobody knows.
 pub(super) async fn published(connection: &mut PgConnection, export_id: Uuid, attempt: i32) -> Result<()> {
     sqlx::query(
         "WITH single AS (DELETE FROM uploads WHERE export_id = $1 AND attempt = $2 AND upload_id IS NULL)
-         UPDATE uploads SET upload_id = NULL, removed_at = now()
+         UPDATE uploads SET upload_id = NULL, looks = 1, look_at = now() + make_interval(secs => $3)
          WHERE export_id = $1 AND attempt = $2 AND upload_id IS NOT NULL",
     )
     .bind(export_id)
     .bind(attempt)
+    .bind(SOON.as_secs_f64())
     .execute(connection)
     .await?;
-    Ok(())
-}
-
-async fn forget(connection: &mut PgConnection, export_id: Uuid, attempt: i32) -> Result<()> {
-    sqlx::query("DELETE FROM uploads WHERE export_id = $1 AND attempt = $2")
-        .bind(export_id)
-        .bind(attempt)
-        .execute(connection)
-        .await?;
     Ok(())
 }

@@ -43,11 +43,9 @@ struct Session {
 }
 
 enum State {
-    Unconnected {
-        again: bool,
-    },
+    Unconnected,
     /// A task of its own, so that who waits for a message may stop waiting without the connecting beginning again.
-    Connecting(JoinHandle<Session>),
+    Connecting(JoinHandle<(Session, Backoff)>),
     Connected(Box<Session>),
 }
 
@@ -55,13 +53,15 @@ enum State {
 pub struct Subscription {
     broker: Option<Broker>,
     prefetch: u16,
+    /// Grows with every connection that brings no message, also with those that come about.
+    backoff: Backoff,
     state: State,
 }
 
 impl Subscription {
     #[must_use]
     pub fn new(broker: Option<Broker>, prefetch: u16) -> Self {
-        Self { broker, prefetch, state: State::Unconnected { again: false } }
+        Self { broker, prefetch, backoff: Backoff::default(), state: State::Unconnected }
     }
 
     /// The next message that can be read. Waits for as long as there is none, or no broker. Safe to drop at
@@ -70,18 +70,19 @@ impl Subscription {
         let Some(broker) = &self.broker else { return std::future::pending().await };
         loop {
             match &mut self.state {
-                State::Unconnected { again } => {
-                    let connecting = tokio::spawn(connect(broker.clone(), self.prefetch, *again));
+                State::Unconnected => {
+                    let connecting = tokio::spawn(connect(broker.clone(), self.prefetch, self.backoff));
                     self.state = State::Connecting(connecting);
                 }
                 State::Connecting(task) => match task.await {
-                    Ok(session) => {
+                    Ok((session, backoff)) => {
+                        self.backoff = backoff;
                         tracing::info!(queue = broker.queue, "waiting for work");
                         self.state = State::Connected(Box::new(session));
                     }
                     Err(error) => {
                         tracing::error!(error = chain(&error), "connecting to the broker panicked");
-                        self.state = State::Unconnected { again: true };
+                        self.state = State::Unconnected;
                     }
                 },
                 State::Connected(session) if let Some((delivery, reason)) = &session.unreadable => {
@@ -89,19 +90,23 @@ impl Subscription {
                     session.unreadable = None;
                 }
                 State::Connected(session) => match session.consumer.next().await {
-                    Some(Ok(delivery)) => match serde_json::from_slice(&delivery.data) {
-                        Ok(token) => return Incoming { token, delivery },
-                        Err(error) => {
-                            session.unreadable = Some((delivery, format!("not a message of this service: {error}")));
+                    Some(Ok(delivery)) => {
+                        self.backoff.reset();
+                        match serde_json::from_slice(&delivery.data) {
+                            Ok(token) => return Incoming { token, delivery },
+                            Err(error) => {
+                                let reason = format!("not a message of this service: {error}");
+                                session.unreadable = Some((delivery, reason));
+                            }
                         }
-                    },
+                    }
                     Some(Err(error)) => {
                         tracing::warn!(error = chain(&error), "the broker's connection broke, connecting again");
-                        self.state = State::Unconnected { again: true };
+                        self.state = State::Unconnected;
                     }
                     None => {
                         tracing::warn!("the broker ended the subscription, connecting again");
-                        self.state = State::Unconnected { again: true };
+                        self.state = State::Unconnected;
                     }
                 },
             }
@@ -110,7 +115,7 @@ impl Subscription {
 
     /// Ends the subscription and the connection. Messages that were not acknowledged go back to the queue.
     pub async fn close(mut self) {
-        let state = std::mem::replace(&mut self.state, State::Unconnected { again: true });
+        let state = std::mem::replace(&mut self.state, State::Unconnected);
         if let State::Connected(session) = state
             && let Err(error) = in_time(session.connection.close(200, "stopping".into())).await
         {
@@ -127,19 +132,15 @@ impl Drop for Subscription {
     }
 }
 
-/// Tries until the broker is there. Connecting `again` comes after a pause, so that a broker which takes connections and
-/// drops them is not overrun.
-async fn connect(broker: Broker, prefetch: u16, again: bool) -> Session {
-    let mut backoff = Backoff::default();
-    if again {
-        backoff.pause().await;
-    }
+/// Tries until the broker is there, with a pause before every try but the very first, so that a broker which takes
+/// connections and drops them is not overrun.
+async fn connect(broker: Broker, prefetch: u16, mut backoff: Backoff) -> (Session, Backoff) {
     loop {
+        backoff.pause().await;
         match subscribe(&broker, prefetch).await {
-            Ok(session) => return session,
+            Ok(session) => return (session, backoff),
             Err(error) => tracing::warn!(error = chain(&error), "the broker cannot be reached, trying again"),
         }
-        backoff.pause().await;
     }
 }
 

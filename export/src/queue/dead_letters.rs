@@ -1,7 +1,7 @@
 //! Messages that nobody could do anything with: written with the reason, shown to a person, put back into the queue.
 
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicGetOptions};
+use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel};
 use uuid::Uuid;
@@ -44,22 +44,24 @@ pub(super) async fn write(
 
 impl Broker {
     /// Goes through the dead letters that are there now, oldest first; `decide` says what becomes of each. Those that it
-    /// keeps stay, in their order. One that is put back is in the queue before it is taken from here, so a crash repeats
-    /// it and loses none.
+    /// keeps stay, in their order. Each is where it belongs before it is taken from here, so a crash repeats a letter and
+    /// loses none.
     ///
     /// # Errors
     /// When the broker is away. The letters that were decided on before stay decided.
     pub async fn dead_letters(
         &self,
         mut decide: impl AsyncFnMut(&DeadLetter) -> LetterFate,
-    ) -> Result<usize, QueueError> {
+    ) -> Result<u32, QueueError> {
         let connection = self.connect().await?;
         let channel = self.open_channel(&connection).await?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        let queue = self.dead_letter_queue();
+        let there = in_time(channel.queue_declare(queue.as_str().into(), passive, FieldTable::default())).await?;
         let mut seen = 0;
-        // A letter that is not acknowledged is not handed out again on this channel; closing it returns all of them.
-        while let Some(letter) =
-            in_time(channel.basic_get(self.dead_letter_queue().into(), BasicGetOptions::default())).await?
-        {
+        while seen < there.message_count() {
+            let letter = in_time(channel.basic_get(queue.as_str().into(), BasicGetOptions::default())).await?;
+            let Some(letter) = letter else { break };
             seen += 1;
             let delivery = letter.delivery;
             let token = serde_json::from_slice::<Token>(&delivery.data).ok();
@@ -77,8 +79,13 @@ impl Broker {
                 (LetterFate::Discard, _) => {
                     in_time(delivery.ack(BasicAckOptions::default())).await?;
                 }
-                // What is no message of ours would be back here at once.
-                (LetterFate::Keep, _) | (LetterFate::Redrive, None) => {}
+                // What is no message of ours would be back here at once. A copy, because a message that is only returned
+                // has been delivered once more, and some brokers (RabbitMQ from 4.0) drop one that was so 20 times.
+                (LetterFate::Keep, _) | (LetterFate::Redrive, None) => {
+                    let copy = publish(&channel, &queue, &delivery.data, delivery.properties.clone()).await?;
+                    confirmed(copy).await?;
+                    in_time(delivery.ack(BasicAckOptions::default())).await?;
+                }
             }
         }
         in_time(connection.close(200, "done".into())).await?;
@@ -107,7 +114,9 @@ fn reason(properties: &BasicProperties) -> String {
         _ => None,
     });
     match moved.as_deref() {
-        Some("delivery_limit") => "delivered too often: each time the ledger gave an error".to_owned(),
+        Some("delivery_limit") => {
+            "delivered too often: each time its worker was lost, or the ledger gave an error".to_owned()
+        }
         Some(other) => format!("moved by the broker: {other}"),
         None => "unknown".to_owned(),
     }

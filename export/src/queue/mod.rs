@@ -153,9 +153,9 @@ impl Broker {
     }
 }
 
-/// The pause before the next try to connect: doubles from a quarter of a second to five seconds, and is up to half as
-/// long again, so that the processes of a deployment do not all come back in the same moment.
-#[derive(Debug, Default)]
+/// The pause before the next try to connect: none at first, then doubling from a quarter of a second to five seconds, and
+/// up to half as long again, so that the processes of a deployment do not all come back in the same moment.
+#[derive(Debug, Clone, Copy, Default)]
 struct Backoff(u32);
 
 impl Backoff {
@@ -164,8 +164,12 @@ impl Backoff {
     }
 
     async fn pause(&mut self) {
-        let pause = Duration::from_millis(250 << self.0.min(5)).min(Duration::from_secs(5));
+        let tries = self.0;
         self.0 += 1;
+        if tries == 0 {
+            return;
+        }
+        let pause = Duration::from_millis(250 << (tries - 1).min(5)).min(Duration::from_secs(5));
         let jitter = u32::from(Uuid::new_v4().as_bytes()[0]);
         tokio::time::sleep(pause + pause * jitter / 512).await;
     }

@@ -71,28 +71,34 @@ async fn drain(
     broker: Option<&Broker>,
     session: &mut Option<(Connection, Channel)>,
 ) -> Result<(), QueueError> {
-    loop {
-        let session = &mut *session;
-        let published = ledger
+    while ledger.has_messages().await? {
+        // Before the relays' lock is taken: one that finds no way to the broker must not keep another one that does.
+        let channel = match broker {
+            Some(broker) => Some((connected(broker, session).await?, &*broker.queue)),
+            None => None,
+        };
+        ledger
             .relay(BATCH, async |exports| {
-                let Some(broker) = broker else { return Ok(()) };
-                let channel = match session {
-                    Some((connection, channel)) if connection.status().connected() => channel,
-                    _ => {
-                        let connection = broker.connect().await?;
-                        let channel = broker.open_channel(&connection).await?;
-                        &mut session.insert((connection, channel)).1
-                    }
-                };
+                let Some((channel, queue)) = channel else { return Ok(()) };
                 // The rows stay locked meanwhile; the ledger ends a transaction that idles for longer than this.
-                let publishing = publish_all(channel, &broker.queue, &exports);
+                let publishing = publish_all(channel, queue, &exports);
                 tokio::time::timeout(PUBLISH_TIMEOUT, publishing).await.map_err(|_| QueueError::Timeout)?
             })
             .await?;
-        if published == 0 {
-            return Ok(());
-        }
     }
+    Ok(())
+}
+
+async fn connected<'s>(
+    broker: &Broker,
+    session: &'s mut Option<(Connection, Channel)>,
+) -> Result<&'s Channel, QueueError> {
+    if !session.as_ref().is_some_and(|(connection, _)| connection.status().connected()) {
+        let connection = broker.connect().await?;
+        let channel = broker.open_channel(&connection).await?;
+        *session = Some((connection, channel));
+    }
+    Ok(&session.as_ref().expect("it was made a line above where it was missing").1)
 }
 
 async fn publish_all(channel: &Channel, queue: &str, exports: &[Uuid]) -> Result<(), QueueError> {

@@ -16,6 +16,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// One look may fail for reasons of its own: no connection is free, a failover is under way.
 const LOOKS: u32 = 3;
 
+/// SQLSTATE class 53: out of connections, memory or disk.
+fn is_full(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code.starts_with("53"))
+}
+
 /// What to look for.
 #[derive(Debug, Clone)]
 pub(crate) struct Watch<'a> {
@@ -53,6 +58,11 @@ impl<'a> Watch<'a> {
             }
             let problem = match timeout(PATIENCE, source::session_lives(self.url, self.backend.as_ref())).await {
                 Ok(Ok(true)) => {
+                    failed = 0;
+                    continue;
+                }
+                // A server without a connection to spare is there.
+                Ok(Err(error)) if is_full(&error) => {
                     failed = 0;
                     continue;
                 }

@@ -268,16 +268,17 @@ impl<'a> Upload<'a> {
             object_key: self.key,
             upload_id: self.id,
             owned: false,
+            looks: 0,
         };
         let removal = async {
-            let (id, attempt) = (leftover.export_id, leftover.attempt);
+            // The sweeper looks again: what was on the wire when the attempt was stopped may still arrive, and a session
+            // on the source may not have noticed.
+            let upload_id = leftover.upload_id.as_deref();
+            let noted = self.ledger.abandon_upload(self.claim, &leftover.object_key, upload_id).await;
             if sent {
                 self.storage.remove_leftover(&leftover).await.map_err(|error| chain(&error))?;
-                // The sweeper looks once more: what was on the wire when the attempt was stopped may still arrive.
-                self.ledger.upload_removed(id, attempt).await.map_err(|error| chain(&error))
-            } else {
-                self.ledger.forget_upload(id, attempt).await.map_err(|error| chain(&error))
             }
+            noted.map_err(|error| chain(&error))
         };
         let problem = match tokio::time::timeout(DISCARD_TIMEOUT, removal).await {
             Ok(Ok(())) => return,
