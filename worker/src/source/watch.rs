@@ -18,7 +18,7 @@ const LOOKS: u32 = 3;
 
 /// SQLSTATE class 53: out of connections, memory or disk.
 fn is_full(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code.starts_with("53"))
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code.starts_with("53"))
 }
 
 /// What to look for.
