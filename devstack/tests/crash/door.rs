@@ -16,7 +16,7 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn new(port: u16) -> Self {
-        Self { client: Client::builder().timeout(Duration::from_secs(60)).build().unwrap(), port }
+        Self { client: Client::builder().timeout(Duration::from_mins(1)).build().unwrap(), port }
     }
 
     fn url(&self, path: &str) -> String {

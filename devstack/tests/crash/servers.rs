@@ -67,6 +67,9 @@ impl Servers {
             s3_endpoint: test_variable("TEST_S3_ENDPOINT").unwrap_or_else(|error| panic!("{error}")),
             _scratch: scratch,
         };
+        // What was committed must outlive a crash of the server, though not one of the machine: the tests' setting may
+        // lose the last moments.
+        servers.sql("ALTER ROLE postgres SET synchronous_commit TO on".to_owned()).await;
         servers.sql(format!("CREATE DATABASE {TEMPLATE}")).await;
         servers.sql(format!("CREATE DATABASE {SOURCE}")).await;
         Ledger::new(&servers.url("postgres", TEMPLATE), 1, "template").unwrap().migrate().await.unwrap();

@@ -4,7 +4,7 @@
 //! `SOAK_EXPORTS` (60), `SOAK_SECONDS` of faults (20), and `SOAK_SEED`, which repeats the plan of an earlier run: the same
 //! exports and the same faults at the same times, as far as clocks allow.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
@@ -87,15 +87,13 @@ async fn all_of_it() {
     let submitting = submit(system.door.clone(), &requests, &plan);
     let restarts = u32::try_from(seconds / 45).unwrap() + 1;
     let mut mishaps = Mishaps::new(&mut system, StdRng::seed_from_u64(seed + 1), restarts);
-    let (deleted, ()) = tokio::join!(submitting, mishaps.befall(Duration::from_secs(seconds)));
+    let (ids, ()) = tokio::join!(submitting, mishaps.befall(Duration::from_secs(seconds)));
     println!("everything is put right after {:.1} s", began.elapsed().as_secs_f64());
     drop(mishaps);
 
     wait_for_all(&system).await;
     println!("all have ended after {:.1} s", began.elapsed().as_secs_f64());
-    let all = system.count("SELECT count(*) FROM polyglot.exports").await;
-    assert_eq!(u64::try_from(all), Ok(exports), "each was to be one export, however often it was sent");
-    let objects = judge(&system, &wanted, &deleted).await;
+    let objects = judge(&system, &wanted, &ids).await;
     remains::nothing_but(&mut system, &objects).await;
     println!("exact and clean after {:.1} s", began.elapsed().as_secs_f64());
     remains::remove(system).await;
@@ -114,8 +112,8 @@ fn plan(random: &mut StdRng, exports: u64, within: Duration) -> Vec<Planned> {
     (0..exports).map(|_| planned()).collect()
 }
 
-/// Submits all of the plan; the answer is what was deleted on the way.
-async fn submit(door: Door, requests: &[Value], plan: &[Planned]) -> Vec<String> {
+/// Submits all of the plan. The answer is the ids that were told, each with whether it was deleted.
+async fn submit(door: Door, requests: &[Value], plan: &[Planned]) -> HashMap<String, bool> {
     let mut clients = tokio::task::JoinSet::new();
     for planned in plan {
         tokio::time::sleep(planned.pause).await;
@@ -123,13 +121,17 @@ async fn submit(door: Door, requests: &[Value], plan: &[Planned]) -> Vec<String>
         // One that has to wait does not keep the others.
         clients.spawn_local(async move {
             let id = door.submit(&request).await;
-            let after = deleted?;
-            tokio::time::sleep(after).await;
-            door.delete(&id).await;
-            Some(id)
+            if let Some(after) = deleted {
+                tokio::time::sleep(after).await;
+                door.delete(&id).await;
+            }
+            (id, deleted.is_some())
         });
     }
-    clients.join_all().await.into_iter().flatten().collect()
+    let told = clients.join_all().await;
+    let ids: HashMap<_, _> = told.iter().cloned().collect();
+    assert_eq!(ids.len(), told.len(), "two keys stand for one export");
+    ids
 }
 
 async fn wait_for_all(system: &System) {
@@ -160,7 +162,7 @@ async fn states(system: &System) -> Vec<String> {
 }
 
 /// Compares every file. The answer is the objects that belong there.
-async fn judge(system: &System, wanted: &[(usize, u64)], deleted: &[String]) -> Vec<String> {
+async fn judge(system: &System, wanted: &[(usize, u64)], ids: &HashMap<String, bool>) -> Vec<String> {
     let rows = sqlx::query(
         "SELECT id::text, state, attempt, object_key, error_code, error_detail, format, compression,
                 request #>> '{filters,0,values,0}' AS rows FROM polyglot.exports",
@@ -168,6 +170,11 @@ async fn judge(system: &System, wanted: &[(usize, u64)], deleted: &[String]) -> 
     .fetch_all(&system.ledger)
     .await
     .unwrap();
+    // Each key is one export, however often it was sent, and what was accepted is there.
+    let found: HashSet<String> = rows.iter().map(|row| row.get("id")).collect();
+    let missing: Vec<_> = ids.keys().filter(|id| !found.contains(*id)).collect();
+    let unknown: Vec<_> = found.iter().filter(|id| !ids.contains_key(*id)).collect();
+    assert!(missing.is_empty() && unknown.is_empty(), "accepted and lost: {missing:?}; never told: {unknown:?}");
     let mut objects = Vec::new();
     let mut counts = HashMap::<String, u32>::new();
     for row in &rows {
@@ -177,11 +184,11 @@ async fn judge(system: &System, wanted: &[(usize, u64)], deleted: &[String]) -> 
         *counts.entry(format!("attempts {attempt:2}")).or_default() += 1;
         if state != "completed" {
             let detail: Option<String> = row.get("error_detail");
-            assert!(deleted.contains(&id), "{id} is {state} though nobody deleted it: {detail:?}");
+            assert!(ids[&id], "{id} is {state} though nobody deleted it: {detail:?}");
             assert!(["cancelled", "expired"].contains(&state.as_str()), "{id} is {state}: {detail:?}");
             continue;
         }
-        assert!(!deleted.contains(&id), "{id} was deleted and is {state}");
+        assert!(!ids[&id], "{id} was deleted and is {state}");
         objects.push(row.get("object_key"));
         let (format, compression): (String, Option<String>) = (row.get("format"), row.get("compression"));
         let rows: u64 = row.get::<String, _>("rows").parse().unwrap();
