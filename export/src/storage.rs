@@ -180,7 +180,7 @@ impl Storage {
         self.delete_object(&leftover.object_key).await
     }
 
-    /// Ids of the unfinished uploads of a key. None on a store that cannot list them.
+    /// Ids of the unfinished uploads of a key. None on a store that cannot list them, or not for us.
     async fn uploads_of(&self, key: &str) -> Result<Vec<String>, StorageError> {
         match self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key).send().await {
             Ok(listed) => Ok(listed
@@ -189,7 +189,9 @@ impl Storage {
                 .filter(|upload| upload.key() == Some(key))
                 .filter_map(|upload| upload.upload_id().map(str::to_owned))
                 .collect()),
-            Err(error) if error.raw_response().is_some_and(|answer| [405, 501].contains(&answer.status().as_u16())) => {
+            Err(error)
+                if error.raw_response().is_some_and(|answer| [403, 405, 501].contains(&answer.status().as_u16())) =>
+            {
                 Ok(Vec::new())
             }
             Err(error) => Err(StorageError::new("ListMultipartUploads", error)),
