@@ -20,7 +20,7 @@ use crate::steps::{Held, LARGE_ROWS, SMALL_ROWS, Step};
 use crate::system::System;
 
 /// Systems at a time. Most of a cell is waiting, for a lease to run out for instance.
-const AT_A_TIME: usize = 24;
+const AT_A_TIME: usize = 18;
 
 #[derive(Clone, Copy)]
 struct Cell {

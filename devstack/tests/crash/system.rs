@@ -1,9 +1,10 @@
 //! One system of its own: a ledger, a bucket, a queue, an api and workers, with a proxy on each connection, and what the
 //! tests ask of it past those proxies.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use polyglot_devstack::scratch_dir::ScratchDir;
@@ -47,7 +48,7 @@ impl System {
         let source_wire = proxy(&servers.postgres_address()).await;
         let s3 = S3Faults::start(&servers.s3_endpoint).await.unwrap();
         let s3_wire = proxy(&s3.address().to_string()).await;
-        let port = free_port().unwrap();
+        let port = own_port();
         let through = |url: String, wire: &Proxy| url.replace(&servers.postgres_address(), &wire.address().to_string());
 
         let mut variables = service_variables();
@@ -154,6 +155,17 @@ impl System {
             }
             assert!(Instant::now() < deadline, "after {} s not at its end: {record:?}", patience.as_secs());
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// A port that no other system of this process has, for between the choice and the api's bind there is time.
+fn own_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = free_port().unwrap();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
         }
     }
 }
