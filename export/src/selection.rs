@@ -173,12 +173,23 @@ impl Filter {
 /// # Errors
 /// The name of a filter's column that the relation does not have.
 pub fn where_sql(filters: &[Filter], relation: &Relation, alias: &str) -> Result<String, String> {
+    Ok(all_of(&conditions(filters, relation, alias)?))
+}
+
+/// Each filter as a condition in parentheses; errors as of [`where_sql`].
+pub fn conditions(filters: &[Filter], relation: &Relation, alias: &str) -> Result<Vec<String>, String> {
     let mut conditions = Vec::with_capacity(filters.len());
     for filter in filters {
         let column = relation.column(&filter.column).ok_or_else(|| filter.column.clone())?;
         conditions.push(format!("({})", filter.sql(column, alias)));
     }
-    Ok(if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) })
+    Ok(conditions)
+}
+
+/// ` WHERE …` for these conditions, or nothing.
+#[must_use]
+pub fn all_of(conditions: &[String]) -> String {
+    if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
 }
 
 /// Text as an SQL literal that means the same whatever `standard_conforming_strings` is. Text with U+0000 must not

@@ -27,6 +27,7 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
         ledger: &worker.ledger,
         ledger_patience: worker.settings.lease,
         max_batch_rows: worker.settings.max_batch_rows,
+        readers: worker.settings.readers,
         part_budget: worker.settings.part_budget(),
         max_row_bytes: worker.settings.max_row_bytes,
     };

@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     /// Bytes of file parts in memory, over all slots.
     memory_budget: usize,
     pub max_batch_rows: usize,
+    /// Connections to the source that one export reads on.
+    pub readers: u8,
     /// The largest row that is fetched.
     pub max_row_bytes: u64,
     /// From an export's first start to its end; `None`: no limit.
@@ -42,6 +44,7 @@ impl Settings {
             slots,
             memory_budget: memory_budget_mb << 20,
             max_batch_rows: env.number("MAX_BATCH_SIZE", 10_000, 1..=1_000_000, "rows")?,
+            readers: env.number("SOURCE_READERS", 2, 1..=2, "connections for an export")?,
             max_row_bytes: env.number("MAX_ROW_MB", 8_u64, 1..=1024, "MiB")? << 20,
             timeout: none_if_zero(env.number("EXPORT_TIMEOUT_MS", 600_000, 0..=u64::from(u32::MAX), "milliseconds")?),
             lease: Duration::from_secs(env.number("LEASE_SECONDS", 30, 5..=3600, "seconds")?),
@@ -69,6 +72,7 @@ mod tests {
             "EXPORT_TTL_SECONDS",
             "MAX_BATCH_SIZE",
             "MAX_ROW_MB",
+            "SOURCE_READERS",
             "EXPORT_TIMEOUT_MS",
             "LEASE_SECONDS",
             "MAX_ATTEMPTS",

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::encode::{Out, RELIEF_BYTES, Replacement, encoder};
 use crate::output::{Output, OutputStop, Written};
-use crate::source::{Connected, FieldIndex, FromSource, Plan, Watch};
+use crate::source::{Connected, FieldIndex, FromSource, Plan, Watch, read_all};
 use crate::upload::{Staged, Upload, UploadError};
 
 /// How far an attempt is; read by the heartbeat.
@@ -72,6 +72,8 @@ pub(crate) struct Stages<'a> {
     /// How long a ledger that is away is waited for.
     pub ledger_patience: Duration,
     pub max_batch_rows: usize,
+    /// Connections that one export reads on, 1 or 2.
+    pub readers: u8,
     /// Bytes of parts in memory at a time, for one attempt.
     pub part_budget: usize,
     pub max_row_bytes: u64,
@@ -92,11 +94,15 @@ pub(crate) async fn run(
     let request = &claim.request;
     // In the ledger before anything is begun outside of it, so that whatever dies is cleaned up behind.
     upload.begin().await?;
-    let connected = Connected::to(stages.source_url, &session_name(claim.export_id, claim.attempt)).await?;
+    let session = session_name(claim.export_id, claim.attempt);
+    let connected = Connected::to(stages.source_url, &session).await?;
     let mut watch = Watch::new(stages.source_url);
     let mut source = watch.over(progress, connected.begin(request)).await?;
     watch.backend = Some(source.backend.clone());
-    let plan = watch.over(progress, source.plan(request, stages.max_row_bytes)).await?;
+    let (plan, ranges) = watch.over(progress, source.plan(request, stages.max_row_bytes, stages.readers)).await?;
+    tracing::info!(export_id = %claim.export_id, attempt = claim.attempt, ranges = ranges.len(), "export planned");
+    let second =
+        if ranges.len() > 1 { watch.over(progress, source.second(stages.source_url, &session)).await? } else { None };
     let snapshot = source.snapshot.clone();
     let estimate = plan.estimated_rows.and_then(|rows| i64::try_from(rows).ok());
     let running = persist(stages.ledger_patience, || stages.ledger.running(claim, estimate)).await?;
@@ -113,7 +119,7 @@ pub(crate) async fn run(
     };
     let encoding = tokio::task::spawn_blocking(move || encoding.run(from_source));
     let reading = async {
-        let reading = source.read(&plan, stages.max_batch_rows, to_encoder);
+        let reading = read_all(source.into_reader(), second, &plan, &ranges, stages.max_batch_rows, to_encoder);
         watch.over(progress, reading).await.map_err(Stop::from)
     };
     let encoding = async {

@@ -7,12 +7,11 @@ use polyglot_export::format::Format;
 use polyglot_export::request::ExportRequest;
 use polyglot_export::selection::{self, Order};
 
+use super::ALIAS;
+use super::cut::{Key, Range};
 use super::row::Row;
 use super::value::Value;
 use crate::encode::write_readable;
-
-/// The relation's name inside the statement.
-const ALIAS: &str = "r";
 
 /// How much longer the text of a value can be than what the server stores of it, compressed: at most 255 times by
 /// decompression, six times by escapes, rounded up.
@@ -50,7 +49,14 @@ pub(crate) struct Plan {
     pub estimated_rows: Option<u64>,
     /// Bytes the chosen rows take in the source, roughly what they take as text.
     pub estimated_bytes: Option<u64>,
-    pub sql: String,
+    /// `SELECT … FROM …`
+    select: String,
+    /// What the rows have to meet.
+    conditions: Vec<String>,
+    /// What stands behind the conditions.
+    tail: String,
+    /// Along which the rows can be cut.
+    pub key: Option<Key>,
     /// How a row is told apart from others in a message.
     pub names: RowNames,
     /// The largest row that is fetched, in bytes.
@@ -146,7 +152,7 @@ impl Plan {
         for key in &order.keys {
             find(&key.column)?;
         }
-        let conditions = selection::where_sql(&request.filters, relation, ALIAS).map_err(|column| changed(&column))?;
+        let conditions = selection::conditions(&request.filters, relation, ALIAS).map_err(|column| changed(&column))?;
 
         let wide: Vec<&Column> = sources.iter().filter(|column| column.wide).collect();
         // A value that is not in the TOAST table is on a page, and no page holds so much.
@@ -176,13 +182,33 @@ impl Plan {
             expressions.push(format!("CASE WHEN size.total > {max_row_bytes} THEN size.total END"));
         }
         let limit = request.row_limit.map(|rows| format!(" LIMIT {rows}")).unwrap_or_default();
-        let sql = format!(
-            "COPY (SELECT {} FROM {from}{conditions}{}{limit}) TO STDOUT (FORMAT binary)",
-            expressions.join(", "),
-            order.sql(ALIAS),
-        );
+        let select = format!("SELECT {} FROM {from}", expressions.join(", "));
+        let tail = order.sql(ALIAS) + &limit;
+        // Two readers would hold twice as many rows, so rows that may be wide are read by one.
+        let key = Key::of(relation, request, &order).filter(|_| !guarded);
         let (estimated_rows, estimated_bytes) = estimates(relation, request);
-        Ok(Self { columns, sources, order, estimated_rows, estimated_bytes, sql, names, max_row_bytes, guarded })
+        Ok(Self {
+            columns,
+            sources,
+            order,
+            estimated_rows,
+            estimated_bytes,
+            select,
+            conditions,
+            tail,
+            key,
+            names,
+            max_row_bytes,
+            guarded,
+        })
+    }
+
+    /// The statement that reads a range.
+    pub(crate) fn copy(&self, range: &Range) -> String {
+        let mut conditions = self.conditions.clone();
+        conditions.extend(self.key.iter().flat_map(|key| key.conditions(range)));
+        let Self { select, tail, .. } = self;
+        format!("COPY ({select}{}{tail}) TO STDOUT (FORMAT binary)", selection::all_of(&conditions))
     }
 
     /// Fields of a row on the wire: the columns, and what is behind them.
@@ -304,7 +330,7 @@ mod tests {
         request.row_limit = Some(10);
         let plan = Plan::of(&relation(), &request, MAX_ROW).unwrap();
         assert_eq!(
-            plan.sql,
+            plan.copy(&Range::default()),
             r#"COPY (SELECT CASE WHEN r."Range" IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', r."Range") END, r."id" FROM "My Schema"."a""b" AS r ORDER BY r."id", r."Range" LIMIT 10) TO STDOUT (FORMAT binary)"#
         );
         assert_eq!((plan.estimated_rows, plan.estimated_bytes, plan.fields()), (Some(10), Some(500), 2));
@@ -316,7 +342,11 @@ mod tests {
         request.filters = vec![Filter { column: "id".into(), op: FilterOp::Greater, values: vec!["5".into()] }];
         request.order_by = vec![OrderKey::ascending("Range")];
         let plan = Plan::of(&relation(), &request, MAX_ROW).unwrap();
-        assert!(plan.sql.contains(r#" AS r WHERE (r."id" > '5') ORDER BY r."Range", r."id")"#), "{}", plan.sql);
+        assert!(
+            plan.copy(&Range::default()).contains(r#" AS r WHERE (r."id" > '5') ORDER BY r."Range", r."id")"#),
+            "{}",
+            plan.copy(&Range::default())
+        );
         assert_eq!(plan.estimated_rows, None);
     }
 
@@ -366,7 +396,11 @@ mod tests {
         let mut relation = relation();
         relation.toast_bytes = None;
         let plan = Plan::of(&relation, &request(&["id", "Range"], Format::Csv), MAX_ROW).unwrap();
-        assert!(plan.sql.contains("AS total OFFSET 0) AS size"), "{}", plan.sql);
+        assert!(
+            plan.copy(&Range::default()).contains("AS total OFFSET 0) AS size"),
+            "{}",
+            plan.copy(&Range::default())
+        );
         let mut index = FieldIndex::default();
         let size = (300_i64 << 20).to_be_bytes();
         let bytes = row_bytes(42, &[Some(b"[1,2)"), Some(&size)]);
@@ -379,18 +413,26 @@ mod tests {
         // What is stored of all columns together decides whether they are measured, and the key is always fetched.
         relation.columns.extend([column("a", WireType::Jsonb, true), column("b", WireType::Text, true)]);
         let plan = Plan::of(&relation, &request(&["Range", "a", "b"], Format::Csv), MAX_ROW).unwrap();
-        assert!(plan.sql.starts_with("COPY (SELECT CASE WHEN r.\"Range\" IS NOT DISTINCT FROM NULL"), "{}", plan.sql);
-        assert!(plan.sql.contains("CASE WHEN size.total > 16777216 THEN NULL ELSE r.\"a\" END"), "{}", plan.sql);
-        let stored = r#"coalesce(pg_catalog.pg_column_size(r."Range"), 0)::int8 + coalesce(pg_catalog.pg_column_size(r."a"), 0)::int8 > 8192"#;
-        assert!(plan.sql.contains(stored), "{}", plan.sql);
         assert!(
-            plan.sql.contains(r#"SELECT coalesce(pg_catalog.octet_length(r."b"), 0)::int8 + CASE"#),
+            plan.copy(&Range::default()).starts_with("COPY (SELECT CASE WHEN r.\"Range\" IS NOT DISTINCT FROM NULL"),
             "{}",
-            plan.sql
+            plan.copy(&Range::default())
+        );
+        assert!(
+            plan.copy(&Range::default()).contains("CASE WHEN size.total > 16777216 THEN NULL ELSE r.\"a\" END"),
+            "{}",
+            plan.copy(&Range::default())
+        );
+        let stored = r#"coalesce(pg_catalog.pg_column_size(r."Range"), 0)::int8 + coalesce(pg_catalog.pg_column_size(r."a"), 0)::int8 > 8192"#;
+        assert!(plan.copy(&Range::default()).contains(stored), "{}", plan.copy(&Range::default()));
+        assert!(
+            plan.copy(&Range::default()).contains(r#"SELECT coalesce(pg_catalog.octet_length(r."b"), 0)::int8 + CASE"#),
+            "{}",
+            plan.copy(&Range::default())
         );
         // Columns that cannot be large are not measured.
         let plan = Plan::of(&relation, &request(&["id"], Format::Csv), MAX_ROW).unwrap();
-        assert!(!plan.sql.contains("size"), "{}", plan.sql);
+        assert!(!plan.copy(&Range::default()).contains("size"), "{}", plan.copy(&Range::default()));
     }
 
     #[test]
@@ -402,6 +444,6 @@ mod tests {
         assert_eq!((csv.columns[0].wire, csv.columns[0].array), (WireType::TextForm, None));
         let json = plan(Format::Json);
         assert_eq!((json.columns[0].wire, json.columns[0].array.is_some()), (WireType::Int8, true));
-        assert!(json.sql.starts_with(r#"COPY (SELECT r."id" FROM"#), "{}", json.sql);
+        assert!(json.copy(&Range::default()).starts_with(r#"COPY (SELECT r."id" FROM"#), "{json:?}");
     }
 }

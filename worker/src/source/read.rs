@@ -1,0 +1,210 @@
+//! Rows out of the server: one binary `COPY` a range, cut into batches of whole rows; several ranges at a time, handed on
+//! in the order of the export.
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use polyglot_export::failure::{Failure, FailureKind};
+use sqlx::postgres::PgConnection;
+use tokio::sync::mpsc;
+
+use super::cut::Range;
+use super::row::{Found, Malformed, RowScanner};
+use super::{Batch, FromSource, Plan, failed};
+
+/// A batch is also cut at so many bytes, so that wide rows do not pile up between the stages.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Batches that a reader is ahead of its turn: a range, so that it can go on to the next one.
+const AHEAD: usize = 4;
+
+/// A transaction that reads ranges, one after the other.
+pub(crate) struct Reader {
+    pub(super) connection: PgConnection,
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn malformed(error: Malformed) -> Failure {
+    Failure::caused(FailureKind::Undecodable, "The source database sent data that cannot be read.", &error)
+}
+
+/// Sends every row of `ranges` in their order, then `End`. Two readers take turns, each a range, and read side by side;
+/// one reads all of it at once. Returns early, without `End`, when the receiver is gone: it then has the error that matters.
+pub(crate) async fn read_all(
+    mut first: Reader,
+    second: Option<Reader>,
+    plan: &Plan,
+    ranges: &[Range],
+    max_rows: usize,
+    to: mpsc::Sender<FromSource>,
+) -> Result<(), Failure> {
+    let Some(mut second) = second else {
+        return first.read(plan, [Range::default()].iter(), max_rows, &to).await;
+    };
+    let (to_even, even) = mpsc::channel(AHEAD);
+    let (to_odd, odd) = mpsc::channel(AHEAD);
+    let evens = first.read(plan, ranges.iter().step_by(2), max_rows, &to_even);
+    let odds = second.read(plan, ranges.iter().skip(1).step_by(2), max_rows, &to_odd);
+    let merging = async { Ok(merge([even, odd], ranges.len(), &to).await) };
+    let ((), (), whole) = tokio::try_join!(evens, odds, merging)?;
+    if whole {
+        // A receiver that is gone has the error that matters.
+        to.send(FromSource::End).await.ok();
+    }
+    Ok(())
+}
+
+/// Passes on each range to its end, from the readers in turns; the answer is whether it was all of them.
+async fn merge(mut readers: [mpsc::Receiver<FromSource>; 2], ranges: usize, to: &mpsc::Sender<FromSource>) -> bool {
+    for range in 0..ranges {
+        let reader = &mut readers[range % 2];
+        loop {
+            match reader.recv().await {
+                Some(FromSource::End) => break,
+                Some(batch) => {
+                    if to.send(batch).await.is_err() {
+                        return false;
+                    }
+                }
+                // It has failed, and its error comes out of it.
+                None => return false,
+            }
+        }
+    }
+    true
+}
+
+impl Reader {
+    /// Sends every row of each range, and `End` behind each; the transaction has ended well before the last one.
+    async fn read(
+        &mut self,
+        plan: &Plan,
+        ranges: impl Iterator<Item = &Range>,
+        max_rows: usize,
+        to: &mpsc::Sender<FromSource>,
+    ) -> Result<(), Failure> {
+        let mut ranges = ranges.peekable();
+        while let Some(range) = ranges.next() {
+            if !self.read_range(&plan.copy(range), max_rows, to).await? {
+                return Ok(());
+            }
+            if ranges.peek().is_none() {
+                sqlx::raw_sql("COMMIT").execute(&mut self.connection).await.map_err(failed)?;
+            }
+            if to.send(FromSource::End).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the rows of one statement; the answer is whether the receiver is still there.
+    async fn read_range(
+        &mut self,
+        statement: &str,
+        max_rows: usize,
+        to: &mpsc::Sender<FromSource>,
+    ) -> Result<bool, Failure> {
+        let mut scanner = RowScanner::default();
+        let mut batch = BatchBuilder::new(max_rows);
+        {
+            let mut stream = self.connection.copy_out_raw(statement).await.map_err(failed)?;
+            while let Some(message) = stream.try_next().await.map_err(failed)? {
+                // A very wide row goes on as it came: its copies would be what takes the memory.
+                if message.len() > BATCH_BYTES
+                    && batch.bytes.len() == batch.scanned
+                    && scanner.is_one_row(&message).map_err(malformed)?
+                {
+                    let before = (batch.rows > 0).then(|| batch.cut());
+                    for batch in before.into_iter().chain([Batch { bytes: message, rows: 1 }]) {
+                        if to.send(FromSource::Batch(batch)).await.is_err() {
+                            return Ok(false);
+                        }
+                    }
+                    continue;
+                }
+                batch.bytes.extend_from_slice(&message);
+                drop(message);
+                while let Some(full) = batch.scan(&mut scanner).map_err(malformed)? {
+                    if to.send(FromSource::Batch(full)).await.is_err() {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        if !scanner.is_complete() || batch.scanned < batch.bytes.len() {
+            return Err(malformed(Malformed("it ended in the middle")));
+        }
+        Ok(batch.rows == 0 || to.send(FromSource::Batch(batch.cut())).await.is_ok())
+    }
+}
+
+/// Bytes from the stream: whole rows up to `scanned`, and behind that what is not a whole row yet.
+struct BatchBuilder {
+    bytes: Vec<u8>,
+    scanned: usize,
+    rows: usize,
+    max_rows: usize,
+}
+
+impl BatchBuilder {
+    fn new(max_rows: usize) -> Self {
+        Self { bytes: Vec::with_capacity(BATCH_BYTES + 64 * 1024), scanned: 0, rows: 0, max_rows }
+    }
+
+    /// Scans on, up to a full batch if there is one.
+    fn scan(&mut self, scanner: &mut RowScanner) -> Result<Option<Batch>, Malformed> {
+        loop {
+            match scanner.next(&self.bytes[self.scanned..])? {
+                Found::Row(length) => {
+                    self.scanned += length;
+                    self.rows += 1;
+                    if self.rows >= self.max_rows || self.scanned >= BATCH_BYTES {
+                        return Ok(Some(self.cut()));
+                    }
+                }
+                // Header and trailer come first and last, so there is no row of this batch before the one and
+                // none behind the other: cutting them out moves next to nothing.
+                Found::Skip(length) => {
+                    self.bytes.drain(self.scanned..self.scanned + length);
+                }
+                Found::Incomplete => return Ok(None),
+            }
+        }
+    }
+
+    fn cut(&mut self) -> Batch {
+        let mut next = Vec::with_capacity(BATCH_BYTES + 64 * 1024);
+        next.extend_from_slice(&self.bytes[self.scanned..]);
+        let mut bytes = std::mem::replace(&mut self.bytes, next);
+        bytes.truncate(self.scanned);
+        self.scanned = 0;
+        Batch { bytes: Bytes::from(bytes), rows: std::mem::take(&mut self.rows) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_whole_rows_and_no_larger_than_asked() {
+        let row = |n: u8| [0, 1, 0, 0, 0, 1, n];
+        let mut stream = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+        (0..7).for_each(|n| stream.extend(row(n)));
+        stream.extend([0xff, 0xff]);
+        for piece in [1, 5, 1000] {
+            let (mut scanner, mut builder, mut batches) = (RowScanner::default(), BatchBuilder::new(3), Vec::new());
+            for chunk in stream.chunks(piece) {
+                builder.bytes.extend_from_slice(chunk);
+                while let Some(batch) = builder.scan(&mut scanner).unwrap() {
+                    batches.push(batch);
+                }
+            }
+            assert!(scanner.is_complete() && builder.scanned == builder.bytes.len());
+            batches.push(builder.cut());
+            assert_eq!(batches.iter().map(|batch| batch.rows).collect::<Vec<_>>(), [3, 3, 1]);
+            let all: Vec<u8> = batches.iter().flat_map(|batch| batch.bytes.to_vec()).collect();
+            assert_eq!(all, (0..7).flat_map(row).collect::<Vec<_>>());
+        }
+    }
+}
