@@ -4,15 +4,14 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
+use crate::http_listener;
 use crate::s3_answers::S3Answers;
 
 /// The pair that signs requests.
@@ -51,30 +50,7 @@ impl EmbeddedS3 {
             .await
             .map_err(Error::io(format!("listen on 127.0.0.1:{port} for the object storage")))?;
         let address = listener.local_addr().map_err(Error::io("see the object storage's own address"))?;
-        let server = tokio::spawn(async move {
-            // The connections end with this set, so with this task.
-            let mut connections = JoinSet::new();
-            loop {
-                tokio::select! {
-                    accepted = listener.accept() => {
-                        // Out of file descriptors, or the peer has gone: neither is a reason to stop listening.
-                        let Ok((socket, _)) = accepted else {
-                            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                            continue;
-                        };
-                        let _ = socket.set_nodelay(true);
-                        let connection =
-                            http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(socket), service.clone());
-                        connections.spawn(async move {
-                            // A cut connection is the client's to report.
-                            let _ = connection.await;
-                        });
-                    }
-                    Some(_) = connections.join_next() => {}
-                }
-            }
-        })
-        .abort_handle();
+        let server = tokio::spawn(http_listener::serve(listener, service)).abort_handle();
         Ok(Self { endpoint: format!("http://{address}"), server })
     }
 

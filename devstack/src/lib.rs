@@ -10,6 +10,7 @@ pub mod console;
 pub mod data_lock;
 pub mod embedded_s3;
 pub mod error;
+mod http_listener;
 pub mod launch;
 pub mod leftovers;
 pub mod memory_limit;

@@ -12,15 +12,15 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
+use crate::http_listener;
 use crate::s3_operation::{Operation, part_number};
 
 type Body = BoxBody<Bytes, hyper::Error>;
@@ -219,25 +219,8 @@ impl Drop for S3Faults {
 }
 
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((socket, _)) = accepted else {
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    continue;
-                };
-                let _ = socket.set_nodelay(true);
-                let shared = Arc::clone(&shared);
-                let service = service_fn(move |request| respond(Arc::clone(&shared), request));
-                connections.spawn(async move {
-                    // A cut connection is the client's to report.
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
-                });
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
+    let service = service_fn(move |request| respond(Arc::clone(&shared), request));
+    http_listener::serve(listener, service).await;
 }
 
 /// A task of its own, so that a request which is on its way arrives even if its client is gone by then.

@@ -63,6 +63,14 @@ pub struct Backend {
 /// # Errors
 /// When the database cannot be asked.
 pub async fn session_lives(url: &str, backend: Option<&Backend>) -> Result<bool, sqlx::Error> {
+    match find_session(url, backend).await {
+        // Out of connections, memory or disk (SQLSTATE class 53): a server without one to spare is there.
+        Err(sqlx::Error::Database(refused)) if refused.code().is_some_and(|code| code.starts_with("53")) => Ok(true),
+        found => found,
+    }
+}
+
+async fn find_session(url: &str, backend: Option<&Backend>) -> Result<bool, sqlx::Error> {
     let mut connection = connect(url, "polyglot-watch").await?;
     let mut lives = true;
     if let Some(Backend { pid, server_started }) = backend {

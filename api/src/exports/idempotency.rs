@@ -5,13 +5,12 @@ use axum::http::HeaderMap;
 
 use crate::problem::RouteError;
 
-const HEADER: &str = "idempotency-key";
 const NAME: &str = "Idempotency-Key";
 const LONGEST: usize = 255;
 
 /// The key, byte for byte as it was sent; a quoted one is another than one without quotes.
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, RouteError> {
-    let mut values = headers.get_all(HEADER).iter();
+    let mut values = headers.get_all(NAME).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(RouteError::invalid(NAME, "is there more than once"));
@@ -29,7 +28,7 @@ mod tests {
     use super::*;
 
     fn headers(values: &[&[u8]]) -> HeaderMap {
-        let pair = |value: &&[u8]| (HeaderName::from_static(HEADER), HeaderValue::from_bytes(value).unwrap());
+        let pair = |value: &&[u8]| (NAME.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value).unwrap());
         values.iter().map(pair).collect()
     }
 

@@ -440,7 +440,12 @@ async fn count_failure(
 }
 
 /// Ends an export without a file. The caller holds the lock on its row.
-async fn end(connection: &mut PgConnection, id: Uuid, status: Status, failure: Option<&Failure>) -> Result<()> {
+pub(super) async fn end(
+    connection: &mut PgConnection,
+    id: Uuid,
+    status: Status,
+    failure: Option<&Failure>,
+) -> Result<()> {
     release(connection, id).await?;
     sqlx::query(
         "UPDATE exports SET state = $2, error_code = $3, error = $4, error_detail = $5, finished_at = now(),

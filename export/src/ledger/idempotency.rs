@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::submit::Accepted;
 use super::{Ledger, LedgerError, Result};
-use crate::status::Status;
 
 /// How long a key is remembered.
 pub(super) const KEPT: Duration = Duration::from_hours(24);
@@ -79,11 +78,8 @@ impl Ledger {
             let Some(id) = known.try_get::<Option<Uuid>, _>("export_id")? else {
                 return Ok(Reservation::InProgress);
             };
-            let state: Option<String> = known.try_get("state")?;
-            let status = state.as_deref().and_then(Status::from_name).ok_or_else(|| LedgerError::Unreadable {
-                id,
-                problem: format!("state {state:?} of its idempotency key"),
-            })?;
+            let state: String = known.try_get("state")?;
+            let status = super::status(id, &state)?;
             return Ok(Reservation::Answered(Accepted { id, status, joined: known.try_get("joined")? }));
         }
         Ok(Reservation::InProgress)

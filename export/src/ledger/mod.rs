@@ -25,6 +25,8 @@ use std::time::Duration;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
+use crate::status::Status;
+
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// A statement touches a few rows; one that takes longer is stuck behind a lock. A transaction that idles belongs to
@@ -96,6 +98,11 @@ pub async fn in_time<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 type Result<T> = std::result::Result<T, LedgerError>;
+
+/// What the column `state` of an export says.
+fn status(id: uuid::Uuid, state: &str) -> Result<Status> {
+    Status::from_name(state).ok_or_else(|| LedgerError::Unreadable { id, problem: format!("state {state:?}") })
+}
 
 impl Ledger {
     /// A handle that connects on first use, with at most `connections` at a time.

@@ -58,7 +58,7 @@ fn read_export(row: &PgRow) -> Result<Export> {
     Ok(Export {
         id,
         request: serde_json::from_value(request).map_err(|error| unreadable(format!("request: {error}")))?,
-        status: Status::from_name(&state).ok_or_else(|| unreadable(format!("state {state:?}")))?,
+        status: super::status(id, &state)?,
         attempt: row.try_get("attempt")?,
         rows_estimate: row.try_get("rows_estimate")?,
         rows: row.try_get("rows")?,
@@ -93,8 +93,7 @@ impl Ledger {
         let row = sqlx::query("SELECT state FROM exports WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;
         let Some(row) = row else { return Ok(None) };
         let state: String = row.try_get("state")?;
-        let unreadable = || LedgerError::Unreadable { id, problem: format!("state {state:?}") };
-        Status::from_name(&state).map(Some).ok_or_else(unreadable)
+        super::status(id, &state).map(Some)
     }
 
     /// What the export's file holds, as the worker wrote it down; `None` for an export that is unknown or has not

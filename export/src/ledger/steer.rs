@@ -3,7 +3,7 @@
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::{Ledger, LedgerError, Result};
+use super::{Ledger, Result};
 use crate::status::Status;
 
 /// What a deletion came to.
@@ -30,8 +30,7 @@ impl Ledger {
             return Ok(Deletion::Unknown);
         };
         let state: String = row.try_get("state")?;
-        let status = Status::from_name(&state)
-            .ok_or_else(|| LedgerError::Unreadable { id, problem: format!("state {state:?}") })?;
+        let status = super::status(id, &state)?;
         let (statement, deletion) = match status {
             // Nobody holds a pending export, so it can end here and now.
             Status::Pending => (

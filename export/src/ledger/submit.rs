@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::idempotency::{self, ReservedKey};
-use super::{Ledger, LedgerError, Result};
+use super::{Ledger, Result};
 use crate::request::ExportRequest;
 use crate::status::Status;
 
@@ -40,7 +40,7 @@ impl Ledger {
     /// returns; the relay publishes it.
     ///
     /// # Errors
-    /// [`LedgerError::KeyTaken`] when another request has taken the key over meanwhile; nothing is stored then.
+    /// [`KeyTaken`](super::LedgerError::KeyTaken) when another request has taken the key over meanwhile; nothing is stored then.
     pub async fn accept(&self, submission: Submission<'_>) -> Result<Accepted> {
         let mut transaction = self.pool.begin().await?;
         let under_way = if submission.join { identical(&mut transaction, submission).await? } else { None };
@@ -78,9 +78,7 @@ async fn identical(connection: &mut PgConnection, submission: Submission<'_>) ->
     .await?;
     let Some(found) = found else { return Ok(None) };
     let (id, state): (Uuid, String) = (found.try_get("id")?, found.try_get("state")?);
-    let status =
-        Status::from_name(&state).ok_or_else(|| LedgerError::Unreadable { id, problem: format!("state {state:?}") })?;
-    Ok(Some(Accepted { id, status, joined: true }))
+    Ok(Some(Accepted { id, status: super::status(id, &state)?, joined: true }))
 }
 
 async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Result<Accepted> {

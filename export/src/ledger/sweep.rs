@@ -3,8 +3,9 @@
 
 use sqlx::Row;
 
-use super::claim::deadline_failure;
+use super::claim::{deadline_failure, end};
 use super::{Ledger, Result};
+use crate::status::Status;
 
 /// What a sweep changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,37 +27,27 @@ impl Ledger {
         if !ours {
             return Ok(None);
         }
-        let cancelled = sqlx::query(
-            "UPDATE exports e SET state = 'cancelled', finished_at = now(), token_due_at = NULL
-             WHERE e.state IN ('pending', 'planning', 'running', 'finishing') AND e.cancel_requested
+        let (mut cancelled, mut overdue) = (0, 0);
+        // What somebody works on right now ends the usual way, and has its turn in a second if it does not.
+        let over = sqlx::query(
+            "SELECT e.id, e.cancel_requested FROM exports e
+             WHERE e.state IN ('pending', 'planning', 'running', 'finishing')
+               AND (e.cancel_requested OR e.deadline_at < now())
                AND NOT EXISTS (SELECT FROM shards s
-                               WHERE s.export_id = e.id AND s.state = 'leased' AND s.lease_until >= now())",
+                               WHERE s.export_id = e.id AND s.state = 'leased' AND s.lease_until >= now())
+             LIMIT 1000 FOR UPDATE SKIP LOCKED",
         )
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        let late = deadline_failure();
-        let overdue = sqlx::query(
-            "UPDATE exports e SET state = 'failed', finished_at = now(), token_due_at = NULL,
-                 error_code = $1, error = $2, error_detail = $3
-             WHERE e.state IN ('pending', 'planning', 'running', 'finishing') AND e.deadline_at < now()
-               AND NOT EXISTS (SELECT FROM shards s
-                               WHERE s.export_id = e.id AND s.state = 'leased' AND s.lease_until >= now())",
-        )
-        .bind(late.kind.code())
-        .bind(&late.message)
-        .bind(&late.detail)
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        // An ended export has no leases, so that nobody need look at its state to understand one.
-        if cancelled + overdue > 0 {
-            sqlx::query(
-                "UPDATE shards s SET state = 'free', lease_owner = NULL, lease_until = NULL FROM exports e
-                 WHERE s.state = 'leased' AND e.id = s.export_id AND e.state IN ('failed', 'cancelled')",
-            )
-            .execute(&mut *transaction)
-            .await?;
+        .fetch_all(&mut *transaction)
+        .await?;
+        for export in over {
+            let id = export.try_get("id")?;
+            if export.try_get("cancel_requested")? {
+                end(&mut transaction, id, Status::Cancelled, None).await?;
+                cancelled += 1;
+            } else {
+                end(&mut transaction, id, Status::Failed, Some(&deadline_failure())).await?;
+                overdue += 1;
+            }
         }
         // token_due_at follows the lease while a worker holds the export, so this covers dead workers, lost
         // messages and the pause after a failure alike. A message can land with a worker that is frozen: work that

@@ -26,8 +26,8 @@ pub struct Leftover {
 const SOON: Duration = Duration::from_secs(10);
 /// Until the third and last one: a store works on a large Complete for minutes, whether or not its client is there.
 const LATE: Duration = Duration::from_mins(15);
-/// Looks that end without a finding before nothing more is expected.
-const LOOKS: i16 = 3;
+/// After each look but the last, which expects nothing more.
+const PAUSES: [Duration; 2] = [SOON, LATE];
 /// How long one process has for a look before another one takes it over.
 const LOOK_TIME: Duration = Duration::from_secs(15);
 
@@ -95,22 +95,23 @@ impl Ledger {
 
     /// Nothing of that attempt is left now. After the last look it is forgotten.
     pub async fn looked(&self, leftover: &Leftover) -> Result<()> {
-        let looks = leftover.looks + 1;
-        let pause = if looks == 1 { SOON } else { LATE };
+        let Leftover { export_id, attempt, looks, .. } = leftover;
         // Only the look that was taken counts: another process may have gone on from there.
-        sqlx::query(
-            "WITH last AS (
-                 DELETE FROM uploads WHERE export_id = $1 AND attempt = $2 AND looks = $3 - 1 AND $3 >= $4)
-             UPDATE uploads SET looks = $3, look_at = now() + make_interval(secs => $5)
-             WHERE export_id = $1 AND attempt = $2 AND looks = $3 - 1 AND $3 < $4",
-        )
-        .bind(leftover.export_id)
-        .bind(leftover.attempt)
-        .bind(looks)
-        .bind(LOOKS)
-        .bind(pause.as_secs_f64())
-        .execute(&self.pool)
-        .await?;
+        let counted = match usize::try_from(*looks).ok().and_then(|looks| PAUSES.get(looks)) {
+            Some(pause) => sqlx::query(
+                "UPDATE uploads SET looks = looks + 1, look_at = now() + make_interval(secs => $4)
+                 WHERE export_id = $1 AND attempt = $2 AND looks = $3",
+            )
+            .bind(export_id)
+            .bind(attempt)
+            .bind(looks)
+            .bind(pause.as_secs_f64()),
+            None => sqlx::query("DELETE FROM uploads WHERE export_id = $1 AND attempt = $2 AND looks = $3")
+                .bind(export_id)
+                .bind(attempt)
+                .bind(looks),
+        };
+        counted.execute(&self.pool).await?;
         Ok(())
     }
 

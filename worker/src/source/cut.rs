@@ -1,14 +1,15 @@
 //! Where a relation's rows, in the order of its key, are cut into ranges that are read side by side. The places come from
 //! a sample of the data, so a dense and a sparse region of keys get as many ranges as they have pages.
 
-use polyglot_export::catalog::{Relation, RelationKind, WireType, quote_identifier, quote_relation};
+use polyglot_export::catalog::{Relation, WireType, quote_relation};
 use polyglot_export::failure::Failure;
 use polyglot_export::request::ExportRequest;
 use polyglot_export::selection::{Direction, Order, quote_literal};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{ALIAS, failed};
+use super::plan::text_form;
+use super::{ALIAS, failed, qualified};
 
 /// What a range is to hold, as it is stored: reading it takes some ten milliseconds, and what is read ahead of its turn
 /// stays small.
@@ -20,17 +21,15 @@ const MOST_RANGES: u64 = 4096;
 /// Of the relation's pages are looked at for each range, and all of them together. Fewer make ranges uneven.
 const PAGES_A_RANGE: u64 = 8;
 const PAGE_BYTES: u64 = 8192;
+/// Sampled rows between two cuts at least: fewer say little of where the rows are.
+const LEAST_ROWS: u64 = 8;
 /// From here the rows lie on disk nearly as the key orders them. Elsewhere the server may do better with one scan and a
 /// sort, and is left to decide.
 const CORRELATED: f64 = 0.95;
 
-/// The columns that the rows are ordered by, all in one direction and the same as an index has them.
+/// An order by the columns of the primary key, as its index has them, all in one direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Key {
-    columns: Vec<String>,
-    direction: Direction,
-    order: Order,
-}
+pub(crate) struct Key(Order);
 
 /// A half-open part of the key's order, in the texts of its columns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,11 +43,7 @@ pub(crate) struct Range {
 impl Key {
     /// The key of an export's order, if that is the primary key's and the rows can be cut along it.
     pub(crate) fn of(relation: &Relation, request: &ExportRequest, order: &Order) -> Option<Self> {
-        // A view has no pages to sample, a parent's key is none of its children's.
-        let sampled = match relation.kind {
-            RelationKind::Table | RelationKind::PartitionedTable | RelationKind::MaterializedView => true,
-            RelationKind::View | RelationKind::ForeignTable => false,
-        };
+        // Only tables, partitioned or not, have a primary key, and those have pages to sample.
         let direction = order.keys.first()?.direction;
         let is_key = order.keys.iter().map(|key| &key.column).eq(&relation.primary_key)
             && order.keys.iter().all(|key| key.direction == direction);
@@ -58,27 +53,22 @@ impl Key {
         let is_exact = |name: &String| {
             relation.column(name).is_some_and(|column| column.wire != WireType::TextForm && column.array.is_none())
         };
-        let is_key = is_key && relation.primary_key.iter().all(is_exact);
-        (sampled && order.total && is_key && all).then(|| Self {
-            columns: relation.primary_key.clone(),
-            direction,
-            order: order.clone(),
-        })
+        (is_key && all && relation.primary_key.iter().all(is_exact)).then(|| Self(order.clone()))
     }
 
-    fn list(&self) -> String {
-        self.columns.iter().map(|column| format!("{ALIAS}.{}", quote_identifier(column))).collect::<Vec<_>>().join(", ")
+    /// The columns, as they are called inside a statement.
+    fn columns(&self) -> impl Iterator<Item = String> {
+        self.0.keys.iter().map(|key| qualified(&key.column))
     }
 
     /// The conditions of a range. The literals have no type of their own: the server reads each as its column's.
     pub(crate) fn conditions(&self, range: &Range) -> Vec<String> {
-        let (from, to) = match self.direction {
-            Direction::Asc => (">=", "<"),
-            Direction::Desc => ("<=", ">"),
-        };
+        let descending = self.0.keys.iter().any(|key| key.direction == Direction::Desc);
+        let (from, to) = if descending { ("<=", ">") } else { (">=", "<") };
+        let columns = self.columns().collect::<Vec<_>>().join(", ");
         let compare = |operator: &str, bound: &Vec<String>| {
             let bound: Vec<String> = bound.iter().map(|text| quote_literal(text)).collect();
-            format!("(({}) {operator} ({}))", self.list(), bound.join(", "))
+            format!("(({columns}) {operator} ({}))", bound.join(", "))
         };
         let from = range.from.as_ref().map(|bound| compare(from, bound));
         from.into_iter().chain(range.to.as_ref().map(|bound| compare(to, bound))).collect()
@@ -94,8 +84,7 @@ impl Key {
         let pages = (relation.stored_bytes / PAGE_BYTES).max(1);
         #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
         let percent = ((ranges * PAGES_A_RANGE) as f64 / pages as f64 * 100.0).min(100.0);
-        let texts = |column: &String| format!("pg_catalog.format('%s', {ALIAS}.{})", quote_identifier(column));
-        let texts: Vec<String> = self.columns.iter().map(texts).collect();
+        let texts: Vec<String> = self.columns().map(|column| text_form(&column)).collect();
         // Always the same pages of a table that does not change.
         let sample = format!(
             "SELECT key FROM (
@@ -105,7 +94,7 @@ impl Key {
              WHERE place > 0 AND place % greatest(rows / {ranges}, {LEAST_ROWS}) = 0
              ORDER BY place",
             texts.join(", "),
-            self.order.sql(ALIAS).trim_start(),
+            self.0.sql(ALIAS).trim_start(),
             quote_relation(&relation.name),
         );
         let rows = sqlx::query(AssertSqlSafe(sample)).fetch_all(&mut *connection).await.map_err(failed)?;
@@ -131,13 +120,10 @@ impl Key {
         )
         .bind(&relation.name.schema)
         .bind(&relation.name.name)
-        .bind(&self.columns[0])
+        .bind(self.0.keys.first().map(|key| &key.column))
         .fetch_one(connection)
         .await
         .map_err(failed)?;
         Ok(correlation.is_some_and(|correlation| correlation >= CORRELATED))
     }
 }
-
-/// Sampled rows between two cuts at least: fewer say little of where the rows are.
-const LEAST_ROWS: u64 = 8;

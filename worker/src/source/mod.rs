@@ -35,6 +35,14 @@ use sqlx::{AssertSqlSafe, Row as _};
 /// The relation's name inside a statement.
 const ALIAS: &str = "r";
 
+/// A column of the relation inside a statement.
+fn qualified(column: &str) -> String {
+    format!("{ALIAS}.{}", catalog::quote_identifier(column))
+}
+
+/// Of a failure that may pass, in words for the user.
+const LOST: &str = "The source database could not be reached or dropped the connection.";
+
 /// Whole rows, one after the other as they came.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -65,7 +73,7 @@ pub(crate) struct Source {
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn failed(error: sqlx::Error) -> Failure {
     let (kind, message) = if is_unavailable(&error) {
-        (FailureKind::SourceUnavailable, "The source database could not be reached or dropped the connection.")
+        (FailureKind::SourceUnavailable, LOST)
     } else {
         (FailureKind::SourceRefused, "The source database refused to read the dataset.")
     };

@@ -1,16 +1,16 @@
 //! What is going to be read: the columns of the file and how each arrives, the fields that name a row in a message,
 //! the guard against rows that do not fit in memory, and the statement that reads all of it.
 
-use polyglot_export::catalog::{ArrayType, Column, Relation, WireType, quote_identifier, quote_relation};
+use polyglot_export::catalog::{ArrayType, Column, Relation, WireType, quote_relation};
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::format::Format;
 use polyglot_export::request::ExportRequest;
 use polyglot_export::selection::{self, Order};
 
-use super::ALIAS;
 use super::cut::{Key, Range};
 use super::row::Row;
 use super::value::Value;
+use super::{ALIAS, qualified};
 use crate::encode::write_readable;
 
 /// How much longer the text of a value can be than what the server stores of it, compressed: at most 255 times by
@@ -95,13 +95,13 @@ impl RowNames {
 
 /// The text that PostgreSQL itself prints, by the type's output function. A cast is not the same: `inet` adds its
 /// mask, and a type may have a cast of its own. `IS NOT DISTINCT FROM`, because a composite of NULLs `IS NULL`.
-fn text_form(name: &str) -> String {
+pub(super) fn text_form(name: &str) -> String {
     format!("CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', {name}) END")
 }
 
 /// How a column is asked for: what it arrives as, and the expression.
 fn fetched(column: &Column, format: Format) -> (WireType, Option<ArrayType>, String) {
-    let name = format!("{ALIAS}.{}", quote_identifier(&column.name));
+    let name = qualified(&column.name);
     match column.array {
         // An array in CSV is PostgreSQL's own text.
         Some(_) if format == Format::Csv => (WireType::TextForm, None, text_form(&name)),
@@ -117,7 +117,7 @@ fn fetched(column: &Column, format: Format) -> (WireType, Option<ArrayType>, Str
 fn size_expression(wide: &[&Column], max_row_bytes: u64) -> String {
     let (mut known, mut stored, mut measured) = (Vec::new(), Vec::new(), Vec::new());
     for column in wide {
-        let name = format!("{ALIAS}.{}", quote_identifier(&column.name));
+        let name = qualified(&column.name);
         if column.array.is_none() && matches!(column.wire, WireType::Text | WireType::Bytea) {
             known.push(format!("coalesce(pg_catalog.octet_length({name}), 0)::int8"));
             continue;

@@ -8,6 +8,7 @@ use polyglot_export::failure::{Failure, FailureKind, chain};
 use polyglot_export::source::{self, Backend};
 use tokio::time::{sleep, timeout};
 
+use super::LOST;
 use crate::pipeline::Progress;
 
 /// Without a row for so long a look is taken, and again after as long.
@@ -15,11 +16,6 @@ const SILENCE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// One look may fail for reasons of its own: no connection is free, a failover is under way.
 const LOOKS: u32 = 3;
-
-/// SQLSTATE class 53: out of connections, memory or disk.
-fn is_full(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code.starts_with("53"))
-}
 
 /// What to look for.
 #[derive(Debug, Clone)]
@@ -61,11 +57,6 @@ impl<'a> Watch<'a> {
                     failed = 0;
                     continue;
                 }
-                // A server without a connection to spare is there.
-                Ok(Err(error)) if is_full(&error) => {
-                    failed = 0;
-                    continue;
-                }
                 Ok(Ok(false)) => "the server does not know the session any more".to_owned(),
                 Ok(Err(error)) => chain(&error),
                 Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
@@ -73,8 +64,7 @@ impl<'a> Watch<'a> {
             failed += 1;
             tracing::warn!(problem, looks = failed, "the source is silent, and looked for in vain");
             if failed == LOOKS {
-                let message = "The source database could not be reached or dropped the connection.";
-                return Failure::new(FailureKind::SourceUnavailable, message, problem);
+                return Failure::new(FailureKind::SourceUnavailable, LOST, problem);
             }
         }
     }
