@@ -20,3 +20,4 @@ pub mod source;
 pub mod status;
 pub mod storage;
 pub mod sweep;
+pub mod uncut;

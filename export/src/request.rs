@@ -15,6 +15,33 @@ pub struct ColumnMapping {
     pub target: String,
 }
 
+/// How the result lies in the object store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// One object.
+    #[default]
+    File,
+    /// One object for each shard, each a whole file of the format, under one prefix.
+    Files,
+}
+
+impl Layout {
+    pub const ALL: [Self; 2] = [Self::File, Self::Files];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Files => "files",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A validated export request. It names the relation itself, so a worker needs no list of datasets, and what was
 /// exposed when the export was accepted is what is exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +66,11 @@ pub struct ExportRequest {
     pub order_by: Vec<OrderKey>,
     #[serde(default)]
     pub options: FormatOptions,
+    /// Shards of it that are worked on at a time; `None`: as many as the operator allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u16>,
+    #[serde(default, skip_serializing_if = "Layout::is_default")]
+    pub layout: Layout,
     /// Exports only the first so many rows in order. Set by the benchmark alone, never by `POST /exports`: a
     /// client's file is never cut short.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +96,8 @@ impl ExportRequest {
             filters: Vec::new(),
             order_by: Vec::new(),
             options: FormatOptions::default(),
+            parallelism: None,
+            layout: Layout::File,
             row_limit: None,
         }
     }
