@@ -37,6 +37,7 @@ impl Layout {
         }
     }
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
