@@ -10,10 +10,14 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Credentials, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::tls;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::config::StorageConfig;
 use crate::ledger::Leftover;
 use crate::request::ExportRequest;
+
+/// Objects of a folder that are deleted at a time.
+const DELETIONS: usize = 32;
 
 /// A bucket, and the clients for it.
 #[derive(Debug, Clone)]
@@ -153,6 +157,35 @@ impl Storage {
         }
     }
 
+    /// Deletes what an export has in the store: the object of that key or, where the key ends in `/`, all objects under it.
+    pub async fn delete_result(&self, object_key: &str) -> Result<(), StorageError> {
+        if is_folder(object_key) { self.delete_prefix(object_key).await } else { self.delete_object(object_key).await }
+    }
+
+    /// Deletes every object under a prefix. It has to end in `/`, because `1` is also the beginning of `10/`, and to be
+    /// more than what every key of the service begins with. What was deleted before an error stays deleted.
+    pub async fn delete_prefix(&self, prefix: &str) -> Result<(), StorageError> {
+        if !is_folder(prefix) || prefix == self.prefix {
+            return Err(StorageError {
+                operation: "DeleteObject",
+                code: None,
+                transient: false,
+                source: format!("{prefix:?} is not the prefix of one export").into(),
+            });
+        }
+        let mut pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| StorageError::new("ListObjectsV2", error))?;
+            // One call each: some stores have no DeleteObjects, and others want a checksum for it that the SDK does not
+            // send.
+            stream::iter(page.contents())
+                .filter_map(async |object| object.key().map(Ok))
+                .try_for_each_concurrent(DELETIONS, |key| self.delete_object(key))
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Aborts a multipart upload; one that is not there is fine.
     pub async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<(), StorageError> {
         let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(upload_id);
@@ -164,37 +197,55 @@ impl Storage {
     }
 
     /// Removes everything an attempt may have left: its uploads and, in case its Complete got through, its object,
-    /// unless that is the export's file.
+    /// unless that is the export's file. Where the key ends in `/` that is all uploads and objects under it.
     pub async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StorageError> {
-        if let Some(upload_id) = &leftover.upload_id {
+        if let Some(upload_id) = &leftover.upload_id
+            && !is_folder(&leftover.object_key)
+        {
             self.abort_upload(&leftover.object_key, upload_id).await?;
         }
         // The ledger does not know an upload whose id never arrived: the attempt was stopped while Create was on its
         // way, or the SDK repeated a Create whose answer was lost.
-        for upload_id in self.uploads_of(&leftover.object_key).await? {
-            self.abort_upload(&leftover.object_key, &upload_id).await?;
+        for (key, upload_id) in self.uploads_of(&leftover.object_key).await? {
+            self.abort_upload(&key, &upload_id).await?;
         }
         if leftover.owned {
             return Ok(());
         }
-        self.delete_object(&leftover.object_key).await
+        self.delete_result(&leftover.object_key).await
     }
 
-    /// Ids of the unfinished uploads of a key. None on a store that cannot list them, or not for us.
-    async fn uploads_of(&self, key: &str) -> Result<Vec<String>, StorageError> {
-        match self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key).send().await {
-            Ok(listed) => Ok(listed
-                .uploads()
-                .iter()
-                .filter(|upload| upload.key() == Some(key))
-                .filter_map(|upload| upload.upload_id().map(str::to_owned))
-                .collect()),
-            Err(error)
-                if error.raw_response().is_some_and(|answer| [403, 405, 501].contains(&answer.status().as_u16())) =>
-            {
-                Ok(Vec::new())
+    /// Keys and ids of the unfinished uploads of a key or, where it ends in `/`, of all keys under it. None on a store that
+    /// cannot list them, or not for us.
+    async fn uploads_of(&self, object_key: &str) -> Result<Vec<(String, String)>, StorageError> {
+        let mut uploads = Vec::new();
+        let mut next = (None, None);
+        loop {
+            let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(object_key);
+            let listed = match list.set_key_marker(next.0.take()).set_upload_id_marker(next.1.take()).send().await {
+                Ok(listed) => listed,
+                Err(error)
+                    if error
+                        .raw_response()
+                        .is_some_and(|answer| [403, 405, 501].contains(&answer.status().as_u16())) =>
+                {
+                    return Ok(uploads);
+                }
+                Err(error) => return Err(StorageError::new("ListMultipartUploads", error)),
+            };
+            let found = listed.uploads().iter().filter_map(|upload| Some((upload.key()?, upload.upload_id()?)));
+            let wanted = found.filter(|(key, _)| *key == object_key || is_folder(object_key));
+            uploads.extend(wanted.map(|(key, id)| (key.to_owned(), id.to_owned())));
+            // A store that says there is more and not from where would be asked the same for ever.
+            if listed.is_truncated() != Some(true) || listed.next_key_marker().is_none() {
+                return Ok(uploads);
             }
-            Err(error) => Err(StorageError::new("ListMultipartUploads", error)),
+            next = (listed.next_key_marker, listed.next_upload_id_marker);
         }
     }
+}
+
+/// Whether a key of the ledger stands for all objects under it.
+fn is_folder(object_key: &str) -> bool {
+    object_key.ends_with('/')
 }

@@ -103,7 +103,7 @@ impl Sweeper {
             }
         }
         for (export_id, key) in in_time(self.ledger.expired_objects(BATCH)).await? {
-            match self.storage.delete_object(&key).await {
+            match self.storage.delete_result(&key).await {
                 Ok(()) => {
                     in_time(self.ledger.object_deleted(export_id)).await?;
                     tracing::info!(%export_id, "expired file deleted");

@@ -146,7 +146,7 @@ async fn wait_for_end(app: &App, id: Uuid, gone: &CancellationToken) -> Result<E
 async fn discard(app: &App, id: Uuid) {
     let discarded = async {
         if let Deletion::Ended { object_key: Some(key) } = patience::ledger(app.ledger.delete(id)).await? {
-            patience::store(app.storage.delete_object(&key)).await?;
+            patience::store(app.storage.delete_result(&key)).await?;
             patience::ledger(app.ledger.object_deleted(id)).await?;
         }
         Ok::<_, RouteError>(())

@@ -24,7 +24,7 @@ pub(crate) async fn delete(State(app): State<Arc<App>>, ExportId(id): ExportId) 
             if let Some(key) = object_key {
                 // From here on nobody can download it. When the store does not take the deletion now, a repeated
                 // DELETE or the sweep does it later.
-                patience::store(app.storage.delete_object(&key)).await?;
+                patience::store(app.storage.delete_result(&key)).await?;
                 patience::ledger(app.ledger.object_deleted(id)).await?;
                 tracing::info!(export_id = %id, "file deleted");
             }
