@@ -14,6 +14,8 @@ pub struct Config {
     /// `PORT`, on every IPv4 address of the machine.
     pub port: u16,
     pub download: DownloadConfig,
+    /// `MAX_PARALLELISM`: the most that a request may ask for.
+    pub max_parallelism: u16,
     /// What the file in `DATASETS` exposes.
     pub datasets: Datasets,
     pub connections: Connections,
@@ -58,6 +60,7 @@ impl Config {
                 wait: Duration::from_millis(wait),
                 presign_ttl: Duration::from_secs(presign_ttl),
             },
+            max_parallelism: env.max_parallelism()?,
             datasets: Datasets::from_environment(env)?,
             connections: Connections::from_environment(env)?,
         })
@@ -75,6 +78,7 @@ mod tests {
         assert_eq!(config.download.delivery, Delivery::Redirect);
         assert_eq!(config.download.wait, Duration::from_secs(25));
         assert_eq!(config.download.presign_ttl, Duration::from_mins(15));
+        assert_eq!(config.max_parallelism, 16);
         assert_eq!(config.datasets.entries().len(), 1);
     }
 
@@ -89,6 +93,8 @@ mod tests {
             ("DOWNLOAD_WAIT_MS", "-1"),
             ("PRESIGN_TTL_SECONDS", "0"),
             ("PRESIGN_TTL_SECONDS", "604801"),
+            ("MAX_PARALLELISM", "0"),
+            ("MAX_PARALLELISM", "1001"),
             ("DATASETS", "/nowhere/datasets.toml"),
             ("DATABASE_URL", "mysql://x"),
             ("AMQP_URL", "http://x"),

@@ -68,6 +68,8 @@ pub(crate) enum RouteError {
     ExportFailed { code: Option<String>, message: Option<String> },
     #[error("the export is {0}")]
     ExportGone(Status),
+    #[error("the result of export {0} is several files")]
+    SeveralFiles(Uuid),
     #[error("the range is outside of the file")]
     RangeOutside { size: u64 },
     #[error("the file of export {id} is not in the object store")]
@@ -222,6 +224,15 @@ impl RouteError {
                 "The export has no file any more",
                 format!("The export is {status}. Submit it again for a new file."),
             ),
+            Self::SeveralFiles(id) => answer(
+                StatusCode::CONFLICT,
+                "several-files",
+                "The export's result is several files",
+                format!(
+                    "The export was asked for with the layout \"files\". GET /exports/{id}/manifest lists its files, each \
+                     with a link."
+                ),
+            ),
             Self::RangeOutside { size } => answer(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 "range-outside",
@@ -317,6 +328,7 @@ impl RouteError {
             | Self::NoManifest(_)
             | Self::ExportFailed { .. }
             | Self::ExportGone(_)
+            | Self::SeveralFiles(_)
             | Self::RangeOutside { .. }
             | Self::BenchmarkRunning
             | Self::Stopping
@@ -431,6 +443,13 @@ mod tests {
         let response = RouteError::ExportNotFinished { status: Status::Running, retry_after: 7 }.into_response();
         assert_eq!(response.status(), StatusCode::CONFLICT);
         assert_eq!(response.headers()[header::RETRY_AFTER], "7");
+    }
+
+    #[test]
+    fn who_asks_for_one_file_of_several_is_sent_to_the_manifest() {
+        let answer = RouteError::SeveralFiles(Uuid::nil()).answer();
+        assert_eq!((answer.status, answer.name), (StatusCode::CONFLICT, "several-files"));
+        assert!(answer.detail.contains("/exports/00000000-0000-0000-0000-000000000000/manifest"), "{}", answer.detail);
     }
 
     #[test]

@@ -85,6 +85,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         storage,
         source,
         download: config.download,
+        max_parallelism: config.max_parallelism,
         lifecycle: lifecycle.clone(),
         readiness: tokio::sync::Mutex::default(),
     };

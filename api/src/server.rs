@@ -26,6 +26,7 @@ pub(crate) struct App {
     pub(crate) storage: Storage,
     pub(crate) source: Source,
     pub(crate) download: DownloadConfig,
+    pub(crate) max_parallelism: u16,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) readiness: health::LastReadiness,
 }
@@ -75,7 +76,7 @@ pub(crate) mod tests {
     use crate::config::Config;
 
     /// An api whose servers are all away: nothing listens on port 1.
-    pub(crate) async fn lonely() -> Router {
+    pub(crate) async fn lonely() -> App {
         let env = Environment::fixed(&[
             ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
             ("AMQP_URL", "amqp://127.0.0.1:1/%2f"),
@@ -83,21 +84,24 @@ pub(crate) mod tests {
         ]);
         let connections = Connections::from_environment(&env).unwrap();
         let broker = Broker::of(&connections, "test");
-        let Connections { database_url, storage, .. } = connections;
-        router(Arc::new(App {
+        let Connections { database_url, mut storage, .. } = connections;
+        storage.static_credentials = Some(("id".to_owned(), "secret".to_owned()));
+        let config = Config::from_environment(&env).unwrap();
+        App {
             ledger: Ledger::new(&database_url, 2, "test").unwrap(),
             relay: Relay::default(),
             broker,
             storage: Storage::new(&storage).await,
             source: Source::new(Datasets::default(), source::pool(&database_url).unwrap(), database_url),
-            download: Config::from_environment(&env).unwrap().download,
+            download: config.download,
+            max_parallelism: config.max_parallelism,
             lifecycle: Lifecycle::default(),
             readiness: tokio::sync::Mutex::default(),
-        }))
+        }
     }
 
     pub(crate) async fn send(request: Request<Body>) -> (StatusCode, axum::http::HeaderMap, serde_json::Value) {
-        let response = lonely().await.oneshot(request).await.unwrap();
+        let response = router(Arc::new(lonely().await)).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
         (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or_default())

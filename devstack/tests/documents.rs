@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use polyglot_export::config::{Connections, Environment};
 use polyglot_export::failure::{Disposition, FailureKind};
+use polyglot_export::uncut::Uncut;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -70,6 +71,15 @@ fn the_readme_explains_every_failure() {
             Disposition::Fail => "no",
         };
         let row = format!("| `{}` | {repeated} | ", kind.code());
+        assert!(readme.contains(&row), "README.md has no row that begins with {row}");
+    }
+}
+
+#[test]
+fn the_readme_explains_every_reason_for_one_stream() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for reason in Uncut::ALL {
+        let row = format!("| `{}` | ", reason.code());
         assert!(readme.contains(&row), "README.md has no row that begins with {row}");
     }
 }

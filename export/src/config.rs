@@ -76,6 +76,12 @@ impl Environment {
         })
     }
 
+    /// `MAX_PARALLELISM`: shards of one export that are worked on at a time at most. The api refuses a request for more, and
+    /// a worker takes no more.
+    pub fn max_parallelism(&self) -> Result<u16, ConfigError> {
+        self.number("MAX_PARALLELISM", 16, 1..=1000, "shards at a time")
+    }
+
     /// One of `choices`, which pairs a name with what it means.
     pub fn choice<T: Copy>(&self, name: &str, default: T, choices: &[(&str, T)]) -> Result<T, ConfigError> {
         let Some(value) = self.optional(name)? else { return Ok(default) };

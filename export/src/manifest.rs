@@ -9,7 +9,7 @@ use crate::selection::OrderKey;
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     pub rows: i64,
-    /// Of the file as it is stored, compressed.
+    /// Of the file as it is stored, compressed; of all files together, where there are several.
     pub bytes: i64,
     /// Before compression.
     pub uncompressed_bytes: i64,
@@ -18,7 +18,11 @@ pub struct Manifest {
     pub columns: Vec<ManifestColumn>,
     pub order: ManifestOrder,
     pub snapshot: SnapshotPoint,
+    /// Of the one object; empty where the result is several files.
     pub parts: Vec<ManifestPart>,
+    /// In the order of the export's rows. Empty where the result is one object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<ManifestFile>,
     /// Values that are not what the table holds, because the request allowed it. Empty: every value is exact.
     pub replaced: Vec<Replaced>,
 }
@@ -68,6 +72,20 @@ pub struct ManifestPart {
     pub crc32: String,
 }
 
+/// One of the files that the result is in, each a whole file of the format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManifestFile {
+    /// `part-00001.csv`. Its object's key is the export's, which ends in `/`, and this name.
+    pub name: String,
+    pub rows: i64,
+    /// Of the file as it is stored, compressed.
+    pub bytes: i64,
+    /// Before compression.
+    pub uncompressed_bytes: i64,
+    pub crc32: String,
+}
+
 /// Values of one column that were written as something else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,4 +97,31 @@ pub struct Replaced {
     pub problem: String,
     /// What stands there instead.
     pub with: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_one_object_is_read_and_written_without_files() {
+        let stored = serde_json::to_value(Manifest::default()).unwrap();
+        assert_eq!(stored.get("files"), None);
+        assert_eq!(serde_json::from_value::<Manifest>(stored).unwrap(), Manifest::default());
+    }
+
+    #[test]
+    fn files_are_kept_in_their_order() {
+        let file = |name: &str| ManifestFile {
+            name: name.to_owned(),
+            rows: 1,
+            bytes: 2,
+            uncompressed_bytes: 3,
+            crc32: "0000abcd".to_owned(),
+        };
+        let manifest = Manifest { files: vec![file("part-00001.csv"), file("part-00002.csv")], ..Manifest::default() };
+        let stored = serde_json::to_value(&manifest).unwrap();
+        assert_eq!(stored["files"][1]["uncompressedBytes"], 3);
+        assert_eq!(serde_json::from_value::<Manifest>(stored).unwrap(), manifest);
+    }
 }

@@ -37,6 +37,12 @@ impl Layout {
         }
     }
 
+    /// The layout of that name, or `None`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|layout| layout.name() == name)
+    }
+
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
     fn is_default(&self) -> bool {
         *self == Self::default()
@@ -119,8 +125,14 @@ impl ExportRequest {
     /// The `Content-Disposition` of the file.
     #[must_use]
     pub fn content_disposition(&self, id: uuid::Uuid) -> String {
-        format!("attachment; filename=\"{}\"", self.file_name(id))
+        attachment(&self.file_name(id))
     }
+}
+
+/// The `Content-Disposition` of a file to be saved under a name of ours: ASCII, and no quotes in it.
+#[must_use]
+pub fn attachment(file_name: &str) -> String {
+    format!("attachment; filename=\"{file_name}\"")
 }
 
 #[cfg(test)]

@@ -68,7 +68,9 @@ impl Uncut {
             Self::MixedDirections => "The order goes up in one key column and down in another.",
             Self::Zstd => "A zstd file is one frame, which one worker has to write.",
             Self::RowLimit => "Only the first rows were asked for.",
-            Self::Costly => "By the database's own estimate, reading in ranges would cost it far more than reading once.",
+            Self::Costly => {
+                "By the database's own estimate, reading in ranges would cost it far more than reading once."
+            }
             Self::FewKeys => "The rows have too few different keys to be cut along them.",
             Self::Uneven => "The rows are spread too unevenly: pieces came out smaller than the object store takes.",
         }

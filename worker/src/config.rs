@@ -17,6 +17,9 @@ pub(crate) struct Settings {
     pub max_batch_rows: usize,
     /// Connections to the source that one export reads on.
     pub readers: u8,
+    /// Shards of one export that are worked on at a time at most.
+    #[expect(dead_code, reason = "read by the worker as soon as it cuts exports into shards")]
+    pub max_parallelism: u16,
     /// The largest row that is fetched.
     pub max_row_bytes: u64,
     /// From an export's first start to its end; `None`: no limit.
@@ -45,6 +48,7 @@ impl Settings {
             memory_budget: memory_budget_mb << 20,
             max_batch_rows: env.number("MAX_BATCH_SIZE", 10_000, 1..=1_000_000, "rows")?,
             readers: env.number("SOURCE_READERS", 2, 1..=2, "connections for an export")?,
+            max_parallelism: env.max_parallelism()?,
             max_row_bytes: env.number("MAX_ROW_MB", 8_u64, 1..=1024, "MiB")? << 20,
             timeout: none_if_zero(env.number("EXPORT_TIMEOUT_MS", 600_000, 0..=u64::from(u32::MAX), "milliseconds")?),
             lease: Duration::from_secs(env.number("LEASE_SECONDS", 30, 5..=3600, "seconds")?),
@@ -73,6 +77,7 @@ mod tests {
             "MAX_BATCH_SIZE",
             "MAX_ROW_MB",
             "SOURCE_READERS",
+            "MAX_PARALLELISM",
             "EXPORT_TIMEOUT_MS",
             "LEASE_SECONDS",
             "MAX_ATTEMPTS",

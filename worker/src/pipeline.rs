@@ -168,6 +168,7 @@ fn manifest(
         order: ManifestOrder { by: plan.order.shown(request), promised: plan.order.total },
         snapshot,
         parts: written.parts,
+        files: Vec::new(),
         replaced: replaced.collect(),
     }
 }

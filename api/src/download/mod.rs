@@ -1,6 +1,7 @@
 //! `GET /exports/{id}/download`: waits until the export has ended, then says where the file is (`redirect`) or
-//! sends it (`proxy`). Both give the file the same headers.
+//! sends it (`proxy`). Both give the file the same headers. A result of several files has its links in the manifest.
 
+mod presigned;
 mod proxy;
 mod range;
 mod redirect;
@@ -14,6 +15,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use polyglot_export::ledger::Export;
+use polyglot_export::request::Layout;
 use polyglot_export::status::Status;
 
 use crate::config::Delivery;
@@ -21,6 +23,8 @@ use crate::exports::{ExportDocument, ExportId, retry_after};
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
 use crate::server::App;
+
+pub(crate) use presigned::Signer;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -43,6 +47,7 @@ pub(crate) async fn download(
             return Err(RouteError::ExportFailed { code: export.error_code, message: export.error });
         }
         Status::Cancelled | Status::Expired => return Err(RouteError::ExportGone(export.status)),
+        Status::Completed if export.request.layout == Layout::Files => return Err(RouteError::SeveralFiles(id)),
         Status::Completed => match delivery {
             Delivery::Redirect => redirect::answer(&app, &export, &method).await?,
             Delivery::Proxy => proxy::answer(&app, &export, &method, &headers).await?,

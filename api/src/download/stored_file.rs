@@ -5,6 +5,7 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use axum::http::{HeaderMap, HeaderValue, header};
 use polyglot_export::format::Compression;
 use polyglot_export::ledger::Export;
+use polyglot_export::request::attachment;
 use polyglot_export::storage::StorageError;
 
 use crate::patience;
@@ -26,6 +27,11 @@ impl Description {
             disposition: export.request.content_disposition(export.id),
             encoding: export.request.compression.map(Compression::content_encoding),
         }
+    }
+
+    /// Of one of the files of a result that is several.
+    pub(super) fn of_one(export: &Export, name: &str) -> Self {
+        Self { disposition: attachment(name), ..Self::of(export) }
     }
 
     pub(super) fn headers(self) -> HeaderMap {

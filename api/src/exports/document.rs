@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use polyglot_export::ledger::Export;
+use polyglot_export::request::Layout;
 use polyglot_export::status::Status;
+use polyglot_export::uncut::Uncut;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -14,6 +16,11 @@ pub(crate) struct ExportDocument {
     dataset: String,
     format: &'static str,
     compression: Option<&'static str>,
+    layout: &'static str,
+    /// As the request has it; null: as many shards at a time as the operator allows.
+    parallelism: Option<u16>,
+    /// Why one worker reads all of it, once that is decided.
+    single_stream: Option<SingleStream>,
     /// How often a worker has started it.
     attempt: i32,
     progress: Progress,
@@ -35,16 +42,22 @@ struct Progress {
     rows_total: Option<i64>,
     /// Of the file, compressed.
     bytes: i64,
-    shards_done: i64,
-    shards: i64,
+    shards_done: i32,
+    shards: i32,
     eta_seconds: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct SingleStream {
+    code: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Debug, Serialize)]
 struct Links {
     #[serde(rename = "self")]
     itself: String,
-    /// While there is a file, or may yet be one.
+    /// While there is a file, or may yet be one. Several files are linked by the manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     download: Option<String>,
     /// Once there is, or has been, a file.
@@ -60,6 +73,7 @@ impl ExportDocument {
     fn at(export: &Export, now: DateTime<Utc>) -> Self {
         let itself = format!("/exports/{}", export.id);
         let has_future = export.status.is_active() || export.status == Status::Completed;
+        let is_one_file = export.request.layout == Layout::File;
         let was_written = matches!(export.status, Status::Completed | Status::Expired);
         let failed = export.status == Status::Failed;
         Self {
@@ -68,6 +82,9 @@ impl ExportDocument {
             dataset: export.request.dataset.clone(),
             format: export.request.format.name(),
             compression: export.request.compression.map(polyglot_export::format::Compression::name),
+            layout: export.request.layout.name(),
+            parallelism: export.request.parallelism,
+            single_stream: export.uncut.map(SingleStream::of),
             attempt: export.attempt,
             progress: Progress {
                 rows: export.rows,
@@ -85,11 +102,17 @@ impl ExportDocument {
             finished_at: export.finished_at.map(timestamp),
             expires_at: export.expires_at.map(timestamp),
             links: Links {
-                download: has_future.then(|| format!("{itself}/download")),
+                download: (has_future && is_one_file).then(|| format!("{itself}/download")),
                 manifest: was_written.then(|| format!("{itself}/manifest")),
                 itself,
             },
         }
+    }
+}
+
+impl SingleStream {
+    fn of(reason: Uncut) -> Self {
+        Self { code: reason.code(), reason: reason.message() }
     }
 }
 
@@ -119,7 +142,7 @@ fn eta_seconds(export: &Export, now: DateTime<Utc>) -> Option<i64> {
     i64::try_from((left + 999) / 1000).ok()
 }
 
-fn timestamp(at: DateTime<Utc>) -> String {
+pub(super) fn timestamp(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
@@ -155,6 +178,7 @@ pub(super) mod tests {
             cancel_requested: false,
             shards: 1,
             shards_done: 0,
+            uncut: None,
             peak_memory_bytes: None,
             created_at: at("2026-01-02T03:04:05.123456Z"),
             started_at: Some(at("2026-01-02T03:04:06Z")),
@@ -169,7 +193,7 @@ pub(super) mod tests {
         let id = "00000000-0000-0000-0000-000000000000";
         let expected = json!({
             "exportId": id, "status": "running", "dataset": "records", "format": "csv", "compression": "gzip",
-            "attempt": 2,
+            "layout": "file", "parallelism": null, "singleStream": null, "attempt": 2,
             "progress": {"rows": 250, "rowsTotal": 1000, "bytes": 5000, "shardsDone": 0, "shards": 1, "etaSeconds": 30},
             "error": null, "errorCode": null,
             "createdAt": "2026-01-02T03:04:05.123Z", "startedAt": "2026-01-02T03:04:06.000Z",
@@ -193,6 +217,21 @@ pub(super) mod tests {
                 ExportDocument::now(&Export { status, ..running() }).links;
             assert_eq!((file.is_some(), about.is_some()), (download, manifest), "{status}");
         }
+        let request = ExportRequest { layout: Layout::Files, ..running().request };
+        let files = Export { request, status: Status::Completed, ..running() };
+        let Links { download, manifest, .. } = ExportDocument::now(&files).links;
+        assert!(download.is_none() && manifest.is_some());
+    }
+
+    #[test]
+    fn what_became_of_the_wish_to_be_cut_is_said() {
+        let request = ExportRequest { layout: Layout::Files, parallelism: Some(4), ..running().request };
+        let export = Export { request, uncut: Some(Uncut::Small), ..running() };
+        let document = serde_json::to_value(ExportDocument::now(&export)).unwrap();
+        assert_eq!(document["layout"], "files");
+        assert_eq!(document["parallelism"], 4);
+        let reason = json!({"code": "small", "reason": "The result is small enough for one worker."});
+        assert_eq!(document["singleStream"], reason);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Reading a submission a field at a time: what is wrong is noted under the field's name, and reading goes on.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
 use polyglot_export::catalog::Column;
 use serde_json::{Map, Value};
 
@@ -45,6 +48,18 @@ pub(super) fn flag(value: Option<&Value>, field: &str, errors: &mut Vec<FieldErr
             false
         }
     }
+}
+
+/// A whole number in `range`, or what is wrong with it; `unit` is for the message.
+pub(super) fn whole_number<T>(value: &Value, range: &RangeInclusive<T>, unit: &str) -> Result<T, String>
+where
+    T: TryFrom<u64> + PartialOrd + Display,
+{
+    let number = value.as_u64().and_then(|number| T::try_from(number).ok()).filter(|number| range.contains(number));
+    number.ok_or_else(|| {
+        let given = if value.is_number() { value.to_string() } else { kind(value).to_owned() };
+        format!("expected a whole number from {} to {} ({unit}), not {given}", range.start(), range.end())
+    })
 }
 
 /// The items of an array of at most `most`; `shape` is what each is to look like. Nothing, if there is none.

@@ -1,41 +1,57 @@
 //! `GET /exports/{id}/manifest`: what the file holds, in numbers that can be checked against it, beside what was asked
-//! for. It outlives the file.
+//! for. It outlives the file. Of a result that is several files it has the links.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use polyglot_export::format::Compression;
 use polyglot_export::ledger::Export;
-use polyglot_export::manifest::Manifest;
+use polyglot_export::manifest::{Manifest, ManifestFile};
 use polyglot_export::selection::{Filter, FilterOp};
 use polyglot_export::status::Status;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::document::timestamp;
 use super::{ExportId, find, options, retry_after};
+use crate::download::Signer;
 use crate::patience;
 use crate::problem::RouteError;
 use crate::server::App;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Document {
+struct Document {
     export_id: Uuid,
     dataset: String,
     format: &'static str,
     compression: Option<&'static str>,
     filters: Vec<Value>,
     options: Map<String, Value>,
+    /// Without its files.
     #[serde(flatten)]
     manifest: Manifest,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    files: Vec<LinkedFile>,
+    /// When the links of the files cease to work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url_expires_at: Option<String>,
 }
 
-pub(crate) async fn manifest(
-    State(app): State<Arc<App>>,
-    ExportId(id): ExportId,
-) -> Result<Json<Document>, RouteError> {
+#[derive(Debug, Serialize)]
+struct LinkedFile {
+    #[serde(flatten)]
+    file: ManifestFile,
+    /// While the file is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+}
+
+pub(crate) async fn manifest(State(app): State<Arc<App>>, ExportId(id): ExportId) -> Result<Response, RouteError> {
     let export = find(&app, id).await?;
     match export.status {
         Status::Pending | Status::Planning | Status::Running | Status::Finishing => {
@@ -46,13 +62,16 @@ pub(crate) async fn manifest(
         Status::Completed | Status::Expired => {
             // An export that completed before manifests were written has none.
             let manifest = patience::ledger(app.ledger.manifest(id)).await?.ok_or(RouteError::NoManifest(id))?;
-            Ok(Json(Document::new(&export, manifest)))
+            let mut document = Document::new(&export, manifest);
+            document.link(&app, &export).await?;
+            Ok(document.into_response())
         }
     }
 }
 
 impl Document {
-    fn new(export: &Export, manifest: Manifest) -> Self {
+    fn new(export: &Export, mut manifest: Manifest) -> Self {
+        let files = std::mem::take(&mut manifest.files);
         let request = &export.request;
         Self {
             export_id: export.id,
@@ -62,7 +81,37 @@ impl Document {
             filters: request.filters.iter().map(filter).collect(),
             options: options::document(&request.options, request.format),
             manifest,
+            files: files.into_iter().map(|file| LinkedFile { file, url: None }).collect(),
+            url_expires_at: None,
         }
+    }
+
+    /// Gives each file its link, as long as the export has them.
+    async fn link(&mut self, app: &App, export: &Export) -> Result<(), RouteError> {
+        let (false, Status::Completed, Some(prefix)) = (self.files.is_empty(), export.status, &export.object_key)
+        else {
+            return Ok(());
+        };
+        let signer = Signer::new(app)?;
+        for LinkedFile { file, url } in &mut self.files {
+            *url = Some(signer.one_of_several(export, prefix, &file.name).await?);
+        }
+        // A link to a file that has been deleted leads nowhere, however long its signature lives.
+        let signed_until = signer.expires_at();
+        self.url_expires_at = Some(timestamp(export.expires_at.map_or(signed_until, |at| at.min(signed_until))));
+        Ok(())
+    }
+}
+
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        let has_links = self.url_expires_at.is_some();
+        let mut response = Json(self).into_response();
+        if has_links {
+            // They are as good as passwords while they live.
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        response
     }
 }
 
@@ -79,12 +128,16 @@ fn filter(filter: &Filter) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use chrono::Utc;
     use polyglot_export::manifest::{ManifestOrder, SnapshotPoint};
-    use polyglot_export::request::ExportRequest;
+    use polyglot_export::request::{ExportRequest, Layout};
     use polyglot_export::selection::OrderKey;
 
     use super::super::document::tests::running;
     use super::*;
+    use crate::server::tests::lonely;
 
     #[test]
     fn the_document_says_what_was_asked_for_and_what_came_of_it() {
@@ -107,6 +160,7 @@ mod tests {
             order: ManifestOrder { by: vec![OrderKey::ascending("id")], promised: true },
             snapshot: SnapshotPoint { time: "2026-01-02T03:04:05Z".to_owned(), wal_position: None },
             parts: Vec::new(),
+            files: Vec::new(),
             replaced: Vec::new(),
         };
         let document = serde_json::to_value(Document::new(&export, manifest)).unwrap();
@@ -125,5 +179,53 @@ mod tests {
             "snapshot": {"time": "2026-01-02T03:04:05Z", "walPosition": null}, "parts": [], "replaced": [],
         });
         assert_eq!(document, expected);
+    }
+    #[tokio::test]
+    async fn each_file_has_a_link_until_the_export_has_expired() {
+        let file = |name: &str| ManifestFile {
+            name: name.to_owned(),
+            rows: 1,
+            bytes: 2,
+            uncompressed_bytes: 3,
+            crc32: "0000abcd".to_owned(),
+        };
+        let manifest = Manifest { files: vec![file("part-00001.csv"), file("part-00002.csv")], ..Manifest::default() };
+        let request = ExportRequest { layout: Layout::Files, ..running().request };
+        let export =
+            Export { request, status: Status::Completed, object_key: Some("some/prefix/1/".to_owned()), ..running() };
+        let app = lonely().await;
+        let mut document = Document::new(&export, manifest.clone());
+        document.link(&app, &export).await.unwrap();
+        let document = serde_json::to_value(document).unwrap();
+        assert_eq!(document["files"].as_array().unwrap().len(), 2);
+        assert_eq!(document["files"][1]["name"], "part-00002.csv");
+        assert_eq!(document["files"][1]["uncompressedBytes"], 3);
+        let url = document["files"][1]["url"].as_str().unwrap();
+        for part in [
+            "http://127.0.0.1:1/exports/some/prefix/1/part-00002.csv?",
+            "response-content-type=text%2Fcsv",
+            "response-content-disposition=attachment%3B%20filename%3D%22part-00002.csv%22",
+            "response-content-encoding=gzip",
+            "X-Amz-Expires=900",
+            "X-Amz-Signature=",
+        ] {
+            assert!(url.contains(part), "{part} is not in {url}");
+        }
+        assert!(document["urlExpiresAt"].is_string(), "{document}");
+
+        // What is deleted sooner than the signature ends says so.
+        let sooner = Utc::now() + Duration::from_secs(5);
+        let short = Export { expires_at: Some(sooner), ..export.clone() };
+        let mut document = Document::new(&short, manifest.clone());
+        document.link(&app, &short).await.unwrap();
+        assert_eq!(document.url_expires_at, Some(timestamp(sooner)));
+        assert_eq!(document.into_response().headers()[header::CACHE_CONTROL], "no-store");
+
+        let expired = Export { status: Status::Expired, ..export };
+        let mut document = Document::new(&expired, manifest);
+        document.link(&app, &expired).await.unwrap();
+        let document = serde_json::to_value(document).unwrap();
+        assert_eq!(document["files"][0]["name"], "part-00001.csv");
+        assert_eq!((document["files"][0].get("url"), document.get("urlExpiresAt")), (None, None));
     }
 }

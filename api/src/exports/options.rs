@@ -7,7 +7,7 @@ use polyglot_export::format_options::{
 };
 use serde_json::{Map, Value, json};
 
-use super::field::{choice, kind, member};
+use super::field::{choice, kind, member, whole_number};
 use crate::problem::{FieldError, listed, quoted};
 
 const JSON: &[Format] = &[Format::Json, Format::Jsonl];
@@ -201,11 +201,7 @@ fn numeric(value: &Value) -> Result<NumericPolicy, String> {
 
 fn row_group_bytes(value: &Value) -> Result<u32, String> {
     const RANGE: std::ops::RangeInclusive<u32> = ParquetOptions::SMALLEST_ROW_GROUP..=ParquetOptions::LARGEST_ROW_GROUP;
-    let number = value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| RANGE.contains(number));
-    number.ok_or_else(|| {
-        let given = if value.is_number() { value.to_string() } else { kind(value).to_owned() };
-        format!("expected a whole number from {} to {} (bytes), not {given}", RANGE.start(), RANGE.end())
-    })
+    whole_number(value, &RANGE, "bytes")
 }
 
 #[cfg(test)]

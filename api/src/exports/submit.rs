@@ -56,7 +56,7 @@ async fn accept_under(app: Arc<App>, key: String, body: Body) -> Result<Response
 }
 
 async fn accept(app: &App, body: &Body, key: Option<&ReservedKey>) -> Result<Accepted, RouteError> {
-    let Valid { request, coalesce } = validate::validate(body, &app.source).await?;
+    let Valid { request, coalesce } = validate::validate(body, &app.source, app.max_parallelism).await?;
     let submission = Submission { tenant: TENANT, request: &request, key, join: coalesce };
     let accepted = patience::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();

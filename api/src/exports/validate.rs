@@ -7,12 +7,12 @@ use std::time::Duration;
 use polyglot_export::dataset::DEFAULT_DATASET;
 use polyglot_export::format::{Compression, Format};
 use polyglot_export::format_options::FormatOptions;
-use polyglot_export::request::ExportRequest;
-use serde_json::{Map, Value};
+use polyglot_export::request::{ExportRequest, Layout};
+use serde_json::Value;
 
 use super::body::Body;
 use super::columns::{self, DraftColumn};
-use super::field::{choice, flag, kind, known_column, member, text};
+use super::field::{choice, flag, kind, known_column, text, unknown_keys, whole_number};
 use super::filters::{self, DraftFilter};
 use super::options;
 use super::order::{self, DraftKey};
@@ -24,10 +24,18 @@ use crate::source::{RECENT, Source};
 /// Enough to see the pattern; an answer is not to be larger than the question.
 const MOST_ERRORS: usize = 100;
 
-const FIELDS: [&str; 8] = ["format", "columns", "compression", "dataset", "filters", "orderBy", "options", "coalesce"];
-
-/// Fields that have a meaning to come. They are refused by name: an export that ignores one is not what was asked for.
-const NOT_YET: [&str; 2] = ["parallelism", "layout"];
+const FIELDS: [&str; 10] = [
+    "format",
+    "columns",
+    "compression",
+    "dataset",
+    "filters",
+    "orderBy",
+    "options",
+    "parallelism",
+    "layout",
+    "coalesce",
+];
 
 /// Where a dataset is looked up, and what would run its queries.
 pub(super) trait Catalog: Planner {
@@ -57,9 +65,13 @@ pub(super) struct Valid {
     pub(super) coalesce: bool,
 }
 
-/// The request in `body`, checked against what the source database says.
-pub(super) async fn validate(body: &Body, catalog: &(impl Catalog + Sync)) -> Result<Valid, RouteError> {
-    let mut draft = Draft::read(body)?;
+/// The request in `body`, checked against what the operator allows and what the source database says.
+pub(super) async fn validate(
+    body: &Body,
+    catalog: &(impl Catalog + Sync),
+    max_parallelism: u16,
+) -> Result<Valid, RouteError> {
+    let mut draft = Draft::read(body, max_parallelism)?;
     match draft.ask(catalog).await {
         Ok(described) => draft.finish(described.as_deref()),
         // What is wrong for certain is worth more than what cannot be known now.
@@ -79,6 +91,8 @@ struct Draft {
     filters: Vec<DraftFilter>,
     order_by: Vec<DraftKey>,
     options: FormatOptions,
+    parallelism: Option<u16>,
+    layout: Layout,
     coalesce: bool,
     errors: Vec<FieldError>,
 }
@@ -86,7 +100,7 @@ struct Draft {
 impl Draft {
     /// # Errors
     /// Only when `body` is no object, and there is nothing to draft from.
-    fn read(body: &Body) -> Result<Self, RouteError> {
+    fn read(body: &Body, max_parallelism: u16) -> Result<Self, RouteError> {
         let Value::Object(object) = &body.json else {
             return Err(RouteError::invalid("body", format!("expected a JSON object, not {}", kind(&body.json))));
         };
@@ -103,9 +117,23 @@ impl Draft {
         let filters = filters::read(object.get("filters"), &body.text, &mut errors);
         let order_by = order::read(object.get("orderBy"), &mut errors);
         let options = options::read(object.get("options"), format, &mut errors);
+        let parallelism = read_parallelism(object.get("parallelism"), max_parallelism, &mut errors);
+        let layout = read_layout(object.get("layout"), &mut errors);
         let coalesce = flag(object.get("coalesce"), "coalesce", &mut errors);
-        unknown_fields(object, &mut errors);
-        Ok(Self { format, compression, dataset, columns, filters, order_by, options, coalesce, errors })
+        unknown_keys(object, &FIELDS, "", &mut errors);
+        Ok(Self {
+            format,
+            compression,
+            dataset,
+            columns,
+            filters,
+            order_by,
+            options,
+            parallelism,
+            layout,
+            coalesce,
+            errors,
+        })
     }
 
     /// The dataset that is meant. What the database finds wrong with the rest is among the errors after this.
@@ -163,8 +191,14 @@ impl Draft {
                 if !self.order_by.is_empty() {
                     request.order_by = self.order_by.into_iter().map(|draft| draft.key).collect();
                 }
-                let request =
-                    ExportRequest { compression: self.compression, filters, options: self.options, ..request };
+                let request = ExportRequest {
+                    compression: self.compression,
+                    filters,
+                    options: self.options,
+                    parallelism: self.parallelism,
+                    layout: self.layout,
+                    ..request
+                };
                 Ok(Valid { request, coalesce: self.coalesce })
             }
             _ => Err(self.refused()),
@@ -192,15 +226,21 @@ fn read_compression(
     Some(compression)
 }
 
-fn unknown_fields(body: &Map<String, Value>, errors: &mut Vec<FieldError>) {
-    for key in body.keys().filter(|key| !FIELDS.contains(&key.as_str())) {
-        let message = if NOT_YET.contains(&key.as_str()) {
-            "is not supported yet".to_owned()
-        } else {
-            format!("unknown field; there is {}", listed(FIELDS))
-        };
-        errors.push(FieldError::new(member("", key), message));
+/// Shards at a time; absent is as many as the operator allows.
+fn read_parallelism(value: Option<&Value>, max: u16, errors: &mut Vec<FieldError>) -> Option<u16> {
+    match whole_number(value?, &(1..=max), "shards at a time") {
+        Ok(parallelism) => Some(parallelism),
+        Err(problem) => {
+            errors.push(FieldError::new("parallelism", problem));
+            None
+        }
     }
+}
+
+fn read_layout(value: Option<&Value>, errors: &mut Vec<FieldError>) -> Layout {
+    let Some(value) = value else { return Layout::default() };
+    let names = || listed(Layout::ALL.map(Layout::name));
+    choice(Some(value), "layout", "layout", Layout::from_name, names, errors).unwrap_or_default()
 }
 
 #[cfg(test)]

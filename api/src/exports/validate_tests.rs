@@ -10,6 +10,9 @@ use super::*;
 use crate::described::tests::records;
 use crate::source::Refused;
 
+/// What the operator allows.
+const MOST_SHARDS: u16 = 16;
+
 /// Answers as it is told, and remembers how old an answer was allowed to be and what was to be planned.
 struct Fake<F> {
     answer: F,
@@ -43,7 +46,7 @@ fn body(json: &Value) -> Body {
 }
 
 async fn check_with(body: &Body, catalog: &(impl Catalog + Sync)) -> Result<ExportRequest, Vec<FieldError>> {
-    match validate(body, catalog).await {
+    match validate(body, catalog, MOST_SHARDS).await {
         Ok(valid) => Ok(valid.request),
         Err(RouteError::Invalid(errors)) => Err(errors),
         Err(other) => panic!("{other}"),
@@ -319,10 +322,38 @@ async fn options_come_into_the_request() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_yet_says_so() {
-    for name in NOT_YET {
-        let errors = check(&json!({"format": "csv", "columns": [{"source": "id", "target": "a"}], name: []})).await;
-        assert_eq!(errors.unwrap_err(), [FieldError::new(name, "is not supported yet")]);
+async fn parallelism_is_from_one_to_what_the_operator_allows() {
+    assert_eq!(check(&with("layout", json!("file"))).await.unwrap().parallelism, None);
+    for good in [1, MOST_SHARDS] {
+        assert_eq!(check(&with("parallelism", json!(good))).await.unwrap().parallelism, Some(good));
+    }
+    for (bad, given) in [
+        (json!(0), "0"),
+        (json!(17), "17"),
+        (json!(65_537), "65537"),
+        (json!(-1), "-1"),
+        (json!(2.5), "2.5"),
+        (json!("4"), "a string"),
+        (json!(null), "null"),
+        (json!([4]), "an array"),
+    ] {
+        let errors = check(&with("parallelism", bad)).await.unwrap_err();
+        let message = format!("expected a whole number from 1 to 16 (shards at a time), not {given}");
+        assert_eq!(errors, [FieldError::new("parallelism", message)]);
+    }
+}
+
+#[tokio::test]
+async fn a_layout_is_one_of_two() {
+    assert_eq!(check(&with("parallelism", json!(1))).await.unwrap().layout, Layout::File);
+    for layout in Layout::ALL {
+        assert_eq!(check(&with("layout", json!(layout.name()))).await.unwrap().layout, layout);
+    }
+    let errors = check(&with("layout", json!("folder"))).await.unwrap_err();
+    assert_eq!(errors, [FieldError::new("layout", "unknown layout \"folder\"; there is file, files")]);
+    for bad in [json!("Files"), json!(""), json!(null), json!(2), json!(["file"])] {
+        let errors = check(&with("layout", bad.clone())).await.expect_err(&bad.to_string());
+        assert_eq!(fields(&errors), ["layout"], "{bad}: {errors:?}");
     }
 }
 
@@ -371,8 +402,8 @@ async fn a_column_of_this_moment_is_found() {
 #[tokio::test]
 async fn joining_is_asked_for_by_a_boolean() {
     let catalog = fake(|_| Ok(records(&["id"])));
-    assert!(!validate(&body(&with("compression", json!(null))), &catalog).await.unwrap().coalesce);
-    assert!(validate(&body(&with("coalesce", json!(true))), &catalog).await.unwrap().coalesce);
+    assert!(!validate(&body(&with("compression", json!(null))), &catalog, MOST_SHARDS).await.unwrap().coalesce);
+    assert!(validate(&body(&with("coalesce", json!(true))), &catalog, MOST_SHARDS).await.unwrap().coalesce);
     let errors = check(&with("coalesce", json!("yes"))).await.unwrap_err();
     assert_eq!(errors, [FieldError::new("coalesce", "expected true or false, not a string")]);
 }
@@ -382,9 +413,9 @@ async fn without_the_source_certain_mistakes_are_still_told() {
     let away = fake(|_| Err(RouteError::NoWorker));
     let good = body(&with("compression", json!(null)));
     let bad = body(&json!({"format": "xls", "columns": [{"source": "id", "target": "a"}]}));
-    assert!(matches!(validate(&good, &away).await, Err(RouteError::NoWorker)));
-    assert!(matches!(validate(&bad, &away).await, Err(RouteError::Invalid(_))));
+    assert!(matches!(validate(&good, &away, MOST_SHARDS).await, Err(RouteError::NoWorker)));
+    assert!(matches!(validate(&bad, &away, MOST_SHARDS).await, Err(RouteError::Invalid(_))));
     // Nothing has to be looked up to refuse this one.
-    assert!(matches!(validate(&body(&json!({})), &away).await, Err(RouteError::Invalid(_))));
+    assert!(matches!(validate(&body(&json!({})), &away, MOST_SHARDS).await, Err(RouteError::Invalid(_))));
     assert_eq!(away.asked.lock().unwrap().len(), 2);
 }

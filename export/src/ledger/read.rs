@@ -9,6 +9,7 @@ use super::{Ledger, LedgerError, Result};
 use crate::manifest::Manifest;
 use crate::request::ExportRequest;
 use crate::status::Status;
+use crate::uncut::Uncut;
 
 /// An export as the ledger knows it.
 #[derive(Debug, Clone)]
@@ -26,8 +27,10 @@ pub struct Export {
     /// Words for the user.
     pub error: Option<String>,
     pub cancel_requested: bool,
-    pub shards: i64,
-    pub shards_done: i64,
+    pub shards: i32,
+    pub shards_done: i32,
+    /// Why one worker reads it all; `None` also before a worker has decided.
+    pub uncut: Option<Uncut>,
     pub peak_memory_bytes: Option<i64>,
     pub created_at: DateTime<Utc>,
     pub started_at: Option<DateTime<Utc>>,
@@ -45,9 +48,7 @@ pub struct ListFilter {
 
 const COLUMNS: &str = "SELECT e.id, e.request, e.state, e.attempt, e.rows_estimate, e.rows, e.bytes, e.object_key,
     e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
-    e.expires_at,
-    (SELECT count(*) FROM shards s WHERE s.export_id = e.id) AS shards,
-    (SELECT count(*) FROM shards s WHERE s.export_id = e.id AND s.state = 'committed') AS shards_done
+    e.expires_at, e.shards, e.shards_done, e.uncut
     FROM exports e WHERE true";
 
 fn read_export(row: &PgRow) -> Result<Export> {
@@ -55,6 +56,7 @@ fn read_export(row: &PgRow) -> Result<Export> {
     let unreadable = |problem: String| LedgerError::Unreadable { id, problem };
     let state: String = row.try_get("state")?;
     let request: serde_json::Value = row.try_get("request")?;
+    let uncut: Option<String> = row.try_get("uncut")?;
     Ok(Export {
         id,
         request: serde_json::from_value(request).map_err(|error| unreadable(format!("request: {error}")))?,
@@ -69,6 +71,8 @@ fn read_export(row: &PgRow) -> Result<Export> {
         cancel_requested: row.try_get("cancel_requested")?,
         shards: row.try_get("shards")?,
         shards_done: row.try_get("shards_done")?,
+        // A newer version may have reasons that this one does not know.
+        uncut: uncut.as_deref().and_then(Uncut::from_code),
         peak_memory_bytes: row.try_get("peak_memory_bytes")?,
         created_at: row.try_get("created_at")?,
         started_at: row.try_get("started_at")?,
