@@ -26,6 +26,12 @@ pub enum FailureKind {
     TooLarge,
     /// `EXPORT_TIMEOUT_MS` went by.
     DeadlineExceeded,
+    /// Every process that held the export's snapshot open is gone, before every row was read.
+    SnapshotLost,
+    /// `SNAPSHOT_MAX_AGE_SECONDS` went by.
+    SnapshotTooOld,
+    /// A worker could not write a temporary file.
+    TemporaryFile,
     /// Workers took the export and were not heard of again.
     WorkerLost,
     /// For an hour no worker was of a version that can read what the ledger has of the request.
@@ -44,7 +50,7 @@ pub enum Disposition {
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::SourceUnavailable,
         Self::SourceRefused,
         Self::DatasetChanged,
@@ -55,6 +61,9 @@ impl FailureKind {
         Self::RowTooLarge,
         Self::TooLarge,
         Self::DeadlineExceeded,
+        Self::SnapshotLost,
+        Self::SnapshotTooOld,
+        Self::TemporaryFile,
         Self::WorkerLost,
         Self::RequestUnreadable,
         Self::Internal,
@@ -63,7 +72,11 @@ impl FailureKind {
     #[must_use]
     pub fn disposition(self) -> Disposition {
         match self {
-            Self::SourceUnavailable | Self::StorageUnavailable | Self::WorkerLost => Disposition::Retry,
+            Self::SourceUnavailable
+            | Self::StorageUnavailable
+            | Self::SnapshotLost
+            | Self::TemporaryFile
+            | Self::WorkerLost => Disposition::Retry,
             Self::SourceRefused
             | Self::DatasetChanged
             | Self::Unrepresentable
@@ -72,6 +85,7 @@ impl FailureKind {
             | Self::RowTooLarge
             | Self::TooLarge
             | Self::DeadlineExceeded
+            | Self::SnapshotTooOld
             | Self::RequestUnreadable
             | Self::Internal => Disposition::Fail,
         }
@@ -91,6 +105,9 @@ impl FailureKind {
             Self::RowTooLarge => "row_too_large",
             Self::TooLarge => "file_too_large",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::SnapshotLost => "snapshot_lost",
+            Self::SnapshotTooOld => "snapshot_too_old",
+            Self::TemporaryFile => "temporary_file",
             Self::WorkerLost => "worker_lost",
             Self::RequestUnreadable => "request_unreadable",
             Self::Internal => "internal",

@@ -86,7 +86,25 @@ impl Compression {
         Self::ALL.into_iter().find(|it| it.name() == name)
     }
 
-    /// The `Content-Encoding` of the file.
+    /// What the name of a file ends in that is kept compressed.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Gzip => ".gz",
+            Self::Zstd => ".zst",
+        }
+    }
+
+    /// The `Content-Type` of a file that is kept compressed.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Gzip => "application/gzip",
+            Self::Zstd => "application/zstd",
+        }
+    }
+
+    /// The `Content-Encoding` of a file that is unpacked on its way.
     #[must_use]
     pub fn content_encoding(self) -> &'static str {
         self.name()

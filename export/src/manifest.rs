@@ -58,6 +58,12 @@ pub struct SnapshotPoint {
     pub wal_position: Option<String>,
 }
 
+/// A CRC-32 as manifests have it.
+#[must_use]
+pub fn crc_text(crc: u32) -> String {
+    format!("{crc:08x}")
+}
+
 /// A piece of the file as it was uploaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -49,6 +49,14 @@ impl Layout {
     }
 }
 
+/// What an object says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectHeaders {
+    pub content_type: &'static str,
+    pub content_encoding: Option<&'static str>,
+    pub content_disposition: String,
+}
+
 /// A validated export request. It names the relation itself, so a worker needs no list of datasets, and what was
 /// exposed when the export was accepted is what is exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +128,27 @@ impl ExportRequest {
     #[must_use]
     pub fn file_name(&self, id: uuid::Uuid) -> String {
         format!("export-{id}.{}", self.format.name())
+    }
+
+    /// The name of an object among several. Compressed ones say so, for they are read as they are.
+    #[must_use]
+    pub fn part_name(&self, number: i32) -> String {
+        format!("part-{number:05}.{}{}", self.format.name(), self.compression.map_or("", Compression::suffix))
+    }
+
+    /// The headers of an object under the name `file`. One among several is an archive where it is compressed, for it is
+    /// read from the store by programs that go by its name; a single one is unpacked on its way to the client.
+    #[must_use]
+    pub fn object_headers(&self, file: &str) -> ObjectHeaders {
+        let (content_type, content_encoding) = match (self.compression, self.layout) {
+            (Some(compression), Layout::Files) => (compression.content_type(), None),
+            (compression, _) => (self.format.content_type(), compression.map(Compression::content_encoding)),
+        };
+        ObjectHeaders {
+            content_type,
+            content_encoding,
+            content_disposition: format!("attachment; filename=\"{file}\""),
+        }
     }
 
     /// The `Content-Disposition` of the file.

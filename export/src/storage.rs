@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::config::StorageConfig;
 use crate::ledger::Leftover;
-use crate::request::ExportRequest;
+use crate::request::{ExportRequest, Layout};
 
 /// Objects of a folder that are deleted at a time.
 const DELETIONS: usize = 32;
@@ -72,6 +72,11 @@ impl StorageError {
         };
         Self { operation, code, transient, source: Box::new(error) }
     }
+
+    /// The body of a request could not be read, so that the store has not heard of it.
+    pub fn not_sent(operation: &'static str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { operation, code: None, transient: true, source: error.into() }
+    }
 }
 
 impl Storage {
@@ -119,12 +124,18 @@ impl Storage {
         }
     }
 
-    /// Where an attempt writes. The attempt is part of the key, so a worker that was taken for dead and comes
+    /// Where an attempt writes: the key of its object or, ending in a slash, what the keys of its objects begin with. The attempt is part of the key, so a worker that was taken for dead and comes
     /// back writes beside its successor's file, not over it.
     #[must_use]
     pub fn object_key(&self, id: uuid::Uuid, attempt: i32, request: &ExportRequest) -> String {
-        let suffix = request.compression.map_or("", |_| ".gz");
-        format!("{}{id}/{attempt}/{}{suffix}", self.prefix, request.file_name(id))
+        let folder = format!("{}{id}/{attempt}/", self.prefix);
+        match request.layout {
+            Layout::File => {
+                let suffix = request.compression.map_or("", |_| ".gz");
+                format!("{folder}{}{suffix}", request.file_name(id))
+            }
+            Layout::Files => folder,
+        }
     }
 
     /// Whether the bucket is there and may be used.

@@ -1,76 +1,140 @@
-//! One claim from beginning to end: the pipeline under its lease, the switch that makes the file visible, and
-//! what is written down when there is no file. Nothing here decides what work there is.
+//! One claim from beginning to end: the work under its lease, the switch that makes the file visible, and what is written
+//! down when the work does not come to its end. Nothing here decides what work there is.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polyglot_export::failure::{Failure, chain};
-use polyglot_export::ledger::{self, Claim, Finished, Ledger, LedgerError, Renewal, deadline_failure};
+use polyglot_export::ledger::{
+    self, Claim, Committed, Cut, Finished, Ledger, LedgerError, Renewal, ShardWork, Work, deadline_failure,
+    snapshot_age_failure,
+};
+use polyglot_export::manifest::Manifest;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::memory;
 use crate::pipeline::{self, Progress, Stages, Stop};
-use crate::upload::Upload;
+use crate::start::{self, Begun};
+use crate::upload::{Staged, Upload};
 use crate::worker::Worker;
+use crate::{finish, memory, shard};
 
 /// How often the lease is renewed, the progress written down and a cancellation noticed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Does the claimed work and writes down how it ended. Returns when nothing of it is left to do here.
 pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &CancellationToken) {
-    let progress = Arc::new(Progress::default());
-    let mut upload = Upload::new(&worker.storage, &worker.ledger, worker.settings.lease, claim);
-    let stages = Stages {
-        source_url: &worker.connections.source_database_url,
-        ledger: &worker.ledger,
-        ledger_patience: worker.settings.lease,
-        max_batch_rows: worker.settings.max_batch_rows,
-        readers: worker.settings.readers,
-        part_budget: worker.settings.part_budget(),
-        max_row_bytes: worker.settings.max_row_bytes,
-    };
-    let written = tokio::select! {
+    match &claim.work {
         // Boxed, as below: these futures hold the driver's and the SDK's state and are moved around otherwise.
-        written = Box::pin(pipeline::run(&stages, claim, &mut upload, &progress)) => written,
-        stop = heartbeat(worker, claim, &progress) => Err(stop),
+        Work::Start { coarser } => Box::pin(start(worker, claim, *coarser, aborting)).await,
+        Work::Shard(work) => Box::pin(one_shard(worker, claim, work, aborting)).await,
+        Work::Finish(cut) => Box::pin(finish(worker, claim, cut, aborting)).await,
+    }
+}
+
+/// Does `work` for as long as there is no reason to stop it.
+async fn guarded<T>(
+    worker: &Worker,
+    claim: &Claim,
+    progress: &Progress,
+    aborting: &CancellationToken,
+    work: impl Future<Output = Result<T, Stop>> + Unpin,
+) -> Result<T, Stop> {
+    tokio::select! {
+        done = work => done,
+        stop = heartbeat(worker, claim, progress) => Err(stop),
         failure = deadline(claim) => Err(Stop::Failed(failure)),
         () = aborting.cancelled() => Err(Stop::GiveBack),
+    }
+}
+
+/// Plans, and hands the shards out or reads everything.
+async fn start(worker: &Worker, claim: &Claim, coarser: u8, aborting: &CancellationToken) {
+    let progress = Arc::new(Progress::default());
+    let mut upload = Upload::new(worker.target(), claim);
+    let begun = Box::pin(start::begin(worker, claim, coarser, &mut upload, &progress));
+    let staged = match guarded(worker, claim, &progress, aborting, begun).await {
+        Ok(Begun::Stream(stream)) => {
+            let stages = Stages {
+                ledger: &worker.ledger,
+                ledger_patience: worker.settings.lease,
+                max_batch_rows: worker.settings.max_batch_rows,
+                part_budget: worker.settings.part_budget(),
+            };
+            let written = Box::pin(pipeline::run(&stages, *stream, &mut upload, &progress));
+            guarded(worker, claim, &progress, aborting, written).await
+        }
+        // Not under the heartbeat: the claim ends with the hand-out.
+        Ok(Begun::Cut(cut)) => match start::hand_out(worker, claim, *cut).await {
+            Ok(()) => return,
+            Err(stop) => Err(stop),
+        },
+        Err(stop) => Err(stop),
     };
-    let (staged, manifest) = match written {
-        Ok(written) => written,
+    match staged {
+        Ok((staged, manifest)) => publish(worker, claim, upload, &progress, staged, manifest).await,
         // Nothing of this attempt can be visible yet, so all of it can go, whoever holds the export by now.
         Err(stop) => {
             let ending = async {
                 upload.discard().await;
                 end(worker, claim, stop).await;
             };
-            return keep_lease_while(worker, claim, &progress, Box::pin(ending)).await;
+            keep_lease_while(worker, claim, &progress, Box::pin(ending)).await;
         }
+    }
+}
+
+async fn one_shard(worker: &Worker, claim: &Claim, work: &ShardWork, aborting: &CancellationToken) {
+    let progress = Arc::new(Progress::default());
+    let storing = Box::pin(shard::run(worker, claim, work, &progress));
+    let stored = match guarded(worker, claim, &progress, aborting, storing).await {
+        Ok(stored) => stored,
+        Err(stop) => return end(worker, claim, stop).await,
     };
-    // From here on the file may become visible, so nothing may interrupt what follows halfway.
+    let (export_id, rows, bytes) = (claim.export_id, stored.rows, stored.bytes);
+    match persist(worker, || worker.ledger.commit(claim, &stored, memory::peak_bytes())).await {
+        Ok(committed @ (Committed::More | Committed::All)) => {
+            let all = committed == Committed::All;
+            tracing::info!(%export_id, shard = claim.shard, rows, bytes, all, "shard committed");
+            worker.relay.wake();
+        }
+        Ok(Committed::CancelRequested) => end(worker, claim, Stop::Cancelled).await,
+        Err(error) => end(worker, claim, error.into()).await,
+    }
+}
+
+async fn finish(worker: &Worker, claim: &Claim, cut: &Cut, aborting: &CancellationToken) {
+    let progress = Arc::new(Progress::default());
+    let upload = Upload::resume(worker.target(), claim, cut);
+    let staged = Box::pin(finish::run(&worker.ledger, worker.settings.lease, claim, cut, &upload));
+    match guarded(worker, claim, &progress, aborting, staged).await {
+        Ok((staged, manifest)) => publish(worker, claim, upload, &progress, staged, manifest).await,
+        Err(stop) => end(worker, claim, stop).await,
+    }
+}
+
+/// The switch that makes the file visible. From here on nothing may interrupt what follows halfway.
+async fn publish(
+    worker: &Worker,
+    claim: &Claim,
+    mut upload: Upload<'_>,
+    progress: &Progress,
+    staged: Staged,
+    manifest: Manifest,
+) {
     let finishing = async {
         match persist(worker, || worker.ledger.finishing(claim)).await {
             Ok(Renewal::Held) => {}
-            Ok(Renewal::CancelRequested) => {
-                upload.discard().await;
-                return end(worker, claim, Stop::Cancelled).await;
-            }
-            Err(error) => {
-                upload.discard().await;
-                return end(worker, claim, error.into()).await;
-            }
+            Ok(Renewal::CancelRequested) => return without_file(worker, claim, upload, Stop::Cancelled).await,
+            Err(error) => return without_file(worker, claim, upload, error.into()).await,
         }
         let etag = match upload.publish(staged, manifest.bytes).await {
             Ok(etag) => etag,
-            Err(error) => {
-                upload.discard().await;
-                return end(worker, claim, error.into()).await;
-            }
+            Err(error) => return without_file(worker, claim, upload, error.into()).await,
         };
         let finished =
-            Finished { object_key: upload.key().to_owned(), etag, peak_memory_bytes: memory::peak_bytes(), manifest };
+            Finished { object_key: upload.owned().to_owned(), etag, peak_memory_bytes: memory::peak_bytes(), manifest };
         let (rows, bytes) = (finished.manifest.rows, finished.manifest.bytes);
         let keep = worker.settings.keep;
         match persist(worker, || worker.ledger.complete(claim, &finished, keep)).await {
@@ -78,15 +142,11 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
                 export_id = %claim.export_id, attempt = claim.attempt, rows, bytes,
                 peak_memory_bytes = finished.peak_memory_bytes, "export completed"
             ),
-            Ok(Renewal::CancelRequested) => {
-                upload.discard().await;
-                end(worker, claim, Stop::Cancelled).await;
-            }
+            Ok(Renewal::CancelRequested) => without_file(worker, claim, upload, Stop::Cancelled).await,
             // Refused: the export went on without this worker, unless it was a repeat of a call whose answer was
             // lost. The ledger knows whose file it has.
-            Err(LedgerError::LeaseLost) if !owns_file(worker, claim, upload.key()).await => {
-                upload.discard().await;
-                end(worker, claim, Stop::Lost).await;
+            Err(LedgerError::LeaseLost) if !owns_file(worker, claim, upload.owned()).await => {
+                without_file(worker, claim, upload, Stop::Lost).await;
             }
             // Whether the ledger took it is not known here, so the object stays. If it did not, the object is
             // in the ledger's list of uploads, and the sweeper removes it once another attempt has begun.
@@ -96,34 +156,53 @@ pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &Cancellat
             ),
         }
     };
-    keep_lease_while(worker, claim, &progress, Box::pin(finishing)).await;
+    keep_lease_while(worker, claim, progress, Box::pin(finishing)).await;
 }
 
-/// Writes down how an attempt without a file ended.
+/// Ends what did not become a file. An upload that several claims share is left to the sweeper, which knows whether the
+/// attempt goes on.
+async fn without_file(worker: &Worker, claim: &Claim, upload: Upload<'_>, stop: Stop) {
+    if matches!(claim.work, Work::Start { .. }) {
+        upload.discard().await;
+    }
+    end(worker, claim, stop).await;
+}
+
+/// Writes down how work ended that did not come to its end.
 async fn end(worker: &Worker, claim: &Claim, stop: Stop) {
-    let (export_id, attempt) = (claim.export_id, claim.attempt);
+    let (export_id, attempt, shard) = (claim.export_id, claim.attempt, claim.shard);
+    let retry = worker.settings.retry;
+    let told = |failure: &Failure, again: bool| {
+        tracing::warn!(
+            %export_id, attempt, shard, code = failure.kind.code(), message = failure.message,
+            detail = failure.detail, again, "attempt failed"
+        );
+    };
     let written = match &stop {
         Stop::Failed(failure) => {
-            let retry = worker.settings.retry;
             let again = persist(worker, || worker.ledger.fail(claim, failure, retry)).await;
-            if let Ok(again) = again {
-                tracing::warn!(
-                    %export_id, attempt, code = failure.kind.code(), message = failure.message,
-                    detail = failure.detail, again, "attempt failed"
-                );
-            }
-            again.map(|_| ())
+            again.map(|again| told(failure, again))
+        }
+        Stop::FailedAttempt(failure) => {
+            let again = persist(worker, || worker.ledger.fail_attempt(claim, failure, retry)).await;
+            again.map(|again| told(failure, again))
+        }
+        Stop::TooSmall => {
+            tracing::warn!(%export_id, attempt, shard, "the shard is smaller than the store takes, planned again");
+            let ended = persist(worker, || worker.ledger.too_small(claim)).await;
+            worker.relay.wake();
+            ended
         }
         Stop::Cancelled => {
             tracing::info!(%export_id, attempt, "export cancelled");
             persist(worker, || worker.ledger.cancelled(claim)).await
         }
         Stop::GiveBack => {
-            tracing::info!(%export_id, attempt, "shutting down, export given back");
+            tracing::info!(%export_id, attempt, shard, "shutting down, work given back");
             persist(worker, || worker.ledger.give_back(claim)).await
         }
         Stop::Lost => {
-            tracing::warn!(%export_id, attempt, "the lease was lost, attempt dropped");
+            tracing::warn!(%export_id, attempt, shard, "the lease was lost, work dropped");
             Ok(())
         }
     };
@@ -194,11 +273,17 @@ async fn keep_lease_while(worker: &Worker, claim: &Claim, progress: &Progress, w
     }
 }
 
-/// Ends when the export's time is up; never, if it has no limit.
+/// Ends when the time of the export, or of its snapshot, is up; never, if neither has a limit.
 async fn deadline(claim: &Claim) -> Failure {
-    let Some(at) = claim.deadline else { return std::future::pending().await };
-    // A deadline that has passed waits for no time at all.
+    let snapshot = claim.snapshot_until.filter(|_| !matches!(claim.work, Work::Finish(_)));
+    let (at, failure) = match (claim.deadline, snapshot) {
+        (Some(deadline), Some(snapshot)) if snapshot < deadline => (snapshot, snapshot_age_failure()),
+        (Some(deadline), _) => (deadline, deadline_failure()),
+        (None, Some(snapshot)) => (snapshot, snapshot_age_failure()),
+        (None, None) => return std::future::pending().await,
+    };
+    // A moment that has passed waits for no time at all.
     let left = (at - chrono::Utc::now()).to_std().unwrap_or(Duration::ZERO);
     tokio::time::sleep(left).await;
-    deadline_failure()
+    failure
 }

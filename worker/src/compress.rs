@@ -16,6 +16,9 @@ use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 /// "unknown" as the operating system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
+/// RFC 1951: the last block, with fixed codes and nothing but its end.
+const EMPTY_LAST_BLOCK: [u8; 2] = [0x03, 0x00];
+
 /// What the field's tools take where nothing is said.
 const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
@@ -35,14 +38,32 @@ fn make_room(out: &mut Vec<u8>) {
     }
 }
 
+fn write_trailer(crc32: u32, length: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&crc32.to_le_bytes());
+    // The length modulo 2^32, as the format wants it.
+    out.extend_from_slice(&length.to_le_bytes()[..4]);
+}
+
+/// What ends a member of suspended runs: an empty last block, and the trailer for all of them together.
+pub(crate) fn gzip_end(crc32: u32, length: u64) -> Vec<u8> {
+    let mut out = EMPTY_LAST_BLOCK.to_vec();
+    write_trailer(crc32, length, &mut out);
+    out
+}
+
 impl Compressor {
+    /// A run of gzip's: what goes between header and trailer, or a part of it.
+    pub(crate) fn resume_gzip() -> Self {
+        let deflate = Box::new(Compress::new(flate2::Compression::new(GZIP_LEVEL), false));
+        Self::Gzip { deflate, crc: Hasher::new(), length: 0 }
+    }
+
     /// Starts at the end of `out`.
     pub(crate) fn start(compression: Compression, out: &mut Vec<u8>) -> io::Result<Self> {
         match compression {
             Compression::Gzip => {
                 out.extend_from_slice(&GZIP_HEADER);
-                let deflate = Box::new(Compress::new(flate2::Compression::new(GZIP_LEVEL), false));
-                Ok(Self::Gzip { deflate, crc: Hasher::new(), length: 0 })
+                Ok(Self::resume_gzip())
             }
             Compression::Zstd => {
                 let mut encoder = Encoder::new(ZSTD_LEVEL)?;
@@ -78,6 +99,20 @@ impl Compressor {
         Ok(())
     }
 
+    /// Ends the run where a byte ends, so that another one can follow, and tells the CRC-32 of what went into it. zstd has
+    /// no such end.
+    pub(crate) fn suspend(self, out: &mut Vec<u8>) -> io::Result<u32> {
+        let Self::Gzip { mut deflate, crc, .. } = self else { return Err(io::ErrorKind::Unsupported.into()) };
+        loop {
+            make_room(out);
+            deflate.compress_vec(&[], out, FlushCompress::Sync)?;
+            // Room that is left says that everything is out; asked again, it would write another marker.
+            if out.len() < out.capacity() {
+                return Ok(crc.finalize());
+            }
+        }
+    }
+
     /// Ends the member or the frame.
     pub(crate) fn finish(self, out: &mut Vec<u8>) -> io::Result<()> {
         match self {
@@ -88,9 +123,7 @@ impl Compressor {
                         break;
                     }
                 }
-                out.extend_from_slice(&crc.finalize().to_le_bytes());
-                // The length modulo 2^32, as the format wants it.
-                out.extend_from_slice(&length.to_le_bytes()[..4]);
+                write_trailer(crc.finalize(), length, out);
             }
             Self::Zstd(mut encoder) => loop {
                 make_room(out);
@@ -147,6 +180,25 @@ mod tests {
                 .unwrap();
             assert!(back == input && reader.is_empty());
         }
+    }
+
+    #[test]
+    fn runs_that_were_written_apart_are_one_member() {
+        let [_, _, text] = inputs();
+        let mut file = GZIP_HEADER.to_vec();
+        let mut whole = Hasher::new();
+        // Among them one of nothing, and one that does not fit into the room that is made at once.
+        for run in [&text[..], b"", b"x", &text[..text.len() / 3]] {
+            let mut compressor = Compressor::resume_gzip();
+            compressor.write(run, &mut file).unwrap();
+            let crc32 = compressor.suspend(&mut file).unwrap();
+            whole.combine(&Hasher::new_with_initial_len(crc32, run.len() as u64));
+        }
+        let expected = [&text[..], b"x", &text[..text.len() / 3]].concat();
+        file.extend(gzip_end(whole.finalize(), expected.len() as u64));
+        let (mut back, mut reader) = (Vec::new(), flate2::bufread::GzDecoder::new(&file[..]));
+        reader.read_to_end(&mut back).unwrap();
+        assert!(back == expected && reader.into_inner().is_empty());
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use polyglot_export::config::{ConfigError, Environment, none_if_zero};
-use polyglot_export::ledger::RetryPolicy;
+use polyglot_export::ledger::{RetryPolicy, Terms};
 
 /// The least an export's parts need: two of S3's smallest.
 const LEAST_BUDGET_MB: usize = 16;
@@ -15,15 +15,14 @@ pub(crate) struct Settings {
     /// Bytes of file parts in memory, over all slots.
     memory_budget: usize,
     pub max_batch_rows: usize,
-    /// Connections to the source that one export reads on.
-    pub readers: u8,
     /// Shards of one export that are worked on at a time at most.
-    #[expect(dead_code, reason = "read by the worker as soon as it cuts exports into shards")]
     pub max_parallelism: u16,
     /// The largest row that is fetched.
     pub max_row_bytes: u64,
     /// From an export's first start to its end; `None`: no limit.
     pub timeout: Option<Duration>,
+    /// For how long an attempt may keep its snapshot; `None`: no limit.
+    pub snapshot_age: Option<Duration>,
     pub lease: Duration,
     pub retry: RetryPolicy,
     /// How long a finished file is kept; `None`: for ever.
@@ -43,14 +42,15 @@ impl Settings {
             });
         }
         let keep = env.number("EXPORT_TTL_SECONDS", 86_400_u64, 0..=3_153_600_000, "seconds")?;
+        let snapshot_age = env.number("SNAPSHOT_MAX_AGE_SECONDS", 21_600_u64, 0..=2_592_000, "seconds")?;
         Ok(Self {
             slots,
             memory_budget: memory_budget_mb << 20,
             max_batch_rows: env.number("MAX_BATCH_SIZE", 10_000, 1..=1_000_000, "rows")?,
-            readers: env.number("SOURCE_READERS", 2, 1..=2, "connections for an export")?,
             max_parallelism: env.max_parallelism()?,
             max_row_bytes: env.number("MAX_ROW_MB", 8_u64, 1..=1024, "MiB")? << 20,
             timeout: none_if_zero(env.number("EXPORT_TIMEOUT_MS", 600_000, 0..=u64::from(u32::MAX), "milliseconds")?),
+            snapshot_age: (snapshot_age > 0).then(|| Duration::from_secs(snapshot_age)),
             lease: Duration::from_secs(env.number("LEASE_SECONDS", 30, 5..=3600, "seconds")?),
             retry: RetryPolicy::new(env.number("MAX_ATTEMPTS", 5, 1..=100, "attempts")?),
             keep: (keep > 0).then(|| Duration::from_secs(keep)),
@@ -58,7 +58,12 @@ impl Settings {
         })
     }
 
-    /// Bytes of parts in memory for one export.
+    pub(crate) fn terms(&self) -> Terms {
+        let Self { lease, timeout, snapshot_age, retry, .. } = *self;
+        Terms { lease, timeout, snapshot_age, retry }
+    }
+
+    /// Bytes of parts in memory for one slot.
     pub(crate) fn part_budget(&self) -> usize {
         self.memory_budget / usize::from(self.slots)
     }
@@ -76,7 +81,7 @@ mod tests {
             "EXPORT_TTL_SECONDS",
             "MAX_BATCH_SIZE",
             "MAX_ROW_MB",
-            "SOURCE_READERS",
+            "SNAPSHOT_MAX_AGE_SECONDS",
             "MAX_PARALLELISM",
             "EXPORT_TIMEOUT_MS",
             "LEASE_SECONDS",

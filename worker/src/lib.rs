@@ -6,10 +6,16 @@ mod compress;
 mod config;
 mod dead_letters;
 mod encode;
+mod encoding;
+mod file_plan;
+mod finish;
 mod memory;
 mod output;
 mod pipeline;
+mod session;
+mod shard;
 mod source;
+mod start;
 mod upload;
 pub mod workbench;
 mod worker;
@@ -92,8 +98,8 @@ fn configure(env: &Environment) -> Result<(Connections, config::Settings), Confi
 
 async fn run(connections: Connections, settings: config::Settings) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::with_signals()?;
-    // A claim, a heartbeat and an end for each slot at worst, the relay and the sweeper.
-    let pool_size = u32::from(settings.slots) * 2 + 3;
+    // A claim, a heartbeat and an end for each slot at worst, the relay, the sweeper, and keepers of snapshots.
+    let pool_size = u32::from(settings.slots) * 2 + 4;
     let ledger = Ledger::new(&connections.database_url, pool_size, "polyglot-worker")?;
     tokio::select! {
         migrated = ledger.migrate_when_up(LEDGER_PATIENCE) => migrated?,
@@ -111,11 +117,11 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
         ledger: ledger.clone(),
         storage: storage.clone(),
         source_database_url: connections.source_database_url.clone(),
-        relay,
+        relay: relay.clone(),
     };
     background.spawn(sweeper.run(drained.clone()));
     let subscription = Subscription::new(broker, settings.slots);
-    let worker = Arc::new(worker::Worker::new(connections, settings, ledger, storage, name));
+    let worker = Arc::new(worker::Worker::new(connections, settings, ledger, storage, relay, name));
     worker::run(worker, subscription, &lifecycle).await;
     drained.cancel();
     background.close();

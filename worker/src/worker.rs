@@ -9,7 +9,7 @@ use polyglot_export::config::Connections;
 use polyglot_export::failure::chain;
 use polyglot_export::ledger::{Claim, Claimed, Ledger, LedgerError, in_time};
 use polyglot_export::lifecycle::Lifecycle;
-use polyglot_export::queue::{Incoming, Subscription};
+use polyglot_export::queue::{Incoming, Relay, Subscription};
 use polyglot_export::storage::Storage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -18,6 +18,8 @@ use uuid::Uuid;
 use crate::attempt;
 use crate::config::Settings;
 use crate::memory;
+use crate::session::Sessions;
+use crate::upload::{Buffers, Target};
 
 /// A message whose work has begun is acknowledged at the latest after so long: RabbitMQ closes the channel of a consumer
 /// that holds one for half an hour. The lease, not the message, protects the work.
@@ -39,8 +41,11 @@ pub(crate) struct Worker {
     pub settings: Settings,
     pub ledger: Ledger,
     pub storage: Storage,
+    pub relay: Relay,
     /// Shown in the ledger as the owner of leases.
     pub name: String,
+    pub sessions: Sessions,
+    pub buffers: Buffers,
     active: AtomicUsize,
 }
 
@@ -50,14 +55,27 @@ impl Worker {
         settings: Settings,
         ledger: Ledger,
         storage: Storage,
+        relay: Relay,
         name: String,
     ) -> Self {
-        Self { connections, settings, ledger, storage, name, active: AtomicUsize::new(0) }
+        let sessions = Sessions::new(
+            connections.source_database_url.clone(),
+            ledger.clone(),
+            name.clone(),
+            settings.lease,
+            settings.max_row_bytes,
+        );
+        let buffers = Buffers::default();
+        Self { connections, settings, ledger, storage, relay, name, sessions, buffers, active: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn target(&self) -> Target<'_> {
+        Target { storage: &self.storage, ledger: &self.ledger, patience: self.settings.lease }
     }
 
     async fn claim(&self, export_id: Uuid) -> Result<Claimed, LedgerError> {
-        let settings = &self.settings;
-        let claim = self.ledger.claim(export_id, &self.name, settings.lease, settings.timeout, settings.retry);
+        let terms = self.settings.terms();
+        let claim = self.ledger.claim(export_id, &self.name, &terms);
         // The driver's state is large, and would be copied through every caller.
         in_time(Box::pin(claim)).await
     }
@@ -118,6 +136,7 @@ pub(crate) async fn run(worker: Arc<Worker>, mut subscription: Subscription, lif
     if tokio::time::timeout(GIVE_BACK, lifecycle.tasks.wait()).await.is_err() {
         tracing::warn!(running = slots_in_use(&worker), "not everything could be given back, leases will run out");
     }
+    worker.sessions.close().await;
     subscription.close().await;
 }
 
@@ -215,8 +234,8 @@ async fn announced(worker: &Worker, incoming: Incoming, lifecycle: &Lifecycle) {
 
 async fn perform(worker: &Worker, claim: &Claim, lifecycle: &Lifecycle) {
     tracing::info!(
-        export_id = %claim.export_id, attempt = claim.attempt, fence = claim.fence, format = %claim.request.format,
-        "export claimed"
+        export_id = %claim.export_id, attempt = claim.attempt, shard = claim.shard, fence = claim.fence,
+        format = %claim.request.format, "work claimed"
     );
     if worker.active.fetch_add(1, Ordering::Relaxed) == 0 {
         // The peak that is reported with an export is its own, as long as no other one runs beside it.

@@ -7,12 +7,13 @@ use polyglot_export::dataset::RelationName;
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::format::Format;
 use polyglot_export::ledger::{
-    Accepted, Claim, Claimed, Finished, Ledger, LedgerError, Renewal, Reservation, RetryPolicy, Submission,
+    Accepted, Claim, Claimed, Finished, Ledger, LedgerError, Renewal, Reservation, RetryPolicy, Submission, Terms,
 };
 use polyglot_export::manifest::Manifest;
 use polyglot_export::request::{ColumnMapping, ExportRequest};
 use polyglot_export::source::{self, session_name};
 use polyglot_export::status::Status;
+use polyglot_export::uncut::Uncut;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use uuid::Uuid;
 
@@ -47,8 +48,12 @@ async fn run(pool: &PgPool, sql: &'static str) {
     sqlx::query(sql).execute(pool).await.unwrap();
 }
 
+fn terms(lease: Duration) -> Terms {
+    Terms { lease, timeout: None, snapshot_age: None, retry: RetryPolicy::new(3) }
+}
+
 async fn claim(ledger: &Ledger, id: Uuid, owner: &str, lease: Duration) -> Option<Claim> {
-    match ledger.claim(id, owner, lease, None, RetryPolicy::new(3)).await.unwrap() {
+    match ledger.claim(id, owner, &terms(lease)).await.unwrap() {
         Claimed::Work(claim) => Some(*claim),
         Claimed::Nothing => None,
     }
@@ -75,7 +80,7 @@ async fn a_claim_that_was_taken_over_changes_nothing() {
 
     let failure = Failure::new(FailureKind::Internal, "words", "detail");
     assert!(is_lost(ledger.renew(&old, LONG, 9, 9).await));
-    assert!(is_lost(ledger.running(&old, None).await));
+    assert!(is_lost(ledger.streaming(&old, None, Uncut::Small).await));
     assert!(is_lost(ledger.begin_upload(&old, "old").await));
     assert!(is_lost(ledger.finishing(&old).await));
     assert!(is_lost(ledger.complete(&old, &finished(), None).await));
@@ -283,22 +288,21 @@ async fn a_request_that_no_worker_can_read_waits_for_one_that_can_and_fails_afte
     };
     run(&pool, "UPDATE exports SET request = request - 'columns'").await;
     for _ in 0..5 {
-        let claimed = ledger.claim(id, "old", LONG, None, RetryPolicy::new(3)).await;
+        let claimed = ledger.claim(id, "old", &terms(LONG)).await;
         assert!(matches!(claimed, Err(LedgerError::Unreadable { .. })), "{claimed:?}");
         assert!(ledger.ready(9).await.unwrap().is_empty(), "no pause");
         assert_eq!(state().await, ("pending".to_owned(), None, 0));
         run(&pool, "UPDATE exports SET ready_at = now()").await;
     }
     run(&pool, "UPDATE exports SET created_at = now() - interval '61 minutes'").await;
-    assert!(ledger.claim(id, "old", LONG, None, RetryPolicy::new(3)).await.is_err());
+    assert!(ledger.claim(id, "old", &terms(LONG)).await.is_err());
     assert_eq!(state().await, ("failed".to_owned(), Some("request_unreadable".to_owned()), 0));
 }
 
 #[tokio::test]
 async fn an_export_whose_time_is_up_ends_without_a_worker() {
     let (ledger, id) = ledger_with_export().await;
-    let retry = RetryPolicy::new(3);
-    ledger.claim(id, "doomed", NONE, Some(NONE), retry).await.unwrap();
+    ledger.claim(id, "doomed", &Terms { timeout: Some(NONE), ..terms(NONE) }).await.unwrap();
     assert_eq!(ledger.sweep().await.unwrap().unwrap().overdue, 1);
     let export = ledger.find(id).await.unwrap().unwrap();
     assert_eq!((export.status, export.error_code.as_deref()), (Status::Failed, Some("deadline_exceeded")));

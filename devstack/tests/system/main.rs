@@ -9,7 +9,6 @@ mod lifecycle;
 mod memory;
 mod messages;
 mod outages;
-mod ranges;
 mod requests;
 #[path = "../service/mod.rs"]
 mod service;

@@ -1,35 +1,74 @@
-//! Claiming work and ending it. Every statement that changes a claim checks its fence, so what a worker
-//! believes of its lease never matters.
+//! Claiming work: what there is to do of an export, and the right to do it. Every statement that changes a claim checks
+//! its fence, so what a worker believes of its lease never matters. How work ends is in the files beside this one.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::{Ledger, LedgerError, Result, outbox};
-use crate::failure::{Disposition, Failure, FailureKind};
-use crate::manifest::Manifest;
+use super::outcome::{end, release};
+use super::{Ledger, LedgerError, Result};
+use crate::failure::{Failure, FailureKind};
 use crate::request::ExportRequest;
 use crate::status::Status;
 
-/// The right to do one shard of one export, until the lease runs out or somebody else's fence is higher.
+/// The number of the shard that is no piece of the export: its claim is the right to plan it, to read all of it as one
+/// stream, or to finish it.
+const HEAD: i32 = 0;
+
+/// The right to do a piece of work, until the lease runs out or somebody else's fence is higher.
 #[derive(Debug, Clone)]
 pub struct Claim {
     pub export_id: Uuid,
+    /// Counted from 1; 0 for what is not a shard's.
     pub shard: i32,
     pub fence: i64,
     /// Part of the object key: two attempts never write the same object.
     pub attempt: i32,
     pub request: ExportRequest,
     pub deadline: Option<DateTime<Utc>>,
+    /// When the attempt's snapshot is given up.
+    pub snapshot_until: Option<DateTime<Utc>>,
+    pub work: Work,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Take a snapshot and plan; what cannot be cut is read as one stream at once. `coarser`: how often shards came out too
+    /// small before.
+    Start { coarser: u8 },
+    /// Read one range and store it.
+    Shard(ShardWork),
+    /// Every shard is committed: put the file together and make it visible.
+    Finish(Cut),
+}
+
+/// What every shard of an attempt shares.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    pub shards: i32,
+    /// As the planner stored it.
+    pub plan: serde_json::Value,
+    pub object_key: String,
+    /// `None` where each shard is an object of its own.
+    pub upload_id: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ShardWork {
+    pub cut: Cut,
+    /// As the planner stored them.
+    pub bounds: serde_json::Value,
 }
 
 /// What came of an attempt to claim.
 #[derive(Debug)]
 pub enum Claimed {
     Work(Box<Claim>),
-    /// The export is unknown, has ended, or is held by a live worker: the message can go.
+    /// The export is unknown, has ended, or all its work is held by live workers: the message can go.
     Nothing,
 }
 
@@ -41,13 +80,15 @@ pub enum Renewal {
     CancelRequested,
 }
 
-/// A finished file.
-#[derive(Debug, Clone)]
-pub struct Finished {
-    pub object_key: String,
-    pub etag: Option<String>,
-    pub peak_memory_bytes: Option<i64>,
-    pub manifest: Manifest,
+/// On which terms work is given out.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    pub lease: Duration,
+    /// From the export's first claim to its end.
+    pub timeout: Option<Duration>,
+    /// From an attempt's beginning to the end of its snapshot.
+    pub snapshot_age: Option<Duration>,
+    pub retry: RetryPolicy,
 }
 
 /// How many attempts may fail, and how long the first pause after one is.
@@ -65,7 +106,7 @@ impl RetryPolicy {
     }
 
     /// Doubles with each failure, plus up to half as much again so that many exports do not come back at once.
-    fn pause(self, failures: i32, id: Uuid) -> Duration {
+    pub(super) fn pause(self, failures: i32, id: Uuid) -> Duration {
         let doublings = u32::try_from(failures.clamp(1, 16) - 1).unwrap_or(0);
         let base = (self.first_pause * 2_u32.pow(doublings)).min(self.longest_pause);
         // The random bits of the id are jitter enough, and make the pause repeatable.
@@ -73,24 +114,29 @@ impl RetryPolicy {
     }
 }
 
-fn seconds(duration: Duration) -> f64 {
+pub(super) fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
+/// A piece of work that nobody holds, or whose holder was lost.
+struct Free {
+    number: i32,
+    abandoned: bool,
+    /// Of a shard.
+    bounds: Option<serde_json::Value>,
+}
+
 impl Ledger {
-    /// Takes the free (or abandoned) shard of an export. `timeout` starts the export's deadline at its first claim.
-    pub async fn claim(
-        &self,
-        export_id: Uuid,
-        owner: &str,
-        lease: Duration,
-        timeout: Option<Duration>,
-        retry: RetryPolicy,
-    ) -> Result<Claimed> {
+    /// Takes the next piece of work that an export has, if there is one. `terms.timeout` starts the export's deadline at
+    /// its first claim.
+    pub async fn claim(&self, export_id: Uuid, owner: &str, terms: &Terms) -> Result<Claimed> {
         let mut transaction = self.pool.begin().await?;
         let Some(export) = sqlx::query(
-            "SELECT state, request, cancel_requested, failures, ready_at > now() AS paused,
+            "SELECT state, request, cancel_requested, failures, attempt, plan, shards, shards_done, parallelism, coarser,
+                 deadline_at, snapshot_until,
+                 CASE WHEN state = 'pending' THEN ready_at > now() ELSE coalesce(paused_until > now(), false) END AS paused,
                  coalesce(deadline_at < now(), false) AS overdue,
+                 state <> 'pending' AND coalesce(snapshot_until < now(), false) AS too_old,
                  created_at < now() - interval '1 hour' AS waits_long
              FROM exports WHERE id = $1 FOR UPDATE",
         )
@@ -101,48 +147,31 @@ impl Ledger {
             return Ok(Claimed::Nothing);
         };
         let state: String = export.try_get("state")?;
-        let status = Status::from_name(&state);
-        if !status.is_some_and(Status::is_active) {
-            return Ok(Claimed::Nothing);
-        }
         // A message that comes early, or twice, does not shorten the pause after a failure.
-        if status == Some(Status::Pending) && export.try_get("paused")? {
+        if !Status::from_name(&state).is_some_and(Status::is_active) || export.try_get("paused")? {
             return Ok(Claimed::Nothing);
         }
-        sqlx::query("INSERT INTO shards (export_id, number) VALUES ($1, 1) ON CONFLICT DO NOTHING")
-            .bind(export_id)
-            .execute(&mut *transaction)
-            .await?;
-        let shard = sqlx::query(
-            "SELECT state = 'leased' AS leased, coalesce(lease_until < now(), false) AS abandoned
-             FROM shards WHERE export_id = $1 AND number = 1 FOR UPDATE",
-        )
-        .bind(export_id)
-        .fetch_one(&mut *transaction)
-        .await?;
-        let abandoned: bool = shard.try_get("abandoned")?;
-        if shard.try_get::<bool, _>("leased")? && !abandoned {
-            return Ok(Claimed::Nothing);
-        }
-        let failures = export.try_get::<i32, _>("failures")? + i32::from(abandoned);
-        let ended = if export.try_get("cancel_requested")? {
-            Some((Status::Cancelled, None))
-        } else if export.try_get("overdue")? {
-            Some((Status::Failed, Some(deadline_failure())))
-        } else if failures >= retry.max_attempts {
-            let message = "The export was started several times and its worker was lost each time.";
-            let detail = format!("{failures} attempts failed, the last one by a lease that ran out");
-            Some((Status::Failed, Some(Failure::new(FailureKind::WorkerLost, message, detail))))
+        let plan: Option<serde_json::Value> = export.try_get("plan")?;
+        let (shards, done): (i32, i32) = (export.try_get("shards")?, export.try_get("shards_done")?);
+        let is_cut = plan.is_some() && state != "pending";
+        let free = if is_cut && done < shards {
+            let parallelism: Option<i32> = export.try_get("parallelism")?;
+            free_shard(&mut transaction, export_id, parallelism.unwrap_or(1)).await?
         } else {
-            None
+            free_head(&mut transaction, export_id).await?
         };
-        if let Some((status, failure)) = ended {
+        let Some(free) = free else {
+            look_again_later(&mut transaction, export_id).await?;
+            transaction.commit().await?;
+            return Ok(Claimed::Nothing);
+        };
+        let failures = export.try_get::<i32, _>("failures")? + i32::from(free.abandoned);
+        if let Some((status, failure)) = over(&export, failures, terms.retry)? {
             end(&mut transaction, export_id, status, failure.as_ref()).await?;
             transaction.commit().await?;
             return Ok(Claimed::Nothing);
         }
-        let request: serde_json::Value = export.try_get("request")?;
-        let request: ExportRequest = match serde_json::from_value(request) {
+        let request: ExportRequest = match serde_json::from_value(export.try_get("request")?) {
             Ok(request) => request,
             Err(error) => {
                 let detail = format!("request: {error}");
@@ -152,38 +181,41 @@ impl Ledger {
             }
         };
         let fence: i64 = sqlx::query(
-            "UPDATE shards SET state = 'leased', lease_owner = $2, lease_until = now() + make_interval(secs => $3),
+            "UPDATE shards SET state = 'leased', lease_owner = $3, lease_until = now() + make_interval(secs => $4),
                  fence = fence + 1
-             WHERE export_id = $1 AND number = 1 RETURNING fence",
+             WHERE export_id = $1 AND number = $2 RETURNING fence",
         )
         .bind(export_id)
+        .bind(free.number)
         .bind(owner)
-        .bind(seconds(lease))
+        .bind(seconds(terms.lease))
         .fetch_one(&mut *transaction)
         .await?
         .try_get("fence")?;
-        let row = sqlx::query(
-            "UPDATE exports SET state = 'planning', attempt = attempt + 1, failures = $2, rows = 0, bytes = 0,
-                 started_at = coalesce(started_at, now()),
-                 deadline_at = coalesce(deadline_at, now() + make_interval(secs => $3)),
-                 token_due_at = now() + make_interval(secs => $4), ready_at = now() + make_interval(secs => $4)
-             WHERE id = $1 RETURNING attempt, deadline_at",
-        )
-        .bind(export_id)
-        .bind(failures)
-        .bind(timeout.map(seconds))
-        .bind(seconds(lease))
-        .fetch_one(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(Claimed::Work(Box::new(Claim {
+        let mut claim = Claim {
             export_id,
-            shard: 1,
+            shard: free.number,
             fence,
-            attempt: row.try_get("attempt")?,
+            attempt: export.try_get("attempt")?,
             request,
-            deadline: row.try_get("deadline_at")?,
-        })))
+            deadline: export.try_get("deadline_at")?,
+            snapshot_until: export.try_get("snapshot_until")?,
+            work: Work::Start { coarser: u8::try_from(export.try_get::<i16, _>("coarser")?).unwrap_or(u8::MAX) },
+        };
+        match plan.filter(|_| is_cut) {
+            None => start(&mut transaction, &mut claim, failures, terms).await?,
+            Some(plan) => {
+                let (object_key, upload_id) = upload_of(&mut transaction, &claim).await?;
+                let cut = Cut { shards, plan, object_key, upload_id };
+                claim.work = match free.bounds {
+                    Some(bounds) => Work::Shard(ShardWork { cut, bounds }),
+                    None => Work::Finish(cut),
+                };
+                go_on(&mut transaction, &claim, failures, terms).await?;
+            }
+        }
+        transaction.commit().await?;
+        Ok(Claimed::Work(Box::new(claim)))
     }
 
     /// Exports that wait for a worker or have lost theirs, those that wait longest first.
@@ -199,8 +231,11 @@ impl Ledger {
         rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
     }
 
-    /// Says that the work goes on, and how far it is.
+    /// Says that the work goes on and, for one that reads a whole export, how many rows and bytes there are.
     pub async fn renew(&self, claim: &Claim, lease: Duration, rows: i64, bytes: i64) -> Result<Renewal> {
+        if claim.shard != HEAD {
+            return self.renew_shard(claim, lease).await;
+        }
         let mut transaction = self.pool.begin().await?;
         let renewal = hold(&mut transaction, claim).await?;
         sqlx::query(
@@ -212,131 +247,172 @@ impl Ledger {
         .execute(&mut *transaction)
         .await?;
         sqlx::query(
-            "UPDATE exports SET rows = $2, bytes = $3, token_due_at = now() + make_interval(secs => $4),
-                 ready_at = now() + make_interval(secs => $4)
+            "UPDATE exports SET rows = CASE WHEN $5 THEN $2 ELSE rows END, bytes = CASE WHEN $5 THEN $3 ELSE bytes END,
+                 token_due_at = now() + make_interval(secs => $4), ready_at = now() + make_interval(secs => $4)
              WHERE id = $1",
         )
         .bind(claim.export_id)
         .bind(rows)
         .bind(bytes)
         .bind(seconds(lease))
+        .bind(matches!(claim.work, Work::Start { .. }))
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
         Ok(renewal)
     }
 
-    /// The plan is made; rows are being read.
-    pub async fn running(&self, claim: &Claim, rows_estimate: Option<i64>) -> Result<Renewal> {
-        let mut transaction = self.pool.begin().await?;
-        let renewal = hold(&mut transaction, claim).await?;
-        sqlx::query("UPDATE exports SET state = 'running', rows_estimate = $2 WHERE id = $1")
-            .bind(claim.export_id)
-            .bind(rows_estimate)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(renewal)
-    }
-
-    /// Every row is written; only the switch that makes the object visible is left. Call it right before.
-    pub async fn finishing(&self, claim: &Claim) -> Result<Renewal> {
-        let mut transaction = self.pool.begin().await?;
-        let renewal = hold(&mut transaction, claim).await?;
-        sqlx::query("UPDATE exports SET state = 'finishing' WHERE id = $1")
-            .bind(claim.export_id)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(renewal)
-    }
-
-    /// The object is there: the export owns it from now on. `CancelRequested` means that nothing was changed and
-    /// the caller still has to delete the object.
-    pub async fn complete(&self, claim: &Claim, finished: &Finished, keep: Option<Duration>) -> Result<Renewal> {
-        let mut transaction = self.pool.begin().await?;
-        if hold(&mut transaction, claim).await? == Renewal::CancelRequested {
-            return Ok(Renewal::CancelRequested);
-        }
-        sqlx::query(
-            "UPDATE shards SET state = 'committed', lease_owner = NULL, lease_until = NULL, rows = $3, bytes = $4,
-                 raw_bytes = $5, etag = $6
-             WHERE export_id = $1 AND number = $2",
+    /// Without a lock on the export, which many workers would wait for.
+    async fn renew_shard(&self, claim: &Claim, lease: Duration) -> Result<Renewal> {
+        let row = sqlx::query(
+            "UPDATE shards s SET lease_until = now() + make_interval(secs => $5)
+             FROM exports e
+             WHERE s.export_id = $1 AND s.number = $2 AND s.fence = $3 AND s.state = 'leased'
+               AND e.id = s.export_id AND e.attempt = $4 AND e.state = 'running'
+             RETURNING e.cancel_requested",
         )
         .bind(claim.export_id)
         .bind(claim.shard)
-        .bind(finished.manifest.rows)
-        .bind(finished.manifest.bytes)
-        .bind(finished.manifest.uncompressed_bytes)
-        .bind(&finished.etag)
-        .execute(&mut *transaction)
+        .bind(claim.fence)
+        .bind(claim.attempt)
+        .bind(seconds(lease))
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(LedgerError::LeaseLost)?;
+        renewal(&row)
+    }
+}
+
+/// The lowest shard that nobody works on, unless as many are worked on as may be. The caller holds the lock on the export's
+/// row, so nobody else claims one.
+async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32) -> Result<Option<Free>> {
+    let at_work: i64 = sqlx::query(
+        "SELECT count(*) AS n FROM shards WHERE export_id = $1 AND number > 0 AND state = 'leased' AND lease_until >= now()",
+    )
+    .bind(id)
+    .fetch_one(&mut *connection)
+    .await?
+    .try_get("n")?;
+    if at_work >= i64::from(parallelism) {
+        return Ok(None);
+    }
+    let abandoned = "SELECT number, bounds, true AS abandoned FROM shards
+        WHERE export_id = $1 AND number > 0 AND state = 'leased' AND lease_until < now()
+        ORDER BY number LIMIT 1 FOR UPDATE";
+    let free = "SELECT number, bounds, false AS abandoned FROM shards
+        WHERE export_id = $1 AND number > 0 AND state = 'free' ORDER BY number LIMIT 1 FOR UPDATE";
+    for statement in [abandoned, free] {
+        if let Some(row) = sqlx::query(statement).bind(id).fetch_optional(&mut *connection).await? {
+            let (number, abandoned) = (row.try_get("number")?, row.try_get("abandoned")?);
+            return Ok(Some(Free { number, abandoned, bounds: Some(row.try_get("bounds")?) }));
+        }
+    }
+    Ok(None)
+}
+
+async fn free_head(connection: &mut PgConnection, id: Uuid) -> Result<Option<Free>> {
+    sqlx::query("INSERT INTO shards (export_id, number) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(id)
+        .bind(HEAD)
+        .execute(&mut *connection)
         .await?;
-        sqlx::query(
-            "UPDATE exports SET state = 'completed', rows = $2, bytes = $3, object_key = $4, etag = $5,
-                 peak_memory_bytes = $6, finished_at = now(), expires_at = now() + make_interval(secs => $7),
-                 manifest = $8, token_due_at = NULL
-             WHERE id = $1",
-        )
+    let head = sqlx::query(
+        "SELECT state = 'leased' AS leased, coalesce(lease_until < now(), false) AS abandoned
+         FROM shards WHERE export_id = $1 AND number = $2 FOR UPDATE",
+    )
+    .bind(id)
+    .bind(HEAD)
+    .fetch_one(connection)
+    .await?;
+    let (leased, abandoned): (bool, bool) = (head.try_get("leased")?, head.try_get("abandoned")?);
+    Ok((!leased || abandoned).then_some(Free { number: HEAD, abandoned, bounds: None }))
+}
+
+/// All there is to do is held: nothing new before the first lease ends, or one of the holders says so.
+async fn look_again_later(connection: &mut PgConnection, id: Uuid) -> Result<()> {
+    sqlx::query(
+        "UPDATE exports SET ready_at = coalesce(
+             (SELECT min(lease_until) FROM shards WHERE export_id = $1 AND state = 'leased'), now() + interval '5 seconds')
+         WHERE id = $1",
+    )
+    .bind(id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// How an export ends that nobody is to work on any more.
+fn over(export: &PgRow, failures: i32, retry: RetryPolicy) -> Result<Option<(Status, Option<Failure>)>> {
+    Ok(if export.try_get("cancel_requested")? {
+        Some((Status::Cancelled, None))
+    } else if export.try_get("overdue")? {
+        Some((Status::Failed, Some(deadline_failure())))
+    } else if export.try_get("too_old")? {
+        Some((Status::Failed, Some(snapshot_age_failure())))
+    } else if failures >= retry.max_attempts {
+        let message = "The export was started several times and its worker was lost each time.";
+        let detail = format!("{failures} attempts failed, the last one by a lease that ran out");
+        Some((Status::Failed, Some(Failure::new(FailureKind::WorkerLost, message, detail))))
+    } else {
+        None
+    })
+}
+
+/// A new attempt, with nothing of the one before.
+async fn start(connection: &mut PgConnection, claim: &mut Claim, failures: i32, terms: &Terms) -> Result<()> {
+    sqlx::query("DELETE FROM shards WHERE export_id = $1 AND number > 0")
         .bind(claim.export_id)
-        .bind(finished.manifest.rows)
-        .bind(finished.manifest.bytes)
-        .bind(&finished.object_key)
-        .bind(&finished.etag)
-        .bind(finished.peak_memory_bytes)
-        .bind(keep.map(seconds))
-        .bind(sqlx::types::Json(&finished.manifest))
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
-        super::uploads::published(&mut transaction, claim.export_id, claim.attempt).await?;
-        transaction.commit().await?;
-        Ok(Renewal::Held)
-    }
+    sqlx::query("DELETE FROM keepers WHERE export_id = $1").bind(claim.export_id).execute(&mut *connection).await?;
+    let row = sqlx::query(
+        "UPDATE exports SET state = 'planning', attempt = attempt + 1, failures = $2, rows = 0, bytes = 0,
+             shards = 0, shards_done = 0, plan = NULL, uncut = NULL, paused_until = NULL, peak_memory_bytes = NULL,
+             started_at = coalesce(started_at, now()),
+             deadline_at = coalesce(deadline_at, now() + make_interval(secs => $3)),
+             snapshot_until = now() + make_interval(secs => $5),
+             token_due_at = now() + make_interval(secs => $4), ready_at = now() + make_interval(secs => $4)
+         WHERE id = $1 RETURNING attempt, deadline_at, snapshot_until",
+    )
+    .bind(claim.export_id)
+    .bind(failures)
+    .bind(terms.timeout.map(seconds))
+    .bind(seconds(terms.lease))
+    .bind(terms.snapshot_age.map(seconds))
+    .fetch_one(connection)
+    .await?;
+    claim.attempt = row.try_get("attempt")?;
+    claim.deadline = row.try_get("deadline_at")?;
+    claim.snapshot_until = row.try_get("snapshot_until")?;
+    Ok(())
+}
 
-    /// The attempt failed. What may pass by itself is tried again after a pause, up to the policy's number of
-    /// attempts; the answer is whether it will be.
-    pub async fn fail(&self, claim: &Claim, failure: &Failure, retry: RetryPolicy) -> Result<bool> {
-        let mut transaction = self.pool.begin().await?;
-        let cancelled = hold(&mut transaction, claim).await? == Renewal::CancelRequested;
-        let again = if cancelled {
-            end(&mut transaction, claim.export_id, Status::Cancelled, None).await?;
-            false
-        } else {
-            let failures = sqlx::query("SELECT failures FROM exports WHERE id = $1")
-                .bind(claim.export_id)
-                .fetch_one(&mut *transaction)
-                .await?
-                .try_get("failures")?;
-            count_failure(&mut transaction, claim.export_id, failures, failure, retry).await?
-        };
-        transaction.commit().await?;
-        Ok(again)
-    }
+/// Another piece of an attempt that goes on. Of shards there may be more for others at once; a look that finds none is
+/// what moves `ready_at` on.
+async fn go_on(connection: &mut PgConnection, claim: &Claim, failures: i32, terms: &Terms) -> Result<()> {
+    let pause = if claim.shard == HEAD { terms.lease } else { Duration::ZERO };
+    sqlx::query(
+        "UPDATE exports SET failures = $2, token_due_at = now() + make_interval(secs => $3),
+             ready_at = now() + make_interval(secs => $4)
+         WHERE id = $1",
+    )
+    .bind(claim.export_id)
+    .bind(failures)
+    .bind(seconds(terms.lease))
+    .bind(seconds(pause))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
 
-    /// The work was stopped as a client asked, and nothing of it is left.
-    pub async fn cancelled(&self, claim: &Claim) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
-        hold(&mut transaction, claim).await?;
-        end(&mut transaction, claim.export_id, Status::Cancelled, None).await?;
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    /// Gives unfinished work back for another worker to start at once, without counting a failure.
-    pub async fn give_back(&self, claim: &Claim) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
-        hold(&mut transaction, claim).await?;
-        release(&mut transaction, claim.export_id).await?;
-        sqlx::query(
-            "UPDATE exports SET state = 'pending', token_due_at = now() + interval '10 minutes', ready_at = now()
-             WHERE id = $1",
-        )
+async fn upload_of(connection: &mut PgConnection, claim: &Claim) -> Result<(String, Option<String>)> {
+    let row = sqlx::query("SELECT object_key, upload_id FROM uploads WHERE export_id = $1 AND attempt = $2")
         .bind(claim.export_id)
-        .execute(&mut *transaction)
-        .await?;
-        outbox::announce(&mut transaction, claim.export_id).await?;
-        transaction.commit().await?;
-        Ok(())
-    }
+        .bind(claim.attempt)
+        .fetch_optional(connection)
+        .await?
+        .ok_or_else(|| LedgerError::Unreadable { id: claim.export_id, problem: "an attempt without upload".into() })?;
+    Ok((row.try_get("object_key")?, row.try_get("upload_id")?))
 }
 
 /// The failure of an export whose time is up.
@@ -347,6 +423,20 @@ pub fn deadline_failure() -> Failure {
         "The export took longer than it may (EXPORT_TIMEOUT_MS).",
         "deadline_at went by",
     )
+}
+
+/// The failure of an export that needs its snapshot for too long.
+#[must_use]
+pub fn snapshot_age_failure() -> Failure {
+    Failure::new(
+        FailureKind::SnapshotTooOld,
+        "The export needed its snapshot of the source for longer than it may (SNAPSHOT_MAX_AGE_SECONDS).",
+        "snapshot_until went by",
+    )
+}
+
+fn renewal(export: &PgRow) -> Result<Renewal> {
+    Ok(if export.try_get("cancel_requested")? { Renewal::CancelRequested } else { Renewal::Held })
 }
 
 /// Locks the export and the shard (in this order, as `claim` does) if the claim still holds.
@@ -369,15 +459,7 @@ pub(super) async fn hold(connection: &mut PgConnection, claim: &Claim) -> Result
     .fetch_optional(connection)
     .await?
     .ok_or(LedgerError::LeaseLost)?;
-    Ok(if export.try_get("cancel_requested")? { Renewal::CancelRequested } else { Renewal::Held })
-}
-
-async fn release(connection: &mut PgConnection, id: Uuid) -> Result<()> {
-    sqlx::query("UPDATE shards SET state = 'free', lease_owner = NULL, lease_until = NULL WHERE export_id = $1 AND state = 'leased'")
-        .bind(id)
-        .execute(connection)
-        .await?;
-    Ok(())
+    renewal(&export)
 }
 
 /// The request is not for this version to read. While versions are being exchanged another worker may be of the right
@@ -395,68 +477,6 @@ async fn unreadable(connection: &mut PgConnection, id: Uuid, waits_long: bool, d
          WHERE id = $1",
     )
     .bind(id)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// An attempt failed, beside `failures` earlier ones: a pause, if another attempt may help and there is one left, and
-/// otherwise the end. The answer is whether there will be one. The caller holds the lock on the export's row.
-async fn count_failure(
-    connection: &mut PgConnection,
-    id: Uuid,
-    failures: i32,
-    failure: &Failure,
-    retry: RetryPolicy,
-) -> Result<bool> {
-    let failures = failures + 1;
-    let again = match failure.kind.disposition() {
-        Disposition::Retry => failures < retry.max_attempts,
-        Disposition::Fail => false,
-    };
-    if again {
-        release(connection, id).await?;
-        sqlx::query(
-            "UPDATE exports SET state = 'pending', failures = $2, error_code = $3, error_detail = $4,
-                 token_due_at = now() + make_interval(secs => $5), ready_at = now() + make_interval(secs => $5)
-             WHERE id = $1",
-        )
-        .bind(id)
-        .bind(failures)
-        .bind(failure.kind.code())
-        .bind(&failure.detail)
-        .bind(seconds(retry.pause(failures, id)))
-        .execute(connection)
-        .await?;
-    } else {
-        sqlx::query("UPDATE exports SET failures = $2 WHERE id = $1")
-            .bind(id)
-            .bind(failures)
-            .execute(&mut *connection)
-            .await?;
-        end(connection, id, Status::Failed, Some(failure)).await?;
-    }
-    Ok(again)
-}
-
-/// Ends an export without a file. The caller holds the lock on its row.
-pub(super) async fn end(
-    connection: &mut PgConnection,
-    id: Uuid,
-    status: Status,
-    failure: Option<&Failure>,
-) -> Result<()> {
-    release(connection, id).await?;
-    sqlx::query(
-        "UPDATE exports SET state = $2, error_code = $3, error = $4, error_detail = $5, finished_at = now(),
-             token_due_at = NULL
-         WHERE id = $1",
-    )
-    .bind(id)
-    .bind(status.name())
-    .bind(failure.map(|failure| failure.kind.code()))
-    .bind(failure.map(|failure| failure.message.as_str()))
-    .bind(failure.map(|failure| failure.detail.as_str()))
     .execute(connection)
     .await?;
     Ok(())

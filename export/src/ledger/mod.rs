@@ -4,17 +4,24 @@
 mod benchmark;
 mod claim;
 mod idempotency;
+mod keepers;
 mod outbox;
+mod outcome;
 mod read;
+mod shards;
 mod steer;
 mod submit;
 mod sweep;
 mod uploads;
 
 pub use benchmark::BenchmarkLock;
-pub use claim::{Claim, Claimed, Finished, Renewal, RetryPolicy, deadline_failure};
+pub use claim::{
+    Claim, Claimed, Cut, Renewal, RetryPolicy, ShardWork, Terms, Work, deadline_failure, snapshot_age_failure,
+};
 pub use idempotency::{Reservation, ReservedKey};
+pub use outcome::Finished;
 pub use read::{Export, ListFilter};
+pub use shards::{Committed, Keeper, Planned, StoredShard};
 pub use steer::Deletion;
 pub use submit::{Accepted, Submission};
 pub use sweep::Swept;

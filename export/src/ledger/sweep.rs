@@ -3,7 +3,8 @@
 
 use sqlx::Row;
 
-use super::claim::{deadline_failure, end};
+use super::claim::{deadline_failure, snapshot_age_failure};
+use super::outcome::end;
 use super::{Ledger, Result};
 use crate::status::Status;
 
@@ -30,9 +31,10 @@ impl Ledger {
         let (mut cancelled, mut overdue) = (0, 0);
         // What somebody works on right now ends the usual way, and has its turn in a second if it does not.
         let over = sqlx::query(
-            "SELECT e.id, e.cancel_requested FROM exports e
+            "SELECT e.id, e.cancel_requested, coalesce(e.deadline_at < now(), false) AS overdue FROM exports e
              WHERE e.state IN ('pending', 'planning', 'running', 'finishing')
-               AND (e.cancel_requested OR e.deadline_at < now())
+               AND (e.cancel_requested OR e.deadline_at < now()
+                    OR (e.state IN ('planning', 'running') AND e.snapshot_until < now()))
                AND NOT EXISTS (SELECT FROM shards s
                                WHERE s.export_id = e.id AND s.state = 'leased' AND s.lease_until >= now())
              LIMIT 1000 FOR UPDATE SKIP LOCKED",
@@ -45,7 +47,8 @@ impl Ledger {
                 end(&mut transaction, id, Status::Cancelled, None).await?;
                 cancelled += 1;
             } else {
-                end(&mut transaction, id, Status::Failed, Some(&deadline_failure())).await?;
+                let failure = if export.try_get("overdue")? { deadline_failure() } else { snapshot_age_failure() };
+                end(&mut transaction, id, Status::Failed, Some(&failure)).await?;
                 overdue += 1;
             }
         }

@@ -168,6 +168,10 @@ impl Encode for Json {
         Ok(())
     }
 
+    fn resume(&mut self) {
+        self.first_row = false;
+    }
+
     fn row(&mut self, row: Row<'_>, out: &mut Out<'_>) -> Result<(), EncodeError> {
         if self.framing == Framing::Array {
             out.extend_from_slice(if self.first_row { b"\n" } else { b",\n" });

@@ -12,6 +12,7 @@ mod parquet;
 mod scalar;
 mod xml;
 
+pub(crate) use self::parquet::footer as parquet_footer;
 pub(crate) use exactness::{Exactness, Replacement};
 pub(crate) use out::{Out, RELIEF_BYTES, Spill, Stopped};
 pub(crate) use scalar::write_readable;
@@ -26,12 +27,19 @@ use crate::source::{OutputColumn, Row, ValueError};
 pub(crate) trait Encode: Send {
     /// What comes before the first row.
     fn begin(&mut self, out: &mut Out<'_>) -> Result<(), EncodeError>;
+    /// Goes on behind rows that another encoder has written, instead of `begin`. There are such rows.
+    fn resume(&mut self) {}
     /// One row, with a field for each column and perhaps more behind them.
     fn row(&mut self, row: Row<'_>, out: &mut Out<'_>) -> Result<(), EncodeError>;
     /// What comes after the last row.
     fn end(&mut self, out: &mut Out<'_>) -> Result<(), EncodeError>;
+    /// Ends before the end of the file, instead of `end`: more rows, or what is behind the last one, come from elsewhere.
+    /// The answer is what the end of the file has to say of these rows, if anything.
+    fn suspend(&mut self) -> Result<Option<Vec<u8>>, EncodeError> {
+        Ok(None)
+    }
     /// The next piece of what was written in bulk, by an encoder that leaves `out` alone. To be asked after `begin`,
-    /// now and then between rows, and after `end`, until there is none.
+    /// now and then between rows, and after `end` or `suspend`, until there is none.
     fn finished(&mut self) -> Option<Vec<u8>> {
         None
     }

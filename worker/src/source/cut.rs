@@ -1,129 +1,190 @@
-//! Where a relation's rows, in the order of its key, are cut into ranges that are read side by side. The places come from
-//! a sample of the data, so a dense and a sparse region of keys get as many ranges as they have pages.
+//! Where the rows of an export are cut into shards: half-open ranges of the order's key, each read by whoever is free and
+//! each a part of the file. The places come from the data alone, by a sample, so that whoever plans comes to the same.
 
-use polyglot_export::catalog::{Relation, WireType, quote_relation};
 use polyglot_export::failure::Failure;
-use polyglot_export::request::ExportRequest;
+use polyglot_export::format::{Compression, Format};
+use polyglot_export::request::{ExportRequest, Layout};
 use polyglot_export::selection::{Direction, Order, quote_literal};
-use sqlx::postgres::PgConnection;
+use polyglot_export::uncut::Uncut;
+use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::plan::text_form;
-use super::{ALIAS, failed, qualified};
+use super::key::key_columns;
+use super::sample::{Bound, Sampling};
+use super::{Plan, Source, failed, qualified};
 
-/// What a range is to hold, as it is stored: reading it takes some ten milliseconds, and what is read ahead of its turn
-/// stays small.
-const RANGE_BYTES: u64 = 4 << 20;
-/// Below this the second connection is not worth making.
-const LEAST_BYTES: u64 = 4 * RANGE_BYTES;
-/// More cuts than this make the statement that finds them slow, and nothing faster.
-const MOST_RANGES: u64 = 4096;
-/// Of the relation's pages are looked at for each range, and all of them together. Fewer make ranges uneven.
-const PAGES_A_RANGE: u64 = 8;
-const PAGE_BYTES: u64 = 8192;
-/// Sampled rows between two cuts at least: fewer say little of where the rows are.
-const LEAST_ROWS: u64 = 8;
-/// From here the rows lie on disk nearly as the key orders them. Elsewhere the server may do better with one scan and a
-/// sort, and is left to decide.
-const CORRELATED: f64 = 0.95;
+/// What a shard is to hold of the file, as it is stored. A part has to have 5 MiB, and a sample is not exact.
+const SHARD_BYTES: u64 = 16 << 20;
+/// The same where each shard is a file of its own.
+const FILE_BYTES: u64 = 128 << 20;
+/// Of the object store's 10,000 parts one is the file's end, and an estimate may be wrong.
+const MOST_SHARDS: u64 = 6000;
+/// A Parquet footer is in memory until it is written, and has about a kilobyte for each column of each shard.
+const MOST_COLUMN_CHUNKS: u64 = 32_768;
+/// A table that stores less than this is not worth a look.
+const LEAST_STORED_BYTES: u64 = 1 << 20;
+/// A shard that the sample says is smaller than this share of the others is added to the one before it.
+const LEAST_SHARE: f64 = 0.6;
+/// Each step makes shards so many times larger, and there are so many steps.
+const COARSER: u64 = 4;
+const STEPS: u8 = 2;
+/// How many times more than one scan the ranges together may cost, by the server's own estimate.
+const MOST_TIMES_THE_COST: f64 = 6.0;
+/// Ranges of which the server is asked for an estimate.
+const EXPLAINED: usize = 5;
 
-/// An order by the columns of the primary key, as its index has them, all in one direction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Key(Order);
-
-/// A half-open part of the key's order, in the texts of its columns.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A half-open part of the order, in the texts of its first columns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Range {
     /// The first row's key, or that of a row before it; `None`: the beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<Vec<String>>,
     /// The key of the first row behind; `None`: the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     to: Option<Vec<String>>,
 }
 
-impl Key {
-    /// The key of an export's order, if that is the primary key's and the rows can be cut along it.
-    pub(crate) fn of(relation: &Relation, request: &ExportRequest, order: &Order) -> Option<Self> {
-        // Only tables, partitioned or not, have a primary key, and those have pages to sample.
-        let direction = order.keys.first()?.direction;
-        let is_key = order.keys.iter().map(|key| &key.column).eq(&relation.primary_key)
-            && order.keys.iter().all(|key| key.direction == direction);
-        // With filters the server may have a better way to the rows than along the key, and would go it for each range.
-        let all = request.filters.is_empty() && request.row_limit.is_none();
-        // A cut is the text of a key, read back: only of types whose text is known to be exact.
-        let is_exact = |name: &String| {
-            relation.column(name).is_some_and(|column| column.wire != WireType::TextForm && column.array.is_none())
-        };
-        (is_key && all && relation.primary_key.iter().all(is_exact)).then(|| Self(order.clone()))
-    }
+/// What became of an export's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// At least two, that together hold every row once, in the order of the export.
+    Ranges(Vec<Range>),
+    /// One stream, and why.
+    One(Uncut),
+}
 
-    /// The columns, as they are called inside a statement.
-    fn columns(&self) -> impl Iterator<Item = String> {
-        self.0.keys.iter().map(|key| qualified(&key.column))
-    }
-
-    /// The conditions of a range. The literals have no type of their own: the server reads each as its column's.
-    pub(crate) fn conditions(&self, range: &Range) -> Vec<String> {
-        let descending = self.0.keys.iter().any(|key| key.direction == Direction::Desc);
+impl Range {
+    /// The conditions of its rows. The literals have no type of their own: the server reads each as its column's.
+    pub(super) fn conditions(&self, order: &Order) -> Vec<String> {
+        let descending = order.keys.first().is_some_and(|key| key.direction == Direction::Desc);
         let (from, to) = if descending { ("<=", ">") } else { (">=", "<") };
-        let columns = self.columns().collect::<Vec<_>>().join(", ");
         let compare = |operator: &str, bound: &Vec<String>| {
+            let columns: Vec<String> = order.keys.iter().take(bound.len()).map(|key| qualified(&key.column)).collect();
             let bound: Vec<String> = bound.iter().map(|text| quote_literal(text)).collect();
-            format!("(({columns}) {operator} ({}))", bound.join(", "))
+            format!("(({}) {operator} ({}))", columns.join(", "), bound.join(", "))
         };
-        let from = range.from.as_ref().map(|bound| compare(from, bound));
-        from.into_iter().chain(range.to.as_ref().map(|bound| compare(to, bound))).collect()
+        let from = self.from.as_ref().map(|bound| compare(from, bound));
+        from.into_iter().chain(self.to.as_ref().map(|bound| compare(to, bound))).collect()
     }
 
-    /// Ranges that together hold every row once, in the order of the export. One, if cutting is not worth it.
-    pub(crate) async fn cut(&self, connection: &mut PgConnection, relation: &Relation) -> Result<Vec<Range>, Failure> {
-        let whole = vec![Range::default()];
-        let ranges = (relation.stored_bytes / RANGE_BYTES).min(MOST_RANGES);
-        if relation.stored_bytes < LEAST_BYTES || !self.is_correlated(connection, relation).await? {
-            return Ok(whole);
-        }
-        let pages = (relation.stored_bytes / PAGE_BYTES).max(1);
-        #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
-        let percent = ((ranges * PAGES_A_RANGE) as f64 / pages as f64 * 100.0).min(100.0);
-        let texts: Vec<String> = self.columns().map(|column| text_form(&column)).collect();
-        // Always the same pages of a table that does not change.
-        let sample = format!(
-            "SELECT key FROM (
-                 SELECT ARRAY[{}] AS key, row_number() OVER ({}) - 1 AS place, count(*) OVER () AS rows
-                 FROM {} AS {ALIAS} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)
-             ) AS sample
-             WHERE place > 0 AND place % greatest(rows / {ranges}, {LEAST_ROWS}) = 0
-             ORDER BY place",
-            texts.join(", "),
-            self.0.sql(ALIAS).trim_start(),
-            quote_relation(&relation.name),
-        );
-        let rows = sqlx::query(AssertSqlSafe(sample)).fetch_all(&mut *connection).await.map_err(failed)?;
-        let mut bounds: Vec<Vec<String>> = Vec::with_capacity(rows.len());
-        for row in rows {
-            bounds.push(row.try_get("key").map_err(failed)?);
-        }
-        bounds.dedup();
+    /// The ranges between these bounds, and before and behind them.
+    fn between(bounds: &[Vec<String>]) -> Vec<Self> {
         let from = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
         let to = bounds.iter().cloned().map(Some).chain([None]);
-        Ok(from.zip(to).map(|(from, to)| Range { from, to }).collect())
+        from.zip(to).map(|(from, to)| Self { from, to }).collect()
+    }
+}
+
+/// Into how many shards an export may be cut, and how large each is to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub bytes: u64,
+    pub most: u64,
+}
+
+impl Target {
+    fn of(plan: &Plan, request: &ExportRequest, coarser: u8) -> Self {
+        let bytes = match request.layout {
+            Layout::File => SHARD_BYTES,
+            Layout::Files => FILE_BYTES,
+        };
+        let columns = u64::try_from(plan.columns.len()).unwrap_or(u64::MAX).max(1);
+        let chunks = match (request.layout, request.format) {
+            (Layout::File, Format::Parquet) => MOST_COLUMN_CHUNKS / columns,
+            _ => MOST_SHARDS,
+        };
+        Self { bytes: bytes * COARSER.pow(coarser.into()), most: chunks.min(MOST_SHARDS) }
+    }
+}
+
+/// What stands against cutting, whatever the rows are.
+fn against(plan: &Plan, request: &ExportRequest, coarser: u8) -> Option<Uncut> {
+    if request.row_limit.is_some() {
+        Some(Uncut::RowLimit)
+    } else if request.layout == Layout::File && request.compression == Some(Compression::Zstd) {
+        Some(Uncut::Zstd)
+    } else if coarser >= STEPS {
+        Some(Uncut::Uneven)
+    } else if plan.relation.stored_bytes < LEAST_STORED_BYTES {
+        Some(Uncut::Small)
+    } else {
+        None
+    }
+}
+
+/// The bounds without those behind which a shard would be small: the last row of the one before may be larger than all
+/// that is left.
+fn spread(bounds: Vec<Bound>, share: f64, total: f64) -> Vec<Vec<String>> {
+    let mut kept: Vec<Bound> = Vec::with_capacity(bounds.len());
+    for bound in bounds {
+        if bound.before - kept.last().map_or(0.0, |last| last.before) >= share * LEAST_SHARE {
+            kept.push(bound);
+        }
+    }
+    while kept.last().is_some_and(|last| total - last.before < share * LEAST_SHARE) {
+        kept.pop();
+    }
+    kept.into_iter().map(|bound| bound.key).collect()
+}
+
+impl Source {
+    /// Cuts the export into shards of about the size that fits the object store, or says why it is one stream. Each step
+    /// of `coarser` makes them four times as large, for when they came out too small.
+    pub(crate) async fn cut(&mut self, plan: &Plan, request: &ExportRequest, coarser: u8) -> Result<Cut, Failure> {
+        if let Some(uncut) = against(plan, request, coarser) {
+            return Ok(Cut::One(uncut));
+        }
+        let columns = match key_columns(&mut self.connection, &plan.relation, &plan.order).await? {
+            Ok(columns) => columns,
+            Err(uncut) => return Ok(Cut::One(uncut)),
+        };
+        let target = Target::of(plan, request, coarser);
+        let Some(sampling) = Sampling::of(self, plan, request, target).await? else {
+            return Ok(Cut::One(if coarser == 0 { Uncut::Small } else { Uncut::Uneven }));
+        };
+        let mut too_small = if coarser == 0 { Uncut::Small } else { Uncut::Uneven };
+        for step in coarser..STEPS {
+            let target = Target::of(plan, request, step);
+            let (shards, total, bounds) = sampling.bounds(self, plan, columns, target).await?;
+            if shards < 2.0 {
+                return Ok(Cut::One(too_small));
+            }
+            let bounds = spread(bounds, total / shards, total);
+            if bounds.is_empty() {
+                return Ok(Cut::One(Uncut::FewKeys));
+            }
+            let ranges = Range::between(&bounds);
+            if self.is_cheap(plan, &ranges).await? {
+                return Ok(Cut::Ranges(ranges));
+            }
+            too_small = Uncut::Costly;
+        }
+        Ok(Cut::One(Uncut::Costly))
     }
 
-    async fn is_correlated(&self, connection: &mut PgConnection, relation: &Relation) -> Result<bool, Failure> {
-        // Of a partitioned table there are statistics of the whole, but where rows lie is known of its partitions.
-        let correlation: Option<f64> = sqlx::query_scalar(
-            "SELECT min(abs(s.correlation))::float8
-             FROM (SELECT to_regclass(format('%I.%I', $1::text, $2::text))::oid AS oid
-                   UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(format('%I.%I', $1::text, $2::text)))) leaf
-                  JOIN pg_class c ON c.oid = leaf.oid
-                  JOIN pg_namespace n ON n.oid = c.relnamespace
-                  JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = $3 AND NOT s.inherited",
-        )
-        .bind(&relation.name.schema)
-        .bind(&relation.name.name)
-        .bind(self.0.keys.first().map(|key| &key.column))
-        .fetch_one(connection)
-        .await
-        .map_err(failed)?;
-        Ok(correlation.is_some_and(|correlation| correlation >= CORRELATED))
+    /// Whether reading all ranges costs the server not much more than reading everything once: it may have a better way
+    /// to the rows than along the key, and would go that way once for each range.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate, of some thousand ranges")]
+    async fn is_cheap(&mut self, plan: &Plan, ranges: &[Range]) -> Result<bool, Failure> {
+        let whole = self.cost(&plan.select(&Range::default())).await?;
+        let chosen = ranges.len().min(EXPLAINED);
+        let mut sum = 0.0;
+        for place in 0..chosen {
+            // In the middle of as many equal stretches.
+            sum += self.cost(&plan.select(&ranges[(2 * place + 1) * ranges.len() / (2 * chosen)])).await?;
+        }
+        let together = sum * ranges.len() as f64 / chosen as f64;
+        tracing::debug!(whole, together, ranges = ranges.len(), "cost of reading in ranges");
+        Ok(together <= MOST_TIMES_THE_COST * whole)
+    }
+
+    /// The server's estimate for a query.
+    async fn cost(&mut self, query: &str) -> Result<f64, Failure> {
+        let explain = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) {query}"));
+        let row = sqlx::query(explain).fetch_one(&mut self.connection).await.map_err(failed)?;
+        // On the wire json is its text.
+        let text: String = row.try_get_unchecked(0).map_err(failed)?;
+        let explained: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        Ok(explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or(f64::INFINITY))
     }
 }

@@ -1,5 +1,7 @@
 //! What is going to be read: the columns of the file and how each arrives, the fields that name a row in a message,
-//! the guard against rows that do not fit in memory, and the statement that reads all of it.
+//! the guard against rows that do not fit in memory, and the statements that read all of it or a range.
+
+use std::sync::Arc;
 
 use polyglot_export::catalog::{ArrayType, Column, Relation, WireType, quote_relation};
 use polyglot_export::failure::{Failure, FailureKind};
@@ -7,7 +9,7 @@ use polyglot_export::format::Format;
 use polyglot_export::request::ExportRequest;
 use polyglot_export::selection::{self, Order};
 
-use super::cut::{Key, Range};
+use super::cut::Range;
 use super::row::Row;
 use super::value::Value;
 use super::{ALIAS, qualified};
@@ -49,14 +51,16 @@ pub(crate) struct Plan {
     pub estimated_rows: Option<u64>,
     /// Bytes the chosen rows take in the source, roughly what they take as text.
     pub estimated_bytes: Option<u64>,
-    /// `SELECT … FROM …`
-    select: String,
+    /// As it was when the plan was made.
+    pub(super) relation: Arc<Relation>,
+    /// What is selected, by the fields of a row.
+    expressions: String,
+    /// What a row is joined with, to measure it.
+    measuring: String,
     /// What the rows have to meet.
-    conditions: Vec<String>,
+    pub(super) conditions: Vec<String>,
     /// What stands behind the conditions.
     tail: String,
-    /// Along which the rows can be cut.
-    pub key: Option<Key>,
     /// How a row is told apart from others in a message.
     pub names: RowNames,
     /// The largest row that is fetched, in bytes.
@@ -70,8 +74,8 @@ pub(crate) struct Plan {
 pub(crate) struct RowNames(Vec<KeyField>);
 
 impl RowNames {
-    /// `row 17 (id 42)`, or just its number where no key may be shown.
-    pub(crate) fn name(&self, number: i64, row: Row<'_>) -> String {
+    /// `Row 17 of the export (id 42)`, or just its number where no key may be shown; `rows_of`: what it is counted in.
+    pub(crate) fn name(&self, number: i64, rows_of: &str, row: Row<'_>) -> String {
         let mut parts = Vec::with_capacity(self.0.len());
         for key in &self.0 {
             let mut text = Vec::new();
@@ -86,9 +90,9 @@ impl RowNames {
             parts.push(format!("{} {shown}{more}", key.name));
         }
         if parts.is_empty() {
-            format!("Row {number} of the export")
+            format!("Row {number} of {rows_of}")
         } else {
-            format!("Row {number} of the export ({})", parts.join(", "))
+            format!("Row {number} of {rows_of} ({})", parts.join(", "))
         }
     }
 }
@@ -137,7 +141,7 @@ fn size_expression(wide: &[&Column], max_row_bytes: u64) -> String {
 
 impl Plan {
     /// Decides what to read of `relation`, as it is now.
-    pub(crate) fn of(relation: &Relation, request: &ExportRequest, max_row_bytes: u64) -> Result<Self, Failure> {
+    pub(crate) fn of(relation: Relation, request: &ExportRequest, max_row_bytes: u64) -> Result<Self, Failure> {
         let changed = |column: &str| {
             Failure::new(
                 FailureKind::DatasetChanged,
@@ -148,11 +152,12 @@ impl Plan {
         let find = |name: &str| relation.column(name).ok_or_else(|| changed(name));
         let sources: Vec<Column> =
             request.columns.iter().map(|mapping| find(&mapping.source).cloned()).collect::<Result<_, _>>()?;
-        let order = Order::of(request, relation);
+        let order = Order::of(request, &relation);
         for key in &order.keys {
             find(&key.column)?;
         }
-        let conditions = selection::conditions(&request.filters, relation, ALIAS).map_err(|column| changed(&column))?;
+        let conditions =
+            selection::conditions(&request.filters, &relation, ALIAS).map_err(|column| changed(&column))?;
 
         let wide: Vec<&Column> = sources.iter().filter(|column| column.wide).collect();
         // A value that is not in the TOAST table is on a page, and no page holds so much.
@@ -171,32 +176,30 @@ impl Plan {
         // CSV and JSON take every value, so that only a row too large needs a name there.
         let named = guarded || matches!(request.format, Format::Xml | Format::Parquet);
         let names =
-            if named { name_fields(relation, request, &columns, &mut expressions) } else { RowNames::default() };
-        let mut from = format!("{} AS {ALIAS}", quote_relation(&relation.name));
+            if named { name_fields(&relation, request, &columns, &mut expressions) } else { RowNames::default() };
+        let mut measuring = String::new();
         if guarded {
             // OFFSET keeps the planner from computing the sizes again wherever they are used.
-            from.push_str(&format!(
+            measuring = format!(
                 " CROSS JOIN LATERAL (SELECT {} AS total OFFSET 0) AS size",
                 size_expression(&wide, max_row_bytes)
-            ));
+            );
             expressions.push(format!("CASE WHEN size.total > {max_row_bytes} THEN size.total END"));
         }
         let limit = request.row_limit.map(|rows| format!(" LIMIT {rows}")).unwrap_or_default();
-        let select = format!("SELECT {} FROM {from}", expressions.join(", "));
         let tail = order.sql(ALIAS) + &limit;
-        // Two readers would hold twice as many rows, so rows that may be wide are read by one.
-        let key = Key::of(relation, request, &order).filter(|_| !guarded);
-        let (estimated_rows, estimated_bytes) = estimates(relation, request);
+        let (estimated_rows, estimated_bytes) = estimates(&relation, request);
         Ok(Self {
             columns,
             sources,
             order,
             estimated_rows,
             estimated_bytes,
-            select,
+            relation: Arc::new(relation),
+            expressions: expressions.join(", "),
+            measuring,
             conditions,
             tail,
-            key,
             names,
             max_row_bytes,
             guarded,
@@ -205,10 +208,30 @@ impl Plan {
 
     /// The statement that reads a range.
     pub(crate) fn copy(&self, range: &Range) -> String {
+        format!("COPY ({}) TO STDOUT (FORMAT binary)", self.select(range))
+    }
+
+    /// The query for the rows of a range.
+    pub(super) fn select(&self, range: &Range) -> String {
         let mut conditions = self.conditions.clone();
-        conditions.extend(self.key.iter().flat_map(|key| key.conditions(range)));
-        let Self { select, tail, .. } = self;
-        format!("COPY ({select}{}{tail}) TO STDOUT (FORMAT binary)", selection::all_of(&conditions))
+        conditions.extend(range.conditions(&self.order));
+        let Self { expressions, measuring, tail, .. } = self;
+        format!("SELECT {expressions} FROM {}{measuring}{}{tail}", self.relation(""), selection::all_of(&conditions))
+    }
+
+    /// The statement that reads the first `rows` rows of a sample of the pages, with one more field behind the others.
+    pub(super) fn copy_sample(&self, sample: &str, field: &str, rows: u64) -> String {
+        let Self { expressions, measuring, tail, .. } = self;
+        format!(
+            "COPY (SELECT {expressions}, {field} FROM {}{measuring}{}{tail} LIMIT {rows}) TO STDOUT (FORMAT binary)",
+            self.relation(sample),
+            selection::all_of(&self.conditions)
+        )
+    }
+
+    /// The relation under its alias, or a sample of it.
+    pub(super) fn relation(&self, sample: &str) -> String {
+        format!("{} AS {ALIAS}{sample}", quote_relation(&self.relation.name))
     }
 
     /// Fields of a row on the wire: the columns, and what is behind them.
@@ -218,7 +241,7 @@ impl Plan {
     }
 
     /// Fails if the row was too large to be fetched.
-    pub(crate) fn check_size(&self, number: i64, row: Row<'_>) -> Result<(), Failure> {
+    pub(crate) fn check_size(&self, number: i64, rows_of: &str, row: Row<'_>) -> Result<(), Failure> {
         if !self.guarded {
             return Ok(());
         }
@@ -228,7 +251,7 @@ impl Plan {
             // Not NULL, so the row is too large, by whatever it is.
             _ => 0,
         };
-        let name = self.names.name(number, row);
+        let name = self.names.name(number, rows_of, row);
         let limit = self.max_row_bytes >> 20;
         let message = format!(
             "{name}: its values take about {} MiB, and a worker holds rows of at most {limit} MiB (MAX_ROW_MB).",
@@ -328,7 +351,7 @@ mod tests {
     fn names_are_quoted_and_the_order_is_the_key() {
         let mut request = request(&["Range", "id"], Format::Csv);
         request.row_limit = Some(10);
-        let plan = Plan::of(&relation(), &request, MAX_ROW).unwrap();
+        let plan = Plan::of(relation(), &request, MAX_ROW).unwrap();
         assert_eq!(
             plan.copy(&Range::default()),
             r#"COPY (SELECT CASE WHEN r."Range" IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', r."Range") END, r."id" FROM "My Schema"."a""b" AS r ORDER BY r."id", r."Range" LIMIT 10) TO STDOUT (FORMAT binary)"#
@@ -341,7 +364,7 @@ mod tests {
         let mut request = request(&["id"], Format::Csv);
         request.filters = vec![Filter { column: "id".into(), op: FilterOp::Greater, values: vec!["5".into()] }];
         request.order_by = vec![OrderKey::ascending("Range")];
-        let plan = Plan::of(&relation(), &request, MAX_ROW).unwrap();
+        let plan = Plan::of(relation(), &request, MAX_ROW).unwrap();
         assert!(
             plan.copy(&Range::default()).contains(r#" AS r WHERE (r."id" > '5') ORDER BY r."Range", r."id")"#),
             "{}",
@@ -352,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_column_that_is_gone_is_named() {
-        let failure = Plan::of(&relation(), &request(&["gone"], Format::Csv), MAX_ROW).unwrap_err();
+        let failure = Plan::of(relation(), &request(&["gone"], Format::Csv), MAX_ROW).unwrap_err();
         assert_eq!(failure.kind, FailureKind::DatasetChanged);
         assert!(failure.message.contains("gone"));
     }
@@ -378,24 +401,24 @@ mod tests {
         let mut index = FieldIndex::default();
         let (row, _) = index.read(&bytes, 2).unwrap();
         // The key's second column is not asked for, and comes behind.
-        let plan = Plan::of(&relation(), &request(&["id"], Format::Xml), MAX_ROW).unwrap();
+        let plan = Plan::of(relation(), &request(&["id"], Format::Xml), MAX_ROW).unwrap();
         assert_eq!(
-            (plan.fields(), plan.names.name(7, row)),
+            (plan.fields(), plan.names.name(7, "the export", row)),
             (2, "Row 7 of the export (id 42, Range [1,5))".to_owned())
         );
         let mut hidden = request(&["id"], Format::Xml);
         hidden.exposed = Some(vec!["id".into()]);
-        let plan = Plan::of(&relation(), &hidden, MAX_ROW).unwrap();
-        assert_eq!((plan.fields(), plan.names.name(7, row)), (1, "Row 7 of the export".to_owned()));
+        let plan = Plan::of(relation(), &hidden, MAX_ROW).unwrap();
+        assert_eq!((plan.fields(), plan.names.name(7, "the export", row)), (1, "Row 7 of the export".to_owned()));
         // What cannot go wrong needs no name.
-        assert_eq!(Plan::of(&relation(), &request(&["id"], Format::Csv), MAX_ROW).unwrap().fields(), 1);
+        assert_eq!(Plan::of(relation(), &request(&["id"], Format::Csv), MAX_ROW).unwrap().fields(), 1);
     }
 
     #[test]
     fn rows_are_measured_where_there_may_be_large_ones() {
         let mut relation = relation();
         relation.toast_bytes = None;
-        let plan = Plan::of(&relation, &request(&["id", "Range"], Format::Csv), MAX_ROW).unwrap();
+        let plan = Plan::of(relation.clone(), &request(&["id", "Range"], Format::Csv), MAX_ROW).unwrap();
         assert!(
             plan.copy(&Range::default()).contains("AS total OFFSET 0) AS size"),
             "{}",
@@ -404,15 +427,15 @@ mod tests {
         let mut index = FieldIndex::default();
         let size = (300_i64 << 20).to_be_bytes();
         let bytes = row_bytes(42, &[Some(b"[1,2)"), Some(&size)]);
-        let failure = plan.check_size(9, index.read(&bytes, plan.fields()).unwrap().0).unwrap_err();
+        let failure = plan.check_size(9, "the export", index.read(&bytes, plan.fields()).unwrap().0).unwrap_err();
         assert_eq!(failure.kind, FailureKind::RowTooLarge);
         let words = "Row 9 of the export (id 42, Range [1,2)): its values take about 300 MiB, and a worker holds rows of at most 16 MiB (MAX_ROW_MB).";
         assert_eq!(failure.message, words);
         let bytes = row_bytes(42, &[Some(b"x"), None]);
-        plan.check_size(9, index.read(&bytes, plan.fields()).unwrap().0).unwrap();
+        plan.check_size(9, "the export", index.read(&bytes, plan.fields()).unwrap().0).unwrap();
         // What is stored of all columns together decides whether they are measured, and the key is always fetched.
         relation.columns.extend([column("a", WireType::Jsonb, true), column("b", WireType::Text, true)]);
-        let plan = Plan::of(&relation, &request(&["Range", "a", "b"], Format::Csv), MAX_ROW).unwrap();
+        let plan = Plan::of(relation.clone(), &request(&["Range", "a", "b"], Format::Csv), MAX_ROW).unwrap();
         assert!(
             plan.copy(&Range::default()).starts_with("COPY (SELECT CASE WHEN r.\"Range\" IS NOT DISTINCT FROM NULL"),
             "{}",
@@ -431,7 +454,7 @@ mod tests {
             plan.copy(&Range::default())
         );
         // Columns that cannot be large are not measured.
-        let plan = Plan::of(&relation, &request(&["id"], Format::Csv), MAX_ROW).unwrap();
+        let plan = Plan::of(relation.clone(), &request(&["id"], Format::Csv), MAX_ROW).unwrap();
         assert!(!plan.copy(&Range::default()).contains("size"), "{}", plan.copy(&Range::default()));
     }
 
@@ -439,7 +462,7 @@ mod tests {
     fn arrays_come_as_text_for_csv_and_as_items_for_the_others() {
         let mut relation = relation();
         relation.columns[0].array = Some(ArrayType { dimensions: 1, delimiter: b',' });
-        let plan = |format| Plan::of(&relation, &request(&["id"], format), MAX_ROW).unwrap();
+        let plan = |format| Plan::of(relation.clone(), &request(&["id"], format), MAX_ROW).unwrap();
         let csv = plan(Format::Csv);
         assert_eq!((csv.columns[0].wire, csv.columns[0].array), (WireType::TextForm, None));
         let json = plan(Format::Json);

@@ -1,104 +1,41 @@
-//! Rows out of the server: one binary `COPY` a range, cut into batches of whole rows; several ranges at a time, handed on
-//! in the order of the export.
+//! Rows out of the server: one binary `COPY` a range, cut into batches of whole rows.
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use polyglot_export::failure::{Failure, FailureKind};
-use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 
 use super::cut::Range;
 use super::row::{Found, Malformed, RowScanner};
-use super::{Batch, FromSource, Plan, failed};
+use super::{Batch, FromSource, Plan, Source, failed};
 
 /// A batch is also cut at so many bytes, so that wide rows do not pile up between the stages.
 const BATCH_BYTES: usize = 1 << 20;
-
-/// Batches that a reader is ahead of its turn: a range, so that it can go on to the next one.
-const AHEAD: usize = 4;
-
-/// A transaction that reads ranges, one after the other.
-pub(crate) struct Reader {
-    pub(super) connection: PgConnection,
-}
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn malformed(error: Malformed) -> Failure {
     Failure::caused(FailureKind::Undecodable, "The source database sent data that cannot be read.", &error)
 }
 
-/// Sends every row of `ranges` in their order, then `End`. Two readers take turns, each a range, and read side by side;
-/// one reads all of it at once. Returns early, without `End`, when the receiver is gone: it then has the error that matters.
-pub(crate) async fn read_all(
-    mut first: Reader,
-    second: Option<Reader>,
-    plan: &Plan,
-    ranges: &[Range],
-    max_rows: usize,
-    to: mpsc::Sender<FromSource>,
-) -> Result<(), Failure> {
-    let Some(mut second) = second else {
-        return first.read(plan, [Range::default()].iter(), max_rows, &to).await;
-    };
-    let (to_even, even) = mpsc::channel(AHEAD);
-    let (to_odd, odd) = mpsc::channel(AHEAD);
-    let evens = first.read(plan, ranges.iter().step_by(2), max_rows, &to_even);
-    let odds = second.read(plan, ranges.iter().skip(1).step_by(2), max_rows, &to_odd);
-    let merging = async { Ok(merge([even, odd], ranges.len(), &to).await) };
-    let ((), (), whole) = tokio::try_join!(evens, odds, merging)?;
-    if whole {
-        // A receiver that is gone has the error that matters.
-        to.send(FromSource::End).await.ok();
-    }
-    Ok(())
-}
-
-/// Passes on each range to its end, from the readers in turns; the answer is whether it was all of them.
-async fn merge(mut readers: [mpsc::Receiver<FromSource>; 2], ranges: usize, to: &mpsc::Sender<FromSource>) -> bool {
-    for range in 0..ranges {
-        let reader = &mut readers[range % 2];
-        loop {
-            match reader.recv().await {
-                Some(FromSource::End) => break,
-                Some(batch) => {
-                    if to.send(batch).await.is_err() {
-                        return false;
-                    }
-                }
-                // It has failed, and its error comes out of it.
-                None => return false,
-            }
-        }
-    }
-    true
-}
-
-impl Reader {
-    /// Sends every row of each range, and `End` behind each; the transaction has ended well before the last one.
-    async fn read(
+impl Source {
+    /// Sends every row of the range, then `End`. The transaction stays open for further ranges. Returns early, without
+    /// `End`, when the receiver is gone: it then has the error that matters.
+    pub(crate) async fn read(
         &mut self,
         plan: &Plan,
-        ranges: impl Iterator<Item = &Range>,
+        range: &Range,
         max_rows: usize,
-        to: &mpsc::Sender<FromSource>,
+        to: mpsc::Sender<FromSource>,
     ) -> Result<(), Failure> {
-        let mut ranges = ranges.peekable();
-        while let Some(range) = ranges.next() {
-            if !self.read_range(&plan.copy(range), max_rows, to).await? {
-                return Ok(());
-            }
-            if ranges.peek().is_none() {
-                sqlx::raw_sql("COMMIT").execute(&mut self.connection).await.map_err(failed)?;
-            }
-            if to.send(FromSource::End).await.is_err() {
-                return Ok(());
-            }
+        if self.read_rows(&plan.copy(range), max_rows, &to).await? {
+            // A receiver that is gone has the error that matters.
+            to.send(FromSource::End).await.ok();
         }
         Ok(())
     }
 
     /// Sends the rows of one statement; the answer is whether the receiver is still there.
-    async fn read_range(
+    pub(super) async fn read_rows(
         &mut self,
         statement: &str,
         max_rows: usize,

@@ -2,20 +2,22 @@
 //! upload with a bounded number of parts in flight. Nothing is visible before [`Upload::publish`], and
 //! [`Upload::discard`] leaves nothing behind.
 
+mod body;
 mod part;
 
-pub(crate) use part::{MAX_PARTS, PART_SLACK, Part, PartBudget, PartSizes, Room};
+pub(crate) use body::{Buffers, PartBody};
+pub(crate) use part::{MAX_PARTS, MIN_PART_BYTES, PART_SLACK, Part, PartBudget, PartSizes, Room};
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use polyglot_export::failure::{Failure, FailureKind, chain};
-use polyglot_export::ledger::{Claim, Ledger, LedgerError, Leftover, persist};
+use polyglot_export::ledger::{Claim, Cut, Ledger, LedgerError, Leftover, persist};
+use polyglot_export::request::{Layout, ObjectHeaders};
 use polyglot_export::storage::{Storage, StorageError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -39,12 +41,16 @@ pub(crate) enum FromEncoder {
 pub(crate) enum Staged {
     Single(Part),
     Multipart(Vec<CompletedPart>),
+    /// Objects of their own, which are there.
+    Several,
 }
 
 /// Why an upload did not go on.
 #[derive(Debug)]
 pub(crate) enum UploadError {
     Failed(Failure),
+    /// The store does not know the multipart upload: nothing of it can be used any more.
+    Gone(Failure),
     /// The claim no longer holds; the ledger's word is final.
     Lost,
     /// The ledger cannot be asked.
@@ -60,7 +66,8 @@ impl From<StorageError> for UploadError {
         } else {
             (FailureKind::StorageRefused, "The object store refused to take the file.")
         };
-        Self::Failed(Failure::caused(kind, message, &error))
+        let failure = Failure::caused(kind, message, &error);
+        if error.code.as_deref() == Some("NoSuchUpload") { Self::Gone(failure) } else { Self::Failed(failure) }
     }
 }
 
@@ -73,6 +80,15 @@ impl From<LedgerError> for UploadError {
     }
 }
 
+/// What every request of the worker's to the store needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub storage: &'a Storage,
+    pub ledger: &'a Ledger,
+    /// How long a ledger that is away is waited for.
+    pub patience: Duration,
+}
+
 /// The object of one attempt.
 pub(crate) struct Upload<'a> {
     storage: &'a Storage,
@@ -80,6 +96,7 @@ pub(crate) struct Upload<'a> {
     /// How long a ledger that is away is waited for.
     patience: Duration,
     claim: &'a Claim,
+    owned: String,
     key: String,
     /// The ledger knows of it.
     begun: bool,
@@ -94,20 +111,40 @@ fn checksum(crc32: u32) -> String {
 }
 
 impl<'a> Upload<'a> {
-    pub(crate) fn new(storage: &'a Storage, ledger: &'a Ledger, patience: Duration, claim: &'a Claim) -> Self {
-        let key = storage.object_key(claim.export_id, claim.attempt, &claim.request);
-        Self { storage, ledger, patience, claim, key, begun: false, sent: false, id: None }
+    pub(crate) fn new(target: Target<'a>, claim: &'a Claim) -> Self {
+        let Target { storage, ledger, patience } = target;
+        let owned = storage.object_key(claim.export_id, claim.attempt, &claim.request);
+        let key = match claim.request.layout {
+            Layout::File => owned.clone(),
+            Layout::Files => format!("{owned}{}", claim.request.part_name(1)),
+        };
+        Self { storage, ledger, patience, claim, owned, key, begun: false, sent: false, id: None }
     }
 
-    pub(crate) fn key(&self) -> &str {
-        &self.key
+    /// What another claim of the attempt has begun.
+    pub(crate) fn resume(target: Target<'a>, claim: &'a Claim, cut: &Cut) -> Self {
+        let id = cut.upload_id.clone();
+        Self { begun: true, sent: true, id, ..Self::new(target, claim) }
+    }
+
+    /// What becomes the export's: the object's key, or what the keys of its objects begin with.
+    pub(crate) fn owned(&self) -> &str {
+        &self.owned
+    }
+
+    fn headers(&self, key: &str) -> ObjectHeaders {
+        let Claim { export_id, request, .. } = self.claim;
+        match request.layout {
+            Layout::File => request.object_headers(&request.file_name(*export_id)),
+            Layout::Files => request.object_headers(key.rsplit('/').next().unwrap_or(key)),
+        }
     }
 
     /// Puts the key into the ledger, before the store hears of it: a crash leaves nothing unknown.
     pub(crate) async fn begin(&mut self) -> Result<(), UploadError> {
         // Once the call is made it may have got through, whatever comes back.
         self.begun = true;
-        persist(self.patience, || self.ledger.begin_upload(self.claim, &self.key)).await?;
+        persist(self.patience, || self.ledger.begin_upload(self.claim, &self.owned)).await?;
         Ok(())
     }
 
@@ -158,14 +195,19 @@ impl<'a> Upload<'a> {
                     },
                 }
             };
-            running.spawn(upload_part(self.storage.clone(), self.key.clone(), upload_id.clone(), next));
+            let Part { number, bytes, crc32 } = next;
+            let (storage, key, upload_id) = (self.storage.clone(), self.key.clone(), upload_id.clone());
+            running.spawn(async move {
+                upload_part(&storage, &key, &upload_id, number, PartBody::from(bytes), crc32).await
+            });
         }
         completed.sort_unstable_by_key(|part| part.part_number);
         Ok(Staged::Multipart(completed))
     }
 
-    async fn create(&mut self) -> Result<String, UploadError> {
-        let request = &self.claim.request;
+    /// Begins the multipart upload.
+    pub(crate) async fn create(&mut self) -> Result<String, UploadError> {
+        let headers = self.headers(&self.key);
         self.sent = true;
         let created = self
             .storage
@@ -173,9 +215,9 @@ impl<'a> Upload<'a> {
             .create_multipart_upload()
             .bucket(&self.storage.bucket)
             .key(&self.key)
-            .content_type(request.format.content_type())
-            .content_disposition(request.content_disposition(self.claim.export_id))
-            .set_content_encoding(request.compression.map(|it| it.content_encoding().to_owned()))
+            .content_type(headers.content_type)
+            .content_disposition(headers.content_disposition)
+            .set_content_encoding(headers.content_encoding.map(str::to_owned))
             .checksum_algorithm(ChecksumAlgorithm::Crc32)
             .send()
             .await
@@ -196,7 +238,8 @@ impl<'a> Upload<'a> {
     pub(crate) async fn publish(&mut self, staged: Staged, bytes: i64) -> Result<Option<String>, UploadError> {
         self.sent = true;
         let published = match staged {
-            Staged::Single(part) => self.put(part).await,
+            Staged::Several => return Ok(None),
+            Staged::Single(part) => self.put(&self.key, PartBody::from(part.bytes), part.crc32).await,
             Staged::Multipart(parts) => self.complete(parts).await,
         };
         let head = self.storage.client.head_object().bucket(&self.storage.bucket).key(&self.key);
@@ -221,19 +264,37 @@ impl<'a> Upload<'a> {
         Ok(head.e_tag.or(etag))
     }
 
-    async fn put(&self, part: Part) -> Result<Option<String>, StorageError> {
-        let request = &self.claim.request;
+    /// Sends one part of the attempt's multipart upload.
+    pub(crate) async fn send(&self, number: i32, body: PartBody, crc32: u32) -> Result<CompletedPart, UploadError> {
+        let upload_id = self.id.as_deref().ok_or(UploadError::Lost)?;
+        let number = u32::try_from(number).map_err(|_| UploadError::Lost)?;
+        Ok(upload_part(self.storage, &self.key, upload_id, number, body, crc32).await?.0)
+    }
+
+    /// Writes one object among several.
+    pub(crate) async fn put_part(
+        &self,
+        number: i32,
+        body: PartBody,
+        crc32: u32,
+    ) -> Result<Option<String>, UploadError> {
+        let name = self.claim.request.part_name(number);
+        Ok(self.put(&format!("{}{name}", self.owned), body, crc32).await?)
+    }
+
+    async fn put(&self, key: &str, body: PartBody, crc32: u32) -> Result<Option<String>, StorageError> {
+        let headers = self.headers(key);
         let put = self
             .storage
             .client
             .put_object()
             .bucket(&self.storage.bucket)
-            .key(&self.key)
-            .content_type(request.format.content_type())
-            .content_disposition(request.content_disposition(self.claim.export_id))
-            .set_content_encoding(request.compression.map(|it| it.content_encoding().to_owned()))
-            .checksum_crc32(checksum(part.crc32))
-            .body(ByteStream::from(part.bytes.clone()));
+            .key(key)
+            .content_type(headers.content_type)
+            .content_disposition(headers.content_disposition)
+            .set_content_encoding(headers.content_encoding.map(str::to_owned))
+            .checksum_crc32(checksum(crc32))
+            .body(body.stream().await?);
         Ok(put.send().await.map_err(|error| StorageError::new("PutObject", error))?.e_tag)
     }
 
@@ -265,7 +326,7 @@ impl<'a> Upload<'a> {
         let leftover = Leftover {
             export_id: self.claim.export_id,
             attempt: self.claim.attempt,
-            object_key: self.key,
+            object_key: self.owned,
             upload_id: self.id,
             owned: false,
             looks: 0,
@@ -311,10 +372,17 @@ fn joined(
     Ok(part)
 }
 
-async fn upload_part(storage: Storage, key: String, upload_id: String, part: Part) -> SentPart {
+async fn upload_part(
+    storage: &Storage,
+    key: &str,
+    upload_id: &str,
+    number: u32,
+    body: PartBody,
+    crc32: u32,
+) -> SentPart {
     // At most 10,000, so it fits.
-    let number = i32::try_from(part.number).unwrap_or(i32::MAX);
-    let crc32 = checksum(part.crc32);
+    let number = i32::try_from(number).unwrap_or(i32::MAX);
+    let crc32 = checksum(crc32);
     let answer = storage
         .client
         .upload_part()
@@ -323,12 +391,19 @@ async fn upload_part(storage: Storage, key: String, upload_id: String, part: Par
         .upload_id(upload_id)
         .part_number(number)
         .checksum_crc32(&crc32)
-        // A clone of `Bytes` shares the buffer; the part, and with it the budget, lives until the answer.
-        .body(ByteStream::from(part.bytes.clone()))
+        // The bytes, and with them their share of the budget, live until the answer.
+        .body(body.stream().await?)
         .send()
         .await
         .map_err(|error| StorageError::new("UploadPart", error))?;
-    let bytes = i64::try_from(part.bytes.len()).unwrap_or(i64::MAX);
-    let completed = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).checksum_crc32(crc32).build();
-    Ok((completed, bytes))
+    Ok((completed_part(number, answer.e_tag, crc32), body.len()))
+}
+
+fn completed_part(number: i32, etag: Option<String>, crc32: String) -> CompletedPart {
+    CompletedPart::builder().part_number(number).set_e_tag(etag).checksum_crc32(crc32).build()
+}
+
+/// A part that another claim has sent.
+pub(crate) fn sent_part(number: i32, etag: Option<String>, crc32: u32) -> CompletedPart {
+    completed_part(number, etag, checksum(crc32))
 }

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// S3 takes at most so many parts in an upload.
 pub(crate) const MAX_PARTS: u32 = 10_000;
 /// S3 refuses a smaller part unless it is the last.
-pub(super) const MIN_PART_BYTES: usize = 5 << 20;
+pub(crate) const MIN_PART_BYTES: usize = 5 << 20;
 /// Below this, requests cost more than they save; above it, memory does.
 const BASE_PART_BYTES: usize = 8 << 20;
 /// A part may come out larger than its size by as much as is appended at a time.

@@ -3,6 +3,9 @@
 //! reader sees are Parquet's own types.
 
 mod column;
+mod footer;
+
+pub(crate) use footer::footer;
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -40,6 +43,8 @@ pub(super) struct Parquet {
     rows: usize,
     bytes: usize,
     rows_finished: i64,
+    /// Whether the magic number is still to be left out.
+    skips_magic: bool,
     /// Items of the array at hand, where they come as text.
     items: Vec<u8>,
     exactness: Exactness,
@@ -99,11 +104,20 @@ impl Parquet {
             rows: 0,
             bytes: 0,
             rows_finished: 0,
+            skips_magic: false,
             items: Vec::new(),
             exactness,
             writer: Some(writer),
             finished: Pieces::default(),
         })
+    }
+
+    /// Moves what the writer has finished to where it is fetched from.
+    fn fetch(&mut self) -> Result<(), EncodeError> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.sync().map_err(|error| EncodeError::Parquet(error.into()))?;
+        self.finished.0.append(&mut writer.inner_mut().0);
+        Ok(())
     }
 
     /// Moves the gathered rows into the row group, and what the writer has finished to where it is fetched from.
@@ -128,9 +142,7 @@ impl Parquet {
                 writer.flush().map_err(EncodeError::Parquet)?;
             }
         }
-        writer.sync().map_err(|error| EncodeError::Parquet(error.into()))?;
-        self.finished.0.append(&mut writer.inner_mut().0);
-        Ok(())
+        self.fetch()
     }
 }
 
@@ -190,7 +202,29 @@ impl Encode for Parquet {
         Ok(())
     }
 
+    fn resume(&mut self) {
+        self.skips_magic = true;
+    }
+
+    /// The footer of these rows alone, whose offsets count from a magic number before them.
+    fn suspend(&mut self) -> Result<Option<Vec<u8>>, EncodeError> {
+        self.write_batch()?;
+        if let Some(writer) = &mut self.writer {
+            self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
+            writer.flush().map_err(EncodeError::Parquet)?;
+        }
+        self.fetch()?;
+        let Some(writer) = self.writer.take() else { return Ok(None) };
+        let pieces = writer.into_inner().map_err(EncodeError::Parquet)?;
+        Ok(Some(pieces.0.into_iter().flatten().collect()))
+    }
+
     fn finished(&mut self) -> Option<Vec<u8>> {
+        if std::mem::take(&mut self.skips_magic)
+            && let Some(first) = self.finished.0.front_mut()
+        {
+            first.drain(..footer::MAGIC.len().min(first.len()));
+        }
         self.finished.0.pop_front()
     }
 

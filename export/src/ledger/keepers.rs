@@ -1,0 +1,69 @@
+//! Who holds the snapshot of an attempt open. A row says that a process was alive a moment ago; whether its snapshot can be
+//! imported is for the source to say.
+
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::claim::seconds;
+use super::shards::Keeper;
+use super::{Ledger, Result};
+
+/// Inserts or renews.
+pub(super) async fn keep(connection: &mut PgConnection, id: Uuid, attempt: i32, keeper: Keeper<'_>) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO keepers (export_id, attempt, owner, snapshot, alive_until)
+         VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))
+         ON CONFLICT (export_id, attempt, owner) DO UPDATE
+         SET snapshot = excluded.snapshot, alive_until = excluded.alive_until",
+    )
+    .bind(id)
+    .bind(attempt)
+    .bind(keeper.owner)
+    .bind(keeper.snapshot)
+    .bind(seconds(keeper.lease))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+impl Ledger {
+    /// Says that the process holds the snapshot. The answer is whether that is still wanted: not when every shard is
+    /// committed, or the attempt is over.
+    pub async fn keep(&self, export_id: Uuid, attempt: i32, keeper: Keeper<'_>) -> Result<bool> {
+        let mut transaction = self.pool.begin().await?;
+        // Shared, so that no attempt ends between the look and the row.
+        let wanted = sqlx::query("SELECT FROM exports WHERE id = $1 AND attempt = $2 AND state = 'running' FOR SHARE")
+            .bind(export_id)
+            .bind(attempt)
+            .fetch_optional(&mut *transaction)
+            .await?
+            .is_some();
+        if wanted {
+            keep(&mut transaction, export_id, attempt, keeper).await?;
+            transaction.commit().await?;
+        }
+        Ok(wanted)
+    }
+
+    /// The process does not hold the snapshot any more.
+    pub async fn keep_no_longer(&self, export_id: Uuid, attempt: i32, owner: &str) -> Result<()> {
+        sqlx::query("DELETE FROM keepers WHERE export_id = $1 AND attempt = $2 AND owner = $3")
+            .bind(export_id)
+            .bind(attempt)
+            .bind(owner)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// The names of the attempt's snapshot, those first whose process was heard of last.
+    pub async fn snapshots(&self, export_id: Uuid, attempt: i32) -> Result<Vec<String>> {
+        let rows =
+            sqlx::query("SELECT snapshot FROM keepers WHERE export_id = $1 AND attempt = $2 ORDER BY alive_until DESC")
+                .bind(export_id)
+                .bind(attempt)
+                .fetch_all(&self.pool)
+                .await?;
+        rows.iter().map(|row| Ok(row.try_get("snapshot")?)).collect()
+    }
+}

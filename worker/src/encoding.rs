@@ -1,0 +1,117 @@
+//! What the encoding thread does: the rows of a range, as they come, into the bytes of a file or of one shard of it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use polyglot_export::failure::{Failure, FailureKind};
+use polyglot_export::format::Format;
+use polyglot_export::request::ExportRequest;
+use tokio::sync::mpsc;
+
+use crate::encode::{Encode, Out, RELIEF_BYTES, Replacement, encoder};
+use crate::output::{Output, OutputStop, Sink, Written};
+use crate::pipeline::{Progress, internal};
+use crate::source::{FieldIndex, FromSource, Plan};
+
+/// How much of a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of it.
+    Whole,
+    /// What is before the rows, only if it is the first one; what is behind them, if it is the last one and the rows are
+    /// not counted in it.
+    Shard { number: i32, last: bool },
+}
+
+/// Everything the thread needs.
+pub(crate) struct Encoding<S> {
+    pub plan: Plan,
+    pub request: ExportRequest,
+    pub extent: Extent,
+    /// What the rows are counted in, for messages.
+    pub rows_of: String,
+    pub output: Output<S>,
+    pub progress: Arc<Progress>,
+}
+
+/// What came of it.
+pub(crate) struct Encoded<W> {
+    pub written: Written<W>,
+    pub replacements: Vec<Replacement>,
+    /// What the end of the file has to say of the rows.
+    pub row_groups: Option<Vec<u8>>,
+}
+
+impl<S: Sink> Encoding<S> {
+    pub(crate) fn run(mut self, mut batches: mpsc::Receiver<FromSource>) -> Result<Encoded<S::Written>, OutputStop> {
+        let (plan, output, extent, rows_of) = (&self.plan, &mut self.output, self.extent, &*self.rows_of);
+        let fields = plan.fields();
+        let mut encoder =
+            encoder(self.request.format, &self.request.options, &plan.columns).map_err(|error| internal(&error))?;
+        let mut scratch = Vec::with_capacity(RELIEF_BYTES * 2);
+        if matches!(extent, Extent::Whole | Extent::Shard { number: 1, .. }) {
+            output.start(self.request.compression)?;
+            let begun = encoder.begin(&mut Out::new(&mut scratch, output));
+            begun.map_err(|error| output.stop_of(&error, || "The file's frame".to_owned()))?;
+        } else {
+            output.resume(self.request.compression);
+            encoder.resume();
+        }
+        let (mut index, mut rows) = (FieldIndex::default(), 0_i64);
+        loop {
+            let batch = match batches.blocking_recv() {
+                Some(FromSource::Batch(batch)) => batch,
+                Some(FromSource::End) => break,
+                None => return Err(OutputStop::CutOff),
+            };
+            let mut rest = &batch.bytes[..];
+            for _ in 0..batch.rows {
+                let (row, length) = index.read(rest, fields).map_err(|error| {
+                    Failure::caused(
+                        FailureKind::Undecodable,
+                        "The source database sent data that cannot be read.",
+                        &error,
+                    )
+                })?;
+                rest = &rest[length..];
+                rows += 1;
+                plan.check_size(rows, rows_of, row)?;
+                // A long value goes on in the middle of its row, which is not written then.
+                output.rows = rows - 1;
+                let encoded = encoder.row(row, &mut Out::new(&mut scratch, output));
+                encoded.map_err(|error| output.stop_of(&error, || plan.names.name(rows, rows_of, row)))?;
+                if scratch.len() >= RELIEF_BYTES {
+                    output.rows = rows;
+                    output.write_scratch(&mut scratch)?;
+                }
+            }
+            output.write_finished(&mut *encoder)?;
+            self.progress.rows.store(rows, Ordering::Relaxed);
+        }
+        self.end(encoder, scratch, rows)
+    }
+
+    fn end(
+        mut self,
+        mut encoder: Box<dyn Encode>,
+        mut scratch: Vec<u8>,
+        rows: i64,
+    ) -> Result<Encoded<S::Written>, OutputStop> {
+        let output = &mut self.output;
+        let ended = match self.extent {
+            // Parquet's end is a footer over the rows of all shards.
+            Extent::Shard { last, .. } if !last || self.request.format == Format::Parquet => encoder.suspend(),
+            Extent::Whole | Extent::Shard { .. } => encoder.end(&mut Out::new(&mut scratch, output)).map(|()| None),
+        };
+        let row_groups = ended.map_err(|error| output.stop_of(&error, || "The end of the file".to_owned()))?;
+        output.rows = rows;
+        output.write_scratch(&mut scratch)?;
+        output.write_finished(&mut *encoder)?;
+        let replacements = encoder.replacements().to_vec();
+        let written = match self.extent {
+            Extent::Whole => self.output.finish(rows)?,
+            Extent::Shard { .. } => self.output.suspend(rows)?,
+        };
+        Ok(Encoded { written, replacements, row_groups })
+    }
+}

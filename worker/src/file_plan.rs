@@ -1,0 +1,37 @@
+//! What a manifest says of a file before a row of it is read: made by the planner, and for an export that is cut kept in the
+//! ledger, for who finishes it has no connection to the source.
+
+use polyglot_export::manifest::{Manifest, ManifestColumn, ManifestOrder, SnapshotPoint};
+use polyglot_export::representation::output_type;
+use polyglot_export::request::ExportRequest;
+use serde::{Deserialize, Serialize};
+
+use crate::source::Plan;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FilePlan {
+    columns: Vec<ManifestColumn>,
+    order: ManifestOrder,
+    snapshot: SnapshotPoint,
+}
+
+impl FilePlan {
+    pub(crate) fn new(plan: &Plan, request: &ExportRequest, snapshot: SnapshotPoint) -> Self {
+        let columns = request.columns.iter().zip(&plan.sources).map(|(mapping, source)| ManifestColumn {
+            name: mapping.target.clone(),
+            source: mapping.source.clone(),
+            source_type: source.sql_type.clone(),
+            output_type: output_type(source, request.format, &request.options),
+        });
+        Self {
+            columns: columns.collect(),
+            order: ManifestOrder { by: plan.order.shown(request), promised: plan.order.total },
+            snapshot,
+        }
+    }
+
+    /// Without what only the rows tell.
+    pub(crate) fn manifest(self) -> Manifest {
+        Manifest { columns: self.columns, order: self.order, snapshot: self.snapshot, ..Manifest::default() }
+    }
+}

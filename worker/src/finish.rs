@@ -1,0 +1,182 @@
+//! The end of an export that was cut: what is behind the last shard, from what the ledger has of all of them, and the
+//! manifest. No row is read again.
+
+use std::collections::VecDeque;
+
+use aws_sdk_s3::types::CompletedPart;
+use polyglot_export::failure::{Failure, FailureKind};
+use polyglot_export::format::{Compression, Format};
+use polyglot_export::ledger::{Claim, Cut, Ledger, StoredShard, persist};
+use polyglot_export::manifest::{Manifest, ManifestFile, ManifestPart, Replaced, crc_text};
+use polyglot_export::request::{ExportRequest, Layout};
+use std::time::Duration;
+
+use crate::compress::gzip_end;
+use crate::encode::parquet_footer;
+use crate::file_plan::FilePlan;
+use crate::pipeline::{Stop, internal};
+use crate::upload::{PartBody, Staged, Upload, UploadError, sent_part};
+
+/// Shards that are fetched from the ledger at a time: with Parquet each brings the description of its row groups.
+const PAGE: i64 = 200;
+
+/// All shards together.
+#[derive(Default)]
+struct Sum {
+    rows: i64,
+    bytes: i64,
+    raw_bytes: i64,
+    crc: crc32fast::Hasher,
+    raw_crc: crc32fast::Hasher,
+    parts: Vec<ManifestPart>,
+    files: Vec<ManifestFile>,
+    sent: Vec<CompletedPart>,
+    replaced: Vec<Replaced>,
+    /// Where each shard begins in the file, and its row groups.
+    row_groups: VecDeque<(u64, Vec<u8>)>,
+}
+
+fn length(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or(0)
+}
+
+impl Sum {
+    fn add(&mut self, request: &ExportRequest, shard: StoredShard) -> Result<(), Failure> {
+        let crc32 = crc_text(shard.crc32);
+        match request.layout {
+            Layout::File => {
+                self.parts.push(ManifestPart {
+                    number: u32::try_from(shard.number).unwrap_or(u32::MAX),
+                    offset: self.bytes,
+                    bytes: shard.bytes,
+                    rows: shard.rows,
+                    crc32,
+                });
+                self.sent.push(sent_part(shard.number, shard.etag, shard.crc32));
+            }
+            Layout::Files => self.files.push(ManifestFile {
+                name: request.part_name(shard.number),
+                rows: shard.rows,
+                bytes: shard.bytes,
+                uncompressed_bytes: shard.raw_bytes,
+                crc32,
+            }),
+        }
+        if let Some(row_groups) = shard.row_groups {
+            self.row_groups.push_back((length(self.bytes), row_groups));
+        }
+        self.crc.combine(&crc32fast::Hasher::new_with_initial_len(shard.crc32, length(shard.bytes)));
+        if let Some(raw) = shard.raw_crc32 {
+            self.raw_crc.combine(&crc32fast::Hasher::new_with_initial_len(raw, length(shard.raw_bytes)));
+        }
+        self.rows += shard.rows;
+        self.bytes += shard.bytes;
+        self.raw_bytes += shard.raw_bytes;
+        let replaced = shard.replaced.map(serde_json::from_value::<Vec<Replaced>>).transpose();
+        for replaced in replaced.map_err(|error| internal(&error))?.into_iter().flatten() {
+            let known = self.replaced.iter_mut().find(|known| {
+                (&known.column, &known.problem, &known.with) == (&replaced.column, &replaced.problem, &replaced.with)
+            });
+            match known {
+                Some(known) => known.count += replaced.count,
+                None => self.replaced.push(replaced),
+            }
+        }
+        Ok(())
+    }
+
+    /// What ends the file behind the last shard, if anything.
+    fn end(&mut self, request: &ExportRequest) -> Result<Option<Vec<u8>>, Failure> {
+        if request.layout == Layout::Files {
+            return Ok(None);
+        }
+        if request.format == Format::Parquet {
+            // Each description is let go of as soon as it is read.
+            let mut pieces = std::mem::take(&mut self.row_groups);
+            let footer = parquet_footer(std::iter::from_fn(|| pieces.pop_front()));
+            return footer.map(Some).map_err(|error| internal(&error));
+        }
+        Ok(match request.compression {
+            Some(Compression::Gzip) => Some(gzip_end(self.raw_crc.clone().finalize(), length(self.raw_bytes))),
+            Some(Compression::Zstd) | None => None,
+        })
+    }
+}
+
+async fn sum(ledger: &Ledger, patience: Duration, claim: &Claim, cut: &Cut) -> Result<Sum, Stop> {
+    let (mut sum, mut number) = (Sum::default(), 0);
+    loop {
+        let shards = persist(patience, || ledger.stored_shards(claim.export_id, number, PAGE)).await?;
+        if shards.is_empty() {
+            break;
+        }
+        for shard in shards {
+            number += 1;
+            if shard.number != number {
+                return Err(Stop::Failed(missing(number)));
+            }
+            sum.add(&claim.request, shard)?;
+        }
+    }
+    if number == cut.shards { Ok(sum) } else { Err(Stop::Failed(missing(number + 1))) }
+}
+
+/// A defect: the finish was given out before every shard was committed.
+fn missing(number: i32) -> Failure {
+    let message = "The export failed for an internal reason.";
+    Failure::new(FailureKind::Internal, message, format!("shard {number} is not among the committed ones"))
+}
+
+/// Puts the export together; nothing is visible when this returns but, where each shard is an object, those.
+pub(crate) async fn run(
+    ledger: &Ledger,
+    patience: Duration,
+    claim: &Claim,
+    cut: &Cut,
+    upload: &Upload<'_>,
+) -> Result<(Staged, Manifest), Stop> {
+    let file: FilePlan = serde_json::from_value(cut.plan.clone()).map_err(|error| Stop::Failed(internal(&error)))?;
+    let mut sum = sum(ledger, patience, claim, cut).await?;
+    if let Some(end) = sum.end(&claim.request)? {
+        let number = cut.shards + 1;
+        let crc32 = crc32fast::hash(&end);
+        let bytes = i64::try_from(end.len()).unwrap_or(i64::MAX);
+        sum.parts.push(ManifestPart {
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            offset: sum.bytes,
+            bytes,
+            rows: 0,
+            crc32: crc_text(crc32),
+        });
+        sum.crc.update(&end);
+        if claim.request.format == Format::Parquet {
+            sum.raw_bytes += bytes;
+        }
+        sum.bytes += bytes;
+        match upload.send(number, PartBody::from(bytes::Bytes::from(end)), crc32).await {
+            Ok(part) => sum.sent.push(part),
+            // Another finisher's Complete may have got through before it was lost: then the object is there, and that it
+            // is the whole file is seen when it is published.
+            Err(UploadError::Gone(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let manifest = Manifest {
+        rows: sum.rows,
+        bytes: sum.bytes,
+        uncompressed_bytes: sum.raw_bytes,
+        crc32: match claim.request.layout {
+            Layout::File => crc_text(sum.crc.finalize()),
+            Layout::Files => String::new(),
+        },
+        parts: sum.parts,
+        files: sum.files,
+        replaced: sum.replaced,
+        ..file.manifest()
+    };
+    let staged = match claim.request.layout {
+        Layout::File => Staged::Multipart(sum.sent),
+        Layout::Files => Staged::Several,
+    };
+    Ok((staged, manifest))
+}

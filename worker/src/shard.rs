@@ -1,0 +1,89 @@
+//! One shard of an export that is cut: read under the shared snapshot, encoded, sent as one part, committed.
+
+use std::sync::Arc;
+
+use polyglot_export::ledger::{Claim, ShardWork, StoredShard};
+use polyglot_export::request::Layout;
+use polyglot_export::source::Backend;
+
+use crate::encoding::{Encoded, Encoding, Extent};
+use crate::output::{Body, Output, WrittenBody};
+use crate::pipeline::{Progress, Stop, encode, internal, replaced};
+use crate::source::{Plan, Range, Watch};
+use crate::upload::{MIN_PART_BYTES, PartBody, Upload};
+use crate::worker::Worker;
+
+/// Room that a shard's buffer has from the beginning: a little more than the planner aims at.
+const ROOM_BYTES: usize = 20 << 20;
+
+/// Reads and stores the shard that was claimed; it is still to be committed.
+pub(crate) async fn run(
+    worker: &Worker,
+    claim: &Claim,
+    work: &ShardWork,
+    progress: &Arc<Progress>,
+) -> Result<StoredShard, Stop> {
+    let range: Range = serde_json::from_value(work.bounds.clone()).map_err(|error| Stop::Failed(internal(&error)))?;
+    let session = worker.sessions.of(claim).await?;
+    let mut source = worker.sessions.reader(&session, claim).await?;
+    let mut watch = Watch::new(&worker.connections.source_database_url);
+    watch.backend = Some(Backend::clone(&source.backend));
+    let limit = worker.settings.part_budget();
+    let last = claim.shard == work.cut.shards;
+    let encoding = Encoding {
+        plan: session.plan.clone(),
+        request: claim.request.clone(),
+        extent: match claim.request.layout {
+            Layout::File => Extent::Shard { number: claim.shard, last },
+            Layout::Files => Extent::Whole,
+        },
+        rows_of: format!("shard {} of the export", claim.shard),
+        output: Output::new(Body::new(worker.buffers.take(ROOM_BYTES.min(limit)), limit)),
+        progress: Arc::clone(progress),
+    };
+    let encoded = encode(encoding, &mut source, &range, worker.settings.max_batch_rows, &watch).await?;
+    session.give_back(source);
+    if is_too_small(claim, &encoded, last) {
+        return Err(Stop::TooSmall);
+    }
+    store(worker, claim, work, encoded, &session.plan).await
+}
+
+/// The store refuses a part that is too small unless it is the last one; and behind the last shard of some formats there is
+/// a part that ends the file.
+fn is_too_small(claim: &Claim, encoded: &Encoded<WrittenBody>, last: bool) -> bool {
+    let has_part_behind = !last || encoded.row_groups.is_some() || encoded.written.raw_crc32.is_some();
+    let bytes = usize::try_from(encoded.written.stored.bytes).unwrap_or(usize::MAX);
+    claim.request.layout == Layout::File && has_part_behind && bytes < MIN_PART_BYTES
+}
+
+async fn store(
+    worker: &Worker,
+    claim: &Claim,
+    work: &ShardWork,
+    encoded: Encoded<WrittenBody>,
+    plan: &Plan,
+) -> Result<StoredShard, Stop> {
+    let Encoded { written, replacements, row_groups } = encoded;
+    let (bytes, crc32) = (written.stored.bytes, written.stored.crc32);
+    let body = PartBody::of(written.stored, &worker.buffers);
+    let upload = Upload::resume(worker.target(), claim, &work.cut);
+    let etag = match claim.request.layout {
+        Layout::File => upload.send(claim.shard, body, crc32).await?.e_tag,
+        Layout::Files => upload.put_part(claim.shard, body, crc32).await?,
+    };
+    let replaced = replaced(plan, &replacements);
+    let replaced = if replaced.is_empty() { None } else { Some(serde_json::to_value(replaced)) };
+    let replaced = replaced.transpose().map_err(|error| internal(&error))?;
+    Ok(StoredShard {
+        number: claim.shard,
+        rows: written.rows,
+        bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+        crc32,
+        raw_bytes: written.raw_bytes,
+        raw_crc32: written.raw_crc32,
+        etag,
+        row_groups,
+        replaced,
+    })
+}

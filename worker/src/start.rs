@@ -1,0 +1,96 @@
+//! The beginning of an attempt: the snapshot, the plan, and whether the export is cut into shards.
+
+use std::sync::Arc;
+
+use polyglot_export::ledger::{Claim, LedgerError, Planned, Renewal, persist};
+use polyglot_export::request::Layout;
+use polyglot_export::source::session_name;
+
+use crate::file_plan::FilePlan;
+use crate::pipeline::{Progress, Stop, Stream, internal};
+use crate::source::{Connected, Cut, Plan, Range, Source, Watch};
+use crate::upload::Upload;
+use crate::worker::Worker;
+
+/// What an export becomes.
+pub(crate) enum Begun<'a> {
+    /// To be read here and now.
+    Stream(Box<Stream<'a>>),
+    /// To be stored as shards.
+    Cut(Box<NewCut>),
+}
+
+/// Shards, before anybody else knows of them.
+pub(crate) struct NewCut {
+    keeper: Source,
+    snapshot: String,
+    plan: Plan,
+    planned: Planned,
+}
+
+/// Takes the snapshot and plans. Nothing that others rely on has changed when this returns.
+pub(crate) async fn begin<'a>(
+    worker: &'a Worker,
+    claim: &'a Claim,
+    coarser: u8,
+    upload: &mut Upload<'_>,
+    progress: &Arc<Progress>,
+) -> Result<Begun<'a>, Stop> {
+    // In the ledger before anything is begun outside of it, so that whatever dies is cleaned up behind.
+    upload.begin().await?;
+    let (url, request) = (&worker.connections.source_database_url, &claim.request);
+    let connected = Connected::to(url, &session_name(claim.export_id, claim.attempt)).await?;
+    let mut watch = Watch::new(url);
+    let (mut source, snapshot) = watch.over(progress, connected.begin(request)).await?;
+    watch.backend = Some(source.backend.clone());
+    let plan = watch.over(progress, source.plan(request, worker.settings.max_row_bytes)).await?;
+    let cut = watch.over(progress, source.cut(&plan, request, coarser)).await?;
+    let file = FilePlan::new(&plan, request, snapshot);
+    let ranges = match cut {
+        Cut::Ranges(ranges) => ranges,
+        Cut::One(uncut) => {
+            tracing::info!(export_id = %claim.export_id, attempt = claim.attempt, uncut = uncut.code(), "export planned");
+            return Ok(Begun::Stream(Box::new(Stream { claim, source, plan, file, uncut, watch })));
+        }
+    };
+    tracing::info!(export_id = %claim.export_id, attempt = claim.attempt, shards = ranges.len(), "export planned");
+    let planned = planned(worker, claim, &plan, &file, &ranges)?;
+    let snapshot = watch.over(progress, source.export_snapshot()).await?;
+    if request.layout == Layout::File {
+        upload.create().await?;
+    }
+    Ok(Begun::Cut(Box::new(NewCut { keeper: source, snapshot, plan, planned })))
+}
+
+fn planned(worker: &Worker, claim: &Claim, plan: &Plan, file: &FilePlan, ranges: &[Range]) -> Result<Planned, Stop> {
+    let bounds: Result<Vec<_>, _> = ranges.iter().map(serde_json::to_value).collect();
+    let cap = worker.settings.max_parallelism;
+    Ok(Planned {
+        plan: serde_json::to_value(file).map_err(|error| Stop::Failed(internal(&error)))?,
+        bounds: bounds.map_err(|error| Stop::Failed(internal(&error)))?,
+        rows_estimate: plan.estimated_rows.and_then(|rows| i64::try_from(rows).ok()),
+        parallelism: claim.request.parallelism.map_or(cap, |wanted| wanted.min(cap)),
+    })
+}
+
+/// Gives the shards to whoever wants them; from then on this process keeps their snapshot.
+pub(crate) async fn hand_out(worker: &Worker, claim: &Claim, cut: NewCut) -> Result<(), Stop> {
+    let NewCut { keeper, snapshot, plan, planned } = cut;
+    let call = || worker.ledger.planned(claim, &planned, worker.sessions.keeper(&snapshot));
+    match persist(worker.settings.lease, call).await {
+        Ok(Renewal::Held) => {}
+        Ok(Renewal::CancelRequested) => return Err(Stop::Cancelled),
+        // Perhaps by a repeat of the call, whose first answer was lost.
+        Err(LedgerError::LeaseLost) => {
+            let known =
+                persist(worker.settings.lease, || worker.ledger.snapshots(claim.export_id, claim.attempt)).await?;
+            if !known.contains(&snapshot) {
+                return Err(Stop::Lost);
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    worker.sessions.found(claim, keeper, snapshot, plan);
+    worker.relay.wake();
+    Ok(())
+}
