@@ -31,6 +31,8 @@ pub struct Claim {
     pub deadline: Option<DateTime<Utc>>,
     /// When the attempt's snapshot is given up.
     pub snapshot_until: Option<DateTime<Utc>>,
+    /// Failures in a row when the claim was made.
+    pub(super) failures: i32,
     pub work: Work,
 }
 
@@ -200,10 +202,11 @@ impl Ledger {
             request,
             deadline: export.try_get("deadline_at")?,
             snapshot_until: export.try_get("snapshot_until")?,
+            failures,
             work: Work::Start { coarser: u8::try_from(export.try_get::<i16, _>("coarser")?).unwrap_or(u8::MAX) },
         };
         match plan.filter(|_| is_cut) {
-            None => start(&mut transaction, &mut claim, failures, terms).await?,
+            None => start(&mut transaction, &mut claim, terms).await?,
             Some(plan) => {
                 let (object_key, upload_id) = upload_of(&mut transaction, &claim).await?;
                 let cut = Cut { shards, plan, object_key, upload_id };
@@ -211,7 +214,7 @@ impl Ledger {
                     Some(bounds) => Work::Shard(ShardWork { cut, bounds }),
                     None => Work::Finish(cut),
                 };
-                go_on(&mut transaction, &claim, failures, terms).await?;
+                go_on(&mut transaction, &claim, terms).await?;
             }
         }
         transaction.commit().await?;
@@ -359,7 +362,7 @@ fn over(export: &PgRow, failures: i32, retry: RetryPolicy) -> Result<Option<(Sta
 }
 
 /// A new attempt, with nothing of the one before.
-async fn start(connection: &mut PgConnection, claim: &mut Claim, failures: i32, terms: &Terms) -> Result<()> {
+async fn start(connection: &mut PgConnection, claim: &mut Claim, terms: &Terms) -> Result<()> {
     sqlx::query("DELETE FROM shards WHERE export_id = $1 AND number > 0")
         .bind(claim.export_id)
         .execute(&mut *connection)
@@ -375,7 +378,7 @@ async fn start(connection: &mut PgConnection, claim: &mut Claim, failures: i32, 
          WHERE id = $1 RETURNING attempt, deadline_at, snapshot_until",
     )
     .bind(claim.export_id)
-    .bind(failures)
+    .bind(claim.failures)
     .bind(terms.timeout.map(seconds))
     .bind(seconds(terms.lease))
     .bind(terms.snapshot_age.map(seconds))
@@ -389,7 +392,7 @@ async fn start(connection: &mut PgConnection, claim: &mut Claim, failures: i32, 
 
 /// Another piece of an attempt that goes on. Of shards there may be more for others at once; a look that finds none is
 /// what moves `ready_at` on.
-async fn go_on(connection: &mut PgConnection, claim: &Claim, failures: i32, terms: &Terms) -> Result<()> {
+async fn go_on(connection: &mut PgConnection, claim: &Claim, terms: &Terms) -> Result<()> {
     let pause = if claim.shard == HEAD { terms.lease } else { Duration::ZERO };
     sqlx::query(
         "UPDATE exports SET failures = $2, token_due_at = now() + make_interval(secs => $3),
@@ -397,7 +400,7 @@ async fn go_on(connection: &mut PgConnection, claim: &Claim, failures: i32, term
          WHERE id = $1",
     )
     .bind(claim.export_id)
-    .bind(failures)
+    .bind(claim.failures)
     .bind(seconds(terms.lease))
     .bind(seconds(pause))
     .execute(connection)

@@ -9,7 +9,7 @@ use polyglot_export::uncut::Uncut;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::key::key_columns;
+use super::key::{has_key, key_columns};
 use super::sample::{Bound, Sampling};
 use super::{Plan, Source, failed, qualified};
 
@@ -105,6 +105,9 @@ fn against(plan: &Plan, request: &ExportRequest, coarser: u8) -> Option<Uncut> {
         Some(Uncut::Zstd)
     } else if coarser >= STEPS {
         Some(Uncut::Uneven)
+    } else if !has_key(&plan.relation) {
+        // Before its size, which is not known of a view.
+        Some(Uncut::NoKey)
     } else if plan.relation.stored_bytes < LEAST_STORED_BYTES {
         Some(Uncut::Small)
     } else {
@@ -186,5 +189,44 @@ impl Source {
         let text: String = row.try_get_unchecked(0).map_err(failed)?;
         let explained: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         Ok(explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or(f64::INFINITY))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polyglot_export::selection::OrderKey;
+
+    use super::*;
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_range_is_conditions_on_the_first_columns_and_the_same_when_it_was_stored() {
+        let keys = |direction| ["a", "b", "id"].map(|column| OrderKey { column: column.to_owned(), direction }).into();
+        let ranges = Range::between(&[texts(&["it's", "1"]), texts(&["x", "2"])]);
+        let stored = serde_json::to_string(&ranges).unwrap();
+        let expected = r#"[{"to":["it's","1"]},{"from":["it's","1"],"to":["x","2"]},{"from":["x","2"]}]"#;
+        assert_eq!(stored, expected);
+        assert_eq!(serde_json::from_str::<Vec<Range>>(&stored).unwrap(), ranges);
+        let order = Order { keys: keys(Direction::Asc), total: true };
+        assert_eq!(
+            ranges[1].conditions(&order),
+            [r#"((r."a", r."b") >= ('it''s', '1'))"#, r#"((r."a", r."b") < ('x', '2'))"#]
+        );
+        let order = Order { keys: keys(Direction::Desc), total: true };
+        assert_eq!(ranges[2].conditions(&order), [r#"((r."a", r."b") <= ('x', '2'))"#]);
+        assert!(Range::default().conditions(&order).is_empty());
+    }
+
+    #[test]
+    fn what_would_be_small_is_added_to_its_neighbour() {
+        let bound = |before: f64| Bound { key: texts(&[&before.to_string()]), before };
+        let spread = |bounds: &[f64]| spread(bounds.iter().copied().map(bound).collect(), 10.0, 50.0).concat();
+        assert_eq!(spread(&[10.0, 20.0, 30.0, 40.0]), texts(&["10", "20", "30", "40"]));
+        // A row that reaches far over its end leaves little to the next one.
+        assert_eq!(spread(&[18.0, 20.0, 33.0, 47.0]), texts(&["18", "33"]));
+        assert_eq!(spread(&[2.0, 48.0]), Vec::<String>::new());
     }
 }

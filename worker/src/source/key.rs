@@ -32,15 +32,18 @@ const INDEXES: &str = "
            AND count(DISTINCT k.option & 1) = 1
     ORDER BY count(*), i.indexrelid";
 
+/// Whether it is of a kind that can have such an index and pages to sample. A materialized view can, but every snapshot
+/// sees its new rows.
+pub(super) fn has_key(relation: &Relation) -> bool {
+    matches!(relation.kind, RelationKind::Table | RelationKind::PartitionedTable)
+}
+
 /// How many of the order's first columns are such an index's.
 pub(super) async fn key_columns(
     connection: &mut PgConnection,
     relation: &Relation,
     order: &Order,
 ) -> Result<Result<usize, Uncut>, Failure> {
-    if !matches!(relation.kind, RelationKind::Table | RelationKind::PartitionedTable) {
-        return Ok(Err(Uncut::NoKey));
-    }
     let indexes = sqlx::query(INDEXES)
         .bind(&relation.name.schema)
         .bind(&relation.name.name)

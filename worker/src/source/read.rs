@@ -19,7 +19,8 @@ fn malformed(error: Malformed) -> Failure {
 
 impl Source {
     /// Sends every row of the range, then `End`. The transaction stays open for further ranges. Returns early, without
-    /// `End`, when the receiver is gone: it then has the error that matters.
+    /// `End`, when the receiver is gone: it then has the error that matters. The transaction is good for nothing else then:
+    /// the rest of the range stands before whatever is asked next.
     pub(crate) async fn read(
         &mut self,
         plan: &Plan,

@@ -23,6 +23,7 @@ const MOST_PAGES: f64 = 32_768.0;
 const LEAST_PAGES: f64 = 128.0;
 /// Of what is encoded for trial.
 const CALIBRATION_BYTES: f64 = (4 << 20) as f64;
+const CALIBRATION_PAGES: f64 = 8.0;
 const CALIBRATION_ROWS: f64 = 50_000.0;
 /// Rows that weigh more have parts of them in the TOAST table, and may lie together on a handful of pages that no small
 /// sample of pages finds. Where there may be many, they are looked for on more pages than the others.
@@ -114,8 +115,8 @@ impl Sampling {
         }
         if weight > 0.0 {
             // Some pages in any case, even if they hold far more than that.
-            let pages = sampling.light.pages.max(1.0);
-            let fraction = (CALIBRATION_BYTES / weight).max(f64::from(ENOUGH_PAGES) / pages);
+            let pages = sampling.light.pages + sampling.heavy.map_or(0.0, |heavy| heavy.pages);
+            let fraction = (CALIBRATION_BYTES / weight).max(CALIBRATION_PAGES / pages);
             let fraction = fraction.min(MOST_PAGES / heap_pages);
             let rows = (2.0 * CALIBRATION_BYTES * rows / weight).clamp(8.0, CALIBRATION_ROWS);
             let sample = tablesample(fraction, CALIBRATION_SEED);
