@@ -157,7 +157,7 @@ impl Source {
                 return Ok(Cut::One(Uncut::FewKeys));
             }
             let ranges = Range::between(&bounds);
-            if self.is_cheap(plan, &ranges).await? {
+            if self.is_cheap(plan, &ranges, sampling.toast_pages()).await? {
                 return Ok(Cut::Ranges(ranges));
             }
             too_small = Uncut::Costly;
@@ -166,17 +166,18 @@ impl Source {
     }
 
     /// Whether reading all ranges costs the server not much more than reading everything once: it may have a better way
-    /// to the rows than along the key, and would go that way once for each range.
+    /// to the rows than along the key, and would go that way once for each range. Its estimate leaves out what it takes to
+    /// fetch values from the TOAST table, which is the same either way.
     #[expect(clippy::cast_precision_loss, reason = "an estimate, of some thousand ranges")]
-    async fn is_cheap(&mut self, plan: &Plan, ranges: &[Range]) -> Result<bool, Failure> {
-        let whole = self.cost(&plan.select(&Range::default())).await?;
+    async fn is_cheap(&mut self, plan: &Plan, ranges: &[Range], toast_pages: f64) -> Result<bool, Failure> {
+        let whole = toast_pages + self.cost(&plan.select(&Range::default())).await?;
         let chosen = ranges.len().min(EXPLAINED);
         let mut sum = 0.0;
         for place in 0..chosen {
             // In the middle of as many equal stretches.
             sum += self.cost(&plan.select(&ranges[(2 * place + 1) * ranges.len() / (2 * chosen)])).await?;
         }
-        let together = sum * ranges.len() as f64 / chosen as f64;
+        let together = toast_pages + sum * ranges.len() as f64 / chosen as f64;
         tracing::debug!(whole, together, ranges = ranges.len(), "cost of reading in ranges");
         Ok(together <= MOST_TIMES_THE_COST * whole)
     }

@@ -11,7 +11,7 @@ use super::plan::text_form;
 use super::weight::weight_expression;
 use super::{ALIAS, Plan, Source, calibrate, failed, qualified};
 
-const PAGE_BYTES: u64 = 8192;
+const PAGE_BYTES: f64 = 8192.0;
 /// Sampled pages that a shard is to have. Its true size then varies by a sixth, and is never a third of what was meant.
 const PAGES_A_SHARD: f64 = 40.0;
 /// Pages that are looked at first, and again more of them where a filter leaves rows on few.
@@ -24,6 +24,7 @@ const LEAST_PAGES: f64 = 128.0;
 /// Of what is encoded for trial.
 const CALIBRATION_BYTES: f64 = (4 << 20) as f64;
 const CALIBRATION_PAGES: f64 = 8.0;
+const MOST_CALIBRATION_PAGES: f64 = 8192.0;
 const CALIBRATION_ROWS: f64 = 50_000.0;
 /// Rows that weigh more have parts of them in the TOAST table, and may lie together on a handful of pages that no small
 /// sample of pages finds. Where there may be many, they are looked for on more pages than the others.
@@ -97,9 +98,9 @@ impl Sampling {
             .fetch_one(&mut source.connection)
             .await
             .map_err(failed)?;
-        let heap_pages = u64::try_from(heap_bytes.unwrap_or(0)).unwrap_or(0) / PAGE_BYTES;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let (heap_pages, target_bytes) = (heap_pages.max(1) as f64, target.bytes as f64);
+        let (heap_bytes, target_bytes) = (heap_bytes.unwrap_or(0) as f64, target.bytes as f64);
+        let heap_pages = (heap_bytes / PAGE_BYTES).max(1.0);
         let toasted = plan.relation.toast_bytes.is_none_or(|bytes| bytes > TOAST_WORTH_A_LOOK);
         let mut sampling = Self {
             weight: weight_expression(plan, request),
@@ -117,7 +118,7 @@ impl Sampling {
             // Some pages in any case, even if they hold far more than that.
             let pages = sampling.light.pages + sampling.heavy.map_or(0.0, |heavy| heavy.pages);
             let fraction = (CALIBRATION_BYTES / weight).max(CALIBRATION_PAGES / pages);
-            let fraction = fraction.min(MOST_PAGES / heap_pages);
+            let fraction = fraction.min(MOST_CALIBRATION_PAGES / heap_pages);
             let rows = (2.0 * CALIBRATION_BYTES * rows / weight).clamp(8.0, CALIBRATION_ROWS);
             let sample = tablesample(fraction, CALIBRATION_SEED);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between two constants")]
@@ -161,6 +162,11 @@ impl Sampling {
             }
         }
         Ok(0.0)
+    }
+
+    /// What is fetched from the TOAST table, roughly: reading a page in order is the unit of the server's estimates.
+    pub(super) fn toast_pages(&self) -> f64 {
+        self.heavy.map_or(0.0, |heavy| heavy.weight / PAGE_BYTES)
     }
 
     /// Into how many shards the rows are to be cut, the weight of all of them, and the bounds between shards of one weight.
