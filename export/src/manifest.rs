@@ -13,7 +13,7 @@ pub struct Manifest {
     pub bytes: i64,
     /// Before compression.
     pub uncompressed_bytes: i64,
-    /// CRC-32 (IEEE) of the file as it is stored, eight hexadecimal digits.
+    /// CRC-32 (IEEE) of the file as it is stored, eight hexadecimal digits. Of several files: of all, one after the other.
     pub crc32: String,
     pub columns: Vec<ManifestColumn>,
     pub order: ManifestOrder,

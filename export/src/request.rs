@@ -144,23 +144,12 @@ impl ExportRequest {
             (Some(compression), Layout::Files) => (compression.content_type(), None),
             (compression, _) => (self.format.content_type(), compression.map(Compression::content_encoding)),
         };
-        ObjectHeaders {
-            content_type,
-            content_encoding,
-            content_disposition: format!("attachment; filename=\"{file}\""),
-        }
-    }
-
-    /// The `Content-Disposition` of the file.
-    #[must_use]
-    pub fn content_disposition(&self, id: uuid::Uuid) -> String {
-        attachment(&self.file_name(id))
+        ObjectHeaders { content_type, content_encoding, content_disposition: attachment(file) }
     }
 }
 
 /// The `Content-Disposition` of a file to be saved under a name of ours: ASCII, and no quotes in it.
-#[must_use]
-pub fn attachment(file_name: &str) -> String {
+fn attachment(file_name: &str) -> String {
     format!("attachment; filename=\"{file_name}\"")
 }
 

@@ -129,7 +129,7 @@ async fn publish(
             Ok(Renewal::CancelRequested) => return without_file(worker, claim, upload, Stop::Cancelled).await,
             Err(error) => return without_file(worker, claim, upload, error.into()).await,
         }
-        let etag = match upload.publish(staged, manifest.bytes).await {
+        let etag = match upload.publish(staged, &manifest).await {
             Ok(etag) => etag,
             Err(error) => return without_file(worker, claim, upload, error.into()).await,
         };

@@ -20,7 +20,7 @@ pub(crate) enum Extent {
     Whole,
     /// What is before the rows, only if it is the first one; what is behind them, if it is the last one and the rows are
     /// not counted in it.
-    Shard { number: i32, last: bool },
+    Shard { number: i32, of: i32 },
 }
 
 /// Everything the thread needs.
@@ -46,8 +46,12 @@ impl<S: Sink> Encoding<S> {
     pub(crate) fn run(mut self, mut batches: mpsc::Receiver<FromSource>) -> Result<Encoded<S::Written>, OutputStop> {
         let (plan, output, extent, rows_of) = (&self.plan, &mut self.output, self.extent, &*self.rows_of);
         let fields = plan.fields();
-        let mut encoder =
-            encoder(self.request.format, &self.request.options, &plan.columns).map_err(|error| internal(&error))?;
+        let shards = match extent {
+            Extent::Whole => 1,
+            Extent::Shard { of, .. } => usize::try_from(of).unwrap_or(1),
+        };
+        let mut encoder = encoder(self.request.format, &self.request.options, &plan.columns, shards)
+            .map_err(|error| internal(&error))?;
         let mut scratch = Vec::with_capacity(RELIEF_BYTES * 2);
         if matches!(extent, Extent::Whole | Extent::Shard { number: 1, .. }) {
             output.start(self.request.compression)?;
@@ -100,7 +104,7 @@ impl<S: Sink> Encoding<S> {
         let output = &mut self.output;
         let ended = match self.extent {
             // Parquet's end is a footer over the rows of all shards.
-            Extent::Shard { last, .. } if !last || self.request.format == Format::Parquet => encoder.suspend(),
+            Extent::Shard { number, of } if number < of || self.request.format == Format::Parquet => encoder.suspend(),
             Extent::Whole | Extent::Shard { .. } => encoder.end(&mut Out::new(&mut scratch, output)).map(|()| None),
         };
         let row_groups = ended.map_err(|error| output.stop_of(&error, || "The end of the file".to_owned()))?;

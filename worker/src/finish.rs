@@ -165,10 +165,7 @@ pub(crate) async fn run(
         rows: sum.rows,
         bytes: sum.bytes,
         uncompressed_bytes: sum.raw_bytes,
-        crc32: match claim.request.layout {
-            Layout::File => crc_text(sum.crc.finalize()),
-            Layout::Files => String::new(),
-        },
+        crc32: crc_text(sum.crc.finalize()),
         parts: sum.parts,
         files: sum.files,
         replaced: sum.replaced,

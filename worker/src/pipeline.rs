@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::ledger::{Claim, Ledger, LedgerError, Renewal, persist};
-use polyglot_export::manifest::{Manifest, Replaced};
+use polyglot_export::manifest::{Manifest, ManifestFile, Replaced};
+use polyglot_export::request::{ExportRequest, Layout};
 use polyglot_export::uncut::Uncut;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::encode::Replacement;
 use crate::encoding::{Encoded, Encoding, Extent};
 use crate::file_plan::FilePlan;
-use crate::output::{Output, OutputStop, Parts, Sink, WrittenParts};
+use crate::output::{Output, OutputStop, Parts, Sink, Written, WrittenParts};
 use crate::source::{Plan, Range, Source, Watch};
 use crate::upload::{Staged, Upload, UploadError};
 
@@ -130,7 +131,7 @@ pub(crate) async fn run(
         }
     };
     let (encoded, staged) = tokio::try_join!(encoding, uploading)?;
-    Ok((staged, manifest(&plan, file, encoded)))
+    Ok((staged, manifest(&plan, &claim.request, file, encoded)))
 }
 
 /// Reads a range and encodes it, side by side.
@@ -174,16 +175,16 @@ pub(crate) fn replaced(plan: &Plan, replacements: &[Replacement]) -> Vec<Replace
         .collect()
 }
 
-fn manifest(plan: &Plan, file: FilePlan, encoded: Encoded<WrittenParts>) -> Manifest {
+fn manifest(plan: &Plan, request: &ExportRequest, file: FilePlan, encoded: Encoded<WrittenParts>) -> Manifest {
     let replaced = replaced(plan, &encoded.replacements);
-    let written = encoded.written;
-    Manifest {
-        rows: written.rows,
-        bytes: written.stored.bytes,
-        uncompressed_bytes: written.raw_bytes,
-        crc32: written.stored.crc32,
-        parts: written.stored.parts,
-        replaced,
-        ..file.manifest()
+    let Written { rows, raw_bytes: uncompressed_bytes, stored: WrittenParts { bytes, crc32, parts }, .. } =
+        encoded.written;
+    let whole = Manifest { rows, bytes, uncompressed_bytes, crc32, replaced, ..file.manifest() };
+    match request.layout {
+        Layout::File => Manifest { parts, ..whole },
+        Layout::Files => {
+            let (name, crc32) = (request.part_name(1), whole.crc32.clone());
+            Manifest { files: vec![ManifestFile { name, rows, bytes, uncompressed_bytes, crc32 }], ..whole }
+        }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn run(
         plan: session.plan.clone(),
         request: claim.request.clone(),
         extent: match claim.request.layout {
-            Layout::File => Extent::Shard { number: claim.shard, last },
+            Layout::File => Extent::Shard { number: claim.shard, of: work.cut.shards },
             Layout::Files => Extent::Whole,
         },
         rows_of: format!("shard {} of the export", claim.shard),

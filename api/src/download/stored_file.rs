@@ -3,9 +3,8 @@
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use axum::http::{HeaderMap, HeaderValue, header};
-use polyglot_export::format::Compression;
 use polyglot_export::ledger::Export;
-use polyglot_export::request::attachment;
+use polyglot_export::request::ObjectHeaders;
 use polyglot_export::storage::StorageError;
 
 use crate::patience;
@@ -22,16 +21,13 @@ pub(super) struct Description {
 
 impl Description {
     pub(super) fn of(export: &Export) -> Self {
-        Self {
-            media_type: export.request.format.content_type(),
-            disposition: export.request.content_disposition(export.id),
-            encoding: export.request.compression.map(Compression::content_encoding),
-        }
+        Self::named(export, &export.request.file_name(export.id))
     }
 
     /// Of one of the files of a result that is several.
-    pub(super) fn of_one(export: &Export, name: &str) -> Self {
-        Self { disposition: attachment(name), ..Self::of(export) }
+    pub(super) fn named(export: &Export, name: &str) -> Self {
+        let ObjectHeaders { content_type, content_encoding, content_disposition } = export.request.object_headers(name);
+        Self { media_type: content_type, disposition: content_disposition, encoding: content_encoding }
     }
 
     pub(super) fn headers(self) -> HeaderMap {

@@ -27,7 +27,7 @@ async fn ledger_with_export() -> (Ledger, Uuid) {
 }
 
 /// With a way past the ledger, to make things older than they are.
-async fn ledger_with_pool() -> (Ledger, PgPool, Uuid) {
+pub(crate) async fn ledger_with_pool() -> (Ledger, PgPool, Uuid) {
     let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
     let ledger = Ledger::new(database.url(), 4, "ledger-test").unwrap();
     // Several processes migrate at once when a deployment starts.

@@ -5,6 +5,7 @@ mod datasets;
 mod formats;
 mod harness;
 mod ledger;
+mod ledger_shards;
 mod lifecycle;
 mod memory;
 mod messages;
@@ -13,5 +14,6 @@ mod requests;
 #[path = "../service/mod.rs"]
 mod service;
 mod shapes;
+mod shards;
 mod submissions;
 mod values;

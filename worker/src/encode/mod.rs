@@ -67,11 +67,12 @@ pub(crate) enum EncodeError {
     Stopped(#[from] Stopped),
 }
 
-/// The encoder for a format.
+/// The encoder for a format; of a file that is written in so many shards, each by one of its own.
 pub(crate) fn encoder(
     format: Format,
     options: &FormatOptions,
     columns: &[OutputColumn],
+    shards: usize,
 ) -> Result<Box<dyn Encode>, EncodeError> {
     let exactness = Exactness::new(options.on_unrepresentable);
     Ok(match format {
@@ -79,7 +80,7 @@ pub(crate) fn encoder(
         Format::Json => Box::new(json::Json::new(columns, json::Framing::Array, options.bigint)),
         Format::Jsonl => Box::new(json::Json::new(columns, json::Framing::Lines, options.bigint)),
         Format::Xml => Box::new(xml::Xml::new(columns, exactness)),
-        Format::Parquet => Box::new(parquet::Parquet::new(columns, options.parquet, exactness)?),
+        Format::Parquet => Box::new(parquet::Parquet::new(columns, options.parquet, exactness, shards)?),
     })
 }
 

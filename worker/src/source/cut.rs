@@ -19,8 +19,9 @@ const SHARD_BYTES: u64 = 16 << 20;
 const FILE_BYTES: u64 = 128 << 20;
 /// Of the object store's 10,000 parts one is the file's end, and an estimate may be wrong.
 const MOST_SHARDS: u64 = 6000;
-/// A Parquet footer is in memory until it is written, and has about a kilobyte for each column of each shard.
-const MOST_COLUMN_CHUNKS: u64 = 32_768;
+/// A Parquet footer is in memory until it is written, and has about a kilobyte for each column of each row group, of which a
+/// shard has a few.
+const MOST_COLUMN_CHUNKS: u64 = 16_384;
 /// A table that stores less than this is not worth a look.
 const LEAST_STORED_BYTES: u64 = 1 << 20;
 /// A shard that the sample says is smaller than this share of the others is added to the one before it.

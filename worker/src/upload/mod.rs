@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use polyglot_export::failure::{Failure, FailureKind, chain};
 use polyglot_export::ledger::{Claim, Cut, Ledger, LedgerError, Leftover, persist};
+use polyglot_export::manifest::Manifest;
 use polyglot_export::request::{Layout, ObjectHeaders};
 use polyglot_export::storage::{Storage, StorageError};
 use tokio::sync::mpsc;
@@ -219,6 +220,8 @@ impl<'a> Upload<'a> {
             .content_disposition(headers.content_disposition)
             .set_content_encoding(headers.content_encoding.map(str::to_owned))
             .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            // One that knows it checks the whole object; one that does not checks the parts.
+            .checksum_type(ChecksumType::FullObject)
             .send()
             .await
             .map_err(|error| StorageError::new("CreateMultipartUpload", error))?;
@@ -235,14 +238,16 @@ impl<'a> Upload<'a> {
     }
 
     /// Makes the object visible and checks that the store has all of it. Returns its `ETag`.
-    pub(crate) async fn publish(&mut self, staged: Staged, bytes: i64) -> Result<Option<String>, UploadError> {
+    pub(crate) async fn publish(&mut self, staged: Staged, manifest: &Manifest) -> Result<Option<String>, UploadError> {
         self.sent = true;
+        let (bytes, crc32) = (manifest.bytes, u32::from_str_radix(&manifest.crc32, 16).ok().map(checksum));
         let published = match staged {
             Staged::Several => return Ok(None),
             Staged::Single(part) => self.put(&self.key, PartBody::from(part.bytes), part.crc32).await,
-            Staged::Multipart(parts) => self.complete(parts).await,
+            Staged::Multipart(parts) => self.complete(parts, crc32.clone()).await,
         };
         let head = self.storage.client.head_object().bucket(&self.storage.bucket).key(&self.key);
+        let head = head.checksum_mode(ChecksumMode::Enabled);
         let head = head.send().await.map_err(|error| StorageError::new("HeadObject", error));
         let (etag, head) = match (published, head) {
             (Ok(etag), head) => (etag, head?),
@@ -254,12 +259,16 @@ impl<'a> Upload<'a> {
             }
             (Err(error), _) => return Err(error.into()),
         };
+        let other = |problem| {
+            let message = "The object store did not keep all of the file.";
+            Err(UploadError::Failed(Failure::new(FailureKind::StorageUnavailable, message, problem)))
+        };
         if head.content_length != Some(bytes) {
-            return Err(UploadError::Failed(Failure::new(
-                FailureKind::StorageUnavailable,
-                "The object store did not keep all of the file.",
-                format!("the object has {:?} bytes instead of {bytes}", head.content_length),
-            )));
+            return other(format!("the object has {:?} bytes instead of {bytes}", head.content_length));
+        }
+        let is_whole = head.checksum_type == Some(ChecksumType::FullObject);
+        if is_whole && head.checksum_crc32.is_some() && head.checksum_crc32 != crc32 {
+            return other(format!("the object has the CRC-32 {:?} instead of {crc32:?}", head.checksum_crc32));
         }
         Ok(head.e_tag.or(etag))
     }
@@ -298,7 +307,7 @@ impl<'a> Upload<'a> {
         Ok(put.send().await.map_err(|error| StorageError::new("PutObject", error))?.e_tag)
     }
 
-    async fn complete(&self, parts: Vec<CompletedPart>) -> Result<Option<String>, StorageError> {
+    async fn complete(&self, parts: Vec<CompletedPart>, crc32: Option<String>) -> Result<Option<String>, StorageError> {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let complete = self
             .storage
@@ -308,6 +317,8 @@ impl<'a> Upload<'a> {
             .key(&self.key)
             .set_upload_id(self.id.clone())
             .multipart_upload(parts)
+            .set_checksum_type(crc32.is_some().then_some(ChecksumType::FullObject))
+            .set_checksum_crc32(crc32)
             .customize()
             .config_override(
                 aws_sdk_s3::config::Builder::new()

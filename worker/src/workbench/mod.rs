@@ -33,7 +33,7 @@ pub fn encode(
 ) -> Result<Vec<u8>, String> {
     let (mut file, mut scratch) = (File(Vec::new()), Vec::new());
     let words = |error: &dyn std::error::Error| error.to_string();
-    let mut encoder = encoder(format, options, columns).map_err(|error| words(&error))?;
+    let mut encoder = encoder(format, options, columns, 1).map_err(|error| words(&error))?;
     encoder.begin(&mut Out::new(&mut scratch, &mut file)).map_err(|error| words(&error))?;
     let (mut scanner, mut index, mut rest) = (RowScanner::default(), FieldIndex::default(), copy);
     loop {

@@ -39,6 +39,8 @@ pub(super) struct Parquet {
     columns: Vec<OutputColumn>,
     builders: Vec<Builder>,
     schema: SchemaRef,
+    /// That share the footer, this one included.
+    shards: usize,
     row_group_bytes: usize,
     rows: usize,
     bytes: usize,
@@ -78,6 +80,7 @@ impl Parquet {
         columns: &[OutputColumn],
         options: ParquetOptions,
         exactness: Exactness,
+        shards: usize,
     ) -> Result<Self, EncodeError> {
         let (builders, fields): (Vec<_>, Vec<_>) = columns.iter().map(|it| column::column(it, options.numeric)).unzip();
         let schema = Arc::new(Schema::new(fields));
@@ -100,6 +103,7 @@ impl Parquet {
             columns: columns.to_vec(),
             builders,
             schema,
+            shards,
             row_group_bytes: usize::try_from(options.row_group_bytes).unwrap_or(usize::MAX),
             rows: 0,
             bytes: 0,
@@ -130,7 +134,7 @@ impl Parquet {
             writer.write(&batch).map_err(EncodeError::Parquet)?;
             (self.rows, self.bytes) = (0, 0);
             let groups = writer.flushed_row_groups().len();
-            let steps = groups * self.columns.len() / FOOTER_STEP;
+            let steps = groups * self.columns.len() * self.shards / FOOTER_STEP;
             let limit = grown(self.row_group_bytes, steps);
             // Dictionaries and pages that are not full count in memory, and not in the file: with many columns they are
             // the larger part.
