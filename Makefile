@@ -15,7 +15,7 @@ help:
 	@echo 'make test        every test, with servers of its own in throw-away folders'
 	@echo 'make soak        500 exports on three workers, with a fault a second for three minutes (make test has a shorter one)'
 	@echo '                 SOAK_EXPORTS=500 SOAK_SECONDS=180; SOAK_SEED repeats an earlier plan'
-	@echo 'make bench       time, size and memory of each format at ROWS=10000000; as root'
+	@echo 'make bench       time, size and memory of each format at ROWS=10000000 by 1, 2 and 4 workers, and more; as root'
 	@echo 'make fuzz        the decoder under libFuzzer for SECONDS=60; needs a C++ compiler'
 	@echo 'make lint        formatting and clippy'
 	@echo 'make clean-data  remove what make run keeps in DATA_DIR'
@@ -45,7 +45,9 @@ bench:
 	@devstack/install --tests
 	cargo build --release --workspace
 	$(TARGET)/polyglot-bench
-	@exec $(TARGET)/devstack with-servers -- bench/exports
+	@$(TARGET)/devstack with-servers -- bench/exports
+	@$(TARGET)/devstack with-servers -- bench/scale
+	@$(TARGET)/devstack with-servers -- bench/ledger
 
 # The wrapper adds coverage to our own crates alone; everything else is the ordinary build.
 SECONDS := 60

@@ -13,10 +13,10 @@ use crate::interleaved;
 const ROUNDS: usize = 7;
 const ROWS: i64 = 200_000;
 
-const NAMES: [&str; 5] = ["id", "created_at", "name", "value", "metadata"];
+pub(crate) const NAMES: [&str; 5] = ["id", "created_at", "name", "value", "metadata"];
 
 /// The rows as the server would send them.
-fn copy() -> Vec<u8> {
+pub(crate) fn copy() -> Vec<u8> {
     let mut copy = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
     let field = |bytes: &[u8], copy: &mut Vec<u8>| {
         copy.extend(i32::try_from(bytes.len()).expect("short").to_be_bytes());
@@ -48,7 +48,7 @@ fn copy() -> Vec<u8> {
     copy
 }
 
-fn columns() -> Vec<OutputColumn> {
+pub(crate) fn columns() -> Vec<OutputColumn> {
     let wires =
         [WireType::Int8, WireType::TimestampTz, WireType::Text, WireType::Numeric(Some((18, 4))), WireType::Json];
     let column =

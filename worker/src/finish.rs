@@ -121,6 +121,13 @@ async fn sum(ledger: &Ledger, patience: Duration, claim: &Claim, cut: &Cut) -> R
     if number == cut.shards { Ok(sum) } else { Err(Stop::Failed(missing(number + 1))) }
 }
 
+/// The manifest of all shards and the length of what ends the file: what there is to a finish before the store is asked.
+pub(crate) async fn measured(ledger: &Ledger, claim: &Claim, cut: &Cut) -> Result<(Manifest, usize), Stop> {
+    let mut sum = sum(ledger, Duration::ZERO, claim, cut).await?;
+    let end = sum.end(&claim.request)?;
+    Ok((Manifest { parts: sum.parts, ..Manifest::default() }, end.map_or(0, |end| end.len())))
+}
+
 /// A defect: the finish was given out before every shard was committed.
 fn missing(number: i32) -> Failure {
     let message = "The export failed for an internal reason.";

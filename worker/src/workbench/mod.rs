@@ -1,14 +1,18 @@
 //! Decoding and encoding alone, from the bytes of a binary `COPY` to the bytes of a file, without servers: for the
-//! measurements and for the fuzz target. The worker itself goes through `pipeline`.
+//! measurements and for the fuzz target. The worker itself goes through `pipeline`. And what is done with the shards of an
+//! export at its end, without the store.
 
 pub mod by_library;
 
 use polyglot_export::format::Format;
 use polyglot_export::format_options::FormatOptions;
+use polyglot_export::ledger::{Claim, Cut, Ledger};
+use polyglot_export::manifest::Manifest;
 
 pub use crate::source::OutputColumn;
 
 use crate::encode::{Out, RELIEF_BYTES, Spill, Stopped, encoder};
+use crate::finish;
 use crate::source::{FieldIndex, Found, RowScanner};
 
 /// Keeps everything.
@@ -62,4 +66,21 @@ pub fn encode(
         file.0.extend(piece);
     }
     Ok(file.0)
+}
+
+/// What the shards of an export come to.
+pub struct EndOfFile {
+    /// With the parts alone.
+    pub manifest: Manifest,
+    /// How long what is behind the last shard is.
+    pub bytes: usize,
+}
+
+/// Reads from the ledger what was stored of the shards of a claim that finishes, and adds it up.
+///
+/// # Errors
+/// In words.
+pub async fn end_of_file(ledger: &Ledger, claim: &Claim, cut: &Cut) -> Result<EndOfFile, String> {
+    let (manifest, bytes) = finish::measured(ledger, claim, cut).await.map_err(|stop| format!("{stop:?}"))?;
+    Ok(EndOfFile { manifest, bytes })
 }

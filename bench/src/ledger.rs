@@ -1,0 +1,221 @@
+//! What an export of as many shards as there can be costs in the ledger alone: eight claimers who do nothing in between,
+//! so that every statement is waited for, and the finisher's sums behind them.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use polyglot_export::dataset::RelationName;
+use polyglot_export::format::Format;
+use polyglot_export::format_options::FormatOptions;
+use polyglot_export::ledger::{
+    Claim, Claimed, Committed, Finished, Keeper, Ledger, LedgerError, Planned, RetryPolicy, StoredShard, Terms, Work,
+};
+use polyglot_export::manifest::Manifest;
+use polyglot_export::request::{ColumnMapping, ExportRequest};
+use polyglot_export::source;
+use polyglot_worker::workbench;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::encoders;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+const CLAIMERS: usize = 8;
+/// Processes, each of which keeps the snapshot.
+const WORKERS: usize = 4;
+const LEASE: Duration = Duration::from_secs(30);
+const BEAT: Duration = Duration::from_secs(1);
+/// As the worker's relay takes them.
+const MESSAGES: i64 = 200;
+const TERMS: Terms = Terms {
+    lease: LEASE,
+    timeout: None,
+    snapshot_age: None,
+    retry: RetryPolicy { max_attempts: 3, first_pause: LEASE, longest_pause: LEASE },
+};
+
+/// What the ledger took for one shard.
+#[derive(Clone, Copy, Default)]
+struct Took {
+    claim: Duration,
+    renew: Duration,
+    commit: Duration,
+}
+
+/// Runs an export of `shards` shards through the ledger at `url`, which is empty, and prints the figures.
+///
+/// With `held` a transaction is open in the ledger's own database all the while, as a keeper's is where the rows are in
+/// that database too: no version of a row that the ledger has replaced can be cleared away before it ends.
+pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
+    let ledger = Ledger::new(url, 16, "polyglot-bench")?;
+    ledger.migrate().await?;
+    let mut keeper = source::connect(url, "keeper").await?;
+    if held {
+        sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT count(*) FROM polyglot.exports")
+            .execute(&mut keeper)
+            .await?;
+    }
+
+    let id = ledger.submit("default", &request()).await?;
+    let start = claim(&ledger, id).await?.ok_or("nothing to plan")?;
+    ledger.begin_upload(&start, "key").await?;
+    ledger.record_upload(&start, "upload").await?;
+    let bounds = (0..shards).map(|n| {
+        serde_json::json!({"from": [(u64::from(n) * 53_687).to_string()], "to": [(u64::from(n + 1) * 53_687).to_string()]})
+    });
+    let planned = Planned {
+        plan: serde_json::json!({"columns": [], "order": [], "snapshot": {"time": "", "wal_position": ""}}),
+        bounds: bounds.collect(),
+        rows_estimate: Some(1),
+        parallelism: 16,
+    };
+    let began = Instant::now();
+    ledger.planned(&start, &planned, Keeper { owner: "worker 0", snapshot: "snapshot", lease: LEASE }).await?;
+    let planning = began.elapsed();
+
+    let over = Arc::new(AtomicBool::new(false));
+    let mut background = JoinSet::new();
+    background.spawn(relay(ledger.clone(), Arc::clone(&over)));
+    for worker in 0..WORKERS {
+        background.spawn(keep(ledger.clone(), start.clone(), format!("worker {worker}"), Arc::clone(&over)));
+    }
+    let stored = Arc::new(stored());
+    let took = Arc::new(Mutex::new(Vec::with_capacity(shards.into())));
+    let began = Instant::now();
+    let mut claimers = JoinSet::new();
+    for _ in 0..CLAIMERS {
+        claimers.spawn(work(ledger.clone(), id, Arc::clone(&stored), Arc::clone(&took)));
+    }
+    while let Some(ended) = claimers.join_next().await {
+        ended??;
+    }
+    let working = began.elapsed();
+    over.store(true, Ordering::Relaxed);
+    while let Some(ended) = background.join_next().await {
+        ended??;
+    }
+
+    let began = Instant::now();
+    let last = claim(&ledger, id).await?.ok_or("nothing to finish")?;
+    let Work::Finish(cut) = &last.work else { return Err("not every shard is committed".into()) };
+    let end = workbench::end_of_file(&ledger, &last, cut).await?;
+    let summing = began.elapsed();
+    let began = Instant::now();
+    let manifest = Manifest { rows: 1, bytes: 1, uncompressed_bytes: 1, ..end.manifest };
+    let finished = Finished { object_key: "key".into(), etag: None, peak_memory_bytes: None, manifest };
+    ledger.complete(&last, &finished, None).await?;
+    let completing = began.elapsed();
+    drop(keeper);
+
+    let took = took.lock().expect("no claimer has panicked");
+    let holding = if held { "a snapshot held in the ledger's database" } else { "no snapshot held" };
+    println!("{shards} shards through the ledger, {CLAIMERS} claimers, {holding}");
+    println!(
+        "  all of it {:.1} s, {:.2} ms a shard; of these: to store the plan {:.2} s, to sum up {:.2} s ({} bytes of row groups a \
+         shard, {} bytes of footer), to complete {:.2} s",
+        (planning + working + summing + completing).as_secs_f64(),
+        (planning + working + summing + completing).as_secs_f64() * 1000.0 / f64::from(shards),
+        planning.as_secs_f64(),
+        summing.as_secs_f64(),
+        stored.row_groups.as_ref().map_or(0, Vec::len),
+        end.bytes,
+        completing.as_secs_f64(),
+    );
+    println!("  median ms of a call     claim   renew  commit");
+    let tenth = took.len() / 10;
+    for (name, range) in [
+        ("first tenth", 0..tenth),
+        ("in the middle", took.len() / 2 - tenth / 2..took.len() / 2 + tenth / 2),
+        ("last tenth", took.len() - tenth..took.len()),
+    ] {
+        let median = |of: fn(&Took) -> Duration| {
+            let mut times: Vec<Duration> = took[range.clone()].iter().map(of).collect();
+            times.sort_unstable();
+            times[times.len() / 2].as_secs_f64() * 1000.0
+        };
+        let [claim, renew, commit] = [median(|it| it.claim), median(|it| it.renew), median(|it| it.commit)];
+        println!("  {name:<20} {claim:8.2}{renew:8.2}{commit:8.2}");
+    }
+    Ok(())
+}
+
+fn request() -> ExportRequest {
+    let columns = encoders::NAMES.map(|name| ColumnMapping { source: name.to_owned(), target: name.to_owned() });
+    ExportRequest::new("records", RelationName::records(), Format::Parquet, columns.to_vec())
+}
+
+/// A shard with what Parquet says of its row groups.
+fn stored() -> StoredShard {
+    let file = workbench::encode(&encoders::copy(), &encoders::columns(), Format::Parquet, &FormatOptions::default());
+    let file = file.expect("the rows are good");
+    // Behind the footer are its length and the magic word.
+    let (_, tail) = file.split_at(file.len() - 8);
+    let length = u32::from_le_bytes(*tail.first_chunk().expect("it has eight bytes"));
+    let row_groups = file[file.len() - 8 - usize::try_from(length).expect("it is in memory")..].to_vec();
+    StoredShard {
+        rows: 53_687,
+        bytes: 16 << 20,
+        crc32: 1,
+        raw_bytes: 16 << 20,
+        etag: Some("\"0123456789abcdef0123456789abcdef\"".to_owned()),
+        row_groups: Some(row_groups),
+        ..StoredShard::default()
+    }
+}
+
+async fn claim(ledger: &Ledger, id: Uuid) -> Result<Option<Claim>> {
+    Ok(match ledger.claim(id, "worker 0", &TERMS).await? {
+        Claimed::Work(claim) => Some(*claim),
+        Claimed::Nothing => None,
+    })
+}
+
+/// One slot of a worker, without the work.
+async fn work(ledger: Ledger, id: Uuid, stored: Arc<StoredShard>, took: Arc<Mutex<Vec<Took>>>) -> Result<()> {
+    loop {
+        let mut times = Took::default();
+        let began = Instant::now();
+        // The others hold what is left.
+        let Some(claim) = claim(&ledger, id).await? else { return Ok(()) };
+        times.claim = began.elapsed();
+        if matches!(claim.work, Work::Finish(_)) {
+            ledger.give_back(&claim).await?;
+            return Ok(());
+        }
+        let began = Instant::now();
+        ledger.renew(&claim, LEASE, 0, 0).await?;
+        times.renew = began.elapsed();
+        let began = Instant::now();
+        let committed =
+            ledger.commit(&claim, &StoredShard { number: claim.shard, ..StoredShard::clone(&stored) }, Some(1)).await?;
+        times.commit = began.elapsed();
+        took.lock().expect("no claimer has panicked").push(times);
+        if committed == Committed::All {
+            return Ok(());
+        }
+    }
+}
+
+/// Clears the outbox away as fast as a relay may.
+async fn relay(ledger: Ledger, over: Arc<AtomicBool>) -> Result<()> {
+    while !over.load(Ordering::Relaxed) || ledger.has_messages().await? {
+        if ledger.has_messages().await? {
+            ledger.relay::<LedgerError, _>(MESSAGES, async |_| Ok(())).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// A process that says every second that it holds the snapshot.
+async fn keep(ledger: Ledger, claim: Claim, owner: String, over: Arc<AtomicBool>) -> Result<()> {
+    while !over.load(Ordering::Relaxed) {
+        let keeper = Keeper { owner: &owner, snapshot: "snapshot", lease: LEASE };
+        ledger.keep(claim.export_id, claim.attempt, keeper).await?;
+        tokio::time::sleep(BEAT).await;
+    }
+    Ok(())
+}
