@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench fuzz lint clean-data
+.PHONY: help run test soak kills bench fuzz lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -15,7 +15,12 @@ help:
 	@echo 'make test        every test, with servers of its own in throw-away folders'
 	@echo 'make soak        500 exports on three workers, with a fault a second for three minutes (make test has a shorter one)'
 	@echo '                 SOAK_EXPORTS=500 SOAK_SECONDS=180; SOAK_SEED repeats an earlier plan'
+<<<<<<< HEAD
 	@echo 'make bench       time, size and memory of each format at ROWS=10000000 by 1, 2 and 4 workers, and more; as root'
+=======
+	@echo 'make kills       an export of KILL_ROWS=10000000 while a worker is killed every two seconds (make test has a shorter one)'
+	@echo 'make bench       time, size and memory of each format at ROWS=10000000; as root'
+>>>>>>> f7c5c7e (wip-product)
 	@echo 'make fuzz        the decoder under libFuzzer for SECONDS=60; needs a C++ compiler'
 	@echo 'make lint        formatting and clippy'
 	@echo 'make clean-data  remove what make run keeps in DATA_DIR'
@@ -39,6 +44,12 @@ soak:
 	@devstack/install --tests
 	cargo build --release --workspace
 	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --test crash -- --nocapture soak
+
+kills: export KILL_ROWS ?= 10000000
+kills:
+	@devstack/install --tests
+	cargo build --release --workspace
+	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --test crash -- --nocapture killed
 
 # Not part of the tests: on a shared machine only ratios within one run mean something.
 bench:

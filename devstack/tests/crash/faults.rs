@@ -1,6 +1,7 @@
 //! What goes wrong at a step, once, and the help that the world gives afterwards: another worker in a dead one's place,
 //! the api and the servers started again.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use polyglot_devstack::proxy::Direction;
@@ -10,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::broker;
 use crate::remains;
-use crate::steps::{Held, Step};
+use crate::steps::{File, Held, Step};
 use crate::system::System;
 
 /// How long the object store is away: longer than the SDK's own repetitions last as a rule.
@@ -24,12 +25,16 @@ pub(crate) enum Fault {
     /// What it had sent reaches the store only when another worker has done the export and the store has been searched
     /// for what the dead one left.
     WorkerKilledRequestLate,
+    /// The one that is not kept at the step.
+    OtherWorkerKilled,
     WorkerFrozen,
     WorkerTerminated,
     ApiKilled,
     BrokerRestarted,
     QueuePurged,
     PostgresRestarted,
+    SourceCut,
+    LedgerCut,
     StoreRefuses,
     StoreCuts,
     StoreFails,
@@ -39,15 +44,18 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::WorkerKilled,
         Self::WorkerKilledRequestLate,
+        Self::OtherWorkerKilled,
         Self::WorkerFrozen,
         Self::WorkerTerminated,
         Self::ApiKilled,
         Self::BrokerRestarted,
         Self::QueuePurged,
         Self::PostgresRestarted,
+        Self::SourceCut,
+        Self::LedgerCut,
         Self::StoreRefuses,
         Self::StoreCuts,
         Self::StoreFails,
@@ -60,12 +68,15 @@ impl Fault {
         match self {
             Self::WorkerKilled => "worker killed",
             Self::WorkerKilledRequestLate => "worker killed, its request late",
+            Self::OtherWorkerKilled => "the other worker killed",
             Self::WorkerFrozen => "worker frozen past its lease",
             Self::WorkerTerminated => "worker SIGTERM",
             Self::ApiKilled => "api killed",
             Self::BrokerRestarted => "broker killed",
             Self::QueuePurged => "queue purged",
             Self::PostgresRestarted => "PostgreSQL restarted",
+            Self::SourceCut => "source cut",
+            Self::LedgerCut => "ledger cut",
             Self::StoreRefuses => "S3 refuses",
             Self::StoreCuts => "S3 cuts",
             Self::StoreFails => "S3 500",
@@ -81,15 +92,67 @@ impl Fault {
     }
 
     pub(crate) fn applies_to(self, step: Step) -> bool {
+        if step.is_cut() {
+            return self.applies_to_shards(step);
+        }
         match self {
+            Self::OtherWorkerKilled | Self::SourceCut | Self::LedgerCut => false,
             Self::WorkerKilled | Self::WorkerFrozen | Self::WorkerTerminated => step.has_worker(),
             Self::WorkerKilledRequestLate => {
                 matches!(step, Step::CreateSent | Step::PartSent | Step::CompleteSent | Step::PutSent)
             }
             Self::CompleteFails | Self::CompleteFailsDone => {
-                step.is_multipart() && !matches!(step, Step::CommitPending | Step::Completed)
+                step.file() != File::Small && !matches!(step, Step::CommitPending | Step::Completed)
             }
             _ => true,
+        }
+    }
+
+    /// Where shards make a difference. What befalls a worker is tried at each step. The servers are not: a shard's request
+    /// to the store fails like any part's, so one of a shard and one of the end is enough for each answer; messages matter
+    /// while there are shards to be told of; and the snapshot while there are rows to be read. The api has no part in it.
+    /// A gzip file differs in its end alone, and takes longest.
+    fn applies_to_shards(self, step: Step) -> bool {
+        use Step::{
+            CutCompleteDone, CutCompleteSent, EndSent, LastShardStored, ShardCommitPending, ShardSent, ShardStored,
+            ShardsPlanned,
+        };
+        match self {
+            Self::WorkerKilled | Self::Deleted => true,
+            Self::WorkerKilledRequestLate => matches!(step, ShardSent | EndSent | CutCompleteSent),
+            Self::WorkerFrozen | Self::WorkerTerminated => step != EndSent,
+            Self::ApiKilled => false,
+            Self::BrokerRestarted => matches!(step, ShardsPlanned | LastShardStored),
+            Self::QueuePurged => matches!(step, ShardsPlanned | ShardSent),
+            Self::PostgresRestarted => {
+                matches!(step, ShardsPlanned | ShardCommitPending | LastShardStored | CutCompleteDone)
+            }
+            Self::OtherWorkerKilled | Self::SourceCut => {
+                matches!(step, ShardsPlanned | ShardSent | LastShardStored | CutCompleteSent)
+            }
+            Self::LedgerCut => {
+                matches!(step, ShardsPlanned | ShardSent | ShardCommitPending | LastShardStored | CutCompleteDone)
+            }
+            Self::StoreRefuses => matches!(step, ShardSent | CutCompleteSent),
+            Self::StoreCuts => matches!(step, ShardSent | EndSent | CutCompleteDone),
+            Self::StoreFails => matches!(step, ShardStored | CutCompleteSent),
+            Self::CompleteFails | Self::CompleteFailsDone => step == CutCompleteSent,
+        }
+    }
+
+    /// In which attempts an export that is cut may end; one that is not may need any number.
+    pub(crate) fn attempts(self, step: Step) -> RangeInclusive<i32> {
+        match (self, step) {
+            _ if !step.is_cut() => 0..=i32::MAX,
+            // The only process that kept the snapshot.
+            (Self::WorkerKilled | Self::SourceCut | Self::PostgresRestarted, Step::ShardsPlanned) => 2..=2,
+            // As that one, unless the other one joins in the moment between.
+            (Self::WorkerTerminated, Step::ShardsPlanned)
+            // Every keeper is lost, and the other shards may or may not have been read by then.
+            | (Self::SourceCut, Step::ShardSent)
+            // The same, and whether the commit can wait for the ledger depends on how long the server takes to start.
+            | (Self::PostgresRestarted, _) => 1..=2,
+            _ => 1..=1,
         }
     }
 
@@ -97,34 +160,42 @@ impl Fault {
     pub(crate) async fn strike(self, system: &mut System, held: &mut Held) {
         match self {
             Self::WorkerKilled => {
-                kill_worker(system);
+                // Killed when it is dropped.
+                system.workers.remove(held.worker(system).await);
                 held.release(system).await;
-                system.add_worker();
+                staff(system);
+            }
+            Self::OtherWorkerKilled => {
+                let other = 1 - held.worker(system).await;
+                system.workers.remove(other);
+                held.release(system).await;
             }
             Self::WorkerKilledRequestLate => {
-                kill_worker(system);
-                system.add_worker();
+                system.workers.remove(held.worker(system).await);
+                staff(system);
                 held.ended(system).await;
                 // Until somebody has looked for what the dead worker had begun, and found nothing.
                 no_more(system, "SELECT count(*) FROM polyglot.uploads WHERE looks = 0").await;
                 held.release(system).await;
             }
             Self::WorkerFrozen => {
-                system.workers[0].signal(Signal::STOP);
+                let frozen = held.worker(system).await;
+                system.workers[frozen].signal(Signal::STOP);
                 held.release(system).await;
-                system.add_worker();
+                staff_beside(system);
                 held.ended(system).await;
                 // Its snapshot must not last for as long as it sleeps.
                 no_more(system, remains::OPEN_ON_SOURCE).await;
-                system.workers[0].signal(Signal::CONT);
+                system.workers[frozen].signal(Signal::CONT);
             }
             Self::WorkerTerminated => {
-                system.workers[0].signal(Signal::TERM);
-                system.add_worker();
+                let leaving = held.worker(system).await;
+                system.workers[leaving].signal(Signal::TERM);
+                staff_beside(system);
                 // Longer than the grace, which is a second.
                 tokio::time::sleep(Duration::from_millis(1500)).await;
                 held.release(system).await;
-                let mut terminated = system.workers.remove(0);
+                let mut terminated = system.workers.remove(leaving);
                 let status = terminated.ended().await;
                 assert!(status.success(), "the worker ended with {status} after SIGTERM");
             }
@@ -143,6 +214,14 @@ impl Fault {
             Self::BrokerRestarted | Self::PostgresRestarted => {
                 held.release(system).await;
                 staff(system);
+            }
+            Self::SourceCut => {
+                system.source_wire.cut_all();
+                held.release(system).await;
+            }
+            Self::LedgerCut => {
+                system.ledger_wire.cut_all();
+                held.release(system).await;
             }
             Self::StoreRefuses => {
                 system.s3_wire.refuse_new().await;
@@ -203,14 +282,16 @@ async fn no_more(system: &System, count: &'static str) {
     }
 }
 
-fn kill_worker(system: &mut System) {
-    // Killed when it is dropped.
-    system.workers.remove(0);
-}
-
-/// A worker, where the step had none.
+/// A worker, where there is none.
 fn staff(system: &mut System) {
     if system.workers.is_empty() {
+        system.add_worker();
+    }
+}
+
+/// Another worker than the one that was hurt, where there is none.
+fn staff_beside(system: &mut System) {
+    if system.workers.len() == 1 {
         system.add_worker();
     }
 }

@@ -1,9 +1,10 @@
-//! What is left of an export when something breaks: every step of it × every fault (`matrix`), and many of both at random
-//! (`soak`). PostgreSQL and RabbitMQ are private to this target, because it restarts them.
+//! What is left of an export when something breaks: every step of it × every fault (`matrix`), workers that are killed one
+//! after the other while one export is under way (`kills`), and many of both at random (`soak`). PostgreSQL and RabbitMQ are private to this target, because it restarts them.
 
 mod broker;
 mod door;
 mod faults;
+mod kills;
 mod matrix;
 mod mishaps;
 mod reference;

@@ -11,12 +11,11 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, LocalSet, spawn_local};
 
-use crate::door::request;
 use crate::faults::Fault;
 use crate::reference;
 use crate::remains;
 use crate::servers::{ALONE, Servers};
-use crate::steps::{Held, LARGE_ROWS, SMALL_ROWS, Step};
+use crate::steps::{File, Held, ROWS, Step};
 use crate::system::System;
 
 /// Systems at a time. Most of a cell is waiting, for a lease to run out for instance.
@@ -37,11 +36,8 @@ struct Outcome {
     failure: Option<String>,
 }
 
-/// The files of the two requests.
-struct Files {
-    large: Vec<u8>,
-    small: Vec<u8>,
-}
+/// What each file has to be, in the order of [`File::ALL`].
+type Files = Vec<Vec<u8>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crash_matrix() {
@@ -52,12 +48,13 @@ async fn crash_matrix() {
 async fn every_cell() {
     let _alone = ALONE.lock().await;
     let began = Instant::now();
-    let servers = Servers::start(LARGE_ROWS).await;
-    let requests = [request("csv", None, None), request("csv", None, Some(SMALL_ROWS))];
-    let mut files = reference::files(&servers, &requests).await.into_iter();
-    let files = Arc::new(Files { large: files.next().unwrap(), small: files.next().unwrap() });
-    assert!(files.large == reference::copied(&servers, LARGE_ROWS).await, "not what COPY writes");
-    assert!(files.small == reference::copied(&servers, SMALL_ROWS).await, "not what COPY writes");
+    let servers = Servers::start(ROWS).await;
+    let files = Arc::new(reference::files(&servers, &File::ALL.map(File::request)).await);
+    for (file, exact) in File::ALL.into_iter().zip(files.iter()) {
+        let copied = reference::copied(&servers, file.rows()).await;
+        let unpacked = (file == File::CutGzip).then(|| reference::unzipped(exact));
+        assert!(*unpacked.as_ref().unwrap_or(exact) == copied, "{file:?} is not what COPY writes");
+    }
     println!("servers and files after {:.1} s", began.elapsed().as_secs_f64());
 
     let wanted = std::env::var("CRASH_CELLS").ok();
@@ -164,15 +161,19 @@ async fn run(cell: Cell, servers: Arc<Servers>, files: Arc<Files>, turn: Option<
     if let Some(mut turn) = turn {
         turn.all_are_near().await;
         held.lock(&mut system).await;
+        held.look_at_shards(&system).await;
         turn.it_has_happened().await;
     } else {
         held.lock(&mut system).await;
+        held.look_at_shards(&system).await;
     }
     let struck = Instant::now();
     cell.fault.strike(&mut system, &mut held).await;
     let record = held.ended(&system).await;
     let took = struck.elapsed();
+    let attempts = cell.fault.attempts(cell.step);
     let word = match record.state.as_str() {
+        "completed" if *attempts.start() == 2 => "completed, started over".to_owned(),
         "expired" => "completed, then deleted".to_owned(),
         "failed" => format!("failed ({})", record.error_code.as_deref().unwrap_or("?")),
         state => state.to_owned(),
@@ -180,20 +181,29 @@ async fn run(cell: Cell, servers: Arc<Servers>, files: Arc<Files>, turn: Option<
     let mut objects = Vec::new();
     if record.state == "completed" {
         let file = system.door.download(&held.id).await;
-        let wanted = if cell.step.is_multipart() { &files.large } else { &files.small };
+        let wanted = &files[cell.step.file() as usize];
         assert!(file == *wanted, "{} bytes that are not the file of {} bytes", file.len(), wanted.len());
         objects.extend(record.object_key);
     }
+    assert!(attempts.contains(&record.attempt), "{record:?} instead of one of the attempts {attempts:?}");
     remains::nothing_but(&mut system, &objects).await;
     // A worker that was woken again has had its say by now.
     let late = system.record(&held.id).await;
     assert_eq!((&late.state, late.attempt), (&record.state, record.attempt), "it changed after its end");
+    let claims = system.claims();
+    let times = |shard| claims.iter().filter(|it| it.attempt == record.attempt && it.shard == shard).count();
+    if record.attempt == 1 {
+        let again: Vec<i32> = held.committed.iter().copied().filter(|&shard| times(shard) != 1).collect();
+        assert!(again.is_empty(), "committed before the fault and done again: {again:?} in {claims:?}");
+    }
     let cleaned = struck.elapsed();
     remains::remove(system).await;
     let details = format!(
-        "{} attempts\t{} failures\tended after {:.1} s\tclean after {:.1} s",
+        "{} attempts\t{} failures\t{} claims\t{} shards before\tended after {:.1} s\tclean after {:.1} s",
         record.attempt,
         record.failures,
+        claims.len(),
+        held.committed.len(),
         took.as_secs_f64(),
         cleaned.as_secs_f64()
     );
@@ -226,8 +236,11 @@ fn table(outcomes: &[Outcome]) -> String {
          Written by the test `crash_matrix` (`UPDATE_MATRIX=1 make test`), which fails when an outcome changes. Each cell is a\n\
          system of its own: the export is brought to the step, the fault happens once, and the export ends as it says here.\n\
          In each cell a file, if there is one, is byte for byte that of an undisturbed run, and nothing is left: no other\n\
-         object, no upload, no row that waits, no lease, no message, no dead letter, no temporary file, no open transaction on\n\
-         the source. “–”: the fault cannot happen there.\n\n| step |",
+         object, no upload, no row that waits, no shard, no keeper, no message, no dead letter, no temporary file, no open transaction on\n\
+         the source. “–”: the fault cannot happen there, or tells nothing there.\n\n\
+         An export that is cut into shards has two workers, and ends in its first attempt unless it says “started over”: no\n\
+         shard that was committed before the fault is done again. Only the loss of every process that keeps the snapshot, in\n\
+         the columns of the source, of PostgreSQL and of SIGTERM, may cost an attempt.\n\n| step |",
     );
     for fault in Fault::ALL {
         text.push_str(&format!(" {} |", fault.words()));

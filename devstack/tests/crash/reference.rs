@@ -1,9 +1,11 @@
 //! The file that an export has to come to: what the same request gives when nothing disturbs it, which for one of them
 //! is checked against PostgreSQL's own `COPY`.
 
+use std::process::Command;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
+use polyglot_devstack::scratch_dir::ScratchDir;
 use serde_json::Value;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
@@ -35,18 +37,53 @@ pub(crate) async fn files(servers: &Arc<Servers>, requests: &[Value]) -> Vec<Vec
 
 /// PostgreSQL's own CSV of the first `rows` rows, in the notation that the service promises for timestamps.
 pub(crate) async fn copied(servers: &Servers, rows: u64) -> Vec<u8> {
+    let mut all = Vec::new();
+    copy(servers, rows, |piece| all.extend_from_slice(piece)).await;
+    all
+}
+
+/// The same of a file that is too large to be in memory: its length and its CRC-32.
+pub(crate) async fn copied_sum(servers: &Servers, rows: u64) -> (u64, u32) {
+    let (mut length, mut crc) = (0, crc32fast::Hasher::new());
+    let take = |piece: &[u8]| {
+        length += u64::try_from(piece.len()).unwrap();
+        crc.update(piece);
+    };
+    copy(servers, rows, take).await;
+    (length, crc.finalize())
+}
+
+async fn copy(servers: &Servers, rows: u64, mut take: impl FnMut(&[u8])) {
     let mut connection = PgConnection::connect(&servers.source_url("postgres")).await.unwrap();
     sqlx::raw_sql("SET timezone TO 'UTC'").execute(&mut connection).await.unwrap();
     let sql = format!(
         "COPY (SELECT id, replace(replace(created_at::text, ' ', 'T'), '+00', 'Z') AS created_at, name, value, metadata
                FROM public.records WHERE id <= {rows} ORDER BY id) TO STDOUT (FORMAT csv, HEADER)"
     );
-    let stream = connection.copy_out_raw(&sql).await.unwrap();
-    stream
-        .try_fold(Vec::new(), async |mut all, piece| {
-            all.extend_from_slice(&piece);
-            Ok(all)
-        })
-        .await
-        .unwrap()
+    let mut stream = connection.copy_out_raw(&sql).await.unwrap();
+    while let Some(piece) = stream.try_next().await.unwrap() {
+        take(&piece);
+    }
+}
+
+/// Length and CRC-32 of an object.
+pub(crate) async fn stored_sum(system: &System, key: &str) -> (u64, u32) {
+    let (client, bucket) = (&system.storage.client, &system.storage.bucket);
+    let mut body = client.get_object().bucket(bucket).key(key).send().await.unwrap().body;
+    let (mut length, mut crc) = (0, crc32fast::Hasher::new());
+    while let Some(piece) = body.try_next().await.unwrap() {
+        length += u64::try_from(piece.len()).unwrap();
+        crc.update(&piece);
+    }
+    (length, crc.finalize())
+}
+
+/// The same without gzip, by the program of that name.
+pub(crate) fn unzipped(file: &[u8]) -> Vec<u8> {
+    let folder = ScratchDir::new("unzipped").unwrap();
+    let path = folder.path().join("file.gz");
+    std::fs::write(&path, file).unwrap();
+    let output = Command::new("gzip").arg("-dc").arg(&path).output().unwrap();
+    assert!(output.status.success(), "gzip: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }

@@ -57,7 +57,9 @@ async fn of(system: &System, wanted: &[String]) -> Vec<String> {
         ),
         // A last look, a quarter of an hour later, is for stores that take minutes.
         ("uploads in the ledger", "SELECT count(*) FROM polyglot.uploads WHERE looks < 2"),
-        ("leased shards", "SELECT count(*) FROM polyglot.shards WHERE state = 'leased'"),
+        // Of ended exports there is none left, in any state.
+        ("shards", "SELECT count(*) FROM polyglot.shards"),
+        ("keepers of snapshots", "SELECT count(*) FROM polyglot.keepers"),
         ("messages in the outbox", "SELECT count(*) FROM polyglot.outbox"),
         (
             "files of expired exports",

@@ -1,20 +1,57 @@
 //! The steps of an export, and how each is reached from outside and kept there: by a gate before the object store, a
 //! connection that is held, a lock on the export's row, or by leaving somebody out.
+//!
+//! An export that is cut has two workers of one slot each, so that one is left when the other is hurt.
 
 use std::time::{Duration, Instant};
 
 use polyglot_devstack::proxy::Direction;
 use polyglot_devstack::s3_faults::{Gate, Side};
 use polyglot_devstack::s3_operation::Operation;
+use serde_json::Value;
 use sqlx::{Postgres, Transaction};
 
 use crate::door::request;
 use crate::service::PATIENCE;
 use crate::system::{Record, System};
 
-/// Rows of a file of three parts, and of one part.
-pub(crate) const LARGE_ROWS: u64 = 70_000;
-pub(crate) const SMALL_ROWS: u64 = 100;
+/// Rows of the table. Compressed, they are two shards and a half.
+pub(crate) const ROWS: u64 = 750_000;
+/// Shards of [`File::Cut`] and of [`File::CutGzip`].
+const SHARDS: u32 = 3;
+const GZIP_SHARDS: u32 = 2;
+
+/// The files of the matrix. How many shards there are is the whole part of the estimated size over 16 MiB, so the sizes of
+/// those that are cut are half a shard away from the next number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum File {
+    /// One part.
+    Small,
+    /// Three parts of one stream.
+    Large,
+    /// Three shards.
+    Cut,
+    /// Two shards, and a part that ends the file.
+    CutGzip,
+}
+
+impl File {
+    pub(crate) const ALL: [Self; 4] = [Self::Small, Self::Large, Self::Cut, Self::CutGzip];
+
+    pub(crate) fn rows(self) -> u64 {
+        match self {
+            Self::Small => 100,
+            Self::Large => 70_000,
+            Self::Cut => 188_000,
+            Self::CutGzip => ROWS,
+        }
+    }
+
+    pub(crate) fn request(self) -> Value {
+        let compression = (self == Self::CutGzip).then_some("gzip");
+        request("csv", compression, Some(self.rows()))
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -34,10 +71,19 @@ pub(crate) enum Step {
     Completed,
     PutSent,
     PutDone,
+    ShardsPlanned,
+    ShardSent,
+    ShardStored,
+    ShardCommitPending,
+    LastShardStored,
+    EndSent,
+    CutCompleteSent,
+    CutCompleteDone,
+    CutCommitPending,
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Accepted,
         Self::Published,
         Self::Delivered,
@@ -54,6 +100,15 @@ impl Step {
         Self::Completed,
         Self::PutSent,
         Self::PutDone,
+        Self::ShardsPlanned,
+        Self::ShardSent,
+        Self::ShardStored,
+        Self::ShardCommitPending,
+        Self::LastShardStored,
+        Self::EndSent,
+        Self::CutCompleteSent,
+        Self::CutCompleteDone,
+        Self::CutCommitPending,
     ];
 
     pub(crate) fn words(self) -> &'static str {
@@ -74,12 +129,40 @@ impl Step {
             Self::Completed => "completed",
             Self::PutSent => "one part: PutObject on its way",
             Self::PutDone => "one part: stored, answer on its way",
+            Self::ShardsPlanned => "shards: handed out, none read",
+            Self::ShardSent => "shards: the first on its way",
+            Self::ShardStored => "shards: the first stored, answer on its way",
+            Self::ShardCommitPending => "shards: the last one stored, ledger commit waiting",
+            Self::LastShardStored => "shards: the last one stored, answer on its way",
+            Self::EndSent => "shards, gzip: the file's end on its way",
+            Self::CutCompleteSent => "shards: Complete on its way",
+            Self::CutCompleteDone => "shards: completed in S3, answer on its way",
+            Self::CutCommitPending => "shards: completed in S3, ledger commit waiting",
         }
     }
 
-    /// Whether the file is one of several parts.
-    pub(crate) fn is_multipart(self) -> bool {
-        !matches!(self, Self::PutSent | Self::PutDone)
+    pub(crate) fn file(self) -> File {
+        match self {
+            Self::PutSent | Self::PutDone => File::Small,
+            Self::EndSent => File::CutGzip,
+            _ if self.is_cut() => File::Cut,
+            _ => File::Large,
+        }
+    }
+
+    /// Whether the export is cut into shards.
+    pub(crate) fn is_cut(self) -> bool {
+        self.shard().is_some() || self == Self::ShardsPlanned
+    }
+
+    /// The shard whose holder is kept here; 0 is the end of the export.
+    pub(crate) fn shard(self) -> Option<i32> {
+        match self {
+            Self::ShardSent | Self::ShardStored | Self::ShardCommitPending => Some(1),
+            Self::LastShardStored => Some(3),
+            Self::EndSent | Self::CutCompleteSent | Self::CutCompleteDone | Self::CutCommitPending => Some(0),
+            _ => None,
+        }
     }
 
     /// Whether a worker holds the export, or at least its message.
@@ -91,14 +174,18 @@ impl Step {
         let gate = |operation, side| Some(system.s3.gate(operation, side));
         match self {
             Self::CreateSent => gate(Operation::CreateMultipartUpload, Side::Request),
-            Self::Created => gate(Operation::CreateMultipartUpload, Side::Answer),
-            Self::PartSent => Some(system.s3.gate_part(1, Side::Request)),
-            Self::PartStored => Some(system.s3.gate_part(1, Side::Answer)),
+            Self::Created | Self::ShardsPlanned => gate(Operation::CreateMultipartUpload, Side::Answer),
+            Self::PartSent | Self::ShardSent => Some(system.s3.gate_part(1, Side::Request)),
+            Self::PartStored | Self::ShardStored | Self::ShardCommitPending => {
+                Some(system.s3.gate_part(1, Side::Answer))
+            }
             Self::LastPartStored => Some(system.s3.gate_part(3, Side::Answer)),
-            Self::CompleteSent => gate(Operation::CompleteMultipartUpload, Side::Request),
-            Self::CompleteDone => gate(Operation::CompleteMultipartUpload, Side::Answer),
+            Self::LastShardStored => Some(system.s3.gate_part(SHARDS, Side::Answer)),
+            Self::EndSent => Some(system.s3.gate_part(GZIP_SHARDS + 1, Side::Request)),
+            Self::CompleteSent | Self::CutCompleteSent => gate(Operation::CompleteMultipartUpload, Side::Request),
+            Self::CompleteDone | Self::CutCompleteDone => gate(Operation::CompleteMultipartUpload, Side::Answer),
             // From here it is one statement to the commit, which then meets the lock.
-            Self::CommitPending => gate(Operation::HeadObject, Side::Answer),
+            Self::CommitPending | Self::CutCommitPending => gate(Operation::HeadObject, Side::Answer),
             Self::PutSent => gate(Operation::PutObject, Side::Request),
             Self::PutDone => gate(Operation::PutObject, Side::Answer),
             Self::Accepted | Self::Published | Self::Delivered | Self::Planning | Self::Reading | Self::Completed => {
@@ -108,10 +195,20 @@ impl Step {
     }
 }
 
+const ANY_WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+    AND wait_event_type = 'Lock' AND application_name LIKE 'polyglot-worker%'";
+/// What a claim is checked with. Who keeps the snapshot waits for the row as well, and so does who looks for work.
+const COMMIT_WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+    AND wait_event_type = 'Lock' AND query LIKE '%SELECT cancel_requested FROM exports%'";
+const COMMIT_AND_RENEWAL_WAIT: &str = "SELECT count(*) / 2 FROM pg_stat_activity WHERE datname = current_database()
+    AND wait_event_type = 'Lock' AND query LIKE '%SELECT cancel_requested FROM exports%'";
+
 /// An export that is kept at a step until [`Held::release`].
 pub(crate) struct Held {
     pub step: Step,
     pub id: String,
+    /// Of an export that is cut: shards that were committed before the fault, and need not be read again.
+    pub committed: Vec<i32>,
     gate: Option<Gate>,
     lock: Option<Transaction<'static, Postgres>>,
 }
@@ -123,9 +220,8 @@ impl Held {
             system.amqp.refuse_new().await;
             system.amqp.cut_all();
         }
-        let rows = (!step.is_multipart()).then_some(SMALL_ROWS);
-        let id = system.door.submit(&request("csv", None, rows)).await;
-        let gate = step.gate(system);
+        let id = system.door.submit(&step.file().request()).await;
+        let mut gate = step.gate(system);
         match step {
             Step::Accepted => {}
             Step::Published | Step::Delivered => {
@@ -150,20 +246,40 @@ impl Held {
             }
             _ => system.add_worker(),
         }
+        if step.shard().is_some() {
+            system.add_worker();
+        }
         if let Some(gate) = &gate {
             let reached = tokio::time::timeout(PATIENCE, gate.reached()).await;
             assert!(reached.is_ok(), "{step:?} is never reached: {:?}", system.record(&id).await);
         }
-        Self { step, id, gate, lock: None }
+        match step {
+            Step::ShardsPlanned => {
+                // The keeper has its connection; nobody gets another one, for reading or to keep the snapshot as well.
+                system.source_wire.hold();
+                gate = None;
+                let held = "SELECT count(*) FROM polyglot.shards WHERE number > 0 AND state = 'leased'";
+                until("handed out", async || system.count(held).await == 1).await;
+                system.add_worker();
+                until("wanted by both", async || system.count(held).await == 2).await;
+            }
+            // The other worker does the others.
+            Step::ShardCommitPending | Step::LastShardStored => {
+                let left = "SELECT count(*) FROM polyglot.shards WHERE number > 0 AND state <> 'committed'";
+                until("the last one", async || system.count(left).await == 1).await;
+            }
+            _ => {}
+        }
+        Self { step, id, committed: Vec::new(), gate, lock: None }
     }
 
     /// The last of the way, for the steps that a lock on the export's row keeps: it must not last for long, for the
     /// statements that wait for it have a limit.
     pub(crate) async fn lock(&mut self, system: &mut System) {
-        let waiters = match self.step {
-            Step::Delivered => 1,
-            // The commit and the renewal of the lease.
-            Step::CommitPending => 2,
+        let waiting = match self.step {
+            Step::Delivered => ANY_WAITS,
+            Step::ShardCommitPending => COMMIT_WAITS,
+            Step::CommitPending | Step::CutCommitPending => COMMIT_AND_RENEWAL_WAIT,
             _ => return,
         };
         let mut lock = system.ledger.begin().await.unwrap();
@@ -177,12 +293,27 @@ impl Held {
         if self.step == Step::Delivered {
             system.add_worker();
         }
-        until("waiting for the row", async || {
-            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                 AND wait_event_type = 'Lock' AND application_name LIKE 'polyglot-worker%'";
-            system.count(waiting).await >= waiters
-        })
-        .await;
+        until("waiting for the row", async || system.count(waiting).await >= 1).await;
+    }
+
+    /// The worker that is kept here, by its place among the workers.
+    pub(crate) async fn worker(&self, system: &System) -> usize {
+        let holder = match self.step.shard() {
+            None if self.step != Step::ShardsPlanned => return 0,
+            // The planner: nobody else has the snapshot.
+            None => "SELECT owner FROM polyglot.keepers",
+            Some(0) => "SELECT lease_owner FROM polyglot.shards WHERE number = 0",
+            Some(1) => "SELECT lease_owner FROM polyglot.shards WHERE number = 1",
+            Some(_) => "SELECT lease_owner FROM polyglot.shards WHERE number = 3",
+        };
+        system.worker_named_by(holder).await
+    }
+
+    /// Remembers what has been committed so far.
+    pub(crate) async fn look_at_shards(&mut self, system: &System) {
+        let committed =
+            sqlx::query_scalar("SELECT number FROM polyglot.shards WHERE state = 'committed' ORDER BY number");
+        self.committed = committed.fetch_all(&system.ledger).await.unwrap();
     }
 
     /// Lets everything go its way again.
@@ -194,7 +325,7 @@ impl Held {
         }
         match self.step {
             Step::Accepted => system.amqp.restore().await.unwrap(),
-            Step::Planning | Step::Reading => system.source_wire.restore().await.unwrap(),
+            Step::Planning | Step::Reading | Step::ShardsPlanned => system.source_wire.restore().await.unwrap(),
             _ => {}
         }
     }

@@ -103,6 +103,24 @@ impl System {
         self.workers.push(service);
     }
 
+    /// Which of the workers the ledger means by the name that this statement finds.
+    pub(crate) async fn worker_named_by(&self, sql: &'static str) -> usize {
+        let name: String = sqlx::query_scalar(sql).fetch_one(&self.ledger).await.unwrap();
+        // `worker-`, the process, `-`, random digits.
+        let process: u32 = name.split('-').nth(1).and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("{name}"));
+        let found = self.workers.iter().position(|worker| worker.child.id() == process);
+        found.unwrap_or_else(|| panic!("{name} is not among the workers"))
+    }
+
+    /// Every piece of work that a worker of this system was given, dead ones too, as their logs have it. The ledger forgets
+    /// the shards of an export that has ended.
+    pub(crate) fn claims(&self) -> Vec<ClaimedWork> {
+        let logs = std::fs::read_dir(self.files.path()).unwrap().flatten().map(|entry| entry.path());
+        let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        let texts: Vec<String> = logs.map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect();
+        texts.iter().flat_map(|text| text.lines()).filter_map(ClaimedWork::of).collect()
+    }
+
     /// Starts a worker with a folder of its own for temporary files.
     pub(crate) fn spawn_worker(&self, name: &str) -> Service {
         let folder = self.temporary_files().join(name);
@@ -167,6 +185,25 @@ fn own_port() -> u16 {
         if GIVEN.lock().unwrap().insert(port) {
             return port;
         }
+    }
+}
+
+/// A piece of work as a worker's log tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClaimedWork {
+    pub attempt: i32,
+    /// Counted from 1; 0 is the plan, or the end.
+    pub shard: i32,
+}
+
+impl ClaimedWork {
+    fn of(line: &str) -> Option<Self> {
+        let (_, fields) = line.split_once("work claimed ")?;
+        let field = |name: &str| {
+            let value = fields.split_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('='))?;
+            value.parse().ok()
+        };
+        Some(Self { attempt: field("attempt")?, shard: field("shard")? })
     }
 }
 

@@ -7,7 +7,8 @@ use polyglot_export::dataset::RelationName;
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::format::Format;
 use polyglot_export::ledger::{
-    Accepted, Claim, Claimed, Finished, Ledger, LedgerError, Renewal, Reservation, RetryPolicy, Submission, Terms,
+    Accepted, Claim, Claimed, Deletion, Finished, Keeper, Ledger, LedgerError, Planned, Renewal, Reservation,
+    RetryPolicy, Submission, Terms,
 };
 use polyglot_export::manifest::Manifest;
 use polyglot_export::request::{ColumnMapping, ExportRequest};
@@ -120,6 +121,51 @@ async fn an_export_whose_workers_are_lost_again_and_again_fails() {
     assert!(claim(&ledger, id, "last", LONG).await.is_none());
     let export = ledger.find(id).await.unwrap().unwrap();
     assert_eq!((export.status, export.error_code.as_deref()), (Status::Failed, Some("worker_lost")));
+}
+
+/// Has the export cut into eight shards.
+async fn cut(ledger: &Ledger, id: Uuid) {
+    let planner = claim(ledger, id, "planner", LONG).await.unwrap();
+    ledger.begin_upload(&planner, "key").await.unwrap();
+    let bounds = vec![serde_json::json!({}); 8];
+    let planned = Planned { plan: serde_json::json!({}), bounds, rows_estimate: None, parallelism: 8 };
+    let keeper = Keeper { owner: "planner", snapshot: "snapshot", lease: LONG };
+    assert_eq!(ledger.planned(&planner, &planned, keeper).await.unwrap(), Renewal::Held);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_lost_with_many_shards_is_one_failure() {
+    let (ledger, pool, id) = ledger_with_pool().await;
+    cut(&ledger, id).await;
+    for attempts_left in [2, 1] {
+        for _ in 0..4 {
+            claim(&ledger, id, &format!("lost with {attempts_left} left"), LONG).await.unwrap();
+        }
+        run(&pool, "UPDATE shards SET lease_until = now() - interval '1 second' WHERE state = 'leased'").await;
+    }
+    for _ in 0..8 {
+        claim(&ledger, id, "lost at last", LONG).await.unwrap();
+    }
+    let failures: i32 = sqlx::query_scalar("SELECT failures FROM exports").fetch_one(&pool).await.unwrap();
+    assert_eq!(failures, 2);
+    run(&pool, "UPDATE shards SET lease_until = now() - interval '1 second' WHERE state = 'leased'").await;
+    assert!(claim(&ledger, id, "too late", LONG).await.is_none());
+    let export = ledger.find(id).await.unwrap().unwrap();
+    assert_eq!((export.status, export.error_code.as_deref()), (Status::Failed, Some("worker_lost")));
+}
+
+#[tokio::test]
+async fn an_export_that_is_deleted_between_two_attempts_leaves_no_shard() {
+    let (ledger, pool, id) = ledger_with_pool().await;
+    cut(&ledger, id).await;
+    let shard = claim(&ledger, id, "worker", LONG).await.unwrap();
+    let failure = Failure::new(FailureKind::SnapshotLost, "words", "detail");
+    assert!(ledger.fail_attempt(&shard, &failure, RetryPolicy::new(3)).await.unwrap());
+    assert_eq!(ledger.delete(id).await.unwrap(), Deletion::Cancelling);
+    for table in ["SELECT count(*) FROM shards", "SELECT count(*) FROM keepers"] {
+        let left: i64 = sqlx::query_scalar(table).fetch_one(&pool).await.unwrap();
+        assert_eq!(left, 0, "{table}");
+    }
 }
 
 #[tokio::test]
@@ -255,6 +301,19 @@ async fn the_key_of_a_finished_upload_is_looked_at_and_its_file_left_alone() {
     make_due(&pool).await;
     let found = ledger.leftovers(9).await.unwrap();
     assert_eq!((found[0].looks, found[0].owned, found[0].upload_id.as_deref()), (1, true, None));
+}
+
+/// A frozen worker may keep the snapshot of an export that others have completed: with the row its session is found.
+#[tokio::test]
+async fn an_attempt_of_several_objects_is_looked_after_when_they_are_complete() {
+    let (ledger, pool, id) = ledger_with_pool().await;
+    let claim = claim(&ledger, id, "w", LONG).await.unwrap();
+    ledger.begin_upload(&claim, "folder/").await.unwrap();
+    let finished = Finished { object_key: "folder/".to_owned(), ..finished() };
+    assert_eq!(ledger.complete(&claim, &finished, None).await.unwrap(), Renewal::Held);
+    make_due(&pool).await;
+    let found = ledger.leftovers(9).await.unwrap();
+    assert_eq!((found[0].looks, found[0].owned), (1, true));
 }
 
 #[tokio::test]

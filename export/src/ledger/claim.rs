@@ -120,9 +120,13 @@ pub(super) fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
+/// The owner of a lease whose worker was lost, and counted as a failure. It is held until the lease ends all the same.
+const COUNTED: &str = "lost";
+
 /// A piece of work that nobody holds, or whose holder was lost.
 struct Free {
     number: i32,
+    /// A worker was lost that has not been counted yet.
     abandoned: bool,
     /// Of a shard.
     bounds: Option<serde_json::Value>,
@@ -299,18 +303,34 @@ async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32) -
     if at_work >= i64::from(parallelism) {
         return Ok(None);
     }
-    let abandoned = "SELECT number, bounds, true AS abandoned FROM shards
+    let abandoned = "SELECT number, bounds, lease_owner FROM shards
         WHERE export_id = $1 AND number > 0 AND state = 'leased' AND lease_until < now()
         ORDER BY number LIMIT 1 FOR UPDATE";
-    let free = "SELECT number, bounds, false AS abandoned FROM shards
+    let free = "SELECT number, bounds, lease_owner FROM shards
         WHERE export_id = $1 AND number > 0 AND state = 'free' ORDER BY number LIMIT 1 FOR UPDATE";
     for statement in [abandoned, free] {
         if let Some(row) = sqlx::query(statement).bind(id).fetch_optional(&mut *connection).await? {
-            let (number, abandoned) = (row.try_get("number")?, row.try_get("abandoned")?);
-            return Ok(Some(Free { number, abandoned, bounds: Some(row.try_get("bounds")?) }));
+            let lost: Option<String> = row.try_get("lease_owner")?;
+            let abandoned = lost.as_deref().is_some_and(|owner| owner != COUNTED);
+            if abandoned {
+                count_once(connection, id, lost.as_deref()).await?;
+            }
+            return Ok(Some(Free { number: row.try_get("number")?, abandoned, bounds: Some(row.try_get("bounds")?) }));
         }
     }
     Ok(None)
+}
+
+/// A worker that is lost with all its slots is one failure: with a few more slots than an export has attempts, its end would
+/// be the export's.
+async fn count_once(connection: &mut PgConnection, id: Uuid, lost: Option<&str>) -> Result<()> {
+    sqlx::query("UPDATE shards SET lease_owner = $3 WHERE export_id = $1 AND state = 'leased' AND lease_owner = $2")
+        .bind(id)
+        .bind(lost)
+        .bind(COUNTED)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 async fn free_head(connection: &mut PgConnection, id: Uuid) -> Result<Option<Free>> {

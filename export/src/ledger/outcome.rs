@@ -243,7 +243,7 @@ pub(super) async fn end(
 
 /// What is worth knowing of the shards is in the export and its manifest by now; who still holds one, or keeps the
 /// snapshot, finds out by their absence.
-async fn forget_shards(connection: &mut PgConnection, id: Uuid) -> Result<()> {
+pub(super) async fn forget_shards(connection: &mut PgConnection, id: Uuid) -> Result<()> {
     sqlx::query("DELETE FROM shards WHERE export_id = $1").bind(id).execute(&mut *connection).await?;
     sqlx::query("DELETE FROM keepers WHERE export_id = $1").bind(id).execute(connection).await?;
     Ok(())

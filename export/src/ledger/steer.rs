@@ -3,6 +3,7 @@
 use sqlx::Row;
 use uuid::Uuid;
 
+use super::outcome::forget_shards;
 use super::{Ledger, Result};
 use crate::status::Status;
 
@@ -31,6 +32,10 @@ impl Ledger {
         };
         let state: String = row.try_get("state")?;
         let status = super::status(id, &state)?;
+        if status == Status::Pending {
+            // Of an attempt that is to be made again.
+            forget_shards(&mut transaction, id).await?;
+        }
         let (statement, deletion) = match status {
             // Nobody holds a pending export, so it can end here and now.
             Status::Pending => (

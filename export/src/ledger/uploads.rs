@@ -147,12 +147,15 @@ impl Ledger {
 }
 
 /// The object has become the export's file. What was a multipart upload is looked after twice more: the SDK may have
-/// repeated its Create, whose first answer was lost, and then there is another upload of the key that nobody knows.
+/// repeated its Create, whose first answer was lost, and then there is another upload of the key that nobody knows. So are
+/// several objects: a frozen worker may hold a session on the source that only its own end or a look closes.
 pub(super) async fn published(connection: &mut PgConnection, export_id: Uuid, attempt: i32) -> Result<()> {
     sqlx::query(
-        "WITH single AS (DELETE FROM uploads WHERE export_id = $1 AND attempt = $2 AND upload_id IS NULL)
+        "WITH single AS (
+             DELETE FROM uploads
+             WHERE export_id = $1 AND attempt = $2 AND upload_id IS NULL AND object_key NOT LIKE '%/')
          UPDATE uploads SET upload_id = NULL, looks = 1, look_at = now() + make_interval(secs => $3)
-         WHERE export_id = $1 AND attempt = $2 AND upload_id IS NOT NULL",
+         WHERE export_id = $1 AND attempt = $2 AND (upload_id IS NOT NULL OR object_key LIKE '%/')",
     )
     .bind(export_id)
     .bind(attempt)
