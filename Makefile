@@ -15,12 +15,8 @@ help:
 	@echo 'make test        every test, with servers of its own in throw-away folders'
 	@echo 'make soak        500 exports on three workers, with a fault a second for three minutes (make test has a shorter one)'
 	@echo '                 SOAK_EXPORTS=500 SOAK_SECONDS=180; SOAK_SEED repeats an earlier plan'
-<<<<<<< HEAD
-	@echo 'make bench       time, size and memory of each format at ROWS=10000000 by 1, 2 and 4 workers, and more; as root'
-=======
 	@echo 'make kills       an export of KILL_ROWS=10000000 while a worker is killed every two seconds (make test has a shorter one)'
-	@echo 'make bench       time, size and memory of each format at ROWS=10000000; as root'
->>>>>>> f7c5c7e (wip-product)
+	@echo 'make bench       time, size and memory of each format at ROWS=10000000 by 1, 2 and 4 workers, and more; as root'
 	@echo 'make fuzz        the decoder under libFuzzer for SECONDS=60; needs a C++ compiler'
 	@echo 'make lint        formatting and clippy'
 	@echo 'make clean-data  remove what make run keeps in DATA_DIR'

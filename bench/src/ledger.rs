@@ -62,7 +62,7 @@ pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
     let id = ledger.submit("default", &request()).await?;
     let start = claim(&ledger, id).await?.ok_or("nothing to plan")?;
     ledger.begin_upload(&start, "key").await?;
-    ledger.record_upload(&start, "upload").await?;
+    ledger.record_upload(&start, "key", "upload").await?;
     let bounds = (0..shards).map(|n| {
         serde_json::json!({"from": [(u64::from(n) * 53_687).to_string()], "to": [(u64::from(n + 1) * 53_687).to_string()]})
     });

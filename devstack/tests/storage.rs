@@ -55,7 +55,15 @@ impl Store {
 
 fn leftover(object_key: &str, owned: bool) -> Leftover {
     let object_key = object_key.to_owned();
-    Leftover { export_id: Uuid::nil(), attempt: 1, object_key, upload_id: None, owned, looks: 0 }
+    Leftover {
+        export_id: Uuid::nil(),
+        attempt: 1,
+        upload_key: object_key.clone(),
+        object_key,
+        upload_id: None,
+        owned,
+        looks: 0,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,6 +59,8 @@ impl StorageError {
                     || code.as_deref().is_some_and(|code| {
                         [
                             "NoSuchUpload",
+                            // Somebody who was taken for dead has sent the part again, and it has another ETag.
+                            "InvalidPart",
                             "NoSuchBucket",
                             "ExpiredToken",
                             "SlowDown",
@@ -210,10 +212,8 @@ impl Storage {
     /// Removes everything an attempt may have left: its uploads and, in case its Complete got through, its object,
     /// unless that is the export's file. Where the key ends in `/` that is all uploads and objects under it.
     pub async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), StorageError> {
-        if let Some(upload_id) = &leftover.upload_id
-            && !is_folder(&leftover.object_key)
-        {
-            self.abort_upload(&leftover.object_key, upload_id).await?;
+        if let Some(upload_id) = &leftover.upload_id {
+            self.abort_upload(&leftover.upload_key, upload_id).await?;
         }
         // The ledger does not know an upload whose id never arrived: the attempt was stopped while Create was on its
         // way, or the SDK repeated a Create whose answer was lost.

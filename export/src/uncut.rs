@@ -15,6 +15,8 @@ pub enum Uncut {
     Zstd,
     /// Only the first rows are wanted.
     RowLimit,
+    /// A filter compares with a time that is another one in each shard's transaction, `yesterday` for instance.
+    RelativeTime,
     /// By the server's own estimate, reading range by range would cost it several times what one scan does.
     Costly,
     /// The sample shows too few different keys.
@@ -24,13 +26,14 @@ pub enum Uncut {
 }
 
 impl Uncut {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Small,
         Self::NoKey,
         Self::KeyType,
         Self::MixedDirections,
         Self::Zstd,
         Self::RowLimit,
+        Self::RelativeTime,
         Self::Costly,
         Self::FewKeys,
         Self::Uneven,
@@ -46,6 +49,7 @@ impl Uncut {
             Self::MixedDirections => "mixed_directions",
             Self::Zstd => "zstd",
             Self::RowLimit => "row_limit",
+            Self::RelativeTime => "relative_time",
             Self::Costly => "costly",
             Self::FewKeys => "few_keys",
             Self::Uneven => "uneven",
@@ -68,6 +72,9 @@ impl Uncut {
             Self::MixedDirections => "The order goes up in one key column and down in another.",
             Self::Zstd => "A zstd file is one frame, which one worker has to write.",
             Self::RowLimit => "Only the first rows were asked for.",
+            Self::RelativeTime => {
+                "A filter compares with a time relative to now, which is to be the same for every row."
+            }
             Self::Costly => {
                 "By the database's own estimate, reading in ranges would cost it far more than reading once."
             }

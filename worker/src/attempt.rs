@@ -68,7 +68,11 @@ async fn start(worker: &Worker, claim: &Claim, coarser: u8, aborting: &Cancellat
         // Not under the heartbeat: the claim ends with the hand-out.
         Ok(Begun::Cut(cut)) => match start::hand_out(worker, claim, *cut).await {
             Ok(()) => return,
-            Err(stop) => Err(stop),
+            // Whether others know of the upload by now may be unknown here: it is the sweeper's.
+            Err(stop) => {
+                worker.sessions.forget(claim);
+                return end(worker, claim, stop).await;
+            }
         },
         Err(stop) => Err(stop),
     };
@@ -185,6 +189,10 @@ async fn end(worker: &Worker, claim: &Claim, stop: Stop) {
         }
         Stop::FailedAttempt(failure) => {
             let again = persist(worker, || worker.ledger.fail_attempt(claim, failure, retry)).await;
+            again.map(|again| told(failure, again))
+        }
+        Stop::Blocked(failure) => {
+            let again = persist(worker, || worker.ledger.blocked(claim, failure, retry)).await;
             again.map(|again| told(failure, again))
         }
         Stop::TooSmall => {

@@ -13,6 +13,9 @@ pub(crate) struct FilePlan {
     columns: Vec<ManifestColumn>,
     order: ManifestOrder,
     snapshot: SnapshotPoint,
+    /// Of the relation, when the snapshot was taken. One that is attached later is seen by whoever reads from then on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    partitions: Vec<i64>,
 }
 
 impl FilePlan {
@@ -27,7 +30,17 @@ impl FilePlan {
             columns: columns.collect(),
             order: ManifestOrder { by: plan.order.shown(request), promised: plan.order.total },
             snapshot,
+            partitions: Vec::new(),
         }
+    }
+
+    pub(crate) fn over(self, partitions: Vec<i64>) -> Self {
+        Self { partitions, ..self }
+    }
+
+    /// Whether the relation still has the partitions that it had.
+    pub(crate) fn is_over(&self, partitions: &[i64]) -> bool {
+        self.partitions == partitions
     }
 
     /// Without what only the rows tell.

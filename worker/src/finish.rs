@@ -144,7 +144,11 @@ pub(crate) async fn run(
 ) -> Result<(Staged, Manifest), Stop> {
     let file: FilePlan = serde_json::from_value(cut.plan.clone()).map_err(|error| Stop::Failed(internal(&error)))?;
     let mut sum = sum(ledger, patience, claim, cut).await?;
-    if let Some(end) = sum.end(&claim.request)? {
+    let request = claim.request.clone();
+    // Reading and writing thousands of descriptions takes a while.
+    let ended = tokio::task::spawn_blocking(move || (sum.end(&request), sum)).await;
+    let (end, mut sum) = ended.map_err(|error| internal(&error))?;
+    if let Some(end) = end? {
         let number = cut.shards + 1;
         let crc32 = crc32fast::hash(&end);
         let bytes = i64::try_from(end.len()).unwrap_or(i64::MAX);

@@ -34,6 +34,8 @@ pub(crate) enum Stop {
     Failed(Failure),
     /// What the attempt has so far is lost with it.
     FailedAttempt(Failure),
+    /// The table cannot be read by another session for now.
+    Blocked(Failure),
     /// The shard came out smaller than the object store takes.
     TooSmall,
     /// A client asked for it.

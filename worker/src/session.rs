@@ -17,20 +17,48 @@ use uuid::Uuid;
 
 use crate::pipeline::Stop;
 use crate::source::{Connected, JoinError, Plan, Source};
+use crate::upload::Buffers;
 
 /// How often a keeper looks whether it is still wanted.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long the source may take to answer a keeper. It does nothing else on that connection.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How long a transaction may take to come about: a connection, a lock that is waited for 5 s, an import.
+const ENTER: Duration = Duration::from_secs(20);
+
 /// An export and its attempt.
 type Key = (Uuid, i32);
+
+/// A snapshot's name, and the run of the server that gave it: after a restart, or on another server, the same name is
+/// another snapshot's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct SnapshotName {
+    name: String,
+    server_started: String,
+}
+
+impl SnapshotName {
+    async fn exported_by(keeper: &mut Source) -> Result<Self, Failure> {
+        Ok(Self { name: keeper.export_snapshot().await?, server_started: keeper.backend.server_started.clone() })
+    }
+
+    /// As the ledger has it.
+    fn of(text: &str) -> Option<Self> {
+        let (name, server_started) = text.split_once(' ')?;
+        Some(Self { name: name.to_owned(), server_started: server_started.to_owned() })
+    }
+
+    fn text(&self) -> String {
+        format!("{} {}", self.name, self.server_started)
+    }
+}
 
 /// One snapshot, as this process holds it.
 pub(crate) struct Session {
     pub plan: Plan,
     /// Under which the keeper of this process has exported it.
-    snapshot: String,
+    snapshot: SnapshotName,
     /// Transactions that wait for the next shard.
     idle: Mutex<Vec<Source>>,
     over: CancellationToken,
@@ -45,25 +73,46 @@ pub(crate) struct Sessions {
     owner: String,
     lease: Duration,
     max_row_bytes: u64,
+    buffers: Buffers,
     open: Arc<Mutex<HashMap<Key, Slot>>>,
     keepers: TaskTracker,
     stopping: CancellationToken,
 }
 
-fn lost(tried: usize) -> Stop {
-    let message = "Every process that kept the export's snapshot of the source was lost.";
-    let detail = format!("{tried} names of the snapshot were tried");
-    Stop::FailedAttempt(Failure::new(FailureKind::SnapshotLost, message, detail))
+/// Why a shard cannot be read.
+fn not_joined(error: JoinError, tried: usize) -> Stop {
+    match error {
+        JoinError::SnapshotGone => {
+            let message = "Every process that kept the export's snapshot of the source was lost.";
+            let detail = format!("{tried} names of the snapshot were tried");
+            Stop::FailedAttempt(Failure::new(FailureKind::SnapshotLost, message, detail))
+        }
+        JoinError::Locked(failure) => Stop::Blocked(failure),
+        JoinError::Failed(failure) => Stop::Failed(failure),
+    }
+}
+
+fn unreachable(detail: &str) -> Failure {
+    let message = "The source database could not be reached or dropped the connection.";
+    Failure::new(FailureKind::SourceUnavailable, message, detail)
 }
 
 impl Sessions {
-    pub(crate) fn new(source_url: String, ledger: Ledger, owner: String, lease: Duration, max_row_bytes: u64) -> Self {
+    pub(crate) fn new(
+        source_url: String,
+        ledger: Ledger,
+        owner: String,
+        lease: Duration,
+        max_row_bytes: u64,
+        buffers: Buffers,
+    ) -> Self {
         Self {
             source_url,
             ledger,
             owner,
             lease,
             max_row_bytes,
+            buffers,
             open: Arc::default(),
             keepers: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -75,68 +124,88 @@ impl Sessions {
         Arc::clone(open.entry(key).or_default())
     }
 
-    /// The planner's own session; `keeper` holds the snapshot that `snapshot` names.
-    pub(crate) fn found(&self, claim: &Claim, keeper: Source, snapshot: String, plan: Plan) {
+    /// The planner's own session, before anybody knows of it; with a transaction that reads, so that what waits for the
+    /// table from now on cannot keep this process from it. The answer is what the ledger calls the snapshot.
+    pub(crate) async fn found(&self, claim: &Claim, mut keeper: Source, plan: Plan) -> Result<String, Stop> {
+        let snapshot = SnapshotName::exported_by(&mut keeper).await?;
+        let reader = self.enter(claim, &snapshot).await.map_err(|error| not_joined(error, 1))?;
+        let text = snapshot.text();
         let session = self.session(claim, keeper, snapshot, plan);
-        // Empty: nobody but the planner can know of the snapshot yet.
+        session.give_back(reader);
         self.slot((claim.export_id, claim.attempt)).set(session).ok();
+        Ok(text)
+    }
+
+    /// The attempt has come to nothing.
+    pub(crate) fn forget(&self, claim: &Claim) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = open.get(&(claim.export_id, claim.attempt)).and_then(|slot| slot.get()) {
+            session.over.cancel();
+        }
     }
 
     /// The session for a claim, joined through whichever process still keeps the snapshot.
     pub(crate) async fn of(&self, claim: &Claim) -> Result<Arc<Session>, Stop> {
-        let key = (claim.export_id, claim.attempt);
-        let slot = self.slot(key);
-        let joined = slot.get_or_try_init(|| self.join(claim)).await.cloned();
-        if joined.is_err() {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            if open.get(&key).is_some_and(|slot| !slot.initialized()) {
-                open.remove(&key);
-            }
-        }
-        joined
+        self.slot((claim.export_id, claim.attempt)).get_or_try_init(|| self.join(claim)).await.cloned()
     }
 
     async fn join(&self, claim: &Claim) -> Result<Arc<Session>, Stop> {
         let mut tried = HashSet::new();
         let mut keeper = loop {
             // Another process may have joined while the names of those that are gone were tried.
-            let snapshots = in_time(self.ledger.snapshots(claim.export_id, claim.attempt)).await?;
-            let Some(snapshot) = snapshots.into_iter().find(|name| !tried.contains(name)) else {
-                return Err(lost(tried.len()));
+            let names = in_time(self.ledger.snapshots(claim.export_id, claim.attempt)).await?;
+            let untried = names.into_iter().find(|name| !tried.contains(name));
+            let Some((text, snapshot)) = untried.and_then(|text| SnapshotName::of(&text).map(|name| (text, name)))
+            else {
+                return Err(not_joined(JoinError::SnapshotGone, tried.len()));
             };
-            let name = session_name(claim.export_id, claim.attempt);
-            match Connected::to(&self.source_url, &name).await?.join(&claim.request, &snapshot).await {
+            match self.enter(claim, &snapshot).await {
                 Ok(joined) => break joined,
-                Err(JoinError::SnapshotGone) => tried.insert(snapshot),
-                Err(JoinError::Failed(failure)) => return Err(failure.into()),
+                Err(JoinError::SnapshotGone) => tried.insert(text),
+                Err(error) => return Err(not_joined(error, 1)),
             };
         };
-        let own = keeper.export_snapshot().await?;
+        let own = SnapshotName::exported_by(&mut keeper).await?;
         let plan = keeper.plan(&claim.request, self.max_row_bytes).await?;
-        if !in_time(self.ledger.keep(claim.export_id, claim.attempt, self.keeper(&own))).await? {
+        if !in_time(self.ledger.keep(claim.export_id, claim.attempt, self.keeper(&own.text()))).await? {
             return Err(Stop::Lost);
         }
         Ok(self.session(claim, keeper, own, plan))
+    }
+
+    /// A transaction under that snapshot.
+    async fn enter(&self, claim: &Claim, snapshot: &SnapshotName) -> Result<Source, JoinError> {
+        let entering = async {
+            let connected = Connected::to(&self.source_url, &session_name(claim.export_id, claim.attempt)).await?;
+            let joined = connected.join(&claim.request, &snapshot.name).await?;
+            if joined.backend.server_started == snapshot.server_started {
+                Ok(joined)
+            } else {
+                Err(JoinError::SnapshotGone)
+            }
+        };
+        // Silence is not looked into, as it is while rows are read: nothing here takes long.
+        timeout(ENTER, Box::pin(entering)).await.unwrap_or_else(|_| Err(unreachable("no answer in time").into()))
     }
 
     pub(crate) fn keeper<'s>(&'s self, snapshot: &'s str) -> Keeper<'s> {
         Keeper { owner: &self.owner, snapshot, lease: self.lease }
     }
 
-    fn session(&self, claim: &Claim, keeper: Source, snapshot: String, plan: Plan) -> Arc<Session> {
+    fn session(&self, claim: &Claim, keeper: Source, snapshot: SnapshotName, plan: Plan) -> Arc<Session> {
+        let name = snapshot.text();
         let over = self.stopping.child_token();
-        let session =
-            Arc::new(Session { plan, snapshot: snapshot.clone(), idle: Mutex::default(), over: over.clone() });
+        let session = Arc::new(Session { plan, snapshot, idle: Mutex::default(), over: over.clone() });
         let keeping = Keeping {
             key: (claim.export_id, claim.attempt),
             keeper,
-            snapshot,
+            snapshot: name,
             ledger: self.ledger.clone(),
             owner: self.owner.clone(),
             lease: self.lease,
             until: claim.snapshot_until,
         };
-        let open = Arc::clone(&self.open);
+        let (open, buffers) = (Arc::clone(&self.open), self.buffers.clone());
         let kept = Arc::clone(&session);
         self.keepers.spawn(async move {
             let key = keeping.key;
@@ -145,8 +214,18 @@ impl Sessions {
                 () = over.cancelled() => {}
             }
             over.cancel();
-            open.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             kept.close();
+            let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+            // Another slot may have joined before the planner's own session was there.
+            open.retain(|other, slot| {
+                let is_this = *other == key && slot.get().is_some_and(|session| Arc::ptr_eq(session, &kept));
+                // Nobody is about to join, or has.
+                let is_empty = !slot.initialized() && Arc::strong_count(slot) == 1;
+                !is_this && !is_empty
+            });
+            if open.is_empty() {
+                buffers.clear();
+            }
         });
         session
     }
@@ -156,17 +235,14 @@ impl Sessions {
         if let Some(idle) = session.take() {
             return Ok(idle);
         }
-        let name = session_name(claim.export_id, claim.attempt);
-        let connected = Connected::to(&self.source_url, &name).await?;
-        match connected.join(&claim.request, &session.snapshot).await {
+        match self.enter(claim, &session.snapshot).await {
             Ok(reader) => Ok(reader),
             // Its keeper has just been lost, and with it the session; the next try joins through another process.
             Err(JoinError::SnapshotGone) => {
                 session.over.cancel();
-                let message = "The source database could not be reached or dropped the connection.";
-                Err(Failure::new(FailureKind::SourceUnavailable, message, "this worker's keeper is gone").into())
+                Err(unreachable("this worker's keeper is gone").into())
             }
-            Err(JoinError::Failed(failure)) => Err(failure.into()),
+            Err(error) => Err(not_joined(error, 1)),
         }
     }
 

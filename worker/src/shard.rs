@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::ledger::{Claim, ShardWork, StoredShard};
 use polyglot_export::request::Layout;
 use polyglot_export::source::Backend;
 
 use crate::encoding::{Encoded, Encoding, Extent};
+use crate::file_plan::FilePlan;
 use crate::output::{Body, Output, WrittenBody};
 use crate::pipeline::{Progress, Stop, encode, internal, replaced};
 use crate::source::{Plan, Range, Watch};
@@ -42,6 +44,15 @@ pub(crate) async fn run(
         progress: Arc::clone(progress),
     };
     let encoded = encode(encoding, &mut source, &range, worker.settings.max_batch_rows, &watch).await?;
+    let file: FilePlan = serde_json::from_value(work.cut.plan.clone()).map_err(|error| internal(&error))?;
+    if !file.is_over(&watch.over(progress, source.partitions(&claim.request)).await?) {
+        let message = "A partition was attached to the table, or detached, while its shards were read.";
+        return Err(Stop::FailedAttempt(Failure::new(
+            FailureKind::SnapshotLost,
+            message,
+            "other partitions than planned",
+        )));
+    }
     session.give_back(source);
     if is_too_small(claim, &encoded, last) {
         return Err(Stop::TooSmall);

@@ -23,7 +23,6 @@ pub(crate) enum Begun<'a> {
 /// Shards, before anybody else knows of them.
 pub(crate) struct NewCut {
     keeper: Source,
-    snapshot: String,
     plan: Plan,
     planned: Planned,
 }
@@ -54,12 +53,12 @@ pub(crate) async fn begin<'a>(
         }
     };
     tracing::info!(export_id = %claim.export_id, attempt = claim.attempt, shards = ranges.len(), "export planned");
+    let file = file.over(watch.over(progress, source.partitions(request)).await?);
     let planned = planned(worker, claim, &plan, &file, &ranges)?;
-    let snapshot = watch.over(progress, source.export_snapshot()).await?;
     if request.layout == Layout::File {
         upload.create().await?;
     }
-    Ok(Begun::Cut(Box::new(NewCut { keeper: source, snapshot, plan, planned })))
+    Ok(Begun::Cut(Box::new(NewCut { keeper: source, plan, planned })))
 }
 
 fn planned(worker: &Worker, claim: &Claim, plan: &Plan, file: &FilePlan, ranges: &[Range]) -> Result<Planned, Stop> {
@@ -75,7 +74,8 @@ fn planned(worker: &Worker, claim: &Claim, plan: &Plan, file: &FilePlan, ranges:
 
 /// Gives the shards to whoever wants them; from then on this process keeps their snapshot.
 pub(crate) async fn hand_out(worker: &Worker, claim: &Claim, cut: NewCut) -> Result<(), Stop> {
-    let NewCut { keeper, snapshot, plan, planned } = cut;
+    let NewCut { keeper, plan, planned } = cut;
+    let snapshot = worker.sessions.found(claim, keeper, plan).await?;
     let call = || worker.ledger.planned(claim, &planned, worker.sessions.keeper(&snapshot));
     match persist(worker.settings.lease, call).await {
         Ok(Renewal::Held) => {}
@@ -90,7 +90,6 @@ pub(crate) async fn hand_out(worker: &Worker, claim: &Claim, cut: NewCut) -> Res
         }
         Err(error) => return Err(error.into()),
     }
-    worker.sessions.found(claim, keeper, snapshot, plan);
     worker.relay.wake();
     Ok(())
 }

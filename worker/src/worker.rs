@@ -58,14 +58,15 @@ impl Worker {
         relay: Relay,
         name: String,
     ) -> Self {
+        let buffers = Buffers::default();
         let sessions = Sessions::new(
             connections.source_database_url.clone(),
             ledger.clone(),
             name.clone(),
             settings.lease,
             settings.max_row_bytes,
+            buffers.clone(),
         );
-        let buffers = Buffers::default();
         Self { connections, settings, ledger, storage, relay, name, sessions, buffers, active: AtomicUsize::new(0) }
     }
 

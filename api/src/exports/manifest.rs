@@ -189,7 +189,8 @@ mod tests {
             uncompressed_bytes: 3,
             crc32: "0000abcd".to_owned(),
         };
-        let manifest = Manifest { files: vec![file("part-00001.csv"), file("part-00002.csv")], ..Manifest::default() };
+        let manifest =
+            Manifest { files: vec![file("part-00001.csv.gz"), file("part-00002.csv.gz")], ..Manifest::default() };
         let request = ExportRequest { layout: Layout::Files, ..running().request };
         let export =
             Export { request, status: Status::Completed, object_key: Some("some/prefix/1/".to_owned()), ..running() };
@@ -198,14 +199,13 @@ mod tests {
         document.link(&app, &export).await.unwrap();
         let document = serde_json::to_value(document).unwrap();
         assert_eq!(document["files"].as_array().unwrap().len(), 2);
-        assert_eq!(document["files"][1]["name"], "part-00002.csv");
+        assert_eq!(document["files"][1]["name"], "part-00002.csv.gz");
         assert_eq!(document["files"][1]["uncompressedBytes"], 3);
         let url = document["files"][1]["url"].as_str().unwrap();
         for part in [
-            "http://127.0.0.1:1/exports/some/prefix/1/part-00002.csv?",
-            "response-content-type=text%2Fcsv",
-            "response-content-disposition=attachment%3B%20filename%3D%22part-00002.csv%22",
-            "response-content-encoding=gzip",
+            "http://127.0.0.1:1/exports/some/prefix/1/part-00002.csv.gz?",
+            "response-content-type=application%2Fgzip",
+            "response-content-disposition=attachment%3B%20filename%3D%22part-00002.csv.gz%22",
             "X-Amz-Expires=900",
             "X-Amz-Signature=",
         ] {
@@ -225,7 +225,7 @@ mod tests {
         let mut document = Document::new(&expired, manifest);
         document.link(&app, &expired).await.unwrap();
         let document = serde_json::to_value(document).unwrap();
-        assert_eq!(document["files"][0]["name"], "part-00001.csv");
+        assert_eq!(document["files"][0]["name"], "part-00001.csv.gz");
         assert_eq!((document["files"][0].get("url"), document.get("urlExpiresAt")), (None, None));
     }
 }

@@ -178,6 +178,7 @@ async fn run(cell: Cell, servers: Arc<Servers>, files: Arc<Files>, turn: Option<
         "failed" => format!("failed ({})", record.error_code.as_deref().unwrap_or("?")),
         state => state.to_owned(),
     };
+    assert!(attempts.contains(&record.attempt), "{record:?} instead of one of the attempts {attempts:?}");
     let mut objects = Vec::new();
     if record.state == "completed" {
         let file = system.door.download(&held.id).await;
@@ -185,7 +186,6 @@ async fn run(cell: Cell, servers: Arc<Servers>, files: Arc<Files>, turn: Option<
         assert!(file == *wanted, "{} bytes that are not the file of {} bytes", file.len(), wanted.len());
         objects.extend(record.object_key);
     }
-    assert!(attempts.contains(&record.attempt), "{record:?} instead of one of the attempts {attempts:?}");
     remains::nothing_but(&mut system, &objects).await;
     // A worker that was woken again has had its say by now.
     let late = system.record(&held.id).await;

@@ -152,7 +152,7 @@ async fn wait_for_all(system: &System) {
 async fn states(system: &System) -> Vec<String> {
     sqlx::query_scalar(
         "SELECT concat_ws(' ', e.id, e.state, 'attempt', e.attempt, 'failures', e.failures, e.error_code, s.state,
-                          s.lease_until - now(), e.token_due_at - now())
+                          s.leased_until - now(), e.token_due_at - now())
          FROM polyglot.exports e LEFT JOIN polyglot.shards s ON s.export_id = e.id
          WHERE e.state IN ('pending', 'planning', 'running', 'finishing')",
     )

@@ -7,7 +7,7 @@ use polyglot_export::dataset::RelationName;
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::format::Format;
 use polyglot_export::ledger::{
-    Accepted, Claim, Claimed, Deletion, Finished, Keeper, Ledger, LedgerError, Planned, Renewal, Reservation,
+    Accepted, Claim, Claimed, Deletion, Finished, Keeper, Ledger, LedgerError, Leftover, Planned, Renewal, Reservation,
     RetryPolicy, Submission, Terms,
 };
 use polyglot_export::manifest::Manifest;
@@ -15,6 +15,7 @@ use polyglot_export::request::{ColumnMapping, ExportRequest};
 use polyglot_export::source::{self, session_name};
 use polyglot_export::status::Status;
 use polyglot_export::uncut::Uncut;
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use uuid::Uuid;
 
@@ -141,14 +142,14 @@ async fn a_worker_that_is_lost_with_many_shards_is_one_failure() {
         for _ in 0..4 {
             claim(&ledger, id, &format!("lost with {attempts_left} left"), LONG).await.unwrap();
         }
-        run(&pool, "UPDATE shards SET lease_until = now() - interval '1 second' WHERE state = 'leased'").await;
+        run(&pool, "UPDATE shards SET leased_until = now() - interval '1 second' WHERE state = 'leased'").await;
     }
     for _ in 0..8 {
         claim(&ledger, id, "lost at last", LONG).await.unwrap();
     }
     let failures: i32 = sqlx::query_scalar("SELECT failures FROM exports").fetch_one(&pool).await.unwrap();
     assert_eq!(failures, 2);
-    run(&pool, "UPDATE shards SET lease_until = now() - interval '1 second' WHERE state = 'leased'").await;
+    run(&pool, "UPDATE shards SET leased_until = now() - interval '1 second' WHERE state = 'leased'").await;
     assert!(claim(&ledger, id, "too late", LONG).await.is_none());
     let export = ledger.find(id).await.unwrap().unwrap();
     assert_eq!((export.status, export.error_code.as_deref()), (Status::Failed, Some("worker_lost")));
@@ -261,6 +262,7 @@ async fn leftovers_are_looked_for_three_times() {
     let doomed = claim(&ledger, id, "doomed", NONE).await.unwrap();
     ledger.begin_upload(&doomed, "key").await.unwrap();
     ledger.begin_upload(&doomed, "key").await.expect("a repeat is no mistake");
+    let mut given_up = None;
     assert!(ledger.leftovers(9).await.unwrap().is_empty(), "it may still be at work");
     claim(&ledger, id, "next", LONG).await.unwrap();
     for look in 0..3 {
@@ -271,6 +273,7 @@ async fn leftovers_are_looked_for_three_times() {
         // A look that was not finished, by a store that was away, is taken again.
         make_due(&pool).await;
         assert_eq!(ledger.leftovers(9).await.unwrap(), found);
+        given_up = found.first().cloned();
         ledger.looked(&found[0]).await.unwrap();
         ledger.looked(&found[0]).await.expect("a look that another one was faster with");
         assert!(ledger.leftovers(9).await.unwrap().is_empty(), "not yet again");
@@ -280,7 +283,7 @@ async fn leftovers_are_looked_for_three_times() {
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM uploads").fetch_one(&pool).await.unwrap();
     assert_eq!(left, 0);
     // It only slept for all that time: what it gives up now is looked for again.
-    ledger.abandon_upload(&doomed, "key", Some("upload")).await.unwrap();
+    ledger.abandon_upload(&Leftover { upload_id: Some("upload".to_owned()), ..given_up.unwrap() }).await.unwrap();
     make_due(&pool).await;
     let found = ledger.leftovers(9).await.unwrap();
     assert_eq!((found[0].looks, found[0].upload_id.as_deref()), (1, Some("upload")));
@@ -296,7 +299,7 @@ async fn the_key_of_a_finished_upload_is_looked_at_and_its_file_left_alone() {
     let (ledger, pool, id) = ledger_with_pool().await;
     let claim = claim(&ledger, id, "w", LONG).await.unwrap();
     ledger.begin_upload(&claim, "key").await.unwrap();
-    ledger.record_upload(&claim, "upload").await.unwrap();
+    ledger.record_upload(&claim, "key", "upload").await.unwrap();
     assert_eq!(ledger.complete(&claim, &finished(), None).await.unwrap(), Renewal::Held);
     make_due(&pool).await;
     let found = ledger.leftovers(9).await.unwrap();
@@ -437,4 +440,38 @@ async fn identical_requests_share_one_export_if_they_want_to() {
     assert_eq!(join("default").await.id, second.id);
     ledger.delete(second.id).await.unwrap();
     assert!(!join("default").await.joined);
+}
+
+/// A database in which exports of the version before have ended, and one is being worked on.
+#[tokio::test]
+async fn a_ledger_with_exports_of_the_version_before_is_brought_up_to_date() {
+    let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+    let mut connection = PgConnectOptions::connect(&database.url().parse().unwrap()).await.unwrap();
+    let mut before = sqlx::migrate!("../migrations");
+    before.migrations.to_mut().retain(|migration| migration.version < 9);
+    sqlx::raw_sql("CREATE SCHEMA polyglot; SET search_path TO polyglot").execute(&mut connection).await.unwrap();
+    before.run(&mut connection).await.unwrap();
+    sqlx::raw_sql(
+        r#"INSERT INTO exports (id, request, dataset, format, state, attempt) SELECT gen_random_uuid(),
+               '{"dataset": "records", "format": "csv", "columns": [{"source": "id", "target": "a"}]}', 'records', 'csv', state, 1
+           FROM unnest('{completed, running}'::text[]) AS state;
+           INSERT INTO shards (export_id, number, state, lease_owner, lease_until)
+           SELECT id, 1, CASE state WHEN 'running' THEN 'leased' ELSE 'committed' END,
+               CASE state WHEN 'running' THEN 'old' END, CASE state WHEN 'running' THEN now() + interval '1 minute' END
+           FROM exports"#,
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    let ledger = Ledger::new(database.url(), 2, "ledger-test").unwrap();
+    ledger.migrate().await.unwrap();
+    let running: Uuid =
+        sqlx::query_scalar("SELECT id FROM exports WHERE state = 'running'").fetch_one(&mut connection).await.unwrap();
+    // Its worker holds it until the lease ends, and then it begins anew.
+    assert!(claim(&ledger, running, "new", LONG).await.is_none());
+    sqlx::raw_sql("UPDATE shards SET leased_until = now() - interval '1 second'")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(claim(&ledger, running, "new", LONG).await.unwrap().attempt, 2);
 }

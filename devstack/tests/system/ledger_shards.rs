@@ -35,7 +35,7 @@ async fn plan(ledger: &Ledger, id: Uuid, shards: i32, parallelism: u16) {
     let start = claim(ledger, id, LONG).await.unwrap();
     assert!(matches!(start.work, Work::Start { .. }), "{start:?}");
     ledger.begin_upload(&start, "key").await.unwrap();
-    ledger.record_upload(&start, "upload").await.unwrap();
+    ledger.record_upload(&start, "key", "upload").await.unwrap();
     let bounds = (1..=shards).map(|number| json!({"from": [number.to_string()]})).collect();
     let planned = Planned { plan: json!({"a": "plan"}), bounds, rows_estimate: Some(9), parallelism };
     assert_eq!(ledger.planned(&start, &planned, keeper("1-1")).await.unwrap(), Renewal::Held);

@@ -142,7 +142,7 @@ impl Ledger {
                  deadline_at, snapshot_until,
                  CASE WHEN state = 'pending' THEN ready_at > now() ELSE coalesce(paused_until > now(), false) END AS paused,
                  coalesce(deadline_at < now(), false) AS overdue,
-                 state <> 'pending' AND coalesce(snapshot_until < now(), false) AS too_old,
+                 state IN ('planning', 'running') AND coalesce(snapshot_until < now(), false) AS too_old,
                  created_at < now() - interval '1 hour' AS waits_long
              FROM exports WHERE id = $1 FOR UPDATE",
         )
@@ -187,7 +187,7 @@ impl Ledger {
             }
         };
         let fence: i64 = sqlx::query(
-            "UPDATE shards SET state = 'leased', lease_owner = $3, lease_until = now() + make_interval(secs => $4),
+            "UPDATE shards SET state = 'leased', lease_owner = $3, leased_until = now() + make_interval(secs => $4),
                  fence = fence + 1
              WHERE export_id = $1 AND number = $2 RETURNING fence",
         )
@@ -246,7 +246,7 @@ impl Ledger {
         let mut transaction = self.pool.begin().await?;
         let renewal = hold(&mut transaction, claim).await?;
         sqlx::query(
-            "UPDATE shards SET lease_until = now() + make_interval(secs => $3) WHERE export_id = $1 AND number = $2",
+            "UPDATE shards SET leased_until = now() + make_interval(secs => $3) WHERE export_id = $1 AND number = $2",
         )
         .bind(claim.export_id)
         .bind(claim.shard)
@@ -272,7 +272,7 @@ impl Ledger {
     /// Without a lock on the export, which many workers would wait for.
     async fn renew_shard(&self, claim: &Claim, lease: Duration) -> Result<Renewal> {
         let row = sqlx::query(
-            "UPDATE shards s SET lease_until = now() + make_interval(secs => $5)
+            "UPDATE shards s SET leased_until = now() + make_interval(secs => $5)
              FROM exports e
              WHERE s.export_id = $1 AND s.number = $2 AND s.fence = $3 AND s.state = 'leased'
                AND e.id = s.export_id AND e.attempt = $4 AND e.state = 'running'
@@ -294,7 +294,7 @@ impl Ledger {
 /// row, so nobody else claims one.
 async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32) -> Result<Option<Free>> {
     let at_work: i64 = sqlx::query(
-        "SELECT count(*) AS n FROM shards WHERE export_id = $1 AND number > 0 AND state = 'leased' AND lease_until >= now()",
+        "SELECT count(*) AS n FROM shards WHERE export_id = $1 AND number > 0 AND state = 'leased' AND leased_until >= now()",
     )
     .bind(id)
     .fetch_one(&mut *connection)
@@ -304,7 +304,7 @@ async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32) -
         return Ok(None);
     }
     let abandoned = "SELECT number, bounds, lease_owner FROM shards
-        WHERE export_id = $1 AND number > 0 AND state = 'leased' AND lease_until < now()
+        WHERE export_id = $1 AND number > 0 AND state = 'leased' AND leased_until < now()
         ORDER BY number LIMIT 1 FOR UPDATE";
     let free = "SELECT number, bounds, lease_owner FROM shards
         WHERE export_id = $1 AND number > 0 AND state = 'free' ORDER BY number LIMIT 1 FOR UPDATE";
@@ -340,7 +340,7 @@ async fn free_head(connection: &mut PgConnection, id: Uuid) -> Result<Option<Fre
         .execute(&mut *connection)
         .await?;
     let head = sqlx::query(
-        "SELECT state = 'leased' AS leased, coalesce(lease_until < now(), false) AS abandoned
+        "SELECT state = 'leased' AS leased, coalesce(leased_until < now(), false) AS abandoned
          FROM shards WHERE export_id = $1 AND number = $2 FOR UPDATE",
     )
     .bind(id)
@@ -355,7 +355,7 @@ async fn free_head(connection: &mut PgConnection, id: Uuid) -> Result<Option<Fre
 async fn look_again_later(connection: &mut PgConnection, id: Uuid) -> Result<()> {
     sqlx::query(
         "UPDATE exports SET ready_at = coalesce(
-             (SELECT min(lease_until) FROM shards WHERE export_id = $1 AND state = 'leased'), now() + interval '5 seconds')
+             (SELECT min(leased_until) FROM shards WHERE export_id = $1 AND state = 'leased'), now() + interval '5 seconds')
          WHERE id = $1",
     )
     .bind(id)

@@ -32,12 +32,14 @@ impl Ledger {
     pub async fn keep(&self, export_id: Uuid, attempt: i32, keeper: Keeper<'_>) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
         // Shared, so that no attempt ends between the look and the row.
-        let wanted = sqlx::query("SELECT FROM exports WHERE id = $1 AND attempt = $2 AND state = 'running' FOR SHARE")
-            .bind(export_id)
-            .bind(attempt)
-            .fetch_optional(&mut *transaction)
-            .await?
-            .is_some();
+        let wanted = sqlx::query(
+            "SELECT FROM exports WHERE id = $1 AND attempt = $2 AND state IN ('planning', 'running') FOR SHARE",
+        )
+        .bind(export_id)
+        .bind(attempt)
+        .fetch_optional(&mut *transaction)
+        .await?
+        .is_some();
         if wanted {
             keep(&mut transaction, export_id, attempt, keeper).await?;
             transaction.commit().await?;

@@ -94,6 +94,33 @@ impl Ledger {
         self.end_attempt(claim, failure, retry, Again::FromTheStart).await
     }
 
+    /// The table cannot be read by another session: a change of its form waits, and everything new waits behind it. While
+    /// others read, this shard is theirs and no failure; otherwise the change is let through.
+    pub async fn blocked(&self, claim: &Claim, failure: &Failure, retry: RetryPolicy) -> Result<bool> {
+        let mut transaction = self.pool.begin().await?;
+        let renewal = hold(&mut transaction, claim).await?;
+        let others: bool = sqlx::query(
+            "SELECT EXISTS (SELECT FROM shards WHERE export_id = $1 AND number NOT IN (0, $2) AND state = 'leased'
+                            AND leased_until >= now()) AS others",
+        )
+        .bind(claim.export_id)
+        .bind(claim.shard)
+        .fetch_one(&mut *transaction)
+        .await?
+        .try_get("others")?;
+        if !others || renewal == Renewal::CancelRequested {
+            drop(transaction);
+            return self.fail_attempt(claim, failure, retry).await;
+        }
+        free(&mut transaction, claim).await?;
+        sqlx::query("UPDATE exports SET ready_at = greatest(ready_at, now() + interval '5 seconds') WHERE id = $1")
+            .bind(claim.export_id)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
     async fn end_attempt(&self, claim: &Claim, failure: &Failure, retry: RetryPolicy, from: Again) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
         let cancelled = hold(&mut transaction, claim).await? == Renewal::CancelRequested;
@@ -143,7 +170,7 @@ enum Again {
 
 /// Nobody holds anything of the export any more.
 pub(super) async fn release(connection: &mut PgConnection, id: Uuid) -> Result<()> {
-    sqlx::query("UPDATE shards SET state = 'free', lease_owner = NULL, lease_until = NULL WHERE export_id = $1 AND state = 'leased'")
+    sqlx::query("UPDATE shards SET state = 'free', lease_owner = NULL, leased_until = NULL WHERE export_id = $1 AND state = 'leased'")
         .bind(id)
         .execute(connection)
         .await?;
@@ -152,7 +179,7 @@ pub(super) async fn release(connection: &mut PgConnection, id: Uuid) -> Result<(
 
 async fn free(connection: &mut PgConnection, claim: &Claim) -> Result<()> {
     sqlx::query(
-        "UPDATE shards SET state = 'free', lease_owner = NULL, lease_until = NULL WHERE export_id = $1 AND number = $2",
+        "UPDATE shards SET state = 'free', lease_owner = NULL, leased_until = NULL WHERE export_id = $1 AND number = $2",
     )
     .bind(claim.export_id)
     .bind(claim.shard)

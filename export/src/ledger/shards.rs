@@ -77,7 +77,7 @@ impl Ledger {
         .bind(&planned.bounds)
         .execute(&mut *transaction)
         .await?;
-        sqlx::query("UPDATE shards SET state = 'free', lease_owner = NULL, lease_until = NULL WHERE export_id = $1 AND number = $2")
+        sqlx::query("UPDATE shards SET state = 'free', lease_owner = NULL, leased_until = NULL WHERE export_id = $1 AND number = $2")
             .bind(claim.export_id)
             .bind(claim.shard)
             .execute(&mut *transaction)
@@ -107,7 +107,7 @@ impl Ledger {
             return Ok(Committed::CancelRequested);
         }
         sqlx::query(
-            "UPDATE shards SET state = 'committed', lease_owner = NULL, lease_until = NULL, rows = $3, bytes = $4,
+            "UPDATE shards SET state = 'committed', lease_owner = NULL, leased_until = NULL, rows = $3, bytes = $4,
                  crc32 = $5, raw_bytes = $6, raw_crc32 = $7, etag = $8, row_groups = $9, replaced = $10
              WHERE export_id = $1 AND number = $2",
         )
@@ -126,7 +126,7 @@ impl Ledger {
         // A failure that was followed by a success is over.
         let all: bool = sqlx::query(
             "UPDATE exports SET rows = rows + $2, bytes = bytes + $3, shards_done = shards_done + 1, failures = 0,
-                 peak_memory_bytes = greatest(peak_memory_bytes, $4), ready_at = now(),
+                 peak_memory_bytes = greatest(peak_memory_bytes, $4), ready_at = greatest(now(), paused_until),
                  state = CASE WHEN shards_done + 1 = shards THEN 'finishing' ELSE state END
              WHERE id = $1 RETURNING shards_done = shards AS every",
         )

@@ -36,7 +36,7 @@ impl Ledger {
                AND (e.cancel_requested OR e.deadline_at < now()
                     OR (e.state IN ('planning', 'running') AND e.snapshot_until < now()))
                AND NOT EXISTS (SELECT FROM shards s
-                               WHERE s.export_id = e.id AND s.state = 'leased' AND s.lease_until >= now())
+                               WHERE s.export_id = e.id AND s.state = 'leased' AND s.leased_until >= now())
              LIMIT 1000 FOR UPDATE SKIP LOCKED",
         )
         .fetch_all(&mut *transaction)

@@ -16,6 +16,8 @@ pub struct Leftover {
     pub attempt: i32,
     pub object_key: String,
     pub upload_id: Option<String>,
+    /// Of the multipart upload.
+    pub upload_key: String,
     /// The object is the export's file: only uploads of its key are left over.
     pub owned: bool,
     /// How often it was looked for before.
@@ -48,13 +50,14 @@ impl Ledger {
     }
 
     /// Records the multipart upload that was created for the key. Call before the first part.
-    pub async fn record_upload(&self, claim: &Claim, upload_id: &str) -> Result<()> {
+    pub async fn record_upload(&self, claim: &Claim, upload_key: &str, upload_id: &str) -> Result<()> {
         let mut transaction = self.pool.begin().await?;
         hold(&mut transaction, claim).await?;
-        sqlx::query("UPDATE uploads SET upload_id = $3 WHERE export_id = $1 AND attempt = $2")
+        sqlx::query("UPDATE uploads SET upload_id = $3, upload_key = $4 WHERE export_id = $1 AND attempt = $2")
             .bind(claim.export_id)
             .bind(claim.attempt)
             .bind(upload_id)
+            .bind(upload_key)
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
@@ -73,7 +76,8 @@ impl Ledger {
                  ORDER BY u.look_at LIMIT $1 FOR UPDATE OF u SKIP LOCKED)
              UPDATE uploads u SET look_at = now() + make_interval(secs => $2)
              FROM due WHERE u.export_id = due.export_id AND u.attempt = due.attempt
-             RETURNING u.export_id, u.attempt, u.object_key, u.upload_id, due.owned, u.looks",
+             RETURNING u.export_id, u.attempt, u.object_key, u.upload_id, coalesce(u.upload_key, u.object_key) AS upload_key,
+                 due.owned, u.looks",
         )
         .bind(limit)
         .bind(LOOK_TIME.as_secs_f64())
@@ -86,6 +90,7 @@ impl Ledger {
                     attempt: row.try_get("attempt")?,
                     object_key: row.try_get("object_key")?,
                     upload_id: row.try_get("upload_id")?,
+                    upload_key: row.try_get("upload_key")?,
                     owned: row.try_get("owned")?,
                     looks: row.try_get("looks")?,
                 })
@@ -117,18 +122,20 @@ impl Ledger {
 
     /// The attempt is about to remove what it has begun, which counts as the first look. It may have been taken for dead,
     /// and looked for, long ago.
-    pub async fn abandon_upload(&self, claim: &Claim, object_key: &str, upload_id: Option<&str>) -> Result<()> {
+    pub async fn abandon_upload(&self, leftover: &Leftover) -> Result<()> {
         sqlx::query(
-            "INSERT INTO uploads (export_id, attempt, object_key, upload_id, looks, look_at)
-             VALUES ($1, $2, $3, $4, 1, now() + make_interval(secs => $5))
+            "INSERT INTO uploads (export_id, attempt, object_key, upload_id, upload_key, looks, look_at)
+             VALUES ($1, $2, $3, $4, $6, 1, now() + make_interval(secs => $5))
              ON CONFLICT (export_id, attempt) DO UPDATE
-             SET upload_id = excluded.upload_id, looks = excluded.looks, look_at = excluded.look_at",
+             SET upload_id = excluded.upload_id, upload_key = excluded.upload_key, looks = excluded.looks,
+                 look_at = excluded.look_at",
         )
-        .bind(claim.export_id)
-        .bind(claim.attempt)
-        .bind(object_key)
-        .bind(upload_id)
+        .bind(leftover.export_id)
+        .bind(leftover.attempt)
+        .bind(&leftover.object_key)
+        .bind(&leftover.upload_id)
         .bind(SOON.as_secs_f64())
+        .bind(&leftover.upload_key)
         .execute(&self.pool)
         .await?;
         Ok(())

@@ -7,6 +7,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use polyglot_export::failure::{Failure, FailureKind};
 
 use super::{OutputStop, Sink};
+use crate::upload::PART_SLACK;
 
 /// What is written to the file at a time.
 const STEP: usize = 1 << 20;
@@ -71,6 +72,10 @@ impl Sink for Body {
             self.spill().map_err(not_written)?;
             self.buffer.clear();
             self.buffer.shrink_to(STEP * 2);
+        }
+        // Grown by steps, not doubled: there is no more memory for it than the limit.
+        if self.buffer.capacity() - self.buffer.len() < PART_SLACK {
+            self.buffer.reserve_exact(STEP * 4);
         }
         Ok(&mut self.buffer)
     }

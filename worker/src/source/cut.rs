@@ -1,6 +1,7 @@
 //! Where the rows of an export are cut into shards: half-open ranges of the order's key, each read by whoever is free and
 //! each a part of the file. The places come from the data alone, by a sample, so that whoever plans comes to the same.
 
+use polyglot_export::catalog::WireType;
 use polyglot_export::failure::Failure;
 use polyglot_export::format::{Compression, Format};
 use polyglot_export::request::{ExportRequest, Layout};
@@ -104,6 +105,8 @@ fn against(plan: &Plan, request: &ExportRequest, coarser: u8) -> Option<Uncut> {
         Some(Uncut::RowLimit)
     } else if request.layout == Layout::File && request.compression == Some(Compression::Zstd) {
         Some(Uncut::Zstd)
+    } else if has_relative_time(plan, request) {
+        Some(Uncut::RelativeTime)
     } else if coarser >= STEPS {
         Some(Uncut::Uneven)
     } else if !has_key(&plan.relation) {
@@ -114,6 +117,21 @@ fn against(plan: &Plan, request: &ExportRequest, coarser: u8) -> Option<Uncut> {
     } else {
         None
     }
+}
+
+/// Whether a filter's value may be a word that the server reads as a time by its clock: it would in each transaction anew.
+fn has_relative_time(plan: &Plan, request: &ExportRequest) -> bool {
+    const WORDS: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
+    let is_time = |name: &str| {
+        plan.relation.column(name).is_some_and(|column| {
+            use WireType::{Date, TextForm, Time, Timestamp, TimestampTz};
+            matches!(column.wire, Date | Time | Timestamp | TimestampTz | TextForm)
+        })
+    };
+    request.filters.iter().filter(|filter| is_time(&filter.column)).flat_map(|filter| &filter.values).any(|value| {
+        let value = value.to_ascii_lowercase();
+        WORDS.iter().any(|word| value.contains(word))
+    })
 }
 
 /// The bounds without those behind which a shard would be small: the last row of the one before may be larger than all

@@ -31,6 +31,8 @@ pub(crate) struct Source {
 pub(crate) enum JoinError {
     /// The transaction that exported it has ended, and with it what it saw.
     SnapshotGone,
+    /// A change of the table's form waits, and everything new waits behind it.
+    Locked(Failure),
     Failed(Failure),
 }
 
@@ -55,6 +57,15 @@ const BACKEND: &str = "SELECT pg_backend_pid() AS pid, pg_postmaster_start_time(
 const JOIN_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout TO '5s'";
 const NO_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout TO DEFAULT";
 
+/// What came of beginning a transaction.
+enum Begun {
+    Open,
+    /// There is no such table any more.
+    NoTable,
+    /// The lock was not to be had in time.
+    Locked(Failure),
+}
+
 fn lock(request: &ExportRequest) -> String {
     format!("LOCK TABLE {} IN ACCESS SHARE MODE", catalog::quote_relation(&request.relation))
 }
@@ -70,18 +81,19 @@ fn sqlstate(error: &sqlx::Error) -> Option<String> {
 
 /// Begins the transaction. The lock comes before the snapshot: TRUNCATE and an ALTER TABLE that rewrites are not seen
 /// by older snapshots, which find the table empty instead (PostgreSQL's manual, "Caveats" of MVCC). Behind the lock no
-/// such change can come, and one that was under way has ended. False: there is no such table any more.
-async fn begin(connection: &mut PgConnection, lock: String) -> Result<bool, Failure> {
+/// such change can come, and one that was under way has ended.
+async fn begin(connection: &mut PgConnection, lock: String) -> Result<Begun, Failure> {
     // The name was found in the catalog when the export was accepted, and is quoted.
     let statements = AssertSqlSafe(format!("{BEGIN}; {lock}"));
-    let Err(error) = sqlx::raw_sql(statements).execute(&mut *connection).await else { return Ok(true) };
+    let Err(error) = sqlx::raw_sql(statements).execute(&mut *connection).await else { return Ok(Begun::Open) };
     match sqlstate(&error).as_deref() {
         // No table or view: a materialized view, whose new rows every snapshot sees, or a foreign table.
         Some("42809") => {
             sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; {BEGIN}"))).execute(connection).await.map_err(failed)?;
-            Ok(true)
+            Ok(Begun::Open)
         }
-        Some("42P01" | "3F000") => Ok(false),
+        Some("42P01" | "3F000") => Ok(Begun::NoTable),
+        Some("55P03") => Ok(Begun::Locked(failed(error))),
         _ => Err(failed(error)),
     }
 }
@@ -105,8 +117,10 @@ impl Connected {
     /// Locks the relation against changes of its form and takes a snapshot.
     pub(crate) async fn begin(self, request: &ExportRequest) -> Result<(Source, SnapshotPoint), Failure> {
         let mut connection = self.0;
-        if !begin(&mut connection, lock(request)).await? {
-            return Err(gone(request));
+        match begin(&mut connection, lock(request)).await? {
+            Begun::Open => {}
+            Begun::NoTable => return Err(gone(request)),
+            Begun::Locked(failure) => return Err(failure),
         }
         let row = sqlx::query(SNAPSHOT).fetch_one(&mut connection).await.map_err(failed)?;
         let snapshot = SnapshotPoint {
@@ -122,8 +136,10 @@ impl Connected {
     pub(crate) async fn join(self, request: &ExportRequest, snapshot: &str) -> Result<Source, JoinError> {
         let mut connection = self.0;
         // What holds the snapshot also keeps the table from being dropped.
-        if !begin(&mut connection, format!("{JOIN_LOCK_TIMEOUT}; {}", lock(request))).await? {
-            return Err(JoinError::SnapshotGone);
+        match begin(&mut connection, format!("{JOIN_LOCK_TIMEOUT}; {}", lock(request))).await? {
+            Begun::Open => {}
+            Begun::NoTable => return Err(JoinError::SnapshotGone),
+            Begun::Locked(failure) => return Err(JoinError::Locked(failure)),
         }
         let import = format!("SET TRANSACTION SNAPSHOT {}; {NO_LOCK_TIMEOUT}", quote_literal(snapshot));
         if let Err(error) = sqlx::raw_sql(AssertSqlSafe(import)).execute(&mut connection).await {
@@ -158,6 +174,19 @@ impl Source {
     /// A name under which other transactions can have the same snapshot, for as long as this one is open.
     pub(crate) async fn export_snapshot(&mut self) -> Result<String, Failure> {
         sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut self.connection).await.map_err(failed)
+    }
+
+    /// The partitions of the relation as they are now, whatever the snapshot is.
+    pub(crate) async fn partitions(&mut self, request: &ExportRequest) -> Result<Vec<i64>, Failure> {
+        // Found by a function, which looks into the catalog as it is; a query of the catalog's tables would see the snapshot.
+        let partitions = "SELECT coalesce(array_agg(relid::oid::int8 ORDER BY relid::oid), '{}')
+            FROM pg_partition_tree(to_regclass(format('%I.%I', $1::text, $2::text)))";
+        sqlx::query_scalar(partitions)
+            .bind(&request.relation.schema)
+            .bind(&request.relation.name)
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(failed)
     }
 
     /// Asks whether the session is still there.

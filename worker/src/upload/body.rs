@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
@@ -10,12 +11,21 @@ use polyglot_export::storage::StorageError;
 
 use crate::output::{Stored, WrittenBody};
 
+const LEAST_PATIENCE: Duration = Duration::from_mins(1);
+/// Below this a connection is as good as none.
+const SLOWEST_BYTES_A_SECOND: u64 = 256 << 10;
+
 /// Buffers that have been used before, for the shards of a process. Reusing them keeps megabytes from going through the
 /// allocator for every part, which would not give all of them back to the system.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Buffers {
+    /// Gives the memory back: nothing that is cut is worked on any more.
+    pub(crate) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// One that is empty, and has room for `bytes`.
     pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
         let used = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -72,6 +82,11 @@ impl PartBody {
             Self::Memory(bytes) => i64::try_from(bytes.len()).unwrap_or(i64::MAX),
             Self::File(_, bytes) => *bytes,
         }
+    }
+
+    /// How long the store may take for it.
+    pub(super) fn patience(&self) -> Duration {
+        LEAST_PATIENCE.max(Duration::from_secs(u64::try_from(self.len()).unwrap_or(0) / SLOWEST_BYTES_A_SECOND))
     }
 
     pub(super) async fn stream(&self) -> Result<ByteStream, StorageError> {

@@ -50,7 +50,7 @@ pub(crate) enum Staged {
 #[derive(Debug)]
 pub(crate) enum UploadError {
     Failed(Failure),
-    /// The store does not know the multipart upload: nothing of it can be used any more.
+    /// The store does not know the multipart upload, or not its parts: nothing of it can be used any more.
     Gone(Failure),
     /// The claim no longer holds; the ledger's word is final.
     Lost,
@@ -68,7 +68,10 @@ impl From<StorageError> for UploadError {
             (FailureKind::StorageRefused, "The object store refused to take the file.")
         };
         let failure = Failure::caused(kind, message, &error);
-        if error.code.as_deref() == Some("NoSuchUpload") { Self::Gone(failure) } else { Self::Failed(failure) }
+        match error.code.as_deref() {
+            Some("NoSuchUpload" | "InvalidPart") => Self::Gone(failure),
+            _ => Self::Failed(failure),
+        }
     }
 }
 
@@ -233,7 +236,7 @@ impl<'a> Upload<'a> {
             ))
         })?;
         self.id = Some(upload_id.clone());
-        persist(self.patience, || self.ledger.record_upload(self.claim, &upload_id)).await?;
+        persist(self.patience, || self.ledger.record_upload(self.claim, &self.key, &upload_id)).await?;
         Ok(upload_id)
     }
 
@@ -303,7 +306,9 @@ impl<'a> Upload<'a> {
             .content_disposition(headers.content_disposition)
             .set_content_encoding(headers.content_encoding.map(str::to_owned))
             .checksum_crc32(checksum(crc32))
-            .body(body.stream().await?);
+            .body(body.stream().await?)
+            .customize()
+            .config_override(timeouts(body.patience()));
         Ok(put.send().await.map_err(|error| StorageError::new("PutObject", error))?.e_tag)
     }
 
@@ -320,10 +325,7 @@ impl<'a> Upload<'a> {
             .set_checksum_type(crc32.is_some().then_some(ChecksumType::FullObject))
             .set_checksum_crc32(crc32)
             .customize()
-            .config_override(
-                aws_sdk_s3::config::Builder::new()
-                    .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(COMPLETE_TIMEOUT).build()),
-            );
+            .config_override(timeouts(COMPLETE_TIMEOUT));
         Ok(complete.send().await.map_err(|error| StorageError::new("CompleteMultipartUpload", error))?.e_tag)
     }
 
@@ -339,14 +341,14 @@ impl<'a> Upload<'a> {
             attempt: self.claim.attempt,
             object_key: self.owned,
             upload_id: self.id,
+            upload_key: self.key,
             owned: false,
             looks: 0,
         };
         let removal = async {
             // The sweeper looks again: what was on the wire when the attempt was stopped may still arrive, and a session
             // on the source may not have noticed.
-            let upload_id = leftover.upload_id.as_deref();
-            let noted = self.ledger.abandon_upload(self.claim, &leftover.object_key, upload_id).await;
+            let noted = self.ledger.abandon_upload(&leftover).await;
             if sent {
                 self.storage.remove_leftover(&leftover).await.map_err(|error| chain(&error))?;
             }
@@ -404,10 +406,18 @@ async fn upload_part(
         .checksum_crc32(&crc32)
         // The bytes, and with them their share of the budget, live until the answer.
         .body(body.stream().await?)
+        .customize()
+        .config_override(timeouts(body.patience()))
         .send()
         .await
         .map_err(|error| StorageError::new("UploadPart", error))?;
     Ok((completed_part(number, answer.e_tag, crc32), body.len()))
+}
+
+/// For a call that may take so long each time it is tried.
+fn timeouts(attempt: Duration) -> aws_sdk_s3::config::Builder {
+    aws_sdk_s3::config::Builder::new()
+        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(attempt).build())
 }
 
 fn completed_part(number: i32, etag: Option<String>, crc32: String) -> CompletedPart {

@@ -73,3 +73,76 @@ fn moved(group: RowGroupMetaData, by: i64, ordinal: usize) -> Result<RowGroupMet
     }
     builder.build()
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::RecordBatchReader;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use polyglot_export::catalog::WireType;
+    use polyglot_export::format::Format;
+    use polyglot_export::format_options::FormatOptions;
+
+    use super::*;
+    use crate::encode::out::tests::Pieces;
+    use crate::encode::{Out, encoder};
+    use crate::source::{FieldIndex, OutputColumn};
+
+    fn column() -> OutputColumn {
+        OutputColumn { name: "id".to_owned(), wire: WireType::Int8, array: None, measured: true }
+    }
+
+    /// A shard of these rows, and its description. What is finished is asked for before there is any, as it is behind a batch
+    /// that was small.
+    fn shard(first: bool, ids: std::ops::Range<i64>) -> (Vec<u8>, Vec<u8>) {
+        let mut encoder = encoder(Format::Parquet, &FormatOptions::default(), &[column()], 3).unwrap();
+        let (mut scratch, mut pieces, mut file) = (Vec::new(), Pieces::default(), Vec::new());
+        if first {
+            encoder.begin(&mut Out::new(&mut scratch, &mut pieces)).unwrap();
+        } else {
+            encoder.resume();
+        }
+        file.extend(std::iter::from_fn(|| encoder.finished()).flatten());
+        for id in ids {
+            let row = [&[0, 1, 0, 0, 0, 8][..], &id.to_be_bytes()].concat();
+            let mut index = FieldIndex::default();
+            let (row, _) = index.read(&row, 1).unwrap();
+            encoder.row(row, &mut Out::new(&mut scratch, &mut pieces)).unwrap();
+        }
+        let description = encoder.suspend().unwrap().unwrap();
+        file.extend(std::iter::from_fn(|| encoder.finished()).flatten());
+        (file, description)
+    }
+
+    #[test]
+    fn shards_that_were_written_apart_are_one_file() {
+        // One without rows, and one of several batches.
+        let ranges = [0..5, 5..20_000, 20_000..20_000, 20_000..20_001];
+        let (mut file, mut pieces) = (Vec::new(), Vec::new());
+        for (index, range) in ranges.into_iter().enumerate() {
+            let (bytes, description) = shard(index == 0, range);
+            pieces.push((u64::try_from(file.len()).unwrap(), description));
+            file.extend(bytes);
+        }
+        file.extend(footer(pieces.into_iter()).unwrap());
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(file)).unwrap();
+        assert_eq!(builder.metadata().file_metadata().num_rows(), 20_001);
+        let ordinals: Vec<_> = builder.metadata().row_groups().iter().map(RowGroupMetaData::ordinal).collect();
+        assert_eq!(ordinals, [Some(0), Some(1), Some(2)]);
+        let reader = builder.build().unwrap();
+        assert_eq!(reader.schema().fields().len(), 1);
+        let ids: Vec<i64> = reader
+            .flat_map(|batch| {
+                let ids = batch.unwrap().column(0).clone();
+                ids.as_any().downcast_ref::<arrow_array::Int64Array>().unwrap().values().to_vec()
+            })
+            .collect();
+        assert!(ids.iter().copied().eq(0..20_001));
+    }
+
+    #[test]
+    fn what_is_no_description_is_an_error() {
+        assert!(footer(std::iter::once((0, vec![1, 2, 3]))).is_err());
+        assert!(footer(std::iter::once((0, vec![0xff; 100]))).is_err());
+        assert!(footer(std::iter::empty()).is_err());
+    }
+}

@@ -224,9 +224,11 @@ impl Encode for Parquet {
     }
 
     fn finished(&mut self) -> Option<Vec<u8>> {
-        if std::mem::take(&mut self.skips_magic)
+        // The writer may not have come to it yet.
+        if self.skips_magic
             && let Some(first) = self.finished.0.front_mut()
         {
+            self.skips_magic = false;
             first.drain(..footer::MAGIC.len().min(first.len()));
         }
         self.finished.0.pop_front()
