@@ -70,7 +70,7 @@ async fn start(worker: &Worker, claim: &Claim, coarser: u8, aborting: &Cancellat
             Ok(()) => return,
             // Whether others know of the upload by now may be unknown here: it is the sweeper's.
             Err(stop) => {
-                worker.sessions.forget(claim);
+                worker.sessions.forget(claim.export_id, claim.attempt);
                 return end(worker, claim, stop).await;
             }
         },

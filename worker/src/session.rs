@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use polyglot_export::failure::{Failure, FailureKind, chain};
-use polyglot_export::ledger::{Claim, Keeper, Ledger, in_time};
+use polyglot_export::ledger::{Attempt, Keeper, Ledger, in_time};
 use polyglot_export::source::session_name;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
@@ -21,6 +21,13 @@ use crate::upload::Buffers;
 
 /// How often a keeper looks whether it is still wanted.
 const BEAT: Duration = Duration::from_secs(1);
+/// A keeper that was not heard of for so long is not counted on.
+const ALIVE: Duration = Duration::from_secs(3);
+/// Processes that are to keep a snapshot, if there are as many: a worker that has no shard to read, because those that are
+/// left are held by workers that died, is as good a keeper as any.
+const WANTED: i64 = 4;
+/// Attempts that are joined at a time.
+const JOINED: i64 = 8;
 /// How long the source may take to answer a keeper. It does nothing else on that connection.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -71,7 +78,6 @@ pub(crate) struct Sessions {
     source_url: String,
     ledger: Ledger,
     owner: String,
-    lease: Duration,
     max_row_bytes: u64,
     buffers: Buffers,
     open: Arc<Mutex<HashMap<Key, Slot>>>,
@@ -98,19 +104,11 @@ fn unreachable(detail: &str) -> Failure {
 }
 
 impl Sessions {
-    pub(crate) fn new(
-        source_url: String,
-        ledger: Ledger,
-        owner: String,
-        lease: Duration,
-        max_row_bytes: u64,
-        buffers: Buffers,
-    ) -> Self {
+    pub(crate) fn new(source_url: String, ledger: Ledger, owner: String, max_row_bytes: u64, buffers: Buffers) -> Self {
         Self {
             source_url,
             ledger,
             owner,
-            lease,
             max_row_bytes,
             buffers,
             open: Arc::default(),
@@ -124,60 +122,83 @@ impl Sessions {
         Arc::clone(open.entry(key).or_default())
     }
 
+    /// Keeps the snapshots that few others keep, until `stopping`.
+    pub(crate) async fn share(&self, stopping: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = sleep(BEAT) => {}
+            }
+            let badly_kept = match in_time(self.ledger.badly_kept(&self.owner, WANTED, JOINED)).await {
+                Ok(badly_kept) => badly_kept,
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "the ledger cannot be asked for snapshots to keep");
+                    continue;
+                }
+            };
+            for attempt in badly_kept {
+                // What stands against it is the business of whoever reads.
+                if let Err(stop) = self.of(&attempt).await {
+                    tracing::debug!(export_id = %attempt.export_id, ?stop, "the snapshot is not kept here");
+                }
+            }
+        }
+    }
+
     /// The planner's own session, before anybody knows of it; with a transaction that reads, so that what waits for the
     /// table from now on cannot keep this process from it. The answer is what the ledger calls the snapshot.
-    pub(crate) async fn found(&self, claim: &Claim, mut keeper: Source, plan: Plan) -> Result<String, Stop> {
+    pub(crate) async fn found(&self, attempt: &Attempt, mut keeper: Source, plan: Plan) -> Result<String, Stop> {
         let snapshot = SnapshotName::exported_by(&mut keeper).await?;
-        let reader = self.enter(claim, &snapshot).await.map_err(|error| not_joined(error, 1))?;
+        let reader = self.enter(attempt, &snapshot).await.map_err(|error| not_joined(error, 1))?;
         let text = snapshot.text();
-        let session = self.session(claim, keeper, snapshot, plan);
+        let session = self.session(attempt, keeper, snapshot, plan);
         session.give_back(reader);
-        self.slot((claim.export_id, claim.attempt)).set(session).ok();
+        self.slot((attempt.export_id, attempt.attempt)).set(session).ok();
         Ok(text)
     }
 
     /// The attempt has come to nothing.
-    pub(crate) fn forget(&self, claim: &Claim) {
+    pub(crate) fn forget(&self, export_id: Uuid, attempt: i32) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(session) = open.get(&(claim.export_id, claim.attempt)).and_then(|slot| slot.get()) {
+        if let Some(session) = open.get(&(export_id, attempt)).and_then(|slot| slot.get()) {
             session.over.cancel();
         }
     }
 
     /// The session for a claim, joined through whichever process still keeps the snapshot.
-    pub(crate) async fn of(&self, claim: &Claim) -> Result<Arc<Session>, Stop> {
-        self.slot((claim.export_id, claim.attempt)).get_or_try_init(|| self.join(claim)).await.cloned()
+    pub(crate) async fn of(&self, attempt: &Attempt) -> Result<Arc<Session>, Stop> {
+        self.slot((attempt.export_id, attempt.attempt)).get_or_try_init(|| self.join(attempt)).await.cloned()
     }
 
-    async fn join(&self, claim: &Claim) -> Result<Arc<Session>, Stop> {
+    async fn join(&self, attempt: &Attempt) -> Result<Arc<Session>, Stop> {
         let mut tried = HashSet::new();
         let mut keeper = loop {
             // Another process may have joined while the names of those that are gone were tried.
-            let names = in_time(self.ledger.snapshots(claim.export_id, claim.attempt)).await?;
+            let names = in_time(self.ledger.snapshots(attempt.export_id, attempt.attempt)).await?;
             let untried = names.into_iter().find(|name| !tried.contains(name));
             let Some((text, snapshot)) = untried.and_then(|text| SnapshotName::of(&text).map(|name| (text, name)))
             else {
                 return Err(not_joined(JoinError::SnapshotGone, tried.len()));
             };
-            match self.enter(claim, &snapshot).await {
+            match self.enter(attempt, &snapshot).await {
                 Ok(joined) => break joined,
                 Err(JoinError::SnapshotGone) => tried.insert(text),
                 Err(error) => return Err(not_joined(error, 1)),
             };
         };
         let own = SnapshotName::exported_by(&mut keeper).await?;
-        let plan = keeper.plan(&claim.request, self.max_row_bytes).await?;
-        if !in_time(self.ledger.keep(claim.export_id, claim.attempt, self.keeper(&own.text()))).await? {
+        let plan = keeper.plan(&attempt.request, self.max_row_bytes).await?;
+        if !in_time(self.ledger.keep(attempt.export_id, attempt.attempt, self.keeper(&own.text()))).await? {
             return Err(Stop::Lost);
         }
-        Ok(self.session(claim, keeper, own, plan))
+        Ok(self.session(attempt, keeper, own, plan))
     }
 
     /// A transaction under that snapshot.
-    async fn enter(&self, claim: &Claim, snapshot: &SnapshotName) -> Result<Source, JoinError> {
+    async fn enter(&self, attempt: &Attempt, snapshot: &SnapshotName) -> Result<Source, JoinError> {
         let entering = async {
-            let connected = Connected::to(&self.source_url, &session_name(claim.export_id, claim.attempt)).await?;
-            let joined = connected.join(&claim.request, &snapshot.name).await?;
+            let connected = Connected::to(&self.source_url, &session_name(attempt.export_id, attempt.attempt)).await?;
+            let joined = connected.join(&attempt.request, &snapshot.name).await?;
             if joined.backend.server_started == snapshot.server_started {
                 Ok(joined)
             } else {
@@ -189,21 +210,20 @@ impl Sessions {
     }
 
     pub(crate) fn keeper<'s>(&'s self, snapshot: &'s str) -> Keeper<'s> {
-        Keeper { owner: &self.owner, snapshot, lease: self.lease }
+        Keeper { owner: &self.owner, snapshot, lease: ALIVE }
     }
 
-    fn session(&self, claim: &Claim, keeper: Source, snapshot: SnapshotName, plan: Plan) -> Arc<Session> {
+    fn session(&self, attempt: &Attempt, keeper: Source, snapshot: SnapshotName, plan: Plan) -> Arc<Session> {
         let name = snapshot.text();
         let over = self.stopping.child_token();
         let session = Arc::new(Session { plan, snapshot, idle: Mutex::default(), over: over.clone() });
         let keeping = Keeping {
-            key: (claim.export_id, claim.attempt),
+            key: (attempt.export_id, attempt.attempt),
             keeper,
             snapshot: name,
             ledger: self.ledger.clone(),
             owner: self.owner.clone(),
-            lease: self.lease,
-            until: claim.snapshot_until,
+            until: attempt.snapshot_until,
         };
         let (open, buffers) = (Arc::clone(&self.open), self.buffers.clone());
         let kept = Arc::clone(&session);
@@ -231,11 +251,11 @@ impl Sessions {
     }
 
     /// A transaction that reads under the session's snapshot.
-    pub(crate) async fn reader(&self, session: &Session, claim: &Claim) -> Result<Source, Stop> {
+    pub(crate) async fn reader(&self, session: &Session, attempt: &Attempt) -> Result<Source, Stop> {
         if let Some(idle) = session.take() {
             return Ok(idle);
         }
-        match self.enter(claim, &session.snapshot).await {
+        match self.enter(attempt, &session.snapshot).await {
             Ok(reader) => Ok(reader),
             // Its keeper has just been lost, and with it the session; the next try joins through another process.
             Err(JoinError::SnapshotGone) => {
@@ -286,7 +306,6 @@ struct Keeping {
     snapshot: String,
     ledger: Ledger,
     owner: String,
-    lease: Duration,
     until: Option<chrono::DateTime<chrono::Utc>>,
 }
 
@@ -311,7 +330,7 @@ impl Keeping {
                 tracing::warn!(%export_id, attempt, "the snapshot is too old to be kept");
                 break;
             }
-            let keeper = Keeper { owner: &self.owner, snapshot: &self.snapshot, lease: self.lease };
+            let keeper = Keeper { owner: &self.owner, snapshot: &self.snapshot, lease: ALIVE };
             match in_time(self.ledger.keep(export_id, attempt, keeper)).await {
                 Ok(true) => {}
                 Ok(false) => return,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::ledger::{Claim, ShardWork, StoredShard};
+use polyglot_export::ledger::{Attempt, Claim, ShardWork, StoredShard};
 use polyglot_export::request::Layout;
 use polyglot_export::source::Backend;
 
@@ -26,8 +26,9 @@ pub(crate) async fn run(
     progress: &Arc<Progress>,
 ) -> Result<StoredShard, Stop> {
     let range: Range = serde_json::from_value(work.bounds.clone()).map_err(|error| Stop::Failed(internal(&error)))?;
-    let session = worker.sessions.of(claim).await?;
-    let mut source = worker.sessions.reader(&session, claim).await?;
+    let attempt = Attempt::from(claim);
+    let session = worker.sessions.of(&attempt).await?;
+    let mut source = worker.sessions.reader(&session, &attempt).await?;
     let mut watch = Watch::new(&worker.connections.source_database_url);
     watch.backend = Some(Backend::clone(&source.backend));
     let limit = worker.settings.part_budget();

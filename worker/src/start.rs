@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use polyglot_export::ledger::{Claim, LedgerError, Planned, Renewal, persist};
+use polyglot_export::ledger::{Attempt, Claim, LedgerError, Planned, Renewal, persist};
 use polyglot_export::request::Layout;
 use polyglot_export::source::session_name;
 
@@ -75,7 +75,7 @@ fn planned(worker: &Worker, claim: &Claim, plan: &Plan, file: &FilePlan, ranges:
 /// Gives the shards to whoever wants them; from then on this process keeps their snapshot.
 pub(crate) async fn hand_out(worker: &Worker, claim: &Claim, cut: NewCut) -> Result<(), Stop> {
     let NewCut { keeper, plan, planned } = cut;
-    let snapshot = worker.sessions.found(claim, keeper, plan).await?;
+    let snapshot = worker.sessions.found(&Attempt::from(claim), keeper, plan).await?;
     let call = || worker.ledger.planned(claim, &planned, worker.sessions.keeper(&snapshot));
     match persist(worker.settings.lease, call).await {
         Ok(Renewal::Held) => {}

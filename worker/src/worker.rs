@@ -63,7 +63,6 @@ impl Worker {
             connections.source_database_url.clone(),
             ledger.clone(),
             name.clone(),
-            settings.lease,
             settings.max_row_bytes,
             buffers.clone(),
         );
@@ -101,6 +100,10 @@ enum Work {
 pub(crate) async fn run(worker: Arc<Worker>, mut subscription: Subscription, lifecycle: &Lifecycle) {
     let slots = Arc::new(Semaphore::new(usize::from(worker.settings.slots)));
     let mut look_at = Instant::now() + worker.pause();
+    let sharing = {
+        let (worker, stopping) = (Arc::clone(&worker), lifecycle.stopping.clone());
+        tokio::spawn(async move { worker.sessions.share(&stopping).await })
+    };
     loop {
         let permit = tokio::select! {
             () = lifecycle.stopping.cancelled() => break,
@@ -137,6 +140,8 @@ pub(crate) async fn run(worker: Arc<Worker>, mut subscription: Subscription, lif
     if tokio::time::timeout(GIVE_BACK, lifecycle.tasks.wait()).await.is_err() {
         tracing::warn!(running = slots_in_use(&worker), "not everything could be given back, leases will run out");
     }
+    // It may be in the middle of joining, which takes a while to time out.
+    sharing.abort();
     worker.sessions.close().await;
     subscription.close().await;
 }

@@ -16,10 +16,9 @@ use crate::service::PATIENCE;
 use crate::system::{Record, System};
 
 /// Rows of the table. Compressed, they are two shards and a half.
-pub(crate) const ROWS: u64 = 750_000;
-/// Shards of [`File::Cut`] and of [`File::CutGzip`].
+pub(crate) const ROWS: u64 = 600_000;
+/// Of [`File::Cut`].
 const SHARDS: u32 = 3;
-const GZIP_SHARDS: u32 = 2;
 
 /// The files of the matrix. How many shards there are is the whole part of the estimated size over 16 MiB, so the sizes of
 /// those that are cut are half a shard away from the next number.
@@ -181,16 +180,20 @@ impl Step {
             }
             Self::LastPartStored => Some(system.s3.gate_part(3, Side::Answer)),
             Self::LastShardStored => Some(system.s3.gate_part(SHARDS, Side::Answer)),
-            Self::EndSent => Some(system.s3.gate_part(GZIP_SHARDS + 1, Side::Request)),
             Self::CompleteSent | Self::CutCompleteSent => gate(Operation::CompleteMultipartUpload, Side::Request),
             Self::CompleteDone | Self::CutCompleteDone => gate(Operation::CompleteMultipartUpload, Side::Answer),
             // From here it is one statement to the commit, which then meets the lock.
             Self::CommitPending | Self::CutCommitPending => gate(Operation::HeadObject, Side::Answer),
             Self::PutSent => gate(Operation::PutObject, Side::Request),
             Self::PutDone => gate(Operation::PutObject, Side::Answer),
-            Self::Accepted | Self::Published | Self::Delivered | Self::Planning | Self::Reading | Self::Completed => {
-                None
-            }
+            // Which part the file's end is, the plan says.
+            Self::EndSent
+            | Self::Accepted
+            | Self::Published
+            | Self::Delivered
+            | Self::Planning
+            | Self::Reading
+            | Self::Completed => None,
         }
     }
 }
@@ -249,15 +252,23 @@ impl Held {
         if step.shard().is_some() {
             system.add_worker();
         }
+        if step == Step::EndSent {
+            let shards = "SELECT shards::bigint FROM polyglot.exports";
+            until("cut", async || system.count(shards).await > 1).await;
+            let end = u32::try_from(system.count(shards).await).unwrap() + 1;
+            gate = Some(system.s3.gate_part(end, Side::Request));
+        }
         if let Some(gate) = &gate {
             let reached = tokio::time::timeout(PATIENCE, gate.reached()).await;
             assert!(reached.is_ok(), "{step:?} is never reached: {:?}", system.record(&id).await);
         }
         match step {
             Step::ShardsPlanned => {
-                // The keeper has its connection; nobody gets another one, for reading or to keep the snapshot as well.
-                system.source_wire.hold();
+                // The keeper and one reader have their connections; nobody gets another one, for reading or to keep the snapshot
+                // as well.
                 gate = None;
+                until("planned", async || system.count("SELECT count(*) FROM polyglot.keepers").await == 1).await;
+                system.source_wire.hold();
                 let held = "SELECT count(*) FROM polyglot.shards WHERE number > 0 AND state = 'leased'";
                 until("handed out", async || system.count(held).await == 1).await;
                 system.add_worker();

@@ -162,7 +162,7 @@ impl Ledger {
         let is_cut = plan.is_some() && state != "pending";
         let free = if is_cut && done < shards {
             let parallelism: Option<i32> = export.try_get("parallelism")?;
-            free_shard(&mut transaction, export_id, parallelism.unwrap_or(1)).await?
+            free_shard(&mut transaction, export_id, parallelism.unwrap_or(1), done).await?
         } else {
             free_head(&mut transaction, export_id).await?
         };
@@ -290,9 +290,9 @@ impl Ledger {
     }
 }
 
-/// The lowest shard that nobody works on, unless as many are worked on as may be. The caller holds the lock on the export's
+/// The next shard that nobody works on, behind as many as are done, unless as many are worked on as may be. The caller holds the lock on the export's
 /// row, so nobody else claims one.
-async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32) -> Result<Option<Free>> {
+async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32, done: i32) -> Result<Option<Free>> {
     let at_work: i64 = sqlx::query(
         "SELECT count(*) AS n FROM shards WHERE export_id = $1 AND number > 0 AND state = 'leased' AND leased_until >= now()",
     )
@@ -304,12 +304,13 @@ async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32) -
         return Ok(None);
     }
     let abandoned = "SELECT number, bounds, lease_owner FROM shards
-        WHERE export_id = $1 AND number > 0 AND state = 'leased' AND leased_until < now()
+        WHERE export_id = $1 AND number > $2 AND state = 'leased' AND leased_until < now()
         ORDER BY number LIMIT 1 FOR UPDATE";
-    let free = "SELECT number, bounds, lease_owner FROM shards
-        WHERE export_id = $1 AND number > 0 AND state = 'free' ORDER BY number LIMIT 1 FOR UPDATE";
-    for statement in [abandoned, free] {
-        if let Some(row) = sqlx::query(statement).bind(id).fetch_optional(&mut *connection).await? {
+    // Where the snapshot keeps the index's old entries as well, those of what is done are not gone over.
+    let next = "SELECT number, bounds, lease_owner FROM shards
+        WHERE export_id = $1 AND number > $2 AND state = 'free' ORDER BY number LIMIT 1 FOR UPDATE";
+    for (statement, after) in [(abandoned, 0), (next, done), (next, 0)] {
+        if let Some(row) = sqlx::query(statement).bind(id).bind(after).fetch_optional(&mut *connection).await? {
             let lost: Option<String> = row.try_get("lease_owner")?;
             let abandoned = lost.as_deref().is_some_and(|owner| owner != COUNTED);
             if abandoned {
@@ -411,18 +412,20 @@ async fn start(connection: &mut PgConnection, claim: &mut Claim, terms: &Terms) 
 }
 
 /// Another piece of an attempt that goes on. Of shards there may be more for others at once; a look that finds none is
-/// what moves `ready_at` on.
+/// what moves `ready_at` on. The row is changed once a second at most: where the ledger is in the database of the source,
+/// the export's own snapshot keeps every version of it, and each look at the row goes over all of them.
 async fn go_on(connection: &mut PgConnection, claim: &Claim, terms: &Terms) -> Result<()> {
     let pause = if claim.shard == HEAD { terms.lease } else { Duration::ZERO };
     sqlx::query(
         "UPDATE exports SET failures = $2, token_due_at = now() + make_interval(secs => $3),
              ready_at = now() + make_interval(secs => $4)
-         WHERE id = $1",
+         WHERE id = $1 AND ($5 OR failures <> $2 OR ready_at < now() - interval '1 second')",
     )
     .bind(claim.export_id)
     .bind(claim.failures)
     .bind(seconds(terms.lease))
     .bind(seconds(pause))
+    .bind(claim.shard == HEAD)
     .execute(connection)
     .await?;
     Ok(())

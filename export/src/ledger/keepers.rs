@@ -1,12 +1,30 @@
 //! Who holds the snapshot of an attempt open. A row says that a process was alive a moment ago; whether its snapshot can be
 //! imported is for the source to say.
 
+use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::claim::seconds;
 use super::shards::Keeper;
-use super::{Ledger, Result};
+use super::{Claim, Ledger, LedgerError, Result};
+use crate::request::ExportRequest;
+
+/// An attempt whose snapshot is kept: what there is to know for joining it.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    pub export_id: Uuid,
+    pub attempt: i32,
+    pub request: ExportRequest,
+    pub snapshot_until: Option<DateTime<Utc>>,
+}
+
+impl From<&Claim> for Attempt {
+    fn from(claim: &Claim) -> Self {
+        let Claim { export_id, attempt, snapshot_until, .. } = *claim;
+        Self { export_id, attempt, request: claim.request.clone(), snapshot_until }
+    }
+}
 
 /// Inserts or renews.
 pub(super) async fn keep(connection: &mut PgConnection, id: Uuid, attempt: i32, keeper: Keeper<'_>) -> Result<()> {
@@ -45,6 +63,38 @@ impl Ledger {
             transaction.commit().await?;
         }
         Ok(wanted)
+    }
+
+    /// Attempts whose shards are being read and that fewer than `wanted` processes keep, none of them `owner`.
+    pub async fn badly_kept(&self, owner: &str, wanted: i64, limit: i64) -> Result<Vec<Attempt>> {
+        let rows = sqlx::query(
+            "SELECT e.id, e.attempt, e.request, e.snapshot_until FROM exports e
+             WHERE e.state = 'running' AND e.plan IS NOT NULL AND NOT e.cancel_requested
+               AND NOT EXISTS (SELECT FROM keepers k
+                               WHERE k.export_id = e.id AND k.attempt = e.attempt AND k.owner = $1)
+               AND (SELECT count(*) FROM keepers k
+                    WHERE k.export_id = e.id AND k.attempt = e.attempt AND k.alive_until > now()) < $2
+             LIMIT $3",
+        )
+        .bind(owner)
+        .bind(wanted)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let export_id: Uuid = row.try_get("id")?;
+                let request = serde_json::from_value(row.try_get("request")?);
+                let unreadable =
+                    |error| LedgerError::Unreadable { id: export_id, problem: format!("request: {error}") };
+                Ok(Attempt {
+                    export_id,
+                    attempt: row.try_get("attempt")?,
+                    request: request.map_err(unreadable)?,
+                    snapshot_until: row.try_get("snapshot_until")?,
+                })
+            })
+            .collect()
     }
 
     /// The process does not hold the snapshot any more.

@@ -19,6 +19,7 @@ pub use claim::{
     Claim, Claimed, Cut, Renewal, RetryPolicy, ShardWork, Terms, Work, deadline_failure, snapshot_age_failure,
 };
 pub use idempotency::{Reservation, ReservedKey};
+pub use keepers::Attempt;
 pub use outcome::Finished;
 pub use read::{Export, ListFilter};
 pub use shards::{Committed, Keeper, Planned, StoredShard};

@@ -126,7 +126,9 @@ impl Ledger {
         // A failure that was followed by a success is over.
         let all: bool = sqlx::query(
             "UPDATE exports SET rows = rows + $2, bytes = bytes + $3, shards_done = shards_done + 1, failures = 0,
-                 peak_memory_bytes = greatest(peak_memory_bytes, $4), ready_at = greatest(now(), paused_until),
+                 peak_memory_bytes = greatest(peak_memory_bytes, $4), 
+                 ready_at = CASE WHEN ready_at > now() OR shards_done + 1 = shards THEN greatest(now(), paused_until)
+                                 ELSE ready_at END,
                  state = CASE WHEN shards_done + 1 = shards THEN 'finishing' ELSE state END
              WHERE id = $1 RETURNING shards_done = shards AS every",
         )

@@ -25,6 +25,9 @@ const MOST_SHARDS: u64 = 6000;
 const MOST_COLUMN_CHUNKS: u64 = 16_384;
 /// A table that stores less than this is not worth a look.
 const LEAST_STORED_BYTES: u64 = 1 << 20;
+/// Rows that the server says take less than this are not looked at: its estimates are wrong by some factor, but not by that of a
+/// shard. Where they are, one worker does what several could have.
+const SURELY_SMALL: f64 = (1 << 20) as f64;
 /// A shard that the sample says is smaller than this share of the others is added to the one before it.
 const LEAST_SHARE: f64 = 0.6;
 /// Each step makes shards so many times larger, and there are so many steps.
@@ -149,6 +152,12 @@ fn spread(bounds: Vec<Bound>, share: f64, total: f64) -> Vec<Vec<String>> {
     kept.into_iter().map(|bound| bound.key).collect()
 }
 
+/// What the server expects of a query.
+struct Explained {
+    cost: f64,
+    bytes: f64,
+}
+
 impl Source {
     /// Cuts the export into shards of about the size that fits the object store, or says why it is one stream. Each step
     /// of `coarser` makes them four times as large, for when they came out too small.
@@ -161,6 +170,11 @@ impl Source {
             Err(uncut) => return Ok(Cut::One(uncut)),
         };
         let target = Target::of(plan, request, coarser);
+        // A sample of pages costs more than a handful of rows that an index finds.
+        let whole = self.explained(&plan.select(&Range::default())).await?;
+        if whole.bytes < SURELY_SMALL {
+            return Ok(Cut::One(Uncut::Small));
+        }
         let Some(sampling) = Sampling::of(self, plan, request, target).await? else {
             return Ok(Cut::One(if coarser == 0 { Uncut::Small } else { Uncut::Uneven }));
         };
@@ -189,12 +203,12 @@ impl Source {
     /// fetch values from the TOAST table, which is the same either way.
     #[expect(clippy::cast_precision_loss, reason = "an estimate, of some thousand ranges")]
     async fn is_cheap(&mut self, plan: &Plan, ranges: &[Range], toast_pages: f64) -> Result<bool, Failure> {
-        let whole = toast_pages + self.cost(&plan.select(&Range::default())).await?;
+        let whole = toast_pages + self.explained(&plan.select(&Range::default())).await?.cost;
         let chosen = ranges.len().min(EXPLAINED);
         let mut sum = 0.0;
         for place in 0..chosen {
             // In the middle of as many equal stretches.
-            sum += self.cost(&plan.select(&ranges[(2 * place + 1) * ranges.len() / (2 * chosen)])).await?;
+            sum += self.explained(&plan.select(&ranges[(2 * place + 1) * ranges.len() / (2 * chosen)])).await?.cost;
         }
         let together = toast_pages + sum * ranges.len() as f64 / chosen as f64;
         tracing::debug!(whole, together, ranges = ranges.len(), "cost of reading in ranges");
@@ -202,13 +216,15 @@ impl Source {
     }
 
     /// The server's estimate for a query.
-    async fn cost(&mut self, query: &str) -> Result<f64, Failure> {
+    async fn explained(&mut self, query: &str) -> Result<Explained, Failure> {
         let explain = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) {query}"));
         let row = sqlx::query(explain).fetch_one(&mut self.connection).await.map_err(failed)?;
         // On the wire json is its text.
         let text: String = row.try_get_unchecked(0).map_err(failed)?;
         let explained: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        Ok(explained[0]["Plan"]["Total Cost"].as_f64().unwrap_or(f64::INFINITY))
+        let number = |name: &str| explained[0]["Plan"][name].as_f64();
+        let bytes = number("Plan Rows").zip(number("Plan Width")).map(|(rows, width)| rows * width);
+        Ok(Explained { cost: number("Total Cost").unwrap_or(f64::INFINITY), bytes: bytes.unwrap_or(f64::INFINITY) })
     }
 }
 
