@@ -28,8 +28,9 @@ const ALIVE: Duration = Duration::from_secs(3);
 const WANTED: i64 = 4;
 /// Attempts that are joined at a time.
 const JOINED: i64 = 8;
-/// How long the source may take to answer a keeper. It does nothing else on that connection.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long the source may take to answer a keeper. It does nothing else on that connection; but a network that is silent
+/// for a while has lost nothing, and what is given up costs every shard that was read.
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// How long a transaction may take to come about: a connection, a lock that is waited for 5 s, an import.
 const ENTER: Duration = Duration::from_secs(20);

@@ -108,7 +108,8 @@ impl Fault {
         }
     }
 
-    /// Where shards make a difference. What befalls a worker is tried at each step. The servers are not: a shard's request
+    /// Where shards make a difference, within some minutes for all of them. That a worker is killed is tried at each step; that
+    /// it sleeps or leaves, with a shard and with the finish. The servers are not: a shard's request
     /// to the store fails like any part's, so one of a shard and one of the end is enough for each answer; messages matter
     /// while there are shards to be told of; and the snapshot while there are rows to be read. The api has no part in it.
     /// A gzip file differs in its end alone, and takes longest.
@@ -120,19 +121,17 @@ impl Fault {
         match self {
             Self::WorkerKilled | Self::Deleted => true,
             Self::WorkerKilledRequestLate => matches!(step, ShardSent | EndSent | CutCompleteSent),
-            Self::WorkerFrozen | Self::WorkerTerminated => step != EndSent,
+            Self::WorkerFrozen => matches!(step, ShardSent | ShardCommitPending | CutCompleteDone),
+            Self::WorkerTerminated => matches!(step, ShardsPlanned | ShardSent | CutCompleteSent),
             Self::ApiKilled => false,
             Self::BrokerRestarted => matches!(step, ShardsPlanned | LastShardStored),
             Self::QueuePurged => matches!(step, ShardsPlanned | ShardSent),
             Self::PostgresRestarted => {
-                matches!(step, ShardsPlanned | ShardCommitPending | LastShardStored | CutCompleteDone)
+                matches!(step, ShardsPlanned | ShardCommitPending)
             }
-            Self::OtherWorkerKilled | Self::SourceCut => {
-                matches!(step, ShardsPlanned | ShardSent | LastShardStored | CutCompleteSent)
-            }
-            Self::LedgerCut => {
-                matches!(step, ShardsPlanned | ShardSent | ShardCommitPending | LastShardStored | CutCompleteDone)
-            }
+            Self::OtherWorkerKilled => matches!(step, ShardSent | LastShardStored),
+            Self::SourceCut => matches!(step, ShardsPlanned | ShardSent),
+            Self::LedgerCut => matches!(step, ShardCommitPending | CutCompleteDone),
             Self::StoreRefuses => matches!(step, ShardSent | CutCompleteSent),
             Self::StoreCuts => matches!(step, ShardSent | EndSent | CutCompleteDone),
             Self::StoreFails => matches!(step, ShardStored | CutCompleteSent),
