@@ -28,6 +28,8 @@ const LEAST_STORED_BYTES: u64 = 1 << 20;
 /// Rows that the server says take less than this are not looked at: its estimates are wrong by some factor, but not by that of a
 /// shard. Where they are, one worker does what several could have.
 const SURELY_SMALL: f64 = (1 << 20) as f64;
+/// Unless there is so much of wide values, of which a filter may choose just those rows that have them.
+const WIDE_ROWS_BYTES: u64 = 2 << 20;
 /// A shard that the sample says is smaller than this share of the others is added to the one before it.
 const LEAST_SHARE: f64 = 0.6;
 /// Each step makes shards so many times larger, and there are so many steps.
@@ -172,7 +174,8 @@ impl Source {
         let target = Target::of(plan, request, coarser);
         // A sample of pages costs more than a handful of rows that an index finds.
         let whole = self.explained(&plan.select(&Range::default())).await?;
-        if whole.bytes < SURELY_SMALL {
+        let no_wide_rows = plan.relation.toast_bytes.is_some_and(|bytes| bytes < WIDE_ROWS_BYTES);
+        if no_wide_rows && whole.bytes < SURELY_SMALL {
             return Ok(Cut::One(Uncut::Small));
         }
         let Some(sampling) = Sampling::of(self, plan, request, target).await? else {

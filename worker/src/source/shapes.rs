@@ -471,7 +471,7 @@ async fn a_change_that_waits_for_the_snapshot_is_not_waited_for() {
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     let url = std::env::var("TEST_DATABASE_URL").unwrap();
     let joined = Connected::to(&url, "polyglot shapes").await.unwrap().join(&request, &snapshot).await;
-    let Err(JoinError::Failed(failure)) = joined else { panic!("joined behind a change of the table") };
+    let Err(JoinError::Locked(failure)) = joined else { panic!("joined behind a change of the table") };
     assert_eq!(failure.kind, polyglot_export::failure::FailureKind::SourceUnavailable);
     keeper.commit().await.unwrap();
     altering.await.unwrap().remove().await;
