@@ -25,11 +25,9 @@ const MOST_SHARDS: u64 = 6000;
 const MOST_COLUMN_CHUNKS: u64 = 16_384;
 /// A table that stores less than this is not worth a look.
 const LEAST_STORED_BYTES: u64 = 1 << 20;
-/// Rows that the server says take less than this are not looked at: its estimates are wrong by some factor, but not by that of a
-/// shard. Where they are, one worker does what several could have.
-const SURELY_SMALL: f64 = (1 << 20) as f64;
-/// Unless there is so much of wide values, of which a filter may choose just those rows that have them.
-const WIDE_ROWS_BYTES: u64 = 2 << 20;
+/// Rows that the server says are fewer than this are not looked at. By number, not by size: it knows the width of an average
+/// row, and a filter may choose the wide ones. Where it is wrong, one worker does what several could have.
+const SURELY_FEW: f64 = 200.0;
 /// A shard that the sample says is smaller than this share of the others is added to the one before it.
 const LEAST_SHARE: f64 = 0.6;
 /// Each step makes shards so many times larger, and there are so many steps.
@@ -157,7 +155,7 @@ fn spread(bounds: Vec<Bound>, share: f64, total: f64) -> Vec<Vec<String>> {
 /// What the server expects of a query.
 struct Explained {
     cost: f64,
-    bytes: f64,
+    rows: f64,
 }
 
 impl Source {
@@ -174,8 +172,7 @@ impl Source {
         let target = Target::of(plan, request, coarser);
         // A sample of pages costs more than a handful of rows that an index finds.
         let whole = self.explained(&plan.select(&Range::default())).await?;
-        let no_wide_rows = plan.relation.toast_bytes.is_some_and(|bytes| bytes < WIDE_ROWS_BYTES);
-        if no_wide_rows && whole.bytes < SURELY_SMALL {
+        if whole.rows < SURELY_FEW {
             return Ok(Cut::One(Uncut::Small));
         }
         let Some(sampling) = Sampling::of(self, plan, request, target).await? else {
@@ -226,8 +223,10 @@ impl Source {
         let text: String = row.try_get_unchecked(0).map_err(failed)?;
         let explained: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let number = |name: &str| explained[0]["Plan"][name].as_f64();
-        let bytes = number("Plan Rows").zip(number("Plan Width")).map(|(rows, width)| rows * width);
-        Ok(Explained { cost: number("Total Cost").unwrap_or(f64::INFINITY), bytes: bytes.unwrap_or(f64::INFINITY) })
+        Ok(Explained {
+            cost: number("Total Cost").unwrap_or(f64::INFINITY),
+            rows: number("Plan Rows").unwrap_or(f64::INFINITY),
+        })
     }
 }
 
