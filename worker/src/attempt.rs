@@ -14,7 +14,7 @@ use polyglot_export::manifest::Manifest;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::pipeline::{self, Progress, Stages, Stop};
+use crate::pipeline::{self, Progress, Stop};
 use crate::start::{self, Begun};
 use crate::upload::{Staged, Upload};
 use crate::worker::Worker;
@@ -56,13 +56,7 @@ async fn start(worker: &Worker, claim: &Claim, coarser: u8, aborting: &Cancellat
     let begun = Box::pin(start::begin(worker, claim, coarser, &mut upload, &progress));
     let staged = match guarded(worker, claim, &progress, aborting, begun).await {
         Ok(Begun::Stream(stream)) => {
-            let stages = Stages {
-                ledger: &worker.ledger,
-                ledger_patience: worker.settings.lease,
-                max_batch_rows: worker.settings.max_batch_rows,
-                part_budget: worker.settings.part_budget(),
-            };
-            let written = Box::pin(pipeline::run(&stages, *stream, &mut upload, &progress));
+            let written = Box::pin(pipeline::run(worker, *stream, &mut upload, &progress));
             guarded(worker, claim, &progress, aborting, written).await
         }
         // Not under the heartbeat: the claim ends with the hand-out.

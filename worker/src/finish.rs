@@ -2,6 +2,7 @@
 //! manifest. No row is read again.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use aws_sdk_s3::types::CompletedPart;
 use polyglot_export::failure::{Failure, FailureKind};
@@ -9,12 +10,11 @@ use polyglot_export::format::{Compression, Format};
 use polyglot_export::ledger::{Claim, Cut, Ledger, StoredShard, persist};
 use polyglot_export::manifest::{Manifest, ManifestFile, ManifestPart, Replaced, crc_text};
 use polyglot_export::request::{ExportRequest, Layout};
-use std::time::Duration;
 
 use crate::compress::gzip_end;
 use crate::encode::parquet_footer;
 use crate::file_plan::FilePlan;
-use crate::pipeline::{Stop, internal};
+use crate::pipeline::{INTERNAL, Stop, internal};
 use crate::upload::{PartBody, Staged, Upload, UploadError, sent_part};
 
 /// Shards that are fetched from the ledger at a time: with Parquet each brings the description of its row groups.
@@ -130,8 +130,7 @@ pub(crate) async fn measured(ledger: &Ledger, claim: &Claim, cut: &Cut) -> Resul
 
 /// A defect: the finish was given out before every shard was committed.
 fn missing(number: i32) -> Failure {
-    let message = "The export failed for an internal reason.";
-    Failure::new(FailureKind::Internal, message, format!("shard {number} is not among the committed ones"))
+    Failure::new(FailureKind::Internal, INTERNAL, format!("shard {number} is not among the committed ones"))
 }
 
 /// Puts the export together; nothing is visible when this returns but, where each shard is an object, those.

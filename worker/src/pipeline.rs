@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::Duration;
 
 use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::ledger::{Claim, Ledger, LedgerError, Renewal, persist};
+use polyglot_export::ledger::{Claim, LedgerError, Renewal, persist};
 use polyglot_export::manifest::{Manifest, ManifestFile, Replaced};
 use polyglot_export::request::{ExportRequest, Layout};
 use polyglot_export::uncut::Uncut;
@@ -20,6 +19,7 @@ use crate::file_plan::FilePlan;
 use crate::output::{Output, OutputStop, Parts, Sink, Written, WrittenParts};
 use crate::source::{Plan, Range, Source, Watch};
 use crate::upload::{Staged, Upload, UploadError};
+use crate::worker::Worker;
 
 /// How far an attempt is; read by the heartbeat.
 #[derive(Debug, Default)]
@@ -73,18 +73,11 @@ impl From<UploadError> for Stop {
     }
 }
 
-pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
-    Failure::caused(FailureKind::Internal, "The export failed for an internal reason.", error)
-}
+/// Of a defect, in words for the user.
+pub(crate) const INTERNAL: &str = "The export failed for an internal reason.";
 
-/// What a worker needs to read a whole export as one stream.
-pub(crate) struct Stages<'a> {
-    pub ledger: &'a Ledger,
-    /// How long a ledger that is away is waited for.
-    pub ledger_patience: Duration,
-    pub max_batch_rows: usize,
-    /// Bytes of parts in memory at a time, for one attempt.
-    pub part_budget: usize,
+pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::caused(FailureKind::Internal, INTERNAL, error)
 }
 
 /// An export that was planned as one stream.
@@ -100,14 +93,14 @@ pub(crate) struct Stream<'a> {
 /// Reads, encodes and uploads everything; nothing is visible when this returns. Dropping the future stops all
 /// stages.
 pub(crate) async fn run(
-    stages: &Stages<'_>,
+    worker: &Worker,
     stream: Stream<'_>,
     upload: &mut Upload<'_>,
     progress: &Arc<Progress>,
 ) -> Result<(Staged, Manifest), Stop> {
     let Stream { claim, mut source, plan, file, uncut, watch } = stream;
-    let estimate = plan.estimated_rows.and_then(|rows| i64::try_from(rows).ok());
-    let running = persist(stages.ledger_patience, || stages.ledger.streaming(claim, estimate, uncut)).await?;
+    let (ledger, settings) = (&worker.ledger, &worker.settings);
+    let running = persist(settings.lease, || ledger.streaming(claim, plan.rows_estimate(), uncut)).await?;
     if running == Renewal::CancelRequested {
         return Err(Stop::Cancelled);
     }
@@ -117,12 +110,12 @@ pub(crate) async fn run(
         request: claim.request.clone(),
         extent: Extent::Whole,
         rows_of: "the export".to_owned(),
-        output: Output::new(Parts::new(to_upload, Handle::current(), stages.part_budget, plan.estimated_bytes)),
+        output: Output::new(Parts::new(to_upload, Handle::current(), settings.part_budget(), plan.estimated_bytes)),
         progress: Arc::clone(progress),
     };
     let encoding = async {
         let range = Range::default();
-        let encoded = encode(encoding, &mut source, &range, stages.max_batch_rows, &watch).await?;
+        let encoded = encode(encoding, &mut source, &range, settings.max_batch_rows, &watch).await?;
         source.commit().await?;
         Ok(encoded)
     };

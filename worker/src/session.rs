@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::pipeline::Stop;
-use crate::source::{Connected, JoinError, Plan, Source};
+use crate::source::{Connected, JoinError, LOST, Plan, Source};
 use crate::upload::Buffers;
 
 /// How often a keeper looks whether it is still wanted.
@@ -37,6 +37,10 @@ const ENTER: Duration = Duration::from_secs(20);
 
 /// An export and its attempt.
 type Key = (Uuid, i32);
+
+fn key(attempt: &Attempt) -> Key {
+    (attempt.export_id, attempt.attempt)
+}
 
 /// A snapshot's name, and the run of the server that gave it: after a restart, or on another server, the same name is
 /// another snapshot's.
@@ -100,8 +104,7 @@ fn not_joined(error: JoinError, tried: usize) -> Stop {
 }
 
 fn unreachable(detail: &str) -> Failure {
-    let message = "The source database could not be reached or dropped the connection.";
-    Failure::new(FailureKind::SourceUnavailable, message, detail)
+    Failure::new(FailureKind::SourceUnavailable, LOST, detail)
 }
 
 impl Sessions {
@@ -154,7 +157,7 @@ impl Sessions {
         let text = snapshot.text();
         let session = self.session(attempt, keeper, snapshot, plan);
         session.give_back(reader);
-        self.slot((attempt.export_id, attempt.attempt)).set(session).ok();
+        self.slot(key(attempt)).set(session).ok();
         Ok(text)
     }
 
@@ -168,7 +171,7 @@ impl Sessions {
 
     /// The session for a claim, joined through whichever process still keeps the snapshot.
     pub(crate) async fn of(&self, attempt: &Attempt) -> Result<Arc<Session>, Stop> {
-        self.slot((attempt.export_id, attempt.attempt)).get_or_try_init(|| self.join(attempt)).await.cloned()
+        self.slot(key(attempt)).get_or_try_init(|| self.join(attempt)).await.cloned()
     }
 
     async fn join(&self, attempt: &Attempt) -> Result<Arc<Session>, Stop> {
@@ -219,7 +222,7 @@ impl Sessions {
         let over = self.stopping.child_token();
         let session = Arc::new(Session { plan, snapshot, idle: Mutex::default(), over: over.clone() });
         let keeping = Keeping {
-            key: (attempt.export_id, attempt.attempt),
+            key: key(attempt),
             keeper,
             snapshot: name,
             ledger: self.ledger.clone(),
@@ -270,12 +273,9 @@ impl Sessions {
     /// Lets go of every snapshot.
     pub(crate) async fn close(&self) {
         self.stopping.cancel();
-        let mut open: Vec<Key> = Vec::new();
-        open.extend(self.open.lock().unwrap_or_else(PoisonError::into_inner).keys());
-        for (export_id, attempt) in open {
-            if let Err(error) = in_time(self.ledger.keep_no_longer(export_id, attempt, &self.owner)).await {
-                tracing::debug!(%export_id, error = chain(&error), "the ledger still names this keeper");
-            }
+        let open: Vec<Key> = self.open.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        for key in open {
+            keep_no_longer(&self.ledger, key, &self.owner).await;
         }
         self.keepers.close();
         self.keepers.wait().await;
@@ -297,6 +297,13 @@ impl Session {
 
     fn close(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Tells others not to look for the snapshot here. Where that fails they find out by themselves.
+async fn keep_no_longer(ledger: &Ledger, (export_id, attempt): Key, owner: &str) {
+    if let Err(error) = in_time(ledger.keep_no_longer(export_id, attempt, owner)).await {
+        tracing::debug!(%export_id, error = chain(&error), "the ledger still names this keeper");
     }
 }
 
@@ -339,8 +346,6 @@ impl Keeping {
                 Err(error) => tracing::debug!(%export_id, error = chain(&error), "keeper not renewed, trying again"),
             }
         }
-        if let Err(error) = in_time(self.ledger.keep_no_longer(export_id, attempt, &self.owner)).await {
-            tracing::debug!(%export_id, error = chain(&error), "the ledger still names this keeper");
-        }
+        keep_no_longer(&self.ledger, self.key, &self.owner).await;
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::ledger::{Attempt, Claim, ShardWork, StoredShard};
 use polyglot_export::request::Layout;
-use polyglot_export::source::Backend;
 
 use crate::encoding::{Encoded, Encoding, Extent};
 use crate::file_plan::FilePlan;
@@ -30,7 +29,7 @@ pub(crate) async fn run(
     let session = worker.sessions.of(&attempt).await?;
     let mut source = worker.sessions.reader(&session, &attempt).await?;
     let mut watch = Watch::new(&worker.connections.source_database_url);
-    watch.backend = Some(Backend::clone(&source.backend));
+    watch.backend = Some(source.backend.clone());
     let limit = worker.settings.part_budget();
     let last = claim.shard == work.cut.shards;
     let encoding = Encoding {

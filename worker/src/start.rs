@@ -67,7 +67,7 @@ fn planned(worker: &Worker, claim: &Claim, plan: &Plan, file: &FilePlan, ranges:
     Ok(Planned {
         plan: serde_json::to_value(file).map_err(|error| Stop::Failed(internal(&error)))?,
         bounds: bounds.map_err(|error| Stop::Failed(internal(&error)))?,
-        rows_estimate: plan.estimated_rows.and_then(|rows| i64::try_from(rows).ok()),
+        rows_estimate: plan.rows_estimate(),
         parallelism: claim.request.parallelism.map_or(cap, |wanted| wanted.min(cap)),
     })
 }

@@ -177,7 +177,8 @@ pub(super) async fn release(connection: &mut PgConnection, id: Uuid) -> Result<(
     Ok(())
 }
 
-async fn free(connection: &mut PgConnection, claim: &Claim) -> Result<()> {
+/// Lets go of what the claim holds.
+pub(super) async fn free(connection: &mut PgConnection, claim: &Claim) -> Result<()> {
     sqlx::query(
         "UPDATE shards SET state = 'free', lease_owner = NULL, leased_until = NULL WHERE export_id = $1 AND number = $2",
     )

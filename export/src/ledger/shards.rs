@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::claim::hold;
 use super::keepers::keep;
-use super::outcome::start_over;
+use super::outcome::{free, start_over};
 use super::{Claim, Ledger, LedgerError, Renewal, Result, outbox};
 
 /// What the planner of an attempt has decided.
@@ -77,11 +77,7 @@ impl Ledger {
         .bind(&planned.bounds)
         .execute(&mut *transaction)
         .await?;
-        sqlx::query("UPDATE shards SET state = 'free', lease_owner = NULL, leased_until = NULL WHERE export_id = $1 AND number = $2")
-            .bind(claim.export_id)
-            .bind(claim.shard)
-            .execute(&mut *transaction)
-            .await?;
+        free(&mut transaction, claim).await?;
         sqlx::query(
             "UPDATE exports SET state = 'running', plan = $2, shards = $3, rows_estimate = $4, parallelism = $5,
                  ready_at = now()
@@ -126,7 +122,7 @@ impl Ledger {
         // A failure that was followed by a success is over.
         let all: bool = sqlx::query(
             "UPDATE exports SET rows = rows + $2, bytes = bytes + $3, shards_done = shards_done + 1, failures = 0,
-                 peak_memory_bytes = greatest(peak_memory_bytes, $4), 
+                 peak_memory_bytes = greatest(peak_memory_bytes, $4),
                  ready_at = CASE WHEN ready_at > now() OR shards_done + 1 = shards THEN greatest(now(), paused_until)
                                  ELSE ready_at END,
                  state = CASE WHEN shards_done + 1 = shards THEN 'finishing' ELSE state END

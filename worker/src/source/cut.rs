@@ -175,10 +175,10 @@ impl Source {
         if whole.rows < SURELY_FEW {
             return Ok(Cut::One(Uncut::Small));
         }
-        let Some(sampling) = Sampling::of(self, plan, request, target).await? else {
-            return Ok(Cut::One(if coarser == 0 { Uncut::Small } else { Uncut::Uneven }));
-        };
         let mut too_small = if coarser == 0 { Uncut::Small } else { Uncut::Uneven };
+        let Some(sampling) = Sampling::of(self, plan, request, target).await? else {
+            return Ok(Cut::One(too_small));
+        };
         for step in coarser..STEPS {
             let target = Target::of(plan, request, step);
             let (shards, total, bounds) = sampling.bounds(self, plan, columns, target).await?;
@@ -190,7 +190,7 @@ impl Source {
                 return Ok(Cut::One(Uncut::FewKeys));
             }
             let ranges = Range::between(&bounds);
-            if self.is_cheap(plan, &ranges, sampling.toast_pages()).await? {
+            if self.is_cheap(plan, &ranges, whole.cost, sampling.toast_pages()).await? {
                 return Ok(Cut::Ranges(ranges));
             }
             too_small = Uncut::Costly;
@@ -198,12 +198,18 @@ impl Source {
         Ok(Cut::One(Uncut::Costly))
     }
 
-    /// Whether reading all ranges costs the server not much more than reading everything once: it may have a better way
+    /// Whether reading all ranges costs the server not much more than reading `everything` once: it may have a better way
     /// to the rows than along the key, and would go that way once for each range. Its estimate leaves out what it takes to
     /// fetch values from the TOAST table, which is the same either way.
     #[expect(clippy::cast_precision_loss, reason = "an estimate, of some thousand ranges")]
-    async fn is_cheap(&mut self, plan: &Plan, ranges: &[Range], toast_pages: f64) -> Result<bool, Failure> {
-        let whole = toast_pages + self.explained(&plan.select(&Range::default())).await?.cost;
+    async fn is_cheap(
+        &mut self,
+        plan: &Plan,
+        ranges: &[Range],
+        everything: f64,
+        toast_pages: f64,
+    ) -> Result<bool, Failure> {
+        let whole = toast_pages + everything;
         let chosen = ranges.len().min(EXPLAINED);
         let mut sum = 0.0;
         for place in 0..chosen {

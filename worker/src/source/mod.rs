@@ -42,7 +42,7 @@ fn qualified(column: &str) -> String {
 }
 
 /// Of a failure that may pass, in words for the user.
-const LOST: &str = "The source database could not be reached or dropped the connection.";
+pub(crate) const LOST: &str = "The source database could not be reached or dropped the connection.";
 
 /// Whole rows, one after the other as they came.
 #[derive(Debug)]

@@ -234,6 +234,11 @@ impl Plan {
         format!("{} AS {ALIAS}{sample}", quote_relation(&self.relation.name))
     }
 
+    /// The estimate as the ledger has it.
+    pub(crate) fn rows_estimate(&self) -> Option<i64> {
+        self.estimated_rows.and_then(|rows| i64::try_from(rows).ok())
+    }
+
     /// Fields of a row on the wire: the columns, and what is behind them.
     pub(crate) fn fields(&self) -> usize {
         let hidden = self.names.0.iter().filter(|key| key.field >= self.columns.len()).count();

@@ -2,59 +2,18 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use polyglot_export::storage::StorageError;
 
+use super::buffers::Buffers;
 use crate::output::{Stored, WrittenBody};
 
 const LEAST_PATIENCE: Duration = Duration::from_mins(1);
 /// Below this a connection is as good as none.
 const SLOWEST_BYTES_A_SECOND: u64 = 256 << 10;
-
-/// Buffers that have been used before, for the shards of a process. Reusing them keeps megabytes from going through the
-/// allocator for every part, which would not give all of them back to the system.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Buffers {
-    /// Gives the memory back: nothing that is cut is worked on any more.
-    pub(crate) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// One that is empty, and has room for `bytes`.
-    pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
-        let used = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match used {
-            Some(buffer) if buffer.capacity() >= bytes => buffer,
-            _ => Vec::with_capacity(bytes),
-        }
-    }
-}
-
-/// A buffer that goes back when it was sent.
-struct Lent {
-    buffer: Vec<u8>,
-    home: Buffers,
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.buffer
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        self.home.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
-    }
-}
 
 /// The bytes of a part.
 pub(crate) enum PartBody {
@@ -72,7 +31,7 @@ impl PartBody {
     /// The buffer goes to `home` in the end.
     pub(crate) fn of(written: WrittenBody, home: &Buffers) -> Self {
         match written.stored {
-            Stored::Memory(buffer) => Self::Memory(Bytes::from_owner(Lent { buffer, home: home.clone() })),
+            Stored::Memory(buffer) => Self::Memory(home.lend(buffer, None)),
             Stored::File(file) => Self::File(file, i64::try_from(written.bytes).unwrap_or(i64::MAX)),
         }
     }

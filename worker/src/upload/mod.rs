@@ -3,9 +3,11 @@
 //! [`Upload::discard`] leaves nothing behind.
 
 mod body;
+mod buffers;
 mod part;
 
-pub(crate) use body::{Buffers, PartBody};
+pub(crate) use body::PartBody;
+pub(crate) use buffers::Buffers;
 pub(crate) use part::{MAX_PARTS, MIN_PART_BYTES, PART_SLACK, Part, PartBudget, PartSizes, Room};
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -22,6 +24,8 @@ use polyglot_export::request::{Layout, ObjectHeaders};
 use polyglot_export::storage::{Storage, StorageError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+use crate::pipeline::internal;
 
 /// Parts that are on the wire at a time.
 const IN_FLIGHT: usize = 2;
@@ -376,8 +380,7 @@ fn joined(
     let (part, bytes) = match done {
         Some(Ok(result)) => result?,
         Some(Err(error)) => {
-            let failure = Failure::caused(FailureKind::Internal, "The export failed for an internal reason.", &error);
-            return Err(UploadError::Failed(failure));
+            return Err(UploadError::Failed(internal(&error)));
         }
         None => return Err(UploadError::CutOff),
     };

@@ -1,9 +1,11 @@
 //! Cutting the file's bytes into parts: how large a part is, and the budget that bounds how many are in memory.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::buffers::Buffers;
 
 /// S3 takes at most so many parts in an upload.
 pub(crate) const MAX_PARTS: u32 = 10_000;
@@ -25,51 +27,20 @@ pub(crate) struct Part {
     pub crc32: u32,
 }
 
-/// Memory for the parts of one export: how much of it there may be (in units of a kibibyte), and buffers that
-/// have been used before. Reusing them keeps megabytes from going through the allocator for every part, which
-/// would not give all of them back to the system.
+/// Memory for the parts of one export: how much of it there may be (in units of a kibibyte), and the buffers.
 #[derive(Debug, Clone)]
 pub(crate) struct PartBudget {
     semaphore: Arc<Semaphore>,
     kibibytes: u32,
-    used: Arc<Mutex<Vec<Vec<u8>>>>,
+    buffers: Buffers,
 }
 
 /// Room for one part: an empty buffer, and the permit to fill it.
 #[derive(Debug)]
 pub(crate) struct Room {
     pub buffer: Vec<u8>,
-    home: Home,
-}
-
-/// Where a buffer goes when it is no longer needed.
-#[derive(Debug)]
-struct Home {
-    used: Arc<Mutex<Vec<Vec<u8>>>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// A buffer that is being sent.
-struct Sent {
-    buffer: Vec<u8>,
-    home: Home,
-}
-
-impl AsRef<[u8]> for Sent {
-    fn as_ref(&self) -> &[u8] {
-        &self.buffer
-    }
-}
-
-impl Drop for Sent {
-    fn drop(&mut self) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        // Poisoned only if a push panicked, that is, never; the buffer is then freed instead.
-        if let Ok(mut used) = self.home.used.lock() {
-            used.push(buffer);
-        }
-    }
+    home: Buffers,
+    permit: OwnedSemaphorePermit,
 }
 
 fn kibibytes(bytes: usize) -> u32 {
@@ -80,7 +51,7 @@ impl PartBudget {
     pub(crate) fn new(bytes: usize) -> Self {
         let kibibytes = kibibytes(bytes);
         let permits = usize::try_from(kibibytes).unwrap_or(usize::MAX);
-        Self { semaphore: Arc::new(Semaphore::new(permits)), kibibytes, used: Arc::default() }
+        Self { semaphore: Arc::new(Semaphore::new(permits)), kibibytes, buffers: Buffers::default() }
     }
 
     /// Waits for room for a part of `bytes`. What is larger than the whole budget waits for all of it, so it
@@ -89,20 +60,15 @@ impl PartBudget {
         let wanted = kibibytes(bytes).min(self.kibibytes);
         let permit = Arc::clone(&self.semaphore).acquire_many_owned(wanted).await;
         let permit = permit.expect("the semaphore is never closed");
-        let mut buffer = self.used.lock().ok().and_then(|mut used| used.pop()).unwrap_or_default();
-        if buffer.capacity() < bytes {
-            // Replaced, not grown: there is nothing in it to keep.
-            buffer = Vec::with_capacity(bytes);
-        }
-        Room { buffer, home: Home { used: Arc::clone(&self.used), _permit: permit } }
+        Room { buffer: self.buffers.take(bytes), home: self.buffers.clone(), permit }
     }
 }
 
 impl Part {
     /// `crc32` is of what is in the room.
     pub(crate) fn new(number: u32, room: Room, crc32: u32) -> Self {
-        let Room { buffer, home } = room;
-        Self { number, bytes: Bytes::from_owner(Sent { buffer, home }), crc32 }
+        let Room { buffer, home, permit } = room;
+        Self { number, bytes: home.lend(buffer, Some(permit)), crc32 }
     }
 }
 
