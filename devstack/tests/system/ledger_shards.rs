@@ -138,12 +138,17 @@ async fn one_outage_is_one_failure_however_many_shards_meet_it() {
         for _ in 0..4 {
             claims.push(claim(&ledger, id, LONG).await.unwrap());
         }
+        let late = claims.pop().unwrap();
         for claim in &claims {
             assert!(ledger.fail(claim, &passing(), RETRY).await.unwrap());
         }
         assert_eq!(failures().await, round);
         assert!(claim(&ledger, id, LONG).await.is_none(), "claimed during the pause");
         tokio::time::sleep(Duration::from_millis(400)).await;
+        // One that notices when the pause is over: it adds neither a failure nor another pause.
+        assert!(ledger.fail(&late, &passing(), RETRY).await.unwrap());
+        assert_eq!(failures().await, round);
+        assert_eq!(ledger.ready(9).await.unwrap(), [id]);
     }
     // What goes on is no longer failing.
     let done = claim(&ledger, id, LONG).await.unwrap();

@@ -206,14 +206,15 @@ async fn count_failure(
     from: Again,
 ) -> Result<bool> {
     let id = claim.export_id;
-    let row =
-        sqlx::query("SELECT failures, coalesce(paused_until > now(), false) AS paused FROM exports WHERE id = $1")
-            .bind(id)
-            .fetch_one(&mut *connection)
-            .await?;
-    // What fails several shards at once, a source that is started again, is one failure.
-    let known = from == Again::ThisPiece && row.try_get("paused")?;
-    let failures = row.try_get::<i32, _>("failures")? + i32::from(!known);
+    let before: i32 = sqlx::query("SELECT failures FROM exports WHERE id = $1")
+        .bind(id)
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get("failures")?;
+    // What fails several shards that are worked on side by side, a source that is started again, is one failure; however
+    // long one of them takes to notice.
+    let known = from == Again::ThisPiece && before > claim.failures;
+    let failures = before + i32::from(!known);
     let again = match failure.kind.disposition() {
         Disposition::Retry => failures < retry.max_attempts || known,
         Disposition::Fail => false,
@@ -233,16 +234,16 @@ async fn count_failure(
         Again::FromTheStart => start_over(connection, id).await?,
         Again::ThisPiece => free(connection, claim).await?,
     }
-    if !known {
-        sqlx::query(
-            "UPDATE exports SET paused_until = until, ready_at = until, token_due_at = until
-             FROM (SELECT now() + make_interval(secs => $2) AS until) AS pause WHERE id = $1",
-        )
-        .bind(id)
-        .bind(seconds(retry.pause(failures, id)))
-        .execute(connection)
-        .await?;
-    }
+    let pause = if known { Duration::ZERO } else { retry.pause(failures, id) };
+    sqlx::query(
+        "UPDATE exports SET paused_until = until, ready_at = until, token_due_at = until
+         FROM (SELECT greatest(paused_until, now() + make_interval(secs => $2)) AS until FROM exports WHERE id = $1) AS pause
+         WHERE id = $1",
+    )
+    .bind(id)
+    .bind(seconds(pause))
+    .execute(connection)
+    .await?;
     Ok(true)
 }
 
