@@ -165,6 +165,38 @@ async fn one_outage_is_one_failure_however_many_shards_meet_it() {
     assert_eq!(ledger.find(id).await.unwrap().unwrap().status, Status::Failed);
 }
 
+/// Where the ledger is in the source's database the export's own snapshot keeps every version of a row, and what each of
+/// thousands of shards changed would be gone over for each of them.
+#[tokio::test]
+async fn progress_is_counted_from_the_shards_and_commits_leave_the_export_s_row_alone() {
+    let (ledger, pool, id) = cut(8, 8).await;
+    let version =
+        async || -> String { sqlx::query_scalar("SELECT ctid::text FROM exports").fetch_one(&pool).await.unwrap() };
+    let mut claims = Vec::new();
+    for _ in 0..4 {
+        claims.push(claim(&ledger, id, LONG).await.unwrap());
+    }
+    let before = version().await;
+    // Not in the order of the rows.
+    for (done, claim) in claims.iter().rev().enumerate() {
+        commit(&ledger, claim).await.unwrap();
+        let export = ledger.find(id).await.unwrap().unwrap();
+        let done = i64::try_from(done).unwrap() + 1;
+        assert_eq!((i64::from(export.shards_done), export.rows, export.bytes), (done, done * 10, done * 100));
+    }
+    assert_eq!(version().await, before);
+    let failing = claim(&ledger, id, LONG).await.unwrap();
+    assert_eq!(failing.shard, 5);
+    let lasting = Failure::new(FailureKind::Unrepresentable, "words", "detail");
+    ledger.fail(&failing, &lasting, RETRY).await.unwrap();
+    let export = ledger.find(id).await.unwrap().unwrap();
+    assert_eq!(
+        (export.status, export.shards_done, export.rows),
+        (Status::Failed, 4, 40),
+        "how far it came is forgotten"
+    );
+}
+
 #[tokio::test]
 async fn without_its_snapshot_an_export_starts_over_and_mixes_nothing() {
     let (ledger, _, id) = cut(3, 3).await;

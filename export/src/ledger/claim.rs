@@ -138,7 +138,7 @@ impl Ledger {
     pub async fn claim(&self, export_id: Uuid, owner: &str, terms: &Terms) -> Result<Claimed> {
         let mut transaction = self.pool.begin().await?;
         let Some(export) = sqlx::query(
-            "SELECT state, request, cancel_requested, failures, attempt, plan, shards, shards_done, parallelism, coarser,
+            "SELECT state, request, cancel_requested, failures, attempt, plan, shards, committed_to, parallelism, coarser,
                  deadline_at, snapshot_until,
                  CASE WHEN state = 'pending' THEN ready_at > now() ELSE coalesce(paused_until > now(), false) END AS paused,
                  coalesce(deadline_at < now(), false) AS overdue,
@@ -158,10 +158,10 @@ impl Ledger {
             return Ok(Claimed::Nothing);
         }
         let plan: Option<serde_json::Value> = export.try_get("plan")?;
-        let (shards, done): (i32, i32) = (export.try_get("shards")?, export.try_get("shards_done")?);
         let is_cut = plan.is_some() && state != "pending";
-        let free = if is_cut && done < shards {
+        let free = if is_cut && state != "finishing" {
             let parallelism: Option<i32> = export.try_get("parallelism")?;
+            let done: i32 = export.try_get("committed_to")?;
             free_shard(&mut transaction, export_id, parallelism.unwrap_or(1), done).await?
         } else {
             free_head(&mut transaction, export_id).await?
@@ -213,7 +213,7 @@ impl Ledger {
             None => start(&mut transaction, &mut claim, terms).await?,
             Some(plan) => {
                 let (object_key, upload_id) = upload_of(&mut transaction, &claim).await?;
-                let cut = Cut { shards, plan, object_key, upload_id };
+                let cut = Cut { shards: export.try_get("shards")?, plan, object_key, upload_id };
                 claim.work = match free.bounds {
                     Some(bounds) => Work::Shard(ShardWork { cut, bounds }),
                     None => Work::Finish(cut),
@@ -290,13 +290,14 @@ impl Ledger {
     }
 }
 
-/// The next shard that nobody works on, behind as many as are done, unless as many are worked on as may be. The caller holds the lock on the export's
-/// row, so nobody else claims one.
+/// The next shard that nobody works on, behind number `done` up to which every one is committed, unless as many are worked on
+/// as may be. The caller holds the lock on the export's row, so nobody else claims one.
 async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32, done: i32) -> Result<Option<Free>> {
     let at_work: i64 = sqlx::query(
-        "SELECT count(*) AS n FROM shards WHERE export_id = $1 AND number > 0 AND state = 'leased' AND leased_until >= now()",
+        "SELECT count(*) AS n FROM shards WHERE export_id = $1 AND number > $2 AND state = 'leased' AND leased_until >= now()",
     )
     .bind(id)
+    .bind(done)
     .fetch_one(&mut *connection)
     .await?
     .try_get("n")?;
@@ -306,11 +307,10 @@ async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32, d
     let abandoned = "SELECT number, bounds, lease_owner FROM shards
         WHERE export_id = $1 AND number > $2 AND state = 'leased' AND leased_until < now()
         ORDER BY number LIMIT 1 FOR UPDATE";
-    // Where the snapshot keeps the index's old entries as well, those of what is done are not gone over.
     let next = "SELECT number, bounds, lease_owner FROM shards
         WHERE export_id = $1 AND number > $2 AND state = 'free' ORDER BY number LIMIT 1 FOR UPDATE";
-    for (statement, after) in [(abandoned, 0), (next, done), (next, 0)] {
-        if let Some(row) = sqlx::query(statement).bind(id).bind(after).fetch_optional(&mut *connection).await? {
+    for statement in [abandoned, next] {
+        if let Some(row) = sqlx::query(statement).bind(id).bind(done).fetch_optional(&mut *connection).await? {
             let lost: Option<String> = row.try_get("lease_owner")?;
             let abandoned = lost.as_deref().is_some_and(|owner| owner != COUNTED);
             if abandoned {
@@ -391,7 +391,7 @@ async fn start(connection: &mut PgConnection, claim: &mut Claim, terms: &Terms) 
     sqlx::query("DELETE FROM keepers WHERE export_id = $1").bind(claim.export_id).execute(&mut *connection).await?;
     let row = sqlx::query(
         "UPDATE exports SET state = 'planning', attempt = attempt + 1, failures = $2, rows = 0, bytes = 0,
-             shards = 0, shards_done = 0, plan = NULL, uncut = NULL, paused_until = NULL, peak_memory_bytes = NULL,
+             shards = 0, shards_done = 0, committed_to = 0, plan = NULL, uncut = NULL, paused_until = NULL, peak_memory_bytes = NULL,
              started_at = coalesce(started_at, now()),
              deadline_at = coalesce(deadline_at, now() + make_interval(secs => $3)),
              snapshot_until = now() + make_interval(secs => $5),
@@ -418,7 +418,12 @@ async fn go_on(connection: &mut PgConnection, claim: &Claim, terms: &Terms) -> R
     let pause = if claim.shard == HEAD { terms.lease } else { Duration::ZERO };
     sqlx::query(
         "UPDATE exports SET failures = $2, token_due_at = now() + make_interval(secs => $3),
-             ready_at = now() + make_interval(secs => $4)
+             ready_at = now() + make_interval(secs => $4),
+             committed_to = least(shards,
+                 (SELECT number - 1 FROM shards s WHERE s.export_id = exports.id AND number > committed_to
+                      AND s.state = 'leased' ORDER BY number LIMIT 1),
+                 (SELECT number - 1 FROM shards s WHERE s.export_id = exports.id AND number > committed_to
+                      AND s.state = 'free' ORDER BY number LIMIT 1))
          WHERE id = $1 AND ($5 OR failures <> $2 OR ready_at < now() - interval '1 second')",
     )
     .bind(claim.export_id)

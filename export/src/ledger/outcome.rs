@@ -254,6 +254,16 @@ pub(super) async fn end(
     status: Status,
     failure: Option<&Failure>,
 ) -> Result<()> {
+    // How far it came.
+    sqlx::query(
+        "UPDATE exports e SET rows = live.rows, bytes = live.bytes, shards_done = live.shards_done
+         FROM (SELECT coalesce(sum(rows), 0) AS rows, coalesce(sum(bytes), 0) AS bytes, count(*) AS shards_done
+               FROM shards WHERE export_id = $1 AND state = 'committed') AS live
+         WHERE id = $1 AND plan IS NOT NULL",
+    )
+    .bind(id)
+    .execute(&mut *connection)
+    .await?;
     forget_shards(connection, id).await?;
     sqlx::query(
         "UPDATE exports SET state = $2, error_code = $3, error = $4, error_detail = $5, finished_at = now(),

@@ -46,10 +46,16 @@ pub struct ListFilter {
     pub limit: i64,
 }
 
-const COLUMNS: &str = "SELECT e.id, e.request, e.state, e.attempt, e.rows_estimate, e.rows, e.bytes, e.object_key,
+/// Of an export whose shards are being read or put together, what is committed is counted from them.
+const COLUMNS: &str = "SELECT e.id, e.request, e.state, e.attempt, e.rows_estimate, e.object_key,
     e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
-    e.expires_at, e.shards, e.shards_done, e.uncut
-    FROM exports e WHERE true";
+    e.expires_at, e.shards, e.uncut, coalesce(live.rows, e.rows) AS rows, coalesce(live.bytes, e.bytes) AS bytes,
+    coalesce(live.shards_done, e.shards_done) AS shards_done
+    FROM exports e LEFT JOIN LATERAL (
+        SELECT sum(s.rows)::bigint AS rows, sum(s.bytes)::bigint AS bytes, count(*)::integer AS shards_done
+        FROM shards s WHERE s.export_id = e.id AND s.state = 'committed'
+    ) AS live ON e.plan IS NOT NULL AND e.state IN ('running', 'finishing')
+    WHERE true";
 
 fn read_export(row: &PgRow) -> Result<Export> {
     let id: Uuid = row.try_get("id")?;

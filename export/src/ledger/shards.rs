@@ -119,22 +119,28 @@ impl Ledger {
         .bind(&stored.replaced)
         .execute(&mut *transaction)
         .await?;
-        // A failure that was followed by a success is over.
         let all: bool = sqlx::query(
-            "UPDATE exports SET rows = rows + $2, bytes = bytes + $3, shards_done = shards_done + 1, failures = 0,
-                 peak_memory_bytes = greatest(peak_memory_bytes, $4),
-                 ready_at = CASE WHEN ready_at > now() OR shards_done + 1 = shards THEN greatest(now(), paused_until)
-                                 ELSE ready_at END,
-                 state = CASE WHEN shards_done + 1 = shards THEN 'finishing' ELSE state END
-             WHERE id = $1 RETURNING shards_done = shards AS every",
+            "SELECT NOT EXISTS (SELECT FROM shards s
+                                WHERE s.export_id = e.id AND s.number > e.committed_to AND s.state = 'free')
+                AND NOT EXISTS (SELECT FROM shards s
+                                WHERE s.export_id = e.id AND s.number > e.committed_to AND s.state = 'leased') AS every
+             FROM exports e WHERE e.id = $1",
         )
         .bind(claim.export_id)
-        .bind(stored.rows)
-        .bind(stored.bytes)
-        .bind(peak_memory)
         .fetch_one(&mut *transaction)
         .await?
         .try_get("every")?;
+        // Changed only where it says something new (see migration 10). A failure that was followed by a success is over.
+        sqlx::query(
+            "UPDATE exports SET failures = 0, peak_memory_bytes = greatest(peak_memory_bytes, $2),
+                 ready_at = greatest(now(), paused_until), state = CASE WHEN $3 THEN 'finishing' ELSE state END
+             WHERE id = $1 AND ($3 OR failures > 0 OR ready_at > now() OR coalesce(peak_memory_bytes, 0) < $2)",
+        )
+        .bind(claim.export_id)
+        .bind(peak_memory)
+        .bind(all)
+        .execute(&mut *transaction)
+        .await?;
         outbox::announce(&mut transaction, claim.export_id, 1).await?;
         transaction.commit().await?;
         Ok(if all { Committed::All } else { Committed::More })
