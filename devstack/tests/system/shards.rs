@@ -152,6 +152,35 @@ async fn directions_filters_other_keys_and_partitions_are_cut() {
     check(json!({}), "ORDER BY id", 3).await;
 }
 
+/// Files of no row, of just the size that a store takes as a part, of just a shard's, and of two; and one row more.
+#[tokio::test]
+async fn tables_at_the_edges_of_a_part_and_of_a_shard_are_whole() {
+    const ROW: i64 = 1 << 10;
+    const HEADER: i64 = 15;
+    let system = system(0, 2).await;
+    for mebibytes in [0, 5, 16, 32] {
+        for more in [0, 1] {
+            let (even, rows) = (mebibytes << 10, (mebibytes << 10) + more);
+            // The comma and the end of the line are the other two; the last row of an even size makes room for the header.
+            let sql = format!(
+                "DROP TABLE IF EXISTS public.records CASCADE;
+                 CREATE TABLE public.records (id bigint PRIMARY KEY, number bigint, payload text);
+                 INSERT INTO public.records
+                 SELECT n, n, repeat('x', {ROW} - 2 - length(n::text) - CASE WHEN n = {even} THEN {HEADER} ELSE 0 END)
+                 FROM generate_series(1, {rows}) n;
+                 ANALYZE public.records"
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&system.pool).await.unwrap();
+            let (file, shards) = exported(&system, &body("csv")).await;
+            let what = format!("{mebibytes} MiB and {more} rows: {shards} shards, {} bytes", file.len());
+            let header = if mebibytes == 0 { HEADER } else { 0 };
+            assert_eq!(i64::try_from(file.len()).unwrap(), rows * ROW + header, "{what}");
+            assert!(numbers(&file) == (1..=rows).collect::<Vec<_>>(), "{what}");
+            assert_eq!(shards > 1, mebibytes == 32, "{what}");
+        }
+    }
+}
+
 fn python(script: &str, arguments: &[&Path]) -> String {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let output = Command::new(format!("{root}/.tools/venv/bin/python"))
