@@ -77,7 +77,12 @@ impl Worker {
         let terms = self.settings.terms();
         let claim = self.ledger.claim(export_id, &self.name, &terms);
         // The driver's state is large, and would be copied through every caller.
-        in_time(Box::pin(claim)).await
+        let claimed = in_time(Box::pin(claim)).await;
+        if matches!(&claimed, Ok(Claimed::Work(claim)) if claim.shard > 0) {
+            // With a shard comes a message for the next one.
+            self.relay.wake();
+        }
+        claimed
     }
 
     /// Until the next look for work in the ledger: up to half as long again, so that workers do not look all at once.

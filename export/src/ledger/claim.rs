@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::outcome::{end, release};
-use super::{Ledger, LedgerError, Result};
+use super::{Ledger, LedgerError, Result, outbox};
 use crate::failure::{Failure, FailureKind};
 use crate::request::ExportRequest;
 use crate::status::Status;
@@ -128,6 +128,8 @@ struct Free {
     number: i32,
     /// A worker was lost that has not been counted yet.
     abandoned: bool,
+    /// There may be another piece for somebody else at once.
+    more: bool,
     /// Of a shard.
     bounds: Option<serde_json::Value>,
 }
@@ -135,6 +137,9 @@ struct Free {
 impl Ledger {
     /// Takes the next piece of work that an export has, if there is one. `terms.timeout` starts the export's deadline at
     /// its first claim.
+    ///
+    /// While there may be another shard to do at once, a message for it goes to the end of the queue: an export has one
+    /// message there, however many workers it has, so that exports take turns.
     pub async fn claim(&self, export_id: Uuid, owner: &str, terms: &Terms) -> Result<Claimed> {
         let mut transaction = self.pool.begin().await?;
         let Some(export) = sqlx::query(
@@ -219,6 +224,9 @@ impl Ledger {
                     None => Work::Finish(cut),
                 };
                 go_on(&mut transaction, &claim, terms).await?;
+                if free.more {
+                    outbox::announce(&mut transaction, export_id).await?;
+                }
             }
         }
         transaction.commit().await?;
@@ -304,6 +312,7 @@ async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32, d
     if at_work >= i64::from(parallelism) {
         return Ok(None);
     }
+    let more = at_work + 1 < i64::from(parallelism);
     let abandoned = "SELECT number, bounds, lease_owner FROM shards
         WHERE export_id = $1 AND number > $2 AND state = 'leased' AND leased_until < now()
         ORDER BY number LIMIT 1 FOR UPDATE";
@@ -316,7 +325,8 @@ async fn free_shard(connection: &mut PgConnection, id: Uuid, parallelism: i32, d
             if abandoned {
                 count_once(connection, id, lost.as_deref()).await?;
             }
-            return Ok(Some(Free { number: row.try_get("number")?, abandoned, bounds: Some(row.try_get("bounds")?) }));
+            let (number, bounds) = (row.try_get("number")?, Some(row.try_get("bounds")?));
+            return Ok(Some(Free { number, abandoned, more, bounds }));
         }
     }
     Ok(None)
@@ -349,7 +359,7 @@ async fn free_head(connection: &mut PgConnection, id: Uuid) -> Result<Option<Fre
     .fetch_one(connection)
     .await?;
     let (leased, abandoned): (bool, bool) = (head.try_get("leased")?, head.try_get("abandoned")?);
-    Ok((!leased || abandoned).then_some(Free { number: HEAD, abandoned, bounds: None }))
+    Ok((!leased || abandoned).then_some(Free { number: HEAD, abandoned, more: false, bounds: None }))
 }
 
 /// All there is to do is held: nothing new before the first lease ends, or one of the holders says so.

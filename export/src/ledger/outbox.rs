@@ -8,13 +8,9 @@ use uuid::Uuid;
 
 use super::{Ledger, LedgerError, Result};
 
-/// Writes "this export has work", for so many workers, in the caller's transaction.
-pub(super) async fn announce(connection: &mut PgConnection, export_id: Uuid, workers: i32) -> Result<()> {
-    sqlx::query("INSERT INTO outbox (export_id) SELECT $1 FROM generate_series(1, $2)")
-        .bind(export_id)
-        .bind(workers)
-        .execute(connection)
-        .await?;
+/// Writes "this export has work" in the caller's transaction.
+pub(super) async fn announce(connection: &mut PgConnection, export_id: Uuid) -> Result<()> {
+    sqlx::query("INSERT INTO outbox (export_id) VALUES ($1)").bind(export_id).execute(connection).await?;
     Ok(())
 }
 

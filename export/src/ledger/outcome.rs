@@ -155,7 +155,7 @@ impl Ledger {
             .bind(claim.export_id)
             .execute(&mut *transaction)
             .await?;
-        outbox::announce(&mut transaction, claim.export_id, 1).await?;
+        outbox::announce(&mut transaction, claim.export_id).await?;
         transaction.commit().await?;
         Ok(())
     }

@@ -61,8 +61,8 @@ pub enum Committed {
 }
 
 impl Ledger {
-    /// Stores the plan, the shards, the first keeper of the snapshot, and a message for each shard that may be worked on
-    /// at a time; and lets go of the claim.
+    /// Stores the plan, the shards, the first keeper of the snapshot, and a message for the first shard; and lets go of the
+    /// claim.
     pub async fn planned(&self, claim: &Claim, planned: &Planned, keeper: Keeper<'_>) -> Result<Renewal> {
         let mut transaction = self.pool.begin().await?;
         if hold(&mut transaction, claim).await? == Renewal::CancelRequested {
@@ -91,12 +91,12 @@ impl Ledger {
         .execute(&mut *transaction)
         .await?;
         keep(&mut transaction, claim.export_id, claim.attempt, keeper).await?;
-        outbox::announce(&mut transaction, claim.export_id, shards.min(i32::from(planned.parallelism))).await?;
+        outbox::announce(&mut transaction, claim.export_id).await?;
         transaction.commit().await?;
         Ok(Renewal::Held)
     }
 
-    /// The shard is stored. A message goes to the end of the queue for the next one, so that exports take turns.
+    /// The shard is stored. A message tells of the next one where no claim did, because as many were worked on as may be.
     pub async fn commit(&self, claim: &Claim, stored: &StoredShard, peak_memory: Option<i64>) -> Result<Committed> {
         let mut transaction = self.pool.begin().await?;
         if hold(&mut transaction, claim).await? == Renewal::CancelRequested {
@@ -119,17 +119,20 @@ impl Ledger {
         .bind(&stored.replaced)
         .execute(&mut *transaction)
         .await?;
-        let all: bool = sqlx::query(
+        let row = sqlx::query(
             "SELECT NOT EXISTS (SELECT FROM shards s
                                 WHERE s.export_id = e.id AND s.number > e.committed_to AND s.state = 'free')
                 AND NOT EXISTS (SELECT FROM shards s
-                                WHERE s.export_id = e.id AND s.number > e.committed_to AND s.state = 'leased') AS every
+                                WHERE s.export_id = e.id AND s.number > e.committed_to AND s.state = 'leased') AS every,
+                (SELECT count(*) FROM shards s
+                 WHERE s.export_id = e.id AND s.number > e.committed_to AND s.state = 'leased'
+                     AND s.leased_until >= now()) + 1 >= e.parallelism AS were_most
              FROM exports e WHERE e.id = $1",
         )
         .bind(claim.export_id)
         .fetch_one(&mut *transaction)
-        .await?
-        .try_get("every")?;
+        .await?;
+        let (all, were_most): (bool, bool) = (row.try_get("every")?, row.try_get("were_most")?);
         // Changed only where it says something new (see migration 10). A failure that was followed by a success is over.
         sqlx::query(
             "UPDATE exports SET failures = 0, peak_memory_bytes = greatest(peak_memory_bytes, $2),
@@ -141,7 +144,9 @@ impl Ledger {
         .bind(all)
         .execute(&mut *transaction)
         .await?;
-        outbox::announce(&mut transaction, claim.export_id, 1).await?;
+        if all || were_most {
+            outbox::announce(&mut transaction, claim.export_id).await?;
+        }
         transaction.commit().await?;
         Ok(if all { Committed::All } else { Committed::More })
     }
@@ -158,7 +163,7 @@ impl Ledger {
         .bind(claim.export_id)
         .execute(&mut *transaction)
         .await?;
-        outbox::announce(&mut transaction, claim.export_id, 1).await?;
+        outbox::announce(&mut transaction, claim.export_id).await?;
         transaction.commit().await?;
         Ok(())
     }

@@ -95,6 +95,6 @@ async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Re
     .bind(request.compression.map(crate::format::Compression::name))
     .execute(&mut *connection)
     .await?;
-    super::outbox::announce(connection, id, 1).await?;
+    super::outbox::announce(connection, id).await?;
     Ok(Accepted { id, status: Status::Pending, joined: false })
 }
