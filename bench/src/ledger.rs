@@ -19,7 +19,7 @@ use polyglot_worker::workbench;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::encoders;
+use crate::sample;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -143,13 +143,13 @@ pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
 }
 
 fn request() -> ExportRequest {
-    let columns = encoders::NAMES.map(|name| ColumnMapping { source: name.to_owned(), target: name.to_owned() });
+    let columns = sample::NAMES.map(|name| ColumnMapping { source: name.to_owned(), target: name.to_owned() });
     ExportRequest::new("records", RelationName::records(), Format::Parquet, columns.to_vec())
 }
 
 /// A shard with what Parquet says of its row groups.
 fn stored() -> StoredShard {
-    let file = workbench::encode(&encoders::copy(), &encoders::columns(), Format::Parquet, &FormatOptions::default());
+    let file = workbench::encode(&sample::copy(), &sample::columns(), Format::Parquet, &FormatOptions::default());
     let file = file.expect("the rows are good");
     // Behind the footer are its length and the magic word.
     let (_, tail) = file.split_at(file.len() - 8);

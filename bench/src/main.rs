@@ -5,6 +5,7 @@
 mod encoders;
 mod gzip;
 mod ledger;
+mod sample;
 mod throttle;
 
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::encode::{Encode, Out, RELIEF_BYTES, Replacement, encoder};
 use crate::output::{Output, OutputStop, Sink, Written};
-use crate::pipeline::{Progress, internal};
+use crate::pipeline::Progress;
 use crate::source::{FieldIndex, FromSource, Plan};
 
 /// How much of a file is written.
@@ -50,8 +50,7 @@ impl<S: Sink> Encoding<S> {
             Extent::Whole => 1,
             Extent::Shard { of, .. } => usize::try_from(of).unwrap_or(1),
         };
-        let mut encoder = encoder(self.request.format, &self.request.options, &plan.columns, shards)
-            .map_err(|error| internal(&error))?;
+        let mut encoder = encoder(self.request.format, &self.request.options, &plan.columns, shards);
         let mut scratch = Vec::with_capacity(RELIEF_BYTES * 2);
         if matches!(extent, Extent::Whole | Extent::Shard { number: 1, .. }) {
             output.start(self.request.compression)?;

@@ -4,7 +4,6 @@
 //! The loop over a field's bytes is ours because the `csv` crate's writer cannot tell NULL from an empty string
 //! and copies each field once more (bench/README.md has the figures); the crate is the tests' oracle.
 
-use memchr::memchr_iter;
 use polyglot_export::format_options::{CsvOptions, LineEnding};
 
 use super::scalar::{write_hex, write_plain};
@@ -104,13 +103,30 @@ fn looks_like_formula(text: &str) -> bool {
     text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '\u{FF1D}', '\u{FF0B}', '\u{FF0D}', '\u{FF20}'])
 }
 
+/// Copies byte by byte through small buffers, without a branch at quotes: JSON has one every few bytes, which makes a search
+/// from quote to quote slower. Two halves side by side, as one is all waiting for the place of the byte before.
 fn double_quotes(bytes: &[u8], out: &mut Vec<u8>) {
-    let mut done = 0;
-    for quote in memchr_iter(b'"', bytes) {
-        out.extend_from_slice(&bytes[done..=quote]);
-        done = quote;
+    const HALF: usize = 64;
+    /// The mask changes nothing, and tells the compiler that both places are within the buffer.
+    fn put(byte: u8, doubled: &mut [u8; HALF * 2], end: usize) -> usize {
+        doubled[end & (HALF * 2 - 1)] = byte;
+        doubled[end.wrapping_add(1) & (HALF * 2 - 1)] = b'"';
+        end.wrapping_add(1 + usize::from(byte == b'"'))
     }
-    out.extend_from_slice(&bytes[done..]);
+    let (mut first, mut second) = ([0; HALF * 2], [0; HALF * 2]);
+    for chunk in bytes.chunks(HALF * 2) {
+        let (mut first_end, mut second_end) = (0, 0);
+        let (head, tail) = chunk.split_at(chunk.len() / 2);
+        for (&one, &other) in head.iter().zip(tail) {
+            first_end = put(one, &mut first, first_end);
+            second_end = put(other, &mut second, second_end);
+        }
+        if let Some(&last) = tail.get(head.len()) {
+            second_end = put(last, &mut second, second_end);
+        }
+        out.extend_from_slice(&first[..first_end]);
+        out.extend_from_slice(&second[..second_end]);
+    }
 }
 
 impl Csv {

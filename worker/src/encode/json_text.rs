@@ -52,6 +52,9 @@ impl<'a> Tokens<'a> {
         let start = self.at;
         if *first == b'"' {
             let mut at = start + 1;
+            // Most strings are shorter than a search by blocks takes to begin.
+            let near = bytes[at..].iter().take(16).position(|byte| matches!(byte, b'"' | b'\\'));
+            at += near.unwrap_or(0);
             loop {
                 at += memchr::memchr2(b'"', b'\\', bytes.get(at..).ok_or(NotJson)?).ok_or(NotJson)?;
                 if bytes[at] == b'"' {

@@ -73,15 +73,15 @@ pub(crate) fn encoder(
     options: &FormatOptions,
     columns: &[OutputColumn],
     shards: usize,
-) -> Result<Box<dyn Encode>, EncodeError> {
+) -> Box<dyn Encode> {
     let exactness = Exactness::new(options.on_unrepresentable);
-    Ok(match format {
+    match format {
         Format::Csv => Box::new(csv::Csv::new(columns, &options.csv, exactness)),
         Format::Json => Box::new(json::Json::new(columns, json::Framing::Array, options.bigint)),
         Format::Jsonl => Box::new(json::Json::new(columns, json::Framing::Lines, options.bigint)),
         Format::Xml => Box::new(xml::Xml::new(columns, exactness)),
-        Format::Parquet => Box::new(parquet::Parquet::new(columns, options.parquet, exactness, shards)?),
-    })
+        Format::Parquet => Box::new(parquet::Parquet::new(columns, options.parquet, exactness, shards)),
+    }
 }
 
 /// The error of a field that cannot be read.

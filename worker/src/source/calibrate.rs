@@ -78,7 +78,7 @@ impl Calibration {
         // A value that the format cannot hold is for the export itself to tell.
         let mut options = request.options.clone();
         options.on_unrepresentable = OnUnrepresentable::Replace;
-        let encoder = encoder(request.format, &options, &plan.columns, 1).map_err(|error| internal(&error))?;
+        let encoder = encoder(request.format, &options, &plan.columns, 1);
         let mut compressed = Vec::new();
         let compressor = request.compression.map(|compression| Compressor::start(compression, &mut compressed));
         let compressor = compressor.transpose().map_err(|error| internal(&error))?;

@@ -148,7 +148,7 @@ impl Spill for Count {
 
 async fn read(source: &mut Source, plan: &Plan, request: &ExportRequest, range: &Range) -> Read {
     let (to, mut from) = mpsc::channel(2);
-    let mut encoder = encoder(request.format, &request.options, &plan.columns, 1).unwrap();
+    let mut encoder = encoder(request.format, &request.options, &plan.columns, 1);
     let mut compressed = Vec::new();
     let compressor = request.compression.map(|compression| Compressor::start(compression, &mut compressed).unwrap());
     let mut count = Count { compressor, compressed, bytes: 0 };

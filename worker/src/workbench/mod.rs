@@ -13,14 +13,13 @@ pub use crate::source::OutputColumn;
 
 use crate::encode::{Out, RELIEF_BYTES, Spill, Stopped, encoder};
 use crate::finish;
-use crate::source::{FieldIndex, Found, RowScanner};
+use crate::source::{FieldIndex, Found, Row, RowScanner, Value};
 
-/// Keeps everything.
-struct File(Vec<u8>);
+struct File<F>(F);
 
-impl Spill for File {
+impl<F: FnMut(&[u8])> Spill for File<F> {
     fn spill(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
-        self.0.extend_from_slice(bytes);
+        (self.0)(bytes);
         Ok(())
     }
 }
@@ -35,37 +34,76 @@ pub fn encode(
     format: Format,
     options: &FormatOptions,
 ) -> Result<Vec<u8>, String> {
-    let (mut file, mut scratch) = (File(Vec::new()), Vec::new());
-    let words = |error: &dyn std::error::Error| error.to_string();
-    let mut encoder = encoder(format, options, columns, 1).map_err(|error| words(&error))?;
-    encoder.begin(&mut Out::new(&mut scratch, &mut file)).map_err(|error| words(&error))?;
+    let mut file = Vec::new();
+    encode_to(copy, columns, format, options, |bytes| file.extend_from_slice(bytes))?;
+    Ok(file)
+}
+
+/// Reads every value of the rows in `copy`, and gives each to `seen`.
+///
+/// # Errors
+/// In words.
+pub fn decode(copy: &[u8], columns: &[OutputColumn], mut seen: impl FnMut(usize)) -> Result<(), String> {
+    rows(copy, columns.len(), |row| {
+        for (column, field) in columns.iter().zip(row.fields()) {
+            if let Some(bytes) = field {
+                let value = Value::read(column.wire, bytes).map_err(|error| error.to_string())?;
+                seen(size_of_val(&std::hint::black_box(value)));
+            }
+        }
+        Ok(())
+    })
+}
+
+fn rows(copy: &[u8], columns: usize, mut take: impl FnMut(Row<'_>) -> Result<(), String>) -> Result<(), String> {
     let (mut scanner, mut index, mut rest) = (RowScanner::default(), FieldIndex::default(), copy);
     loop {
-        match scanner.next(rest).map_err(|error| words(&error))? {
+        match scanner.next(rest).map_err(|error| error.to_string())? {
             Found::Skip(length) => rest = &rest[length..],
             Found::Row(length) => {
-                let (row, _) = index.read(rest, columns.len()).map_err(|error| words(&error))?;
-                let mut out = Out::new(&mut scratch, &mut file);
-                encoder.row(row, &mut out).map_err(|error| words(&error))?;
-                if out.len() >= RELIEF_BYTES {
-                    out.empty().map_err(|error| words(&error))?;
-                }
-                while let Some(piece) = encoder.finished() {
-                    file.0.extend(piece);
-                }
+                let (row, _) = index.read(rest, columns).map_err(|error| error.to_string())?;
+                take(row)?;
                 rest = &rest[length..];
             }
-            Found::Incomplete if scanner.is_complete() => break,
+            Found::Incomplete if scanner.is_complete() => return Ok(()),
             Found::Incomplete => return Err("the data ends in the middle".to_owned()),
         }
     }
+}
+
+/// The same as [`encode`], but the file goes to `take` piece by piece.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_to(
+    copy: &[u8],
+    columns: &[OutputColumn],
+    format: Format,
+    options: &FormatOptions,
+    take: impl FnMut(&[u8]),
+) -> Result<(), String> {
+    let (mut file, mut scratch) = (File(take), Vec::new());
+    let words = |error: &dyn std::error::Error| error.to_string();
+    let mut encoder = encoder(format, options, columns, 1);
+    encoder.begin(&mut Out::new(&mut scratch, &mut file)).map_err(|error| words(&error))?;
+    rows(copy, columns.len(), |row| {
+        let mut out = Out::new(&mut scratch, &mut file);
+        encoder.row(row, &mut out).map_err(|error| words(&error))?;
+        if out.len() >= RELIEF_BYTES {
+            out.empty().map_err(|error| words(&error))?;
+        }
+        while let Some(piece) = encoder.finished() {
+            (file.0)(&piece);
+        }
+        Ok(())
+    })?;
     let mut out = Out::new(&mut scratch, &mut file);
     encoder.end(&mut out).map_err(|error| words(&error))?;
     out.empty().map_err(|error| words(&error))?;
     while let Some(piece) = encoder.finished() {
-        file.0.extend(piece);
+        (file.0)(&piece);
     }
-    Ok(file.0)
+    Ok(())
 }
 
 /// What the shards of an export come to.

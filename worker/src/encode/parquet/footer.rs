@@ -94,7 +94,7 @@ mod tests {
     /// A shard of these rows, and its description. What is finished is asked for before there is any, as it is behind a batch
     /// that was small.
     fn shard(first: bool, ids: std::ops::Range<i64>) -> (Vec<u8>, Vec<u8>) {
-        let mut encoder = encoder(Format::Parquet, &FormatOptions::default(), &[column()], 3).unwrap();
+        let mut encoder = encoder(Format::Parquet, &FormatOptions::default(), &[column()], 3);
         let (mut scratch, mut pieces, mut file) = (Vec::new(), Pieces::default(), Vec::new());
         if first {
             encoder.begin(&mut Out::new(&mut scratch, &mut pieces)).unwrap();

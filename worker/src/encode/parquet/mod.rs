@@ -7,15 +7,16 @@ mod footer;
 
 pub(crate) use footer::footer;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use column::{Builder, Refused};
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use polyglot_export::format_options::{ParquetCodec, ParquetOptions};
@@ -30,6 +31,8 @@ const BATCH_BYTES: usize = 2 << 20;
 const VALUE_BYTES: usize = 16;
 /// A dictionary's hash table takes 70 KiB before its first value: so many columns at most have one.
 const MOST_DICTIONARIES: usize = 256;
+/// Values of a column that are looked at before it is decided whether it has dictionaries.
+const LOOKED_AT: usize = 2048;
 /// The footer is in memory until the end, about a kilobyte for each column of each row group. After so many of them
 /// row groups grow, and after four times as many the export fails.
 const FOOTER_STEP: usize = 16_384;
@@ -50,9 +53,43 @@ pub(super) struct Parquet {
     /// Items of the array at hand, where they come as text.
     items: Vec<u8>,
     exactness: Exactness,
-    /// `None` once the footer is written.
-    writer: Option<ArrowWriter<Pieces>>,
+    codec: ParquetCodec,
+    /// Of each column, what was seen of its first values.
+    repeats: Vec<Repeats>,
+    writer: Writer,
     finished: Pieces,
+}
+
+/// The library's writer: opened with the first batch, by what is in it.
+enum Writer {
+    Unopened,
+    Open(Box<ArrowWriter<Pieces>>),
+    /// The footer is written.
+    Closed,
+}
+
+/// Whether a column's values repeat. A dictionary of values that do not is larger than the values, and to make it is a
+/// quarter of the work; the library finds that out for each row group anew, after a mebibyte.
+#[derive(Default)]
+struct Repeats {
+    seen: usize,
+    /// Hashes with a fixed key: the same rows make the same file.
+    distinct: HashSet<u64>,
+}
+
+impl Repeats {
+    fn look_at(&mut self, bytes: &[u8]) {
+        if self.seen < LOOKED_AT {
+            self.seen += 1;
+            let mut hasher = DefaultHasher::new();
+            bytes.hash(&mut hasher);
+            self.distinct.insert(hasher.finish());
+        }
+    }
+
+    fn are_worth_a_dictionary(&self) -> bool {
+        self.distinct.len() * 2 <= self.seen
+    }
 }
 
 /// Finished bytes in pieces, so that a row group is never copied to make one growing buffer larger.
@@ -76,33 +113,12 @@ impl Write for Pieces {
 }
 
 impl Parquet {
-    pub(super) fn new(
-        columns: &[OutputColumn],
-        options: ParquetOptions,
-        exactness: Exactness,
-        shards: usize,
-    ) -> Result<Self, EncodeError> {
+    pub(super) fn new(columns: &[OutputColumn], options: ParquetOptions, exactness: Exactness, shards: usize) -> Self {
         let (builders, fields): (Vec<_>, Vec<_>) = columns.iter().map(|it| column::column(it, options.numeric)).unzip();
-        let schema = Arc::new(Schema::new(fields));
-        let properties = WriterProperties::builder()
-            .set_compression(match options.codec {
-                ParquetCodec::Snappy => Compression::SNAPPY,
-                ParquetCodec::Zstd => Compression::ZSTD(ZstdLevel::default()),
-            })
-            .set_dictionary_enabled(columns.len() <= MOST_DICTIONARIES)
-            // A column of a row group is a page or two: an index of them would be all cost, in memory until the end.
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_offset_index_disabled(true)
-            // When a row group ends is decided here, by what it takes in memory.
-            .set_max_row_group_row_count(None)
-            .build();
-        let options_of_writer = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(Pieces::default(), schema.clone(), options_of_writer)
-            .map_err(EncodeError::Parquet)?;
-        Ok(Self {
+        Self {
             columns: columns.to_vec(),
             builders,
-            schema,
+            schema: Arc::new(Schema::new(fields)),
             shards,
             row_group_bytes: usize::try_from(options.row_group_bytes).unwrap_or(usize::MAX),
             rows: 0,
@@ -111,14 +127,55 @@ impl Parquet {
             skips_magic: false,
             items: Vec::new(),
             exactness,
-            writer: Some(writer),
+            codec: options.codec,
+            repeats: columns.iter().map(|_| Repeats::default()).collect(),
+            writer: Writer::Unopened,
             finished: Pieces::default(),
+        }
+    }
+
+    /// The writer, unless the footer is written.
+    fn open(&mut self) -> Result<Option<&mut ArrowWriter<Pieces>>, EncodeError> {
+        if matches!(self.writer, Writer::Unopened) {
+            let mut properties = WriterProperties::builder()
+                .set_compression(match self.codec {
+                    ParquetCodec::Snappy => Compression::SNAPPY,
+                    ParquetCodec::Zstd => Compression::ZSTD(ZstdLevel::default()),
+                })
+                .set_dictionary_enabled(self.columns.len() <= MOST_DICTIONARIES)
+                // A column of a row group is a page or two: an index of them would be all cost, in memory until the end.
+                .set_statistics_enabled(EnabledStatistics::Chunk)
+                .set_offset_index_disabled(true)
+                // When a row group ends is decided here, by what it takes in memory.
+                .set_max_row_group_row_count(None);
+            // A column is one leaf, lists included, in the same order.
+            let leaves = ArrowSchemaConverter::new().convert(&self.schema).map_err(EncodeError::Parquet)?;
+            for (leaf, repeats) in leaves.columns().iter().zip(std::mem::take(&mut self.repeats)) {
+                if !repeats.are_worth_a_dictionary() {
+                    properties = properties.set_column_dictionary_enabled(leaf.path().clone(), false);
+                }
+            }
+            let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
+            let writer = ArrowWriter::try_new_with_options(Pieces::default(), self.schema.clone(), options);
+            self.writer = Writer::Open(Box::new(writer.map_err(EncodeError::Parquet)?));
+        }
+        Ok(match &mut self.writer {
+            Writer::Open(writer) => Some(writer),
+            Writer::Unopened | Writer::Closed => None,
+        })
+    }
+
+    fn close(&mut self) -> Result<Option<Box<ArrowWriter<Pieces>>>, EncodeError> {
+        self.open()?;
+        Ok(match std::mem::replace(&mut self.writer, Writer::Closed) {
+            Writer::Open(writer) => Some(writer),
+            Writer::Unopened | Writer::Closed => None,
         })
     }
 
     /// Moves what the writer has finished to where it is fetched from.
     fn fetch(&mut self) -> Result<(), EncodeError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let Writer::Open(writer) = &mut self.writer else { return Ok(()) };
         writer.sync().map_err(|error| EncodeError::Parquet(error.into()))?;
         self.finished.0.append(&mut writer.inner_mut().0);
         Ok(())
@@ -126,11 +183,12 @@ impl Parquet {
 
     /// Moves the gathered rows into the row group, and what the writer has finished to where it is fetched from.
     fn write_batch(&mut self) -> Result<(), EncodeError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
         if self.rows > 0 {
             let arrays = self.builders.iter_mut().map(Builder::finish).collect();
             let batch = RecordBatch::try_new(self.schema.clone(), arrays)
                 .map_err(|error| EncodeError::Parquet(error.into()))?;
+            self.open()?;
+            let Writer::Open(writer) = &mut self.writer else { return Ok(()) };
             writer.write(&batch).map_err(EncodeError::Parquet)?;
             (self.rows, self.bytes) = (0, 0);
             let groups = writer.flushed_row_groups().len();
@@ -158,7 +216,7 @@ fn grown(bytes: usize, steps: usize) -> usize {
 
 impl Encode for Parquet {
     fn begin(&mut self, _: &mut Out<'_>) -> Result<(), EncodeError> {
-        self.write_batch()
+        Ok(())
     }
 
     fn row(&mut self, row: Row<'_>, _: &mut Out<'_>) -> Result<(), EncodeError> {
@@ -170,6 +228,9 @@ impl Encode for Parquet {
                 builder.append_null();
                 continue;
             };
+            if let Some(repeats) = self.repeats.get_mut(index) {
+                repeats.look_at(bytes);
+            }
             let exactness = &mut self.exactness;
             let mut replace =
                 |problem| exactness.replace(index, problem, "NULL").map_err(|_| Refused::Unrepresentable(problem));
@@ -199,7 +260,7 @@ impl Encode for Parquet {
 
     fn end(&mut self, _: &mut Out<'_>) -> Result<(), EncodeError> {
         self.write_batch()?;
-        if let Some(writer) = self.writer.take() {
+        if let Some(writer) = self.close()? {
             self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
             self.finished.0.append(&mut writer.into_inner().map_err(EncodeError::Parquet)?.0);
         }
@@ -213,12 +274,13 @@ impl Encode for Parquet {
     /// The footer of these rows alone, whose offsets count from a magic number before them.
     fn suspend(&mut self) -> Result<Option<Vec<u8>>, EncodeError> {
         self.write_batch()?;
-        if let Some(writer) = &mut self.writer {
+        self.open()?;
+        if let Writer::Open(writer) = &mut self.writer {
             self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
             writer.flush().map_err(EncodeError::Parquet)?;
         }
         self.fetch()?;
-        let Some(writer) = self.writer.take() else { return Ok(None) };
+        let Some(writer) = self.close()? else { return Ok(None) };
         let pieces = writer.into_inner().map_err(EncodeError::Parquet)?;
         Ok(Some(pieces.0.into_iter().flatten().collect()))
     }

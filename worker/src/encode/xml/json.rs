@@ -11,7 +11,12 @@ enum Name<'a> {
     Key(&'a str),
 }
 
-impl Name<'_> {
+impl<'a> Name<'a> {
+    /// Most keys are names as they are, and need not be looked at character by character when they are written.
+    fn of_key(raw: &'a str) -> Self {
+        if is_plain_name(raw) { Self::Ready(raw) } else { Self::Key(raw) }
+    }
+
     fn write(self, replacer: &mut Replacer, out: &mut Out<'_>) -> Result<(), Unwritable> {
         let raw = match self {
             Self::Ready(name) => {
@@ -68,8 +73,18 @@ impl Name<'_> {
     }
 }
 
+/// Whether a key is an element's name without any change. Of the others some are as well; those take the long way.
+fn is_plain_name(raw: &str) -> bool {
+    let (Some(first), bytes) = (raw.chars().next(), raw.as_bytes()) else { return false };
+    // No "xml" in front and no "_x", which may have to be escaped.
+    first.is_ascii_alphabetic()
+        && !matches!(first, 'x' | 'X')
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+        && !bytes.windows(2).any(|pair| pair == b"_x")
+}
+
 fn write_string(raw: &str, replacer: &mut Replacer, out: &mut Out<'_>) -> Result<(), Unwritable> {
-    if !raw.contains('\\') {
+    if memchr::memchr(b'\\', raw.as_bytes()).is_none() {
         return out.in_pieces(raw, |piece, out| write_text(piece, replacer, out));
     }
     let mut buffer = [0; 4];
@@ -91,10 +106,38 @@ struct Container<'a> {
     is_object: bool,
 }
 
+/// Containers around a value. The first few are where they cost no allocation: most JSON is not deep.
+#[derive(Default)]
+struct Containers<'a> {
+    outer: [Option<Container<'a>>; 4],
+    depth: usize,
+    inner: Vec<Container<'a>>,
+}
+
+impl<'a> Containers<'a> {
+    fn push(&mut self, container: Container<'a>) {
+        match self.outer.get_mut(self.depth) {
+            Some(place) => *place = Some(container),
+            None => self.inner.push(container),
+        }
+        self.depth += 1;
+    }
+
+    fn last(&self) -> Option<&Container<'a>> {
+        self.inner.last().or_else(|| self.outer[self.depth.min(self.outer.len()).checked_sub(1)?].as_ref())
+    }
+
+    fn pop(&mut self) -> Option<Container<'a>> {
+        let last = self.depth.checked_sub(1)?;
+        self.depth = last;
+        self.inner.pop().or_else(|| self.outer.get_mut(last)?.take())
+    }
+}
+
 /// Writes JSON text as the element `name`. Depth costs heap, not stack: PostgreSQL accepts thousands of levels.
 pub(super) fn write_json(name: &str, text: &str, replacer: &mut Replacer, out: &mut Out<'_>) -> Result<(), Unwritable> {
     let mut tokens = Tokens::new(text);
-    let mut open_containers: Vec<Container<'_>> = Vec::new();
+    let mut open_containers = Containers::default();
     loop {
         // Here a value stands, or the end of a container; in an object its key comes first.
         let token = tokens.next()?.ok_or(NotJson)?;
@@ -108,7 +151,7 @@ pub(super) fn write_json(name: &str, text: &str, replacer: &mut Replacer, out: &
                 if tokens.next()? != Some(Token::Colon) {
                     return Err(NotJson.into());
                 }
-                (Name::Key(raw), tokens.next()?.ok_or(NotJson)?)
+                (Name::of_key(raw), tokens.next()?.ok_or(NotJson)?)
             }
             _ => return Err(NotJson.into()),
         };

@@ -130,11 +130,29 @@ fn element_name(text: &str) -> String {
     String::from_utf8(name).expect("characters were written whole")
 }
 
+/// Bytes that text may not hold, or only as a reference, or that may begin a character that it may not hold.
+const NEEDS_A_LOOK: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        table[control] = control != b'\t' as usize && control != b'\n' as usize;
+        control += 1;
+    }
+    table[b'&' as usize] = true;
+    table[b'<' as usize] = true;
+    table[b'>' as usize] = true;
+    table[0xEF] = true;
+    table
+};
+
 /// Writes text between tags. A carriage return is written as a reference: a reader would make a line feed of it.
 fn write_text(text: &str, replacer: &mut Replacer, out: &mut Vec<u8>) -> Result<(), Unwritable> {
     let bytes = text.as_bytes();
     let mut done = 0;
     for (at, byte) in bytes.iter().enumerate() {
+        if !NEEDS_A_LOOK[usize::from(*byte)] {
+            continue;
+        }
         let reference: &[u8] = match byte {
             b'&' => b"&amp;",
             b'<' => b"&lt;",
