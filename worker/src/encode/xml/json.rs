@@ -75,16 +75,21 @@ impl<'a> Name<'a> {
 
 /// Whether a key is an element's name without any change. Of the others some are as well; those take the long way.
 fn is_plain_name(raw: &str) -> bool {
-    let (Some(first), bytes) = (raw.chars().next(), raw.as_bytes()) else { return false };
+    let Some(first) = raw.as_bytes().first() else { return false };
     // No "xml" in front and no "_x", which may have to be escaped.
-    first.is_ascii_alphabetic()
-        && !matches!(first, 'x' | 'X')
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
-        && !bytes.windows(2).any(|pair| pair == b"_x")
+    if !first.is_ascii_alphabetic() || matches!(first, b'x' | b'X') {
+        return false;
+    }
+    let mut before = 0;
+    raw.bytes().all(|byte| {
+        let escape = before == b'_' && byte == b'x';
+        before = byte;
+        !escape && (byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+    })
 }
 
 fn write_string(raw: &str, replacer: &mut Replacer, out: &mut Out<'_>) -> Result<(), Unwritable> {
-    if memchr::memchr(b'\\', raw.as_bytes()).is_none() {
+    if !raw.as_bytes().contains(&b'\\') {
         return out.in_pieces(raw, |piece, out| write_text(piece, replacer, out));
     }
     let mut buffer = [0; 4];
