@@ -11,11 +11,12 @@ use crate::file_plan::FilePlan;
 use crate::output::{Body, Output, WrittenBody};
 use crate::pipeline::{Progress, Stop, encode, internal, replaced};
 use crate::source::{Plan, Range, Watch};
-use crate::upload::{MIN_PART_BYTES, PartBody, Upload};
+use crate::upload::{MIN_PART_BYTES, PART_SLACK, PartBody, Upload};
 use crate::worker::Worker;
 
-/// Room that a shard's buffer has from the beginning: a little more than the planner aims at.
-const ROOM_BYTES: usize = 20 << 20;
+/// Room that a shard's buffer has from the beginning: half as much again as the planner aims at, which costs nothing until it is
+/// written to. A buffer that grows is copied, and for that moment in memory twice.
+const ROOM_BYTES: usize = 24 << 20;
 
 /// Reads and stores the shard that was claimed; it is still to be committed.
 pub(crate) async fn run(
@@ -40,7 +41,7 @@ pub(crate) async fn run(
             Layout::Files => Extent::Whole,
         },
         rows_of: format!("shard {} of the export", claim.shard),
-        output: Output::new(Body::new(worker.buffers.take(ROOM_BYTES.min(limit)), limit)),
+        output: Output::new(Body::new(worker.buffers.take(ROOM_BYTES.min(limit) + PART_SLACK), limit)),
         progress: Arc::clone(progress),
     };
     let encoded = encode(encoding, &mut source, &range, worker.settings.max_batch_rows, &watch).await?;

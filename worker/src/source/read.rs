@@ -9,8 +9,9 @@ use super::cut::Range;
 use super::row::{Found, Malformed, RowScanner};
 use super::{Batch, FromSource, Plan, Source, failed};
 
-/// A batch is also cut at so many bytes, so that wide rows do not pile up between the stages.
-const BATCH_BYTES: usize = 1 << 20;
+/// A batch is also cut at so many bytes: few enough to be still in the processor's cache when they are encoded, and four of
+/// them are between the stages of each slot.
+const BATCH_BYTES: usize = 256 << 10;
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn malformed(error: Malformed) -> Failure {
