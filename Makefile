@@ -55,6 +55,9 @@ bench:
 	@$(TARGET)/devstack with-servers -- bench/exports
 	@$(TARGET)/devstack with-servers -- bench/scale
 	@$(TARGET)/devstack with-servers -- bench/ledger
+	@$(TARGET)/devstack with-servers -- bench/small
+	@$(TARGET)/devstack with-servers -- bench/compare
+	cargo bench --workspace --bench rows
 
 # The wrapper adds coverage to our own crates alone; everything else is the ordinary build.
 SECONDS := 60

@@ -1,5 +1,5 @@
 //! Rows per second of one core, and what the allocator is asked for meanwhile: the decoder alone, and each encoder behind it,
-//! from the bytes of a binary `COPY` to bytes that nobody keeps. `cargo bench -p polyglot-bench`.
+//! from the bytes of a binary `COPY` to bytes that nobody keeps. `cargo bench --workspace --bench rows`.
 
 #[path = "../src/sample.rs"]
 mod sample;
