@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -90,15 +90,17 @@ impl Counters {
 }
 
 impl Proxy {
-    /// Starts to forward to `target`, a `host:port`. The target need not be there yet.
-    pub async fn start(target: impl Into<String>) -> Result<Self> {
+    /// Starts to forward to `target`, a `host:port`, on the current Tokio runtime. The target need not be there yet.
+    pub fn start(target: impl Into<String>) -> Result<Self> {
         let target = target.into();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::io("listen for a proxy"))?;
-        let address = listener.local_addr().map_err(Error::io("see the proxy's own address"))?;
+        let reservation = reserve().map_err(Error::io("find a port for a proxy"))?;
+        let address = reservation.local_addr().map_err(Error::io("see the proxy's own address"))?;
+        let listener = listen(address).map_err(Error::io(format!("listen on {address}")))?;
         let (rules, seen) = watch::channel(Rules::default());
         let (commands, orders) = mpsc::unbounded_channel();
         let counters = Arc::new(Counters::default());
-        let server = tokio::spawn(serve(listener, address, target, seen, orders, Arc::clone(&counters))).abort_handle();
+        let server =
+            tokio::spawn(serve(reservation, listener, target, seen, orders, Arc::clone(&counters))).abort_handle();
         Ok(Self { address, rules, commands, counters, server })
     }
 
@@ -178,9 +180,28 @@ impl Drop for Proxy {
     }
 }
 
+/// A socket that has a free address and does not listen. Only who asks for it as [`listen`] does may have the address too.
+fn reserve() -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseport(true)?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    Ok(socket)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseport(true)?;
+    // Connections of the last listener may linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}
+
+/// While the proxy refuses, `reservation` keeps its port: a client is refused, and nobody else gets the port in the
+/// meantime, such as an outgoing connection that the system chooses one for.
 async fn serve(
+    reservation: TcpSocket,
     listener: TcpListener,
-    address: SocketAddr,
     target: String,
     rules: watch::Receiver<Rules>,
     mut commands: mpsc::UnboundedReceiver<Command>,
@@ -201,7 +222,7 @@ async fn serve(
                 Some(Command::Accept(done)) => {
                     let result = match listener {
                         Some(_) => Ok(()),
-                        None => TcpListener::bind(address).await.map(|bound| listener = Some(bound)),
+                        None => reservation.local_addr().and_then(listen).map(|bound| listener = Some(bound)),
                     };
                     let _ = done.send(result);
                 }

@@ -40,7 +40,7 @@ async fn round_trip(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<()> 
 
 #[tokio::test]
 async fn forwards_and_counts_and_passes_the_end_on() {
-    let proxy = Proxy::start(echo().await).await.unwrap();
+    let proxy = Proxy::start(echo().await).unwrap();
     let mut stream = connected(&proxy).await;
     let text: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let (mut from, mut to) = stream.split();
@@ -59,12 +59,14 @@ async fn forwards_and_counts_and_passes_the_end_on() {
 
 #[tokio::test]
 async fn refuses_new_connections_and_keeps_the_old() {
-    let proxy = Proxy::start(echo().await).await.unwrap();
+    let proxy = Proxy::start(echo().await).unwrap();
     let mut old = connected(&proxy).await;
     round_trip(&mut old, b"one").await.unwrap();
     proxy.refuse_new().await;
     let error = TcpStream::connect(proxy.address()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    let error = TcpListener::bind(proxy.address()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse, "the port is kept for the proxy's return");
     round_trip(&mut old, b"two").await.unwrap();
     proxy.restore().await.unwrap();
     round_trip(&mut connected(&proxy).await, b"three").await.unwrap();
@@ -72,7 +74,7 @@ async fn refuses_new_connections_and_keeps_the_old() {
 
 #[tokio::test]
 async fn cuts_present_connections_only() {
-    let proxy = Proxy::start(echo().await).await.unwrap();
+    let proxy = Proxy::start(echo().await).unwrap();
     let mut streams = [connected(&proxy).await, connected(&proxy).await];
     for stream in &mut streams {
         round_trip(stream, b"x").await.unwrap();
@@ -87,7 +89,7 @@ async fn cuts_present_connections_only() {
 
 #[tokio::test]
 async fn holds_without_closing_and_goes_on() {
-    let proxy = Proxy::start(echo().await).await.unwrap();
+    let proxy = Proxy::start(echo().await).unwrap();
     let mut stream = connected(&proxy).await;
     round_trip(&mut stream, b"before").await.unwrap();
     proxy.hold();
@@ -101,7 +103,7 @@ async fn holds_without_closing_and_goes_on() {
 
 #[tokio::test]
 async fn holds_one_direction_after_so_many_bytes() {
-    let proxy = Proxy::start(echo().await).await.unwrap();
+    let proxy = Proxy::start(echo().await).unwrap();
     let mut stream = connected(&proxy).await;
     round_trip(&mut stream, b"before").await.unwrap();
     proxy.hold_after(Direction::ToClient, 5);
@@ -117,7 +119,7 @@ async fn holds_one_direction_after_so_many_bytes() {
 
 #[tokio::test]
 async fn slows_down() {
-    let proxy = Proxy::start(echo().await).await.unwrap();
+    let proxy = Proxy::start(echo().await).unwrap();
     proxy.slow_to(20_000);
     let mut stream = connected(&proxy).await;
     let started = Instant::now();
@@ -129,7 +131,7 @@ async fn slows_down() {
 
 #[tokio::test]
 async fn cuts_all_after_so_many_bytes_once() {
-    let proxy = Proxy::start(echo().await).await.unwrap();
+    let proxy = Proxy::start(echo().await).unwrap();
     let mut bystander = connected(&proxy).await;
     round_trip(&mut bystander, b"x").await.unwrap();
     proxy.cut_after(Direction::ToClient, 1000);
@@ -149,7 +151,7 @@ async fn a_target_that_is_away_looks_like_a_reset() {
     let away = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = away.local_addr().unwrap().to_string();
     drop(away);
-    let proxy = Proxy::start(target).await.unwrap();
+    let proxy = Proxy::start(target).unwrap();
     let mut stream = connected(&proxy).await;
     assert!(timeout(LONG, stream.read_u8()).await.unwrap().is_err());
 }

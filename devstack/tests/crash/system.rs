@@ -40,14 +40,14 @@ impl System {
     pub(crate) async fn start(servers: &Arc<Servers>, env: &[(&str, &str)]) -> Self {
         let name = format!("crash_{}", uuid::Uuid::new_v4().simple());
         servers.make_ledger(&name).await;
-        let proxy = async |target: &str| Proxy::start(target).await.unwrap();
+        let proxy = |target: &str| Proxy::start(target).unwrap();
         let (user_and_broker, path) = servers.amqp_url.rsplit_once('/').unwrap();
         let (user, broker) = user_and_broker.rsplit_once('@').unwrap();
-        let amqp = proxy(broker).await;
-        let ledger_wire = proxy(&servers.postgres_address()).await;
-        let source_wire = proxy(&servers.postgres_address()).await;
+        let amqp = proxy(broker);
+        let ledger_wire = proxy(&servers.postgres_address());
+        let source_wire = proxy(&servers.postgres_address());
         let s3 = S3Faults::start(&servers.s3_endpoint).await.unwrap();
-        let s3_wire = proxy(&s3.address().to_string()).await;
+        let s3_wire = proxy(&s3.address().to_string());
         let port = own_port();
         let through = |url: String, wire: &Proxy| url.replace(&servers.postgres_address(), &wire.address().to_string());
 

@@ -18,17 +18,17 @@ fn through(url: &str, proxy: &Proxy) -> (String, String) {
     (host.to_owned(), format!("{scheme}://{at}{}{slash}{path}", proxy.address()))
 }
 
-async fn proxied(url: &str) -> (Proxy, String) {
+fn proxied(url: &str) -> (Proxy, String) {
     // The target is needed to start the proxy and the proxy to know the address, so the host is split off first.
     let host = url.split_once("://").unwrap().1.split('/').next().unwrap().rsplit('@').next().unwrap().to_owned();
-    let proxy = Proxy::start(host).await.unwrap();
+    let proxy = Proxy::start(host).unwrap();
     let (_, url) = through(url, &proxy);
     (proxy, url)
 }
 
 #[tokio::test]
 async fn a_broker_that_is_away_costs_seconds_and_nothing_else() {
-    let (proxy, url) = proxied(&test_variable("TEST_AMQP_URL").unwrap()).await;
+    let (proxy, url) = proxied(&test_variable("TEST_AMQP_URL").unwrap());
     let env = vec![("AMQP_URL".to_owned(), url)];
     let mut system = System::without_worker(Setup { rows: 100, env }).await;
     system.wait_until_ready().await;
@@ -66,7 +66,7 @@ async fn a_broker_that_is_away_costs_seconds_and_nothing_else() {
 
 #[tokio::test]
 async fn a_store_that_goes_away_in_the_middle_is_tried_again_and_leaves_no_half_file() {
-    let (proxy, url) = proxied(&test_variable("TEST_S3_ENDPOINT").unwrap()).await;
+    let (proxy, url) = proxied(&test_variable("TEST_S3_ENDPOINT").unwrap());
     let env = vec![("S3_ENDPOINT".to_owned(), url), ("LEASE_SECONDS".to_owned(), "5".to_owned())];
     let mut system = System::without_worker(Setup { rows: 150_000, env }).await;
     system.wait_until_ready().await;
@@ -105,7 +105,7 @@ async fn a_store_that_goes_away_in_the_middle_is_tried_again_and_leaves_no_half_
 
 #[tokio::test]
 async fn a_store_that_stays_away_fails_the_export() {
-    let (proxy, url) = proxied(&test_variable("TEST_S3_ENDPOINT").unwrap()).await;
+    let (proxy, url) = proxied(&test_variable("TEST_S3_ENDPOINT").unwrap());
     let env = vec![("S3_ENDPOINT".to_owned(), url), ("MAX_ATTEMPTS".to_owned(), "1".to_owned())];
     let mut system = System::without_worker(Setup { rows: 100, env }).await;
     system.wait_until_ready().await;
@@ -124,7 +124,7 @@ async fn a_store_that_stays_away_fails_the_export() {
 async fn without_its_database_the_api_says_503_and_does_not_hang() {
     let mut system = System::without_worker(Setup { rows: 10, ..Setup::default() }).await;
     let url = system.database.url().to_owned();
-    let (proxy, through_proxy) = proxied(&url).await;
+    let (proxy, through_proxy) = proxied(&url);
     system.api = None;
     system.set("DATABASE_URL", &through_proxy);
     system.start_api();
@@ -166,7 +166,7 @@ async fn without_its_database_the_api_says_503_and_does_not_hang() {
 async fn a_source_that_falls_silent_is_given_up_and_tried_again() {
     let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
     polyglot_devstack::seed::fill(database.url(), 100_000).await.unwrap();
-    let (proxy, url) = proxied(database.url()).await;
+    let (proxy, url) = proxied(database.url());
     let mut system =
         System::without_worker(Setup { rows: 0, env: vec![("SOURCE_DATABASE_URL".to_owned(), url)] }).await;
     system.wait_until_ready().await;
