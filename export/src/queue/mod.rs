@@ -47,6 +47,9 @@ impl Token {
 
 /// The broker hands a silent process's messages to others after twice this, unless the URL says otherwise.
 const HEARTBEAT_SECONDS: u16 = 10;
+/// The client library takes 64 frames of memory for a connection: at RabbitMQ's 128 KiB, 8 MiB. Messages here are of a few
+/// hundred bytes, and larger ones would be cut into frames. RabbitMQ 4.1 and newer refuse less than 8 KiB.
+const FRAME_BYTES: u32 = 16 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
@@ -117,6 +120,7 @@ impl Broker {
         let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
         let mut uri: AMQPUri = self.url.parse().map_err(QueueError::Url)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        uri.query.frame_max.get_or_insert(FRAME_BYTES);
         in_time(Connection::connect_uri(uri, properties)).await
     }
 
