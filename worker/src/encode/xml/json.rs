@@ -1,5 +1,7 @@
 //! JSON as nested elements: an element a key, `<item>` an array's item. What is long, names included, goes out in pieces.
 
+use smallvec::SmallVec;
+
 use super::super::json_text::{NoCharacter, NotJson, Token, Tokens, unescape};
 use super::{CONTROL, EMPTY_NAME, Replacer, SURROGATE, Unwritable, allowed, write_name_character, write_text};
 use crate::encode::Out;
@@ -111,38 +113,11 @@ struct Container<'a> {
     is_object: bool,
 }
 
-/// Containers around a value. The first few are where they cost no allocation: most JSON is not deep.
-#[derive(Default)]
-struct Containers<'a> {
-    outer: [Option<Container<'a>>; 4],
-    depth: usize,
-    inner: Vec<Container<'a>>,
-}
-
-impl<'a> Containers<'a> {
-    fn push(&mut self, container: Container<'a>) {
-        match self.outer.get_mut(self.depth) {
-            Some(place) => *place = Some(container),
-            None => self.inner.push(container),
-        }
-        self.depth += 1;
-    }
-
-    fn last(&self) -> Option<&Container<'a>> {
-        self.inner.last().or_else(|| self.outer[self.depth.min(self.outer.len()).checked_sub(1)?].as_ref())
-    }
-
-    fn pop(&mut self) -> Option<Container<'a>> {
-        let last = self.depth.checked_sub(1)?;
-        self.depth = last;
-        self.inner.pop().or_else(|| self.outer.get_mut(last)?.take())
-    }
-}
-
 /// Writes JSON text as the element `name`. Depth costs heap, not stack: PostgreSQL accepts thousands of levels.
 pub(super) fn write_json(name: &str, text: &str, replacer: &mut Replacer, out: &mut Out<'_>) -> Result<(), Unwritable> {
     let mut tokens = Tokens::new(text);
-    let mut open_containers = Containers::default();
+    // Most JSON is not deep, and costs no allocation.
+    let mut open_containers = SmallVec::<[Container<'_>; 4]>::new();
     loop {
         // Here a value stands, or the end of a container; in an object its key comes first.
         let token = tokens.next()?.ok_or(NotJson)?;
