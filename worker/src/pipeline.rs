@@ -116,7 +116,7 @@ pub(crate) async fn run(
     let encoding = async {
         let range = Range::default();
         let encoded = encode(encoding, &mut source, &range, settings.max_batch_rows, &watch).await?;
-        source.commit().await?;
+        worker.idle.keep(source.commit().await?);
         Ok(encoded)
     };
     let uploading = async {

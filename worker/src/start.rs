@@ -8,7 +8,7 @@ use polyglot_export::source::session_name;
 
 use crate::file_plan::FilePlan;
 use crate::pipeline::{Progress, Stop, Stream, internal};
-use crate::source::{Connected, Cut, Plan, Range, Source, Watch};
+use crate::source::{Cut, Plan, Range, Source, Watch};
 use crate::upload::Upload;
 use crate::worker::Worker;
 
@@ -38,7 +38,7 @@ pub(crate) async fn begin<'a>(
     // In the ledger before anything is begun outside of it, so that whatever dies is cleaned up behind.
     upload.begin().await?;
     let (url, request) = (&worker.connections.source_database_url, &claim.request);
-    let connected = Connected::to(url, &session_name(claim.export_id, claim.attempt)).await?;
+    let connected = worker.idle.connect(url, &session_name(claim.export_id, claim.attempt)).await?;
     let mut watch = Watch::new(url);
     let (mut source, snapshot) = watch.over(progress, connected.begin(request)).await?;
     watch.backend = Some(source.backend.clone());

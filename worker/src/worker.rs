@@ -19,6 +19,7 @@ use crate::attempt;
 use crate::config::Settings;
 use crate::memory;
 use crate::session::Sessions;
+use crate::source::Idle;
 use crate::upload::{Buffers, Target};
 
 /// A message whose work has begun is acknowledged at the latest after so long: RabbitMQ closes the channel of a consumer
@@ -46,6 +47,7 @@ pub(crate) struct Worker {
     pub name: String,
     pub sessions: Sessions,
     pub buffers: Buffers,
+    pub idle: Idle,
     active: AtomicUsize,
 }
 
@@ -66,7 +68,19 @@ impl Worker {
             settings.max_row_bytes,
             buffers.clone(),
         );
-        Self { connections, settings, ledger, storage, relay, name, sessions, buffers, active: AtomicUsize::new(0) }
+        let idle = Idle::new(settings.slots.into());
+        Self {
+            connections,
+            settings,
+            ledger,
+            storage,
+            relay,
+            name,
+            sessions,
+            buffers,
+            idle,
+            active: AtomicUsize::new(0),
+        }
     }
 
     pub(crate) fn target(&self) -> Target<'_> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::key::{has_key, key_columns};
-use super::sample::{Bound, Sampling};
+use super::sample::{self, Bound, Sampling};
 use super::{Plan, Source, failed, qualified};
 
 /// What a shard is to hold of the file, as it is stored. A part has to have 5 MiB, and a sample is not exact.
@@ -30,6 +30,10 @@ const LEAST_STORED_BYTES: u64 = 1 << 20;
 const SURELY_FEW: f64 = 200.0;
 /// A shard that the sample says is smaller than this share of the others is added to the one before it.
 const LEAST_SHARE: f64 = 0.6;
+/// Up to so many rows, which the server says cost no more than so many pages in order, are all weighed: that takes a few
+/// milliseconds, and a sample of pages that hold few of them would take a hundred.
+const QUICK_ROWS: f64 = 20_000.0;
+const QUICK_COST: f64 = 4096.0;
 /// Each step makes shards so many times larger, and there are so many steps.
 const COARSER: u64 = 4;
 const STEPS: u8 = 2;
@@ -168,17 +172,23 @@ impl Source {
         let columns = match key_columns(&mut self.connection, &plan.relation, &plan.order).await? {
             Ok(columns) => columns,
             Err(uncut) => return Ok(Cut::One(uncut)),
-        };
-        let target = Target::of(plan, request, coarser);
-        // A sample of pages costs more than a handful of rows that an index finds.
+        // A look at the catalog, and a sample of pages, cost more than a handful of rows that an index finds.
         let whole = self.explained(&plan.select(&Range::default())).await?;
         if whole.rows < SURELY_FEW {
             return Ok(Cut::One(Uncut::Small));
         }
+        };
+        let target = Target::of(plan, request, coarser);
         let mut too_small = if coarser == 0 { Uncut::Small } else { Uncut::Uneven };
         let Some(sampling) = Sampling::of(self, plan, request, target).await? else {
             return Ok(Cut::One(too_small));
         };
+        if whole.rows < QUICK_ROWS
+            && whole.cost < QUICK_COST
+            && sample::are_few(self, plan, request, target, 2.0 * QUICK_ROWS).await?
+        {
+            return Ok(Cut::One(too_small));
+        }
         for step in coarser..STEPS {
             let target = Target::of(plan, request, step);
             let (shards, total, bounds) = sampling.bounds(self, plan, columns, target).await?;

@@ -5,6 +5,7 @@
 mod array;
 mod calibrate;
 mod cut;
+mod idle;
 mod key;
 mod numeric;
 mod plan;
@@ -20,6 +21,7 @@ mod weight;
 
 pub(crate) use array::Array;
 pub(crate) use cut::{Cut, Range};
+pub(crate) use idle::Idle;
 pub(crate) use numeric::Numeric;
 pub use plan::OutputColumn;
 pub(crate) use plan::Plan;

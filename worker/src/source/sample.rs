@@ -84,6 +84,32 @@ fn tablesample(fraction: f64, seed: u8) -> String {
     format!(" TABLESAMPLE SYSTEM ({:.7}) REPEATABLE ({seed})", fraction.clamp(0.0, 1.0) * 100.0)
 }
 
+/// Whether all rows together are too few to be cut. Not if there are more than `most` of them: the rest is not looked at.
+pub(super) async fn are_few(
+    source: &mut Source,
+    plan: &Plan,
+    request: &ExportRequest,
+    target: Target,
+    most: f64,
+) -> Result<bool, Failure> {
+    let query = format!(
+        "SELECT count(*)::float8 AS rows, coalesce(sum(weight), 0)::float8 AS weight
+         FROM (SELECT {} AS weight FROM {}{} LIMIT {most}) AS row",
+        weight_expression(plan, request),
+        plan.relation(""),
+        selection::all_of(&plan.conditions),
+    );
+    let row = sqlx::query(AssertSqlSafe(query)).fetch_one(&mut source.connection).await.map_err(failed)?;
+    let number = |name: &str| row.try_get::<f64, _>(name).map_err(failed);
+    Ok(number("rows")? < most && fits_one(number("weight")?, target))
+}
+
+/// Whether a weight is surely less than two shards.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn fits_one(weight: f64, target: Target) -> bool {
+    weight * MOST_RATIO < 2.0 * target.bytes as f64
+}
+
 impl Sampling {
     /// Looks at the rows, or sees that they are too few to be cut.
     pub(super) async fn of(
@@ -99,7 +125,7 @@ impl Sampling {
             .await
             .map_err(failed)?;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let (heap_bytes, target_bytes) = (heap_bytes.unwrap_or(0) as f64, target.bytes as f64);
+        let heap_bytes = heap_bytes.unwrap_or(0) as f64;
         let heap_pages = (heap_bytes / PAGE_BYTES).max(1.0);
         let toasted = plan.relation.toast_bytes.is_none_or(|bytes| bytes > TOAST_WORTH_A_LOOK);
         let mut sampling = Self {
@@ -111,7 +137,7 @@ impl Sampling {
         };
         let rows = sampling.pilot(source, plan).await?;
         let weight = sampling.light.weight + sampling.heavy.map_or(0.0, |heavy| heavy.weight);
-        if !toasted && weight * MOST_RATIO < 2.0 * target_bytes {
+        if !toasted && fits_one(weight, target) {
             return Ok(None);
         }
         if weight > 0.0 {

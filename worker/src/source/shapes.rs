@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::sync::mpsc;
 
-use super::{Connected, Cut, FieldIndex, FromSource, JoinError, Plan, Range, Source};
+use super::{Connected, Cut, FieldIndex, FromSource, Idle, JoinError, Plan, Range, Source};
 use crate::compress::Compressor;
 use crate::encode::{Encode, Out, Spill, Stopped, encoder};
 
@@ -302,6 +302,9 @@ async fn every_reason_against_cutting_is_told() {
     let nothing = with(&|request| {
         request.filters = vec![Filter { column: "a".into(), op: FilterOp::Less, values: vec!["0".into()] }];
     });
+    let few = with(&|request| {
+        request.filters = vec![Filter { column: "id".into(), op: FilterOp::Less, values: vec!["1000".into()] }];
+    });
     let empty = with(&|request| {
         request.relation.name = "empty".to_owned();
         request.columns.truncate(1);
@@ -313,6 +316,7 @@ async fn every_reason_against_cutting_is_told() {
         (plain.clone(), 2, Uncut::Uneven),
         (empty, 0, Uncut::Small),
         (nothing, 0, Uncut::Small),
+        (few, 0, Uncut::Small),
         (with(&|request| request.columns.truncate(1)), 0, Uncut::Small),
         (with(&|request| request.layout = Layout::Files), 0, Uncut::Small),
         (of("late"), 0, Uncut::NoKey),
@@ -452,6 +456,40 @@ async fn a_snapshot_goes_from_hand_to_hand() {
     for name in [snapshot.as_str(), "no'snapshot", again.as_str()] {
         let joined = database.connected().await.join(&request, name).await;
         assert!(matches!(joined, Err(JoinError::SnapshotGone)), "{name}");
+    }
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_connection_goes_from_export_to_export_while_it_lives() {
+    let mut database = Database::new().await;
+    database.run("CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)").await;
+    let request = database.request(Format::Csv, &["id"]);
+    let idle = Idle::new(1);
+    let export = async || {
+        let connected = idle.connect(&database.url, "polyglot shapes").await.unwrap();
+        let mut source = connected.begin(&request).await.unwrap().0;
+        let plan = source.plan(&request, MAX_ROW).await.unwrap();
+        assert_eq!(read(&mut source, &plan, &request, &Range::default()).await.rows, 100);
+        let pid = source.backend.pid;
+        idle.keep(source.commit().await.unwrap());
+        pid
+    };
+    let first = export().await;
+    assert_eq!(export().await, first);
+    let mut looking = PgConnection::connect(&database.url).await.unwrap();
+    let name =
+        sqlx::query_scalar::<_, String>("SELECT application_name FROM pg_stat_activity WHERE pid = $1").bind(first);
+    assert_eq!(name.fetch_one(&mut looking).await.unwrap(), "polyglot idle");
+    sqlx::query("SELECT pg_terminate_backend($1, 5000)").bind(first).execute(&mut looking).await.unwrap();
+    let second = export().await;
+    assert_ne!(second, first);
+    // Without work there is none.
+    let started = tokio::time::Instant::now();
+    let lives = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)";
+    while sqlx::query_scalar::<_, bool>(lives).bind(second).fetch_one(&mut looking).await.unwrap() {
+        assert!(started.elapsed() < std::time::Duration::from_secs(20));
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     database.remove().await;
 }

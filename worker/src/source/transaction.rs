@@ -114,6 +114,12 @@ impl Connected {
         Ok(Self(connection.map_err(silent)?.map_err(failed)?))
     }
 
+    /// Gives the session another name.
+    pub(super) async fn rename(&mut self, name: &str) -> Result<(), Failure> {
+        let rename = format!("SET application_name TO {}", quote_literal(name));
+        sqlx::raw_sql(AssertSqlSafe(rename)).execute(&mut self.0).await.map(drop).map_err(failed)
+    }
+
     /// Locks the relation against changes of its form and takes a snapshot.
     pub(crate) async fn begin(self, request: &ExportRequest) -> Result<(Source, SnapshotPoint), Failure> {
         let mut connection = self.0;
@@ -194,9 +200,11 @@ impl Source {
         self.run("SELECT 1").await
     }
 
-    /// Ends the transaction, and lets go of the snapshot.
-    pub(crate) async fn commit(mut self) -> Result<(), Failure> {
-        self.run("COMMIT").await
+    /// Ends the transaction, and lets go of the snapshot. What is left has the settings that it began with, and is nobody's:
+    /// a name that it had may be looked for, to end what a dead worker left behind.
+    pub(crate) async fn commit(mut self) -> Result<Connected, Failure> {
+        self.run("COMMIT; SET application_name TO 'polyglot idle'").await?;
+        Ok(Connected(self.connection))
     }
 
     async fn run(&mut self, statement: &'static str) -> Result<(), Failure> {
