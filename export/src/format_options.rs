@@ -105,7 +105,7 @@ impl ParquetOptions {
 
 impl Default for ParquetOptions {
     fn default() -> Self {
-        Self { codec: ParquetCodec::default(), row_group_bytes: 8 << 20, numeric: NumericPolicy::default() }
+        Self { codec: ParquetCodec::default(), row_group_bytes: 6 << 20, numeric: NumericPolicy::default() }
     }
 }
 

@@ -11,12 +11,8 @@ use crate::file_plan::FilePlan;
 use crate::output::{Body, Output, WrittenBody};
 use crate::pipeline::{Progress, Stop, encode, internal, replaced};
 use crate::source::{Plan, Range, Watch};
-use crate::upload::{MIN_PART_BYTES, PART_SLACK, PartBody, Upload};
+use crate::upload::{Buffers, MIN_PART_BYTES, PART_SLACK, PartBody, Upload};
 use crate::worker::Worker;
-
-/// Room that a shard's buffer has from the beginning: half as much again as the planner aims at, which costs nothing until it is
-/// written to. A buffer that grows is copied, and for that moment in memory twice.
-const ROOM_BYTES: usize = 24 << 20;
 
 /// Reads and stores the shard that was claimed; it is still to be committed.
 pub(crate) async fn run(
@@ -32,6 +28,7 @@ pub(crate) async fn run(
     let mut watch = Watch::new(&worker.connections.source_database_url);
     watch.backend = Some(source.backend.clone());
     let limit = worker.settings.part_budget();
+    let buffers = worker.buffers.of(claim.export_id);
     let last = claim.shard == work.cut.shards;
     let encoding = Encoding {
         plan: session.plan.clone(),
@@ -41,7 +38,9 @@ pub(crate) async fn run(
             Layout::Files => Extent::Whole,
         },
         rows_of: format!("shard {} of the export", claim.shard),
-        output: Output::new(Body::new(worker.buffers.take(ROOM_BYTES.min(limit) + PART_SLACK), limit)),
+        // All the room there may be, which costs nothing until it is written to: a buffer that grows is copied, and for that
+        // moment in memory twice.
+        output: Output::new(Body::new(buffers.take(limit + PART_SLACK), limit)),
         progress: Arc::clone(progress),
     };
     let encoded = encode(encoding, &mut source, &range, worker.settings.max_batch_rows, &watch).await?;
@@ -58,7 +57,7 @@ pub(crate) async fn run(
     if is_too_small(claim, &encoded, last) {
         return Err(Stop::TooSmall);
     }
-    store(worker, claim, work, encoded, &session.plan).await
+    store(worker, claim, work, encoded, &session.plan, &buffers).await
 }
 
 /// The store refuses a part that is too small unless it is the last one; and behind the last shard of some formats there is
@@ -75,10 +74,11 @@ async fn store(
     work: &ShardWork,
     encoded: Encoded<WrittenBody>,
     plan: &Plan,
+    buffers: &Buffers,
 ) -> Result<StoredShard, Stop> {
     let Encoded { written, replacements, row_groups } = encoded;
     let (bytes, crc32) = (written.stored.bytes, written.stored.crc32);
-    let body = PartBody::of(written.stored, &worker.buffers);
+    let body = PartBody::of(written.stored, buffers);
     let upload = Upload::resume(worker.target(), claim, &work.cut);
     let etag = match claim.request.layout {
         Layout::File => upload.send(claim.shard, body, crc32).await?.e_tag,

@@ -16,6 +16,8 @@ use super::{Plan, Source, failed, qualified};
 
 /// What a shard is to hold of the file, as it is stored. A part has to have 5 MiB, and a sample is not exact.
 const SHARD_BYTES: u64 = 16 << 20;
+/// Less of a Parquet file: beside the shard, a row group of it is in memory as well.
+const PARQUET_SHARD_BYTES: u64 = 12 << 20;
 /// The same where each shard is a file of its own.
 const FILE_BYTES: u64 = 128 << 20;
 /// Of the object store's 10,000 parts one is the file's end, and an estimate may be wrong.
@@ -28,12 +30,12 @@ const LEAST_STORED_BYTES: u64 = 1 << 20;
 /// Rows that the server says are fewer than this are not looked at. By number, not by size: it knows the width of an average
 /// row, and a filter may choose the wide ones. Where it is wrong, one worker does what several could have.
 const SURELY_FEW: f64 = 200.0;
-/// A shard that the sample says is smaller than this share of the others is added to the one before it.
-const LEAST_SHARE: f64 = 0.6;
 /// Up to so many rows, which the server says cost no more than so many pages in order, are all weighed: that takes a few
 /// milliseconds, and a sample of pages that hold few of them would take a hundred.
 const QUICK_ROWS: f64 = 20_000.0;
 const QUICK_COST: f64 = 4096.0;
+/// A shard that the sample says is smaller than this share of the others is added to the one before it.
+const LEAST_SHARE: f64 = 0.6;
 /// Each step makes shards so many times larger, and there are so many steps.
 const COARSER: u64 = 4;
 const STEPS: u8 = 2;
@@ -93,9 +95,10 @@ pub(super) struct Target {
 
 impl Target {
     fn of(plan: &Plan, request: &ExportRequest, coarser: u8) -> Self {
-        let bytes = match request.layout {
-            Layout::File => SHARD_BYTES,
-            Layout::Files => FILE_BYTES,
+        let bytes = match (request.layout, request.format) {
+            (Layout::File, Format::Parquet) => PARQUET_SHARD_BYTES,
+            (Layout::File, _) => SHARD_BYTES,
+            (Layout::Files, _) => FILE_BYTES,
         };
         let columns = u64::try_from(plan.columns.len()).unwrap_or(u64::MAX).max(1);
         let chunks = match (request.layout, request.format) {
@@ -169,26 +172,26 @@ impl Source {
         if let Some(uncut) = against(plan, request, coarser) {
             return Ok(Cut::One(uncut));
         }
-        let columns = match key_columns(&mut self.connection, &plan.relation, &plan.order).await? {
-            Ok(columns) => columns,
-            Err(uncut) => return Ok(Cut::One(uncut)),
         // A look at the catalog, and a sample of pages, cost more than a handful of rows that an index finds.
         let whole = self.explained(&plan.select(&Range::default())).await?;
         if whole.rows < SURELY_FEW {
             return Ok(Cut::One(Uncut::Small));
         }
+        let columns = match key_columns(&mut self.connection, &plan.relation, &plan.order).await? {
+            Ok(columns) => columns,
+            Err(uncut) => return Ok(Cut::One(uncut)),
         };
         let target = Target::of(plan, request, coarser);
         let mut too_small = if coarser == 0 { Uncut::Small } else { Uncut::Uneven };
-        let Some(sampling) = Sampling::of(self, plan, request, target).await? else {
-            return Ok(Cut::One(too_small));
-        };
         if whole.rows < QUICK_ROWS
             && whole.cost < QUICK_COST
             && sample::are_few(self, plan, request, target, 2.0 * QUICK_ROWS).await?
         {
             return Ok(Cut::One(too_small));
         }
+        let Some(sampling) = Sampling::of(self, plan, request, target).await? else {
+            return Ok(Cut::One(too_small));
+        };
         for step in coarser..STEPS {
             let target = Target::of(plan, request, step);
             let (shards, total, bounds) = sampling.bounds(self, plan, columns, target).await?;

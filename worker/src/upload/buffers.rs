@@ -5,14 +5,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
 
-/// Buffers that have been used before.
+/// Each with the export that it was used for.
+type Pool = Vec<(Uuid, Vec<u8>)>;
+
+/// Buffers that have been used before; as one export sees them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(crate) struct Buffers {
+    pool: Arc<Mutex<Pool>>,
+    export: Uuid,
+}
 
 impl Buffers {
-    fn used(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn of(&self, export: Uuid) -> Self {
+        Self { pool: Arc::clone(&self.pool), export }
+    }
+
+    fn used(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the memory back: nothing that is cut is worked on any more.
@@ -22,10 +33,13 @@ impl Buffers {
 
     /// One that is empty, and has room for `bytes`.
     pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
-        let used = self.used().pop();
-        match used {
-            Some(buffer) if buffer.capacity() >= bytes => buffer,
-            // Replaced, not grown: there is nothing in it to keep.
+        let mut used = self.used();
+        let own = used.iter().position(|(export, _)| *export == self.export);
+        let buffer = own.map(|index| used.swap_remove(index)).or_else(|| used.pop());
+        match buffer {
+            Some((export, buffer)) if export == self.export && buffer.capacity() >= bytes => buffer,
+            // Replaced, not grown: there is nothing in it to keep. And as much of it as was ever written to is in memory,
+            // which for another export, of larger parts, may be much more than this one needs.
             _ => Vec::with_capacity(bytes),
         }
     }
@@ -53,6 +67,28 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        self.home.used().push(buffer);
+        self.home.used().push((self.home.export, buffer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_for_the_export_that_filled_it() {
+        let [first, second] = [1, 2].map(Uuid::from_u128);
+        let first = Buffers::default().of(first);
+        let second = first.of(second);
+        let buffer = first.take(1000);
+        let address = buffer.as_ptr();
+        drop(first.lend(buffer, None));
+        drop(second.lend(Vec::with_capacity(1000), None));
+        let buffer = first.take(1000);
+        assert!(buffer.is_empty() && buffer.as_ptr() == address);
+
+        // The second export's is replaced: a worker has as many buffers as slots, whatever they work on.
+        let third = first.take(10);
+        assert!(third.capacity() < 1000 && first.used().is_empty());
     }
 }

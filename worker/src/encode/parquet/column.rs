@@ -15,6 +15,7 @@ use arrow_schema::{DataType, Field, FieldRef, TimeUnit};
 use polyglot_export::catalog::WireType;
 use polyglot_export::format_options::NumericPolicy;
 
+use super::BATCH_BYTES;
 use crate::encode::datetime::UNIX_EPOCH_DAYS;
 use crate::source::{Array, Numeric, OutputColumn, Value, ValueError};
 
@@ -57,6 +58,12 @@ pub(super) struct List {
     items: Builder,
     offsets: Vec<i32>,
     valid: Vec<bool>,
+}
+
+/// Room for the next batch, which is likely to be as large: growing from nothing would copy it, and take up to twice the
+/// memory. A batch of one long value says nothing about the next one.
+fn next_room(values: &[u8]) -> usize {
+    if values.len() > BATCH_BYTES { 0 } else { values.len() }
 }
 
 /// The builder and the field for a column.
@@ -229,13 +236,12 @@ impl Builder {
             Self::Float32(builder) => Arc::new(builder.finish()),
             Self::Float64(builder) => Arc::new(builder.finish()),
             Self::Decimal(builder, _) => Arc::new(builder.finish()),
-            // The next batch is likely to be as large: growing from nothing would copy it, and take up to twice the memory.
             Self::Text(builder) => {
-                let next = StringBuilder::with_capacity(builder.len(), builder.values_slice().len());
+                let next = StringBuilder::with_capacity(builder.len(), next_room(builder.values_slice()));
                 Arc::new(std::mem::replace(builder, next).finish())
             }
             Self::Binary(builder) => {
-                let next = BinaryBuilder::with_capacity(builder.len(), builder.values_slice().len());
+                let next = BinaryBuilder::with_capacity(builder.len(), next_room(builder.values_slice()));
                 Arc::new(std::mem::replace(builder, next).finish())
             }
             Self::Date(builder) => Arc::new(builder.finish()),

@@ -26,7 +26,10 @@ use crate::source::{Array, OutputColumn, Row, Value, ValueError};
 
 /// Rows and bytes that are gathered before they go into the row group.
 const BATCH_ROWS: usize = 8192;
-const BATCH_BYTES: usize = 2 << 20;
+const BATCH_BYTES: usize = 1 << 20;
+/// Values of a page before they are compressed. Each column fills one at a time, so all of them are in memory; the library
+/// would take a mebibyte. Snappy looks back 64 KiB, and gains nothing from larger ones.
+const PAGE_BYTES: usize = 256 << 10;
 /// What a value takes in a builder at least, NULL or not.
 const VALUE_BYTES: usize = 16;
 /// A dictionary's hash table takes 70 KiB before its first value: so many columns at most have one.
@@ -56,16 +59,9 @@ pub(super) struct Parquet {
     codec: ParquetCodec,
     /// Of each column, what was seen of its first values.
     repeats: Vec<Repeats>,
-    writer: Writer,
+    /// Opened with the first batch, by what is in it; `None` again once the footer is written.
+    writer: Option<Box<ArrowWriter<Pieces>>>,
     finished: Pieces,
-}
-
-/// The library's writer: opened with the first batch, by what is in it.
-enum Writer {
-    Unopened,
-    Open(Box<ArrowWriter<Pieces>>),
-    /// The footer is written.
-    Closed,
 }
 
 /// Whether a column's values repeat. A dictionary of values that do not is larger than the values, and to make it is a
@@ -92,19 +88,21 @@ impl Repeats {
     }
 }
 
-/// Finished bytes in pieces, so that a row group is never copied to make one growing buffer larger.
+/// Finished bytes in pieces of one size, so that a row group is never copied to make one growing buffer larger.
 #[derive(Default)]
 struct Pieces(VecDeque<Vec<u8>>);
 
-const PIECE_BYTES: usize = 1 << 20;
+const PIECE_BYTES: usize = 128 << 10;
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self.0.back_mut() {
-            Some(piece) if piece.len() + bytes.len() <= PIECE_BYTES => piece.extend_from_slice(bytes),
-            _ => self.0.push_back(bytes.to_vec()),
+        if self.0.back().is_none_or(|piece| piece.len() == PIECE_BYTES) {
+            self.0.push_back(Vec::with_capacity(PIECE_BYTES));
         }
-        Ok(bytes.len())
+        let Some(piece) = self.0.back_mut() else { return Ok(0) };
+        let written = bytes.len().min(PIECE_BYTES - piece.len());
+        piece.extend_from_slice(&bytes[..written]);
+        Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -129,53 +127,50 @@ impl Parquet {
             exactness,
             codec: options.codec,
             repeats: columns.iter().map(|_| Repeats::default()).collect(),
-            writer: Writer::Unopened,
+            writer: None,
             finished: Pieces::default(),
         }
     }
 
-    /// The writer, unless the footer is written.
-    fn open(&mut self) -> Result<Option<&mut ArrowWriter<Pieces>>, EncodeError> {
-        if matches!(self.writer, Writer::Unopened) {
-            let mut properties = WriterProperties::builder()
-                .set_compression(match self.codec {
-                    ParquetCodec::Snappy => Compression::SNAPPY,
-                    ParquetCodec::Zstd => Compression::ZSTD(ZstdLevel::default()),
-                })
-                .set_dictionary_enabled(self.columns.len() <= MOST_DICTIONARIES)
-                // A column of a row group is a page or two: an index of them would be all cost, in memory until the end.
-                .set_statistics_enabled(EnabledStatistics::Chunk)
-                .set_offset_index_disabled(true)
-                // When a row group ends is decided here, by what it takes in memory.
-                .set_max_row_group_row_count(None);
-            // A column is one leaf, lists included, in the same order.
-            let leaves = ArrowSchemaConverter::new().convert(&self.schema).map_err(EncodeError::Parquet)?;
-            for (leaf, repeats) in leaves.columns().iter().zip(std::mem::take(&mut self.repeats)) {
-                if !repeats.are_worth_a_dictionary() {
-                    properties = properties.set_column_dictionary_enabled(leaf.path().clone(), false);
-                }
+    fn new_writer(&self) -> Result<Box<ArrowWriter<Pieces>>, EncodeError> {
+        let mut properties = WriterProperties::builder()
+            .set_compression(match self.codec {
+                ParquetCodec::Snappy => Compression::SNAPPY,
+                ParquetCodec::Zstd => Compression::ZSTD(ZstdLevel::default()),
+            })
+            .set_dictionary_enabled(self.columns.len() <= MOST_DICTIONARIES)
+            // A column of a row group is a page or two: an index of them would be all cost, in memory until the end.
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_offset_index_disabled(true)
+            .set_data_page_size_limit(PAGE_BYTES)
+            // When a row group ends is decided here, by what it takes in memory.
+            .set_max_row_group_row_count(None);
+        // A column is one leaf, lists included, in the same order.
+        let leaves = ArrowSchemaConverter::new().convert(&self.schema).map_err(EncodeError::Parquet)?;
+        for (leaf, repeats) in leaves.columns().iter().zip(&self.repeats) {
+            if !repeats.are_worth_a_dictionary() {
+                properties = properties.set_column_dictionary_enabled(leaf.path().clone(), false);
             }
-            let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
-            let writer = ArrowWriter::try_new_with_options(Pieces::default(), self.schema.clone(), options);
-            self.writer = Writer::Open(Box::new(writer.map_err(EncodeError::Parquet)?));
         }
-        Ok(match &mut self.writer {
-            Writer::Open(writer) => Some(writer),
-            Writer::Unopened | Writer::Closed => None,
-        })
+        let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
+        ArrowWriter::try_new_with_options(Pieces::default(), self.schema.clone(), options)
+            .map(Box::new)
+            .map_err(EncodeError::Parquet)
     }
 
-    fn close(&mut self) -> Result<Option<Box<ArrowWriter<Pieces>>>, EncodeError> {
-        self.open()?;
-        Ok(match std::mem::replace(&mut self.writer, Writer::Closed) {
-            Writer::Open(writer) => Some(writer),
-            Writer::Unopened | Writer::Closed => None,
-        })
+    /// The writer, to be put back unless the file ends.
+    fn take_writer(&mut self) -> Result<Box<ArrowWriter<Pieces>>, EncodeError> {
+        if let Some(writer) = self.writer.take() {
+            return Ok(writer);
+        }
+        let writer = self.new_writer()?;
+        self.repeats.clear();
+        Ok(writer)
     }
 
     /// Moves what the writer has finished to where it is fetched from.
     fn fetch(&mut self) -> Result<(), EncodeError> {
-        let Writer::Open(writer) = &mut self.writer else { return Ok(()) };
+        let Some(writer) = &mut self.writer else { return Ok(()) };
         writer.sync().map_err(|error| EncodeError::Parquet(error.into()))?;
         self.finished.0.append(&mut writer.inner_mut().0);
         Ok(())
@@ -187,8 +182,8 @@ impl Parquet {
             let arrays = self.builders.iter_mut().map(Builder::finish).collect();
             let batch = RecordBatch::try_new(self.schema.clone(), arrays)
                 .map_err(|error| EncodeError::Parquet(error.into()))?;
-            self.open()?;
-            let Writer::Open(writer) = &mut self.writer else { return Ok(()) };
+            let writer = self.take_writer()?;
+            let writer = self.writer.insert(writer);
             writer.write(&batch).map_err(EncodeError::Parquet)?;
             (self.rows, self.bytes) = (0, 0);
             let groups = writer.flushed_row_groups().len();
@@ -260,10 +255,9 @@ impl Encode for Parquet {
 
     fn end(&mut self, _: &mut Out<'_>) -> Result<(), EncodeError> {
         self.write_batch()?;
-        if let Some(writer) = self.close()? {
-            self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
-            self.finished.0.append(&mut writer.into_inner().map_err(EncodeError::Parquet)?.0);
-        }
+        let writer = self.take_writer()?;
+        self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
+        self.finished.0.append(&mut writer.into_inner().map_err(EncodeError::Parquet)?.0);
         Ok(())
     }
 
@@ -274,14 +268,12 @@ impl Encode for Parquet {
     /// The footer of these rows alone, whose offsets count from a magic number before them.
     fn suspend(&mut self) -> Result<Option<Vec<u8>>, EncodeError> {
         self.write_batch()?;
-        self.open()?;
-        if let Writer::Open(writer) = &mut self.writer {
-            self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
-            writer.flush().map_err(EncodeError::Parquet)?;
-        }
+        let mut writer = self.take_writer()?;
+        self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
+        writer.flush().map_err(EncodeError::Parquet)?;
+        self.writer = Some(writer);
         self.fetch()?;
-        let Some(writer) = self.close()? else { return Ok(None) };
-        let pieces = writer.into_inner().map_err(EncodeError::Parquet)?;
+        let pieces = self.take_writer()?.into_inner().map_err(EncodeError::Parquet)?;
         Ok(Some(pieces.0.into_iter().flatten().collect()))
     }
 
