@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection};
+
+use crate::selection::quote_literal;
 
 /// A pool for catalog look-ups and for checking values, with the settings of [`connect`]. It connects on first use.
 pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
@@ -92,6 +94,20 @@ pub async fn connect(url: &str, application_name: &str) -> Result<PgConnection, 
     let mut connection = PgConnection::connect_with(&options.application_name(application_name)).await?;
     settle(&mut connection).await?;
     Ok(connection)
+}
+
+/// Makes a connection that somebody else has used as good as a new one, and gives it another name. What a view's function
+/// has set stays set behind its transaction otherwise: a time zone, a role, a lock.
+///
+/// # Errors
+/// When the session is not there any more.
+pub async fn settle_again(connection: &mut PgConnection, application_name: &str) -> Result<(), sqlx::Error> {
+    let reset = format!(
+        "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all(); SET application_name TO {}",
+        quote_literal(application_name)
+    );
+    sqlx::raw_sql(AssertSqlSafe(reset)).execute(&mut *connection).await?;
+    settle(connection).await
 }
 
 async fn settle(connection: &mut PgConnection) -> Result<(), sqlx::Error> {

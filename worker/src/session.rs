@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::pipeline::Stop;
-use crate::source::{Connected, JoinError, LOST, Plan, Source};
+use crate::source::{Idle, JoinError, LOST, Plan, Source};
 use crate::upload::Buffers;
 
 /// How often a keeper looks whether it is still wanted.
@@ -85,6 +85,7 @@ pub(crate) struct Sessions {
     owner: String,
     max_row_bytes: u64,
     buffers: Buffers,
+    idle: Idle,
     open: Arc<Mutex<HashMap<Key, Slot>>>,
     keepers: TaskTracker,
     stopping: CancellationToken,
@@ -108,13 +109,21 @@ fn unreachable(detail: &str) -> Failure {
 }
 
 impl Sessions {
-    pub(crate) fn new(source_url: String, ledger: Ledger, owner: String, max_row_bytes: u64, buffers: Buffers) -> Self {
+    pub(crate) fn new(
+        source_url: String,
+        ledger: Ledger,
+        owner: String,
+        max_row_bytes: u64,
+        buffers: Buffers,
+        idle: Idle,
+    ) -> Self {
         Self {
             source_url,
             ledger,
             owner,
             max_row_bytes,
             buffers,
+            idle,
             open: Arc::default(),
             keepers: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -201,7 +210,8 @@ impl Sessions {
     /// A transaction under that snapshot.
     async fn enter(&self, attempt: &Attempt, snapshot: &SnapshotName) -> Result<Source, JoinError> {
         let entering = async {
-            let connected = Connected::to(&self.source_url, &session_name(attempt.export_id, attempt.attempt)).await?;
+            let connected =
+                self.idle.connect(&self.source_url, &session_name(attempt.export_id, attempt.attempt)).await?;
             let joined = connected.join(&attempt.request, &snapshot.name).await?;
             if joined.backend.server_started == snapshot.server_started {
                 Ok(joined)

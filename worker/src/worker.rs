@@ -61,14 +61,15 @@ impl Worker {
         name: String,
     ) -> Self {
         let buffers = Buffers::default();
+        let idle = Idle::new(settings.slots.into());
         let sessions = Sessions::new(
             connections.source_database_url.clone(),
             ledger.clone(),
             name.clone(),
             settings.max_row_bytes,
             buffers.clone(),
+            idle.clone(),
         );
-        let idle = Idle::new(settings.slots.into());
         Self {
             connections,
             settings,

@@ -36,6 +36,8 @@ const QUICK_ROWS: f64 = 20_000.0;
 const QUICK_COST: f64 = 4096.0;
 /// A shard that the sample says is smaller than this share of the others is added to the one before it.
 const LEAST_SHARE: f64 = 0.6;
+/// And in any case one that is to have less than this: by as much as a sample may be wrong, more than a part has to have.
+const LEAST_SHARD_BYTES: f64 = (9 << 20) as f64;
 /// Each step makes shards so many times larger, and there are so many steps.
 const COARSER: u64 = 4;
 const STEPS: u8 = 2;
@@ -109,6 +111,13 @@ impl Target {
     }
 }
 
+impl Target {
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn least_share(self) -> f64 {
+        LEAST_SHARE.max(LEAST_SHARD_BYTES / self.bytes as f64)
+    }
+}
+
 /// What stands against cutting, whatever the rows are.
 fn against(plan: &Plan, request: &ExportRequest, coarser: u8) -> Option<Uncut> {
     if request.row_limit.is_some() {
@@ -146,14 +155,14 @@ fn has_relative_time(plan: &Plan, request: &ExportRequest) -> bool {
 
 /// The bounds without those behind which a shard would be small: the last row of the one before may be larger than all
 /// that is left.
-fn spread(bounds: Vec<Bound>, share: f64, total: f64) -> Vec<Vec<String>> {
+fn spread(bounds: Vec<Bound>, least: f64, total: f64) -> Vec<Vec<String>> {
     let mut kept: Vec<Bound> = Vec::with_capacity(bounds.len());
     for bound in bounds {
-        if bound.before - kept.last().map_or(0.0, |last| last.before) >= share * LEAST_SHARE {
+        if bound.before - kept.last().map_or(0.0, |last| last.before) >= least {
             kept.push(bound);
         }
     }
-    while kept.last().is_some_and(|last| total - last.before < share * LEAST_SHARE) {
+    while kept.last().is_some_and(|last| total - last.before < least) {
         kept.pop();
     }
     kept.into_iter().map(|bound| bound.key).collect()
@@ -198,7 +207,7 @@ impl Source {
             if shards < 2.0 {
                 return Ok(Cut::One(too_small));
             }
-            let bounds = spread(bounds, total / shards, total);
+            let bounds = spread(bounds, total / shards * target.least_share(), total);
             if bounds.is_empty() {
                 return Ok(Cut::One(Uncut::FewKeys));
             }
@@ -237,7 +246,7 @@ impl Source {
     /// The server's estimate for a query.
     async fn explained(&mut self, query: &str) -> Result<Explained, Failure> {
         let explain = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) {query}"));
-        let row = sqlx::query(explain).fetch_one(&mut self.connection).await.map_err(failed)?;
+        let row = sqlx::query(explain).persistent(false).fetch_one(&mut self.connection).await.map_err(failed)?;
         // On the wire json is its text.
         let text: String = row.try_get_unchecked(0).map_err(failed)?;
         let explained: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
@@ -280,7 +289,7 @@ mod tests {
     #[test]
     fn what_would_be_small_is_added_to_its_neighbour() {
         let bound = |before: f64| Bound { key: texts(&[&before.to_string()]), before };
-        let spread = |bounds: &[f64]| spread(bounds.iter().copied().map(bound).collect(), 10.0, 50.0).concat();
+        let spread = |bounds: &[f64]| spread(bounds.iter().copied().map(bound).collect(), 6.0, 50.0).concat();
         assert_eq!(spread(&[10.0, 20.0, 30.0, 40.0]), texts(&["10", "20", "30", "40"]));
         // A row that reaches far over its end leaves little to the next one.
         assert_eq!(spread(&[18.0, 20.0, 33.0, 47.0]), texts(&["18", "33"]));

@@ -11,6 +11,8 @@ use super::transaction::Connected;
 
 /// Long enough for exports that follow one another, and short enough that a worker without work holds nothing.
 const KEPT: Duration = Duration::from_secs(2);
+/// So that the settings of the role, and where a name leads to, are those of a moment ago.
+const OLDEST: Duration = Duration::from_mins(1);
 /// What answers no faster is not worth it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -33,15 +35,18 @@ impl Idle {
     /// One that is there and answers, or a new one; `name` is the session's in `pg_stat_activity`.
     pub(crate) async fn connect(&self, url: &str, name: &str) -> Result<Connected, Failure> {
         while let Some((_, mut connected)) = self.with(Vec::pop) {
-            if let Ok(Ok(())) = timeout(PATIENCE, connected.rename(name)).await {
+            if let Ok(Ok(())) = timeout(PATIENCE, connected.renew(name)).await {
                 return Ok(connected);
             }
         }
         Connected::to(url, name).await
     }
 
-    /// Keeps it for a moment.
+    /// Keeps it for a moment, unless it is old.
     pub(crate) fn keep(&self, connected: Connected) {
+        if connected.since.elapsed() > OLDEST {
+            return;
+        }
         let until = Instant::now() + KEPT;
         let kept = self.with(|waiting| {
             let has_room = waiting.len() < self.most;

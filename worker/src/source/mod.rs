@@ -26,7 +26,7 @@ pub(crate) use numeric::Numeric;
 pub use plan::OutputColumn;
 pub(crate) use plan::Plan;
 pub(crate) use row::{FieldIndex, Found, Row, RowScanner};
-pub(crate) use transaction::{Connected, JoinError, Source};
+pub(crate) use transaction::{JoinError, Source};
 pub(crate) use value::{Value, ValueError};
 pub(crate) use watch::Watch;
 

@@ -84,7 +84,13 @@ fn tablesample(fraction: f64, seed: u8) -> String {
     format!(" TABLESAMPLE SYSTEM ({:.7}) REPEATABLE ({seed})", fraction.clamp(0.0, 1.0) * 100.0)
 }
 
-/// Whether all rows together are too few to be cut. Not if there are more than `most` of them: the rest is not looked at.
+/// Whether long values may be stored apart, and compressed: then a row's weight says less of its size.
+fn is_toasted(plan: &Plan) -> bool {
+    plan.relation.toast_bytes.is_none_or(|bytes| bytes > TOAST_WORTH_A_LOOK)
+}
+
+/// Whether all rows together are surely too few to be cut. Not if there are more than `most` of them: the rest is not looked
+/// at.
 pub(super) async fn are_few(
     source: &mut Source,
     plan: &Plan,
@@ -92,6 +98,9 @@ pub(super) async fn are_few(
     target: Target,
     most: f64,
 ) -> Result<bool, Failure> {
+    if is_toasted(plan) {
+        return Ok(false);
+    }
     let query = format!(
         "SELECT count(*)::float8 AS rows, coalesce(sum(weight), 0)::float8 AS weight
          FROM (SELECT {} AS weight FROM {}{} LIMIT {most}) AS row",
@@ -99,7 +108,8 @@ pub(super) async fn are_few(
         plan.relation(""),
         selection::all_of(&plan.conditions),
     );
-    let row = sqlx::query(AssertSqlSafe(query)).fetch_one(&mut source.connection).await.map_err(failed)?;
+    let row =
+        sqlx::query(AssertSqlSafe(query)).persistent(false).fetch_one(&mut source.connection).await.map_err(failed)?;
     let number = |name: &str| row.try_get::<f64, _>(name).map_err(failed);
     Ok(number("rows")? < most && fits_one(number("weight")?, target))
 }
@@ -127,7 +137,7 @@ impl Sampling {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let heap_bytes = heap_bytes.unwrap_or(0) as f64;
         let heap_pages = (heap_bytes / PAGE_BYTES).max(1.0);
-        let toasted = plan.relation.toast_bytes.is_none_or(|bytes| bytes > TOAST_WORTH_A_LOOK);
+        let toasted = is_toasted(plan);
         let mut sampling = Self {
             weight: weight_expression(plan, request),
             heap_pages,
@@ -172,7 +182,8 @@ impl Sampling {
                 plan.relation(&tablesample(fraction, PILOT_SEED)),
                 selection::all_of(&plan.conditions),
             );
-            let row = sqlx::query(AssertSqlSafe(query)).fetch_one(&mut source.connection).await.map_err(failed)?;
+            let query = sqlx::query(AssertSqlSafe(query)).persistent(false);
+            let row = query.fetch_one(&mut source.connection).await.map_err(failed)?;
             let number = |name: &str| row.try_get::<f64, _>(name).map_err(failed);
             let stratum = |weight: f64, squares: f64| Stratum {
                 weight: weight / fraction,
@@ -254,7 +265,8 @@ impl Sampling {
             texts = texts.join(", "),
             most = target.most,
         );
-        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut source.connection).await.map_err(failed)?;
+        let query = sqlx::query(AssertSqlSafe(query)).persistent(false);
+        let rows = query.fetch_all(&mut source.connection).await.map_err(failed)?;
         let (mut shards, mut total, mut bounds) = (0.0, 0.0, Vec::with_capacity(rows.len()));
         for row in rows {
             shards = row.try_get("shards").map_err(failed)?;

@@ -12,7 +12,10 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::sync::mpsc;
 
-use super::{Connected, Cut, FieldIndex, FromSource, Idle, JoinError, Plan, Range, Source};
+use super::cut::Target;
+use super::sample::are_few;
+use super::transaction::Connected;
+use super::{Cut, FieldIndex, FromSource, Idle, JoinError, Plan, Range, Source};
 use crate::compress::Compressor;
 use crate::encode::{Encode, Out, Spill, Stopped, encoder};
 
@@ -431,6 +434,37 @@ async fn every_format_has_shards_of_its_own_size() {
 }
 
 #[tokio::test]
+async fn what_is_quick_to_read_is_weighed() {
+    let mut database = Database::new().await;
+    database
+        .run(
+            "CREATE TABLE t (id integer PRIMARY KEY, payload text);
+             INSERT INTO t SELECT n, repeat(md5(n::text), 10) FROM generate_series(1, 100000) n;
+             CREATE TABLE long (id integer PRIMARY KEY, place integer, payload jsonb);
+             -- Of 200 KB each, which take less than 4 in the table.
+             INSERT INTO long SELECT n, n % 100, json_build_object('a', repeat('a', 200000)) FROM generate_series(1, 1000) n;
+             CREATE INDEX ON long (place); ANALYZE t, long",
+        )
+        .await;
+    let request = database.request(Format::Csv, &["id", "payload"]);
+    let mut source = database.source(&request).await;
+    let plan = source.plan(&request, MAX_ROW).await.unwrap();
+    // 32 MB in all, which a format may make three times as large.
+    for (bytes, most, few) in [(60 << 20, 200_000.0, true), (60 << 20, 100_000.0, false), (40 << 20, 200_000.0, false)]
+    {
+        let target = Target { bytes, most: 10 };
+        assert_eq!(are_few(&mut source, &plan, &request, target, most).await.unwrap(), few, "{bytes} {most}");
+    }
+    source.commit().await.unwrap();
+    // Few rows that an index finds, and that say nothing of their size before they are read.
+    let mut long = database.request(Format::Csv, &["id", "payload"]);
+    long.relation.name = "long".to_owned();
+    long.filters = vec![Filter { column: "place".into(), op: FilterOp::Less, values: vec!["50".into()] }];
+    database.fits("compressed documents by an index", &long).await;
+    database.remove().await;
+}
+
+#[tokio::test]
 async fn a_snapshot_goes_from_hand_to_hand() {
     let mut database = Database::new().await;
     database.run("CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)").await;
@@ -463,12 +497,17 @@ async fn a_snapshot_goes_from_hand_to_hand() {
 #[tokio::test]
 async fn a_connection_goes_from_export_to_export_while_it_lives() {
     let mut database = Database::new().await;
-    database.run("CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)").await;
-    let request = database.request(Format::Csv, &["id"]);
+    // A view may change the session that reads it.
+    database
+        .run("CREATE VIEW t AS SELECT n AS id, set_config('TimeZone', 'Asia/Tokyo', false) AS zone FROM generate_series(1, 100) n")
+        .await;
+    let request = database.request(Format::Csv, &["id", "zone"]);
     let idle = Idle::new(1);
     let export = async || {
         let connected = idle.connect(&database.url, "polyglot shapes").await.unwrap();
         let mut source = connected.begin(&request).await.unwrap().0;
+        let zone = sqlx::query_scalar::<_, String>("SHOW TimeZone").fetch_one(&mut source.connection).await.unwrap();
+        assert_eq!(zone, "UTC");
         let plan = source.plan(&request, MAX_ROW).await.unwrap();
         assert_eq!(read(&mut source, &plan, &request, &Range::default()).await.rows, 100);
         let pid = source.backend.pid;

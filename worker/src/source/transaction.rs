@@ -1,7 +1,7 @@
 //! The transaction that an export is read in: how it begins, with a snapshot of its own or under one that another
 //! transaction holds, and what may be asked of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use polyglot_export::catalog::{self, CatalogError};
 use polyglot_export::failure::{Failure, FailureKind};
@@ -18,12 +18,17 @@ use super::{Plan, failed};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to the source, and soon a transaction.
-pub(crate) struct Connected(PgConnection);
+pub(crate) struct Connected {
+    connection: PgConnection,
+    /// When it came about.
+    pub(super) since: Instant,
+}
 
 /// An open transaction on the source, holding its snapshot.
 pub(crate) struct Source {
     pub(super) connection: PgConnection,
     pub backend: Backend,
+    since: Instant,
 }
 
 /// Why a snapshot cannot be shared.
@@ -111,18 +116,17 @@ impl Connected {
     pub(crate) async fn to(url: &str, name: &str) -> Result<Self, Failure> {
         let connection = tokio::time::timeout(CONNECT_TIMEOUT, source::connect(url, name)).await;
         let silent = |_| failed(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
-        Ok(Self(connection.map_err(silent)?.map_err(failed)?))
+        Ok(Self { connection: connection.map_err(silent)?.map_err(failed)?, since: Instant::now() })
     }
 
-    /// Gives the session another name.
-    pub(super) async fn rename(&mut self, name: &str) -> Result<(), Failure> {
-        let rename = format!("SET application_name TO {}", quote_literal(name));
-        sqlx::raw_sql(AssertSqlSafe(rename)).execute(&mut self.0).await.map(drop).map_err(failed)
+    /// For another export: nothing of the one before is left, and the session has its name.
+    pub(super) async fn renew(&mut self, name: &str) -> Result<(), Failure> {
+        source::settle_again(&mut self.connection, name).await.map_err(failed)
     }
 
     /// Locks the relation against changes of its form and takes a snapshot.
     pub(crate) async fn begin(self, request: &ExportRequest) -> Result<(Source, SnapshotPoint), Failure> {
-        let mut connection = self.0;
+        let Self { mut connection, since } = self;
         match begin(&mut connection, lock(request)).await? {
             Begun::Open => {}
             Begun::NoTable => return Err(gone(request)),
@@ -134,13 +138,13 @@ impl Connected {
             wal_position: row.try_get("wal_position").map_err(failed)?,
         };
         let backend = backend(&mut connection).await?;
-        Ok((Source { connection, backend }, snapshot))
+        Ok((Source { connection, backend, since }, snapshot))
     }
 
     /// Begins a transaction under a snapshot that another one has exported. If that one is still there behind the lock,
     /// it was there all the time, and so was its own lock: the table has the form that it had when the snapshot was taken.
     pub(crate) async fn join(self, request: &ExportRequest, snapshot: &str) -> Result<Source, JoinError> {
-        let mut connection = self.0;
+        let Self { mut connection, since } = self;
         // What holds the snapshot also keeps the table from being dropped.
         match begin(&mut connection, format!("{JOIN_LOCK_TIMEOUT}; {}", lock(request))).await? {
             Begun::Open => {}
@@ -156,7 +160,7 @@ impl Connected {
             });
         }
         let backend = backend(&mut connection).await?;
-        Ok(Source { connection, backend })
+        Ok(Source { connection, backend, since })
     }
 }
 
@@ -200,11 +204,11 @@ impl Source {
         self.run("SELECT 1").await
     }
 
-    /// Ends the transaction, and lets go of the snapshot. What is left has the settings that it began with, and is nobody's:
-    /// a name that it had may be looked for, to end what a dead worker left behind.
+    /// Ends the transaction, and lets go of the snapshot. The session is nobody's then: a name that it had may be looked for,
+    /// to end what a dead worker left behind.
     pub(crate) async fn commit(mut self) -> Result<Connected, Failure> {
         self.run("COMMIT; SET application_name TO 'polyglot idle'").await?;
-        Ok(Connected(self.connection))
+        Ok(Connected { connection: self.connection, since: self.since })
     }
 
     async fn run(&mut self, statement: &'static str) -> Result<(), Failure> {

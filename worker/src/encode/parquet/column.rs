@@ -61,9 +61,9 @@ pub(super) struct List {
 }
 
 /// Room for the next batch, which is likely to be as large: growing from nothing would copy it, and take up to twice the
-/// memory. A batch of one long value says nothing about the next one.
+/// memory. A batch ends behind the row with which it is full; where that was a long one, it says nothing about the next.
 fn next_room(values: &[u8]) -> usize {
-    if values.len() > BATCH_BYTES { 0 } else { values.len() }
+    if values.len() > 2 * BATCH_BYTES { 0 } else { values.len() }
 }
 
 /// The builder and the field for a column.

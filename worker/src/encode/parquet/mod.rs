@@ -27,6 +27,8 @@ use crate::source::{Array, OutputColumn, Row, Value, ValueError};
 /// Rows and bytes that are gathered before they go into the row group.
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 1 << 20;
+/// The first batch, by which it is decided what has dictionaries.
+const FIRST_BATCH_BYTES: usize = 2 << 20;
 /// Values of a page before they are compressed. Each column fills one at a time, so all of them are in memory; the library
 /// would take a mebibyte. Snappy looks back 64 KiB, and gains nothing from larger ones.
 const PAGE_BYTES: usize = 256 << 10;
@@ -139,7 +141,8 @@ impl Parquet {
                 ParquetCodec::Zstd => Compression::ZSTD(ZstdLevel::default()),
             })
             .set_dictionary_enabled(self.columns.len() <= MOST_DICTIONARIES)
-            // A column of a row group is a page or two: an index of them would be all cost, in memory until the end.
+            // A column of a row group is a few pages, which are read together: an index of them would be all cost, in memory
+            // until the end.
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_offset_index_disabled(true)
             .set_data_page_size_limit(PAGE_BYTES)
@@ -250,7 +253,8 @@ impl Encode for Parquet {
             })?;
         }
         self.rows += 1;
-        if self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES { self.write_batch() } else { Ok(()) }
+        let most = if self.writer.is_some() { BATCH_BYTES } else { FIRST_BATCH_BYTES };
+        if self.rows >= BATCH_ROWS || self.bytes >= most { self.write_batch() } else { Ok(()) }
     }
 
     fn end(&mut self, _: &mut Out<'_>) -> Result<(), EncodeError> {
