@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use polyglot_export::config::{ConfigError, Connections, Environment};
 use polyglot_export::dataset::Datasets;
+use utoipa::ToSchema;
 
 /// The longest that a download may be kept waiting, by configuration or by a client's `Prefer: wait`.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_mins(2);
@@ -33,7 +34,8 @@ pub struct DownloadConfig {
 }
 
 /// Who sends the bytes of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum Delivery {
     /// The object store, after a redirect to a presigned URL.
     Redirect,

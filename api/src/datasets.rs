@@ -13,19 +13,22 @@ use polyglot_export::representation::output_type;
 use polyglot_export::selection::OrderKey;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::described::Described;
 use crate::problem::RouteError;
 use crate::server::App;
 use crate::source::RECENT;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DatasetList)]
 pub(crate) struct List {
     datasets: Vec<Document>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Dataset)]
 pub(crate) struct Document {
     name: String,
     relation: String,
@@ -42,27 +45,41 @@ pub(crate) struct Document {
     links: Links,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DatasetColumn)]
 struct ColumnDocument {
     name: String,
     #[serde(rename = "type")]
     sql_type: String,
     nullable: bool,
     /// Its type in a file of each format, without options.
+    #[schema(value_type = Object)]
     becomes: Map<String, Value>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DatasetLinks)]
 struct Links {
     #[serde(rename = "self")]
     itself: String,
 }
 
+/// Lists datasets.
+#[utoipa::path(
+    get, path = "/datasets", operation_id = "list_datasets", tag = "datasets",
+    responses((status = 200, description = "Everything that can be exported at the moment.", body = List)),
+)]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<List>, RouteError> {
     let datasets = app.source.list().await?;
     Ok(Json(List { datasets: datasets.iter().map(Document::of).collect() }))
 }
 
+/// Says everything about a dataset.
+#[utoipa::path(
+    get, path = "/datasets/{name}", operation_id = "inspect_dataset", tag = "datasets",
+    params(("name" = String, Path, description = "As GET /datasets lists it.")),
+    responses((status = 200, description = "Its columns, and what they become in each format.", body = Document)),
+)]
 pub(crate) async fn inspect(
     State(app): State<Arc<App>>,
     name: Result<Path<String>, PathRejection>,

@@ -9,8 +9,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{SecondsFormat, Utc};
 use polyglot_export::failure::chain;
-use serde_json::json;
+use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::server::App;
 
@@ -23,6 +24,32 @@ const FRESH: Duration = Duration::from_secs(1);
 /// What the last look found. Whoever holds the lock looks; the others wait for what it finds.
 pub(crate) type LastReadiness = tokio::sync::Mutex<Option<(Instant, Readiness)>>;
 
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Alive {
+    /// `ok`
+    status: &'static str,
+    #[schema(format = DateTime)]
+    timestamp: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Ready {
+    /// `ready` or `unavailable`
+    status: &'static str,
+    checks: Checks,
+    #[schema(format = DateTime)]
+    timestamp: String,
+}
+
+/// Each `up` or `down`.
+#[derive(Serialize, ToSchema)]
+struct Checks {
+    ledger: &'static str,
+    /// `none` where the service runs without one.
+    broker: &'static str,
+    bucket: &'static str,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Readiness {
     ledger: bool,
@@ -31,22 +58,33 @@ pub(crate) struct Readiness {
     bucket: bool,
 }
 
-/// `GET /health`: the process answers. It looks at nothing else, so a failure means "start it again".
-pub(crate) async fn alive() -> impl IntoResponse {
-    Json(json!({ "status": "ok", "timestamp": timestamp() }))
+/// Says that the process answers.
+///
+/// It looks at nothing else, so a failure means "start it again".
+#[utoipa::path(
+    get, path = "/health", operation_id = "is_alive", tag = "operation",
+    responses((status = 200, description = "It does.", body = Alive)),
+)]
+pub(crate) async fn alive() -> Json<Alive> {
+    Json(Alive { status: "ok", timestamp: timestamp() })
 }
 
-/// `GET /health/ready`: each server that exports need, `up` or `down`, and 503 if any is down. A broker that is not
-/// configured is `none`.
+/// Says whether the servers are there that exports need.
+#[utoipa::path(
+    get, path = "/health/ready", operation_id = "is_ready", tag = "operation",
+    responses(
+        (status = 200, description = "They are.", body = Ready),
+        (status = 503, description = "One is down.", body = Ready,
+            headers(("Retry-After" = u32, description = "Seconds after which to ask again."))),
+    ),
+)]
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     let Readiness { ledger, broker, bucket } = readiness(&app).await;
     let ready = ledger && broker != Some(false) && bucket;
     let word = |up: bool| if up { "up" } else { "down" };
-    let document = Json(json!({
-        "status": if ready { "ready" } else { "unavailable" },
-        "checks": { "ledger": word(ledger), "broker": broker.map_or("none", word), "bucket": word(bucket) },
-        "timestamp": timestamp(),
-    }));
+    let checks = Checks { ledger: word(ledger), broker: broker.map_or("none", word), bucket: word(bucket) };
+    let status = if ready { "ready" } else { "unavailable" };
+    let document = Json(Ready { status, checks, timestamp: timestamp() });
     if ready {
         document.into_response()
     } else {

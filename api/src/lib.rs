@@ -1,13 +1,16 @@
 //! The HTTP side: says what may be exported (`datasets`), takes exports in (`exports`), hands finished files out
-//! (`download`), says how it is (`health`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
+//! (`download`), tells of what changes (`events`), describes itself (`openapi`), shows a page to people (`page`), says how it is (`health`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
 
 mod config;
 mod datasets;
 mod described;
 mod download;
+mod events;
 mod exports;
 mod health;
 mod listen;
+mod openapi;
+mod page;
 mod patience;
 mod problem;
 mod query;

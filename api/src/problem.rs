@@ -14,6 +14,7 @@ use polyglot_export::source::is_unavailable;
 use polyglot_export::status::Status;
 use polyglot_export::storage::StorageError;
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -27,7 +28,7 @@ pub(crate) enum Dependency {
 }
 
 /// One thing that is wrong with a request, and where: `columns[1].source`, a query parameter, a header, `body`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct FieldError {
     pub(crate) field: String,
     pub(crate) message: String,
@@ -86,6 +87,12 @@ pub(crate) enum RouteError {
     NoWorker,
     #[error("the process is stopping")]
     Stopping,
+    #[error("the first rows were not there in time")]
+    PreviewTooSlow,
+    #[error("the server failed at one of the first rows (SQLSTATE {sql_state})")]
+    PreviewFailed { sql_state: String },
+    #[error("too many streams of events")]
+    TooManyStreams,
     #[error("defect")]
     Internal(#[source] Cause),
     #[error("panicked")]
@@ -297,6 +304,27 @@ impl RouteError {
                 "This server is stopping",
                 "Another one takes its place. Try again.".to_owned(),
             ),
+            Self::PreviewTooSlow => answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "preview-too-slow",
+                "The first rows take too long",
+                "The database did not find the first rows in a few seconds: the filters or the order make it read much \
+                 of the dataset, or it is busy. An export has the time that it takes."
+                    .to_owned(),
+            ),
+            Self::PreviewFailed { sql_state } => answer(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "preview-failed",
+                "The first rows cannot be read",
+                format!("The database failed at one of the rows (SQLSTATE {sql_state}); an export would fail as well."),
+            ),
+            Self::TooManyStreams => answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-streams",
+                "Too many clients follow events",
+                "This server has as many streams of events as it takes. Try again, or ask for the export now and then."
+                    .to_owned(),
+            ),
             Self::Internal(_) | Self::Panicked => answer(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -332,14 +360,22 @@ impl RouteError {
             | Self::RangeOutside { .. }
             | Self::BenchmarkRunning
             | Self::Stopping
+            | Self::PreviewTooSlow
+            | Self::PreviewFailed { .. }
+            | Self::TooManyStreams
             | Self::Panicked => {}
         }
     }
 
     /// The document. `instance` is the path that was asked for.
     pub(crate) fn document(&self, instance: &str, request_id: &str) -> Body {
+        Body::from(self.described(instance, request_id).document.to_string())
+    }
+
+    /// The answer in parts, as it is made and as the API's description shows it.
+    pub(crate) fn described(&self, instance: &str, request_id: &str) -> Described {
         let Answer { status, name, title, detail } = self.answer();
-        let document = Document {
+        let document = Problem {
             kind: format!("urn:polyglot:problem:{name}"),
             title,
             status: status.as_u16(),
@@ -350,25 +386,59 @@ impl RouteError {
             errors: if let Self::Invalid(errors) = self { Some(errors) } else { None },
             error_code: if let Self::ExportFailed { code, .. } = self { code.as_deref() } else { None },
         };
-        Body::from(serde_json::to_vec(&document).expect("a struct of strings serializes"))
+        Described {
+            status: status.as_u16(),
+            name,
+            title,
+            document: serde_json::to_value(document).expect("a struct of strings serializes"),
+            retry_after: self.retry_after().is_some(),
+        }
+    }
+
+    /// Seconds after which another try may help.
+    fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::KeyInProgress => Some(1),
+            Self::ExportNotFinished { retry_after, .. } => Some(*retry_after),
+            other => (other.answer().status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
+        }
     }
 }
 
-#[derive(Serialize)]
+/// An error as a client gets it.
+pub(crate) struct Described {
+    pub(crate) status: u16,
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) document: serde_json::Value,
+    /// Whether the answer says when to come back.
+    pub(crate) retry_after: bool,
+}
+
+/// An error (RFC 9457).
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+pub(crate) struct Problem<'a> {
+    /// `urn:polyglot:problem:` and a name that stays the same.
     #[serde(rename = "type")]
     kind: String,
     title: &'a str,
     status: u16,
+    /// What happened, in words.
     detail: &'a str,
+    /// The path that was asked for.
     instance: &'a str,
+    /// As in the header X-Request-Id, and in the server's log.
     request_id: &'a str,
     /// The same words as `detail`, for clients that were written before there was a problem document.
     error: &'a str,
+    /// Each mistake of a request that is not valid.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
     errors: Option<&'a [FieldError]>,
+    /// Of an export that has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
     error_code: Option<&'a str>,
 }
 
@@ -379,14 +449,8 @@ impl IntoResponse for RouteError {
         let mut response = status.into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
-        }
-        if let Self::KeyInProgress = self {
-            headers.insert(header::RETRY_AFTER, 1.into());
-        }
-        if let Self::ExportNotFinished { retry_after, .. } = self {
-            headers.insert(header::RETRY_AFTER, retry_after.into());
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if let Self::RangeOutside { size } = self {
             let range = HeaderValue::try_from(format!("bytes */{size}")).expect("digits and ASCII are a header value");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Ledger, LedgerError};
+use polyglot_export::ledger::{Ledger, LedgerError, tell_changes};
 use polyglot_export::lifecycle::Lifecycle;
 use polyglot_export::queue::{Broker, Relay, run_relay};
 use polyglot_export::source;
@@ -23,8 +23,8 @@ use crate::source::Source;
 /// How long the database may take to come up beside us.
 const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
 
-/// The relay holds one of them while it publishes, and the sweeper another.
-const LEDGER_CONNECTIONS: u32 = 11;
+/// The relay holds one of them while it publishes, the sweeper another, and the feed of events one as long as it listens.
+const LEDGER_CONNECTIONS: u32 = 12;
 
 /// How long answers that are being sent may go on after the signal.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -84,13 +84,18 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         broker,
         storage,
         source,
+        feed: Arc::default(),
         download: config.download,
         max_parallelism: config.max_parallelism,
         lifecycle: lifecycle.clone(),
         readiness: tokio::sync::Mutex::default(),
     };
+    let app = Arc::new(app);
+    lifecycle.tasks.spawn(tell_changes(app.ledger.clone(), relaying.clone()));
+    let feed = Arc::clone(&app.feed);
+    lifecycle.tasks.spawn(feed.run(app.ledger.clone(), lifecycle.stopping.clone()));
     tracing::info!(port = config.port, "listening");
-    listen::serve(listener, server::router(Arc::new(app)), &lifecycle, DRAIN).await;
+    listen::serve(listener, server::router(app), &lifecycle, DRAIN).await;
 
     relaying.cancel();
     lifecycle.tasks.close();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use polyglot_export::ledger::Ledger;
 use polyglot_export::lifecycle::Lifecycle;
 use polyglot_export::queue::{Broker, Relay};
@@ -13,9 +13,10 @@ use polyglot_export::storage::Storage;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::DownloadConfig;
+use crate::events::{self, Feed};
 use crate::problem::RouteError;
 use crate::source::Source;
-use crate::{datasets, download, exports, health, request_id};
+use crate::{datasets, download, exports, health, openapi, page, request_id};
 
 /// The process as its handlers see it.
 pub(crate) struct App {
@@ -25,6 +26,7 @@ pub(crate) struct App {
     pub(crate) broker: Option<Broker>,
     pub(crate) storage: Storage,
     pub(crate) source: Source,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) download: DownloadConfig,
     pub(crate) max_parallelism: u16,
     pub(crate) lifecycle: Lifecycle,
@@ -40,9 +42,18 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/exports", get(exports::list).post(exports::submit))
         // HEAD would do all the work of GET, which is to run exports.
         .route("/exports/benchmark", get(exports::benchmark).head(only_get).fallback(only_get))
+        .route("/exports/preview", post(exports::preview))
         .route("/exports/{id}", get(exports::inspect).delete(exports::delete))
         .route("/exports/{id}/download", get(download::download))
+        .route("/exports/{id}/events", get(events::of_one))
         .route("/exports/{id}/manifest", get(exports::manifest))
+        .route("/events", get(events::of_all))
+        .route("/", get(page::page))
+        .route("/assets/{name}", get(page::asset))
+        .route("/openapi.json", get(openapi::describe))
+        .route("/docs", get(openapi::viewer))
+        .route("/docs/", get(openapi::viewer_page))
+        .route("/docs/{file}", get(openapi::viewer_file))
         .route("/health", get(health::alive))
         .route("/health/ready", get(health::ready))
         .fallback(async || RouteError::NoSuchRoute)
@@ -95,14 +106,18 @@ pub(crate) mod tests {
             source: Source::new(Datasets::default(), source::pool(&database_url).unwrap(), database_url),
             download: config.download,
             max_parallelism: config.max_parallelism,
+            feed: Arc::default(),
             lifecycle: Lifecycle::default(),
             readiness: tokio::sync::Mutex::default(),
         }
     }
 
+    pub(crate) async fn send_whole(request: Request<Body>) -> Response {
+        router(Arc::new(lonely().await)).oneshot(request).await.unwrap()
+    }
+
     pub(crate) async fn send(request: Request<Body>) -> (StatusCode, axum::http::HeaderMap, serde_json::Value) {
-        let response = router(Arc::new(lonely().await)).oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
+        let (parts, body) = send_whole(request).await.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
         (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or_default())
     }

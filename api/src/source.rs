@@ -10,7 +10,8 @@ use polyglot_export::dataset::{Dataset, Datasets, Exposed};
 use polyglot_export::failure::chain;
 use polyglot_export::source;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 
 use crate::described::Described;
 use crate::patience;
@@ -19,11 +20,19 @@ use crate::problem::{Dependency, RouteError};
 /// The age up to which an answer is as good as a new one.
 pub(crate) const RECENT: Duration = Duration::from_secs(2);
 
+/// How long the server may look for the first rows of a preview.
+const PREVIEW: Duration = Duration::from_secs(3);
+
+/// Of the pool's connections, those that previews may have at a time.
+const PREVIEWS: usize = 2;
+
 /// The datasets and the way to the database that holds them.
 pub(crate) struct Source {
     datasets: Datasets,
     pool: PgPool,
     url: String,
+    /// Previews may take seconds, and submissions need connections too.
+    previews: Semaphore,
     seen: Mutex<HashMap<String, Slot>>,
 }
 
@@ -44,7 +53,7 @@ pub(crate) struct Refused {
 impl Source {
     /// `pool` is for look-ups; `url` for the one long query, which gets a connection of its own.
     pub(crate) fn new(datasets: Datasets, pool: PgPool, url: String) -> Self {
-        Self { datasets, pool, url, seen: Mutex::default() }
+        Self { datasets, pool, url, previews: Semaphore::new(PREVIEWS), seen: Mutex::default() }
     }
 
     /// The dataset of that name and the relation behind it, as it was at most `age` ago; `None` if nothing has the name.
@@ -177,6 +186,43 @@ impl Source {
         }
     }
 
+    /// The rows of `statement`, which answers text only and not much of it. A client that goes away leaves it to end at its
+    /// time limit.
+    ///
+    /// # Errors
+    /// [`RouteError::PreviewTooSlow`], also when others ask for so much already; [`RouteError::PreviewFailed`] when a value of
+    /// a row cannot be had.
+    pub(crate) async fn first_rows(
+        &self,
+        dataset: &str,
+        statement: &str,
+    ) -> Result<Vec<Vec<Option<String>>>, RouteError> {
+        let look = async {
+            let _place = self.previews.acquire().await.map_err(|_| RouteError::Stopping)?;
+            let mut connection = self.pool.acquire().await?;
+            let statement = format!(
+                "SET TRANSACTION READ ONLY; SET LOCAL statement_timeout TO '{}ms'; {statement}",
+                PREVIEW.as_millis()
+            );
+            // Names in it are quoted identifiers, values are quoted literals; `selection` makes them.
+            match sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut *connection).await {
+                Ok(rows) => rows
+                    .iter()
+                    .map(|row| Ok((0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?))
+                    .collect(),
+                Err(error) => Err(match blame(dataset, error) {
+                    Ok(Refused { sql_state }) => RouteError::PreviewFailed { sql_state },
+                    Err(RouteError::Unavailable { source, .. }) if is_time_limit(&*source) => {
+                        RouteError::PreviewTooSlow
+                    }
+                    Err(other) => other,
+                }),
+            }
+        };
+        // The server's limit comes first, unless there was a wait for a connection.
+        timeout(PREVIEW + PREVIEW / 2, Box::pin(look)).await.unwrap_or(Err(RouteError::PreviewTooSlow))
+    }
+
     /// Counts the rows, which takes as long as it takes. Dropping the future ends the query on the server.
     pub(crate) async fn count(&self, dataset: &Dataset) -> Result<u64, RouteError> {
         let mut connection = patience::source(source::connect(&self.url, "polyglot-api count")).await?;
@@ -190,6 +236,12 @@ impl Source {
 /// The first candidate whose relation was found.
 fn first(candidates: Vec<Dataset>, found: Vec<Option<Relation>>) -> Option<(Dataset, Relation)> {
     candidates.into_iter().zip(found).find_map(|(dataset, relation)| Some((dataset, relation?)))
+}
+
+/// A statement was cut at its time limit.
+fn is_time_limit(error: &(dyn std::error::Error + 'static)) -> bool {
+    let refused = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    refused.and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57014")
 }
 
 /// Whose fault it is that the server did not plan a statement.

@@ -2,10 +2,11 @@
 //! completion, stored in the ledger, and answered as it is.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::selection::OrderKey;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     pub rows: i64,
@@ -22,12 +23,13 @@ pub struct Manifest {
     pub parts: Vec<ManifestPart>,
     /// In the order of the export's rows. Empty where the result is one object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     pub files: Vec<ManifestFile>,
     /// Values that are not what the table holds, because the request allowed it. Empty: every value is exact.
     pub replaced: Vec<Replaced>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestColumn {
     /// In the file.
@@ -38,7 +40,7 @@ pub struct ManifestColumn {
     pub output_type: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestOrder {
     pub by: Vec<OrderKey>,
@@ -48,7 +50,7 @@ pub struct ManifestOrder {
 }
 
 /// The moment of the one snapshot that every row is of.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotPoint {
     /// When it was taken, by the source's clock, RFC 3339, UTC.
@@ -65,7 +67,7 @@ pub fn crc_text(crc: u32) -> String {
 }
 
 /// A piece of the file as it was uploaded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestPart {
     pub number: u32,
@@ -79,7 +81,7 @@ pub struct ManifestPart {
 }
 
 /// One of the files that the result is in, each a whole file of the format.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestFile {
     /// `part-00001.csv`. Its object's key is the export's, which ends in `/`, and this name.
@@ -93,7 +95,7 @@ pub struct ManifestFile {
 }
 
 /// Values of one column that were written as something else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replaced {
     /// Its name in the file.

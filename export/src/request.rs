@@ -2,6 +2,7 @@
 //! itself (and its 400s) lives in the api.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::dataset::RelationName;
 use crate::format::{Compression, Format};
@@ -16,7 +17,7 @@ pub struct ColumnMapping {
 }
 
 /// How the result lies in the object store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// One object.

@@ -2,6 +2,7 @@
 //! near SQL: column names only as quoted identifiers that were found in the catalog, values only as quoted literals.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::catalog::{Column, Relation, quote_identifier};
 use crate::request::ExportRequest;
@@ -79,14 +80,14 @@ impl FilterOp {
 }
 
 /// One column of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderKey {
     pub column: String,
     #[serde(default)]
     pub direction: Direction,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     #[default]

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use polyglot_export::config::{ConfigError, Connections, Environment};
 use polyglot_export::failure::chain;
-use polyglot_export::ledger::Ledger;
+use polyglot_export::ledger::{Ledger, tell_changes};
 use polyglot_export::lifecycle::Lifecycle;
 use polyglot_export::logging;
 use polyglot_export::queue::{Broker, Relay, Subscription, run_relay};
@@ -113,6 +113,7 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
     // They go on while running exports drain, and stop after it.
     let drained = tokio_util::sync::CancellationToken::new();
     background.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), drained.clone()));
+    background.spawn(tell_changes(ledger.clone(), drained.clone()));
     let sweeper = Sweeper {
         ledger: ledger.clone(),
         storage: storage.clone(),

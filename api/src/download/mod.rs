@@ -28,6 +28,35 @@ pub(crate) use presigned::Signer;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
+/// Fetches the file.
+///
+/// Waits for an export that is under way, and answers 202 with its state when that takes too long. HEAD answers alike.
+#[utoipa::path(
+    get, path = "/exports/{id}/download", operation_id = "download_export", tag = "exports",
+    params(("id" = Uuid, Path, description = "As POST /exports answers it."),
+        ("delivery" = Option<Delivery>, Query, description = "Who sends the file; as DOWNLOAD_MODE says unless told."),
+        ("Prefer" = Option<String>, Header, example = "wait=10", description = "`wait=` seconds, at most 120 (RFC 7240)."),
+        ("Range" = Option<String>, Header, example = "bytes=0-1023", description = "Of a file that the api sends: one range of bytes."),
+        ("If-Range" = Option<String>, Header, description = "The ETag of the file that the range continues."),
+    ),
+    responses(
+        (status = 302, description = "The file is at a URL that works for PRESIGN_TTL_SECONDS.",
+            headers(("Location" = String, description = "As good as a password while it lives."))),
+        (status = 200, description = "The file.", content(
+            (Vec<u8> = "text/csv"), (Vec<u8> = "application/json"), (Vec<u8> = "application/x-ndjson"),
+            (Vec<u8> = "application/xml"), (Vec<u8> = "application/octet-stream")), headers(
+            ("Content-Disposition" = String, description = "`attachment` with the name of the file."),
+            ("Content-Encoding" = Option<String>, description = "`gzip` or `zstd`, of a file that is compressed."),
+            ("ETag" = Option<String>, description = "For If-Range."),
+            ("Accept-Ranges" = Option<String>, description = "`bytes`"))),
+        (status = 206, description = "The range of the file.", content(
+            (Vec<u8> = "text/csv"), (Vec<u8> = "application/json"), (Vec<u8> = "application/x-ndjson"),
+            (Vec<u8> = "application/xml"), (Vec<u8> = "application/octet-stream")),
+            headers(("Content-Range" = String, description = "Which bytes these are."))),
+        (status = 202, description = "It is not finished.", body = ExportDocument,
+            headers(("Retry-After" = u32, description = "Seconds after which to ask again."))),
+    ),
+)]
 pub(crate) async fn download(
     State(app): State<Arc<App>>,
     ExportId(id): ExportId,

@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::find;
@@ -36,16 +37,18 @@ const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
 
 const POLL: Duration = Duration::from_millis(100);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = BenchmarkReport)]
 pub(crate) struct Report {
     dataset_row_count: u64,
     results: Vec<Measurement>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Measurement {
+    #[schema(value_type = Format)]
     format: &'static str,
     /// From the acceptance of the export to its completion, to the millisecond.
     duration_seconds: f64,
@@ -61,6 +64,20 @@ struct Plan {
     rows: Option<u64>,
 }
 
+/// Runs a benchmark.
+///
+/// Exports of the default dataset, one format after the other, through the real queue, workers and object store. The answer
+/// comes when the last one has ended; a client that hangs up stops it. One runs at a time.
+#[utoipa::path(
+    get, path = "/exports/benchmark", operation_id = "run_benchmark", tag = "operation",
+    params(
+        ("rows" = Option<u64>, Query, minimum = 0, maximum = 9_007_199_254_740_991_u64,
+            description = "The first so many rows; all of them unless told."),
+        ("formats" = Option<String>, Query, example = "csv,parquet",
+            description = "Separated by commas; csv, json, xml and parquet unless told."),
+    ),
+    responses((status = 200, description = "What each export took.", body = Report)),
+)]
 pub(crate) async fn benchmark(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Report>, RouteError> {
     let plan = Plan::read(&uri)?;
     // A task of its own, because it has to clean up behind a client that hangs up, and a handler is just dropped.

@@ -9,9 +9,9 @@ use super::field::{items, kind, text, unknown_keys};
 use crate::problem::{FieldError, quoted};
 
 /// As many columns as a PostgreSQL table can have.
-pub(super) const MOST: usize = 1600;
+pub(crate) const MOST: usize = 1600;
 
-const LONGEST_TARGET: usize = 255;
+pub(crate) const LONGEST_TARGET: usize = 255;
 
 #[derive(Debug)]
 pub(super) struct DraftColumn {

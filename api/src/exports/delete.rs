@@ -13,6 +13,17 @@ use crate::patience;
 use crate::problem::RouteError;
 use crate::server::App;
 
+/// Stops an export, or deletes its file.
+///
+/// Safe to repeat.
+#[utoipa::path(
+    delete, path = "/exports/{id}", operation_id = "delete_export", tag = "exports",
+    params(("id" = Uuid, Path, description = "As POST /exports answers it.")),
+    responses(
+        (status = 202, description = "It was not finished, and will be cancelled.", body = ExportDocument),
+        (status = 204, description = "It had ended, and has no file any more."),
+    ),
+)]
 pub(crate) async fn delete(State(app): State<Arc<App>>, ExportId(id): ExportId) -> Result<Response, RouteError> {
     match patience::ledger(app.ledger.delete(id)).await? {
         Deletion::Unknown => Err(RouteError::UnknownExport(id)),

@@ -1,21 +1,28 @@
 //! The JSON document that says everything about an export, and the guesses in it.
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use polyglot_export::format::{Compression, Format};
 use polyglot_export::ledger::Export;
 use polyglot_export::request::Layout;
 use polyglot_export::status::Status;
 use polyglot_export::uncut::Uncut;
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-#[derive(Debug, Serialize)]
+/// An export, as far as it is.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ExportDocument {
     export_id: Uuid,
+    #[schema(value_type = Status)]
     status: &'static str,
     dataset: String,
+    #[schema(value_type = Format)]
     format: &'static str,
+    #[schema(value_type = Option<Compression>)]
     compression: Option<&'static str>,
+    #[schema(value_type = Layout)]
     layout: &'static str,
     /// As the request has it; null: as many shards at a time as the operator allows.
     parallelism: Option<u16>,
@@ -27,14 +34,19 @@ pub(crate) struct ExportDocument {
     /// Why it failed, in words for the user; `errorCode` is the same for programs.
     error: Option<String>,
     error_code: Option<String>,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     started_at: Option<String>,
+    #[schema(format = DateTime)]
     finished_at: Option<String>,
+    /// When the file is deleted; null: it is kept.
+    #[schema(format = DateTime)]
     expires_at: Option<String>,
     links: Links,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Progress {
     rows: i64,
@@ -47,21 +59,24 @@ struct Progress {
     eta_seconds: Option<i64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct SingleStream {
     code: &'static str,
     reason: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ExportLinks)]
 struct Links {
     #[serde(rename = "self")]
     itself: String,
     /// While there is a file, or may yet be one. Several files are linked by the manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = String)]
     download: Option<String>,
     /// Once there is, or has been, a file.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = String)]
     manifest: Option<String>,
 }
 
@@ -81,7 +96,7 @@ impl ExportDocument {
             status: export.status.name(),
             dataset: export.request.dataset.clone(),
             format: export.request.format.name(),
-            compression: export.request.compression.map(polyglot_export::format::Compression::name),
+            compression: export.request.compression.map(Compression::name),
             layout: export.request.layout.name(),
             parallelism: export.request.parallelism,
             single_stream: export.uncut.map(SingleStream::of),
@@ -148,7 +163,6 @@ pub(super) fn timestamp(at: DateTime<Utc>) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use polyglot_export::format::{Compression, Format};
     use polyglot_export::request::{ColumnMapping, ExportRequest};
     use serde_json::json;
 

@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 use super::field::{choice, kind, text, unknown_keys};
 use crate::problem::{FieldError, listed};
 
-const MOST: usize = 100;
+pub(crate) const MOST: usize = 100;
 
 /// Values of one `in`.
-const MOST_VALUES: usize = 1000;
+pub(crate) const MOST_VALUES: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct DraftFilter {

@@ -12,6 +12,12 @@ use crate::patience;
 use crate::problem::RouteError;
 use crate::server::App;
 
+/// Says everything about an export.
+#[utoipa::path(
+    get, path = "/exports/{id}", operation_id = "inspect_export", tag = "exports",
+    params(("id" = Uuid, Path, description = "As POST /exports answers it.")),
+    responses((status = 200, description = "Its state.", body = ExportDocument)),
+)]
 pub(crate) async fn inspect(
     State(app): State<Arc<App>>,
     ExportId(id): ExportId,

@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 use polyglot_export::ledger::ListFilter;
 use polyglot_export::status::Status;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{ExportDocument, cursor};
 use crate::patience;
@@ -19,14 +20,27 @@ use crate::server::App;
 const DEFAULT_LIMIT: u64 = 50;
 const MOST: u64 = 200;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Page {
+pub(crate) struct Page {
     exports: Vec<ExportDocument>,
     /// For the next page; null on the last one.
     next_cursor: Option<String>,
 }
 
+/// Lists exports.
+///
+/// Newest first, a page at a time.
+#[utoipa::path(
+    get, path = "/exports", operation_id = "list_exports", tag = "exports",
+    params(
+        ("status" = Option<Status>, Query, description = "Only those in this state."),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "Exports on a page; 50 unless told."),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before."),
+    ),
+    responses((status = 200, description = "A page of them.", body = Page,
+        headers(("Link" = Option<String>, description = "`rel=\"next\"`, unless this is the last page.")))),
+)]
 pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<impl IntoResponse, RouteError> {
     let parameters = Parameters::read(&uri, &["status", "limit", "cursor"])?;
     let status = parameters.get("status").map(read_status).transpose()?;

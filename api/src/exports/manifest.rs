@@ -7,13 +7,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use polyglot_export::format::Compression;
+use polyglot_export::format::{Compression, Format};
 use polyglot_export::ledger::Export;
 use polyglot_export::manifest::{Manifest, ManifestFile};
 use polyglot_export::selection::{Filter, FilterOp};
 use polyglot_export::status::Status;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::document::timestamp;
@@ -23,34 +24,51 @@ use crate::patience;
 use crate::problem::RouteError;
 use crate::server::App;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+pub(crate) struct ManifestDocument {
     export_id: Uuid,
     dataset: String,
+    #[schema(value_type = Format)]
     format: &'static str,
+    #[schema(value_type = Option<Compression>)]
     compression: Option<&'static str>,
+    /// As in the submission; values as text.
+    #[schema(value_type = Vec<Object>)]
     filters: Vec<Value>,
+    /// Those that the format has, each with its value.
+    #[schema(value_type = Object)]
     options: Map<String, Value>,
     /// Without its files.
     #[serde(flatten)]
     manifest: Manifest,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     files: Vec<LinkedFile>,
     /// When the links of the files cease to work.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = String)]
     url_expires_at: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct LinkedFile {
     #[serde(flatten)]
     file: ManifestFile,
     /// While the file is there.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = String)]
     url: Option<String>,
 }
 
+/// Says what the file holds.
+///
+/// In numbers that can be checked against it, beside what was asked for. Of a result that is several files it has the links.
+#[utoipa::path(
+    get, path = "/exports/{id}/manifest", operation_id = "manifest_of_export", tag = "exports",
+    params(("id" = Uuid, Path, description = "As POST /exports answers it.")),
+    responses((status = 200, description = "It outlives the file.", body = ManifestDocument)),
+)]
 pub(crate) async fn manifest(State(app): State<Arc<App>>, ExportId(id): ExportId) -> Result<Response, RouteError> {
     let export = find(&app, id).await?;
     match export.status {
@@ -62,14 +80,14 @@ pub(crate) async fn manifest(State(app): State<Arc<App>>, ExportId(id): ExportId
         Status::Completed | Status::Expired => {
             // An export that completed before manifests were written has none.
             let manifest = patience::ledger(app.ledger.manifest(id)).await?.ok_or(RouteError::NoManifest(id))?;
-            let mut document = Document::new(&export, manifest);
+            let mut document = ManifestDocument::new(&export, manifest);
             document.link(&app, &export).await?;
             Ok(document.into_response())
         }
     }
 }
 
-impl Document {
+impl ManifestDocument {
     fn new(export: &Export, mut manifest: Manifest) -> Self {
         let files = std::mem::take(&mut manifest.files);
         let request = &export.request;
@@ -103,7 +121,7 @@ impl Document {
     }
 }
 
-impl IntoResponse for Document {
+impl IntoResponse for ManifestDocument {
     fn into_response(self) -> Response {
         let has_links = self.url_expires_at.is_some();
         let mut response = Json(self).into_response();
@@ -163,7 +181,7 @@ mod tests {
             files: Vec::new(),
             replaced: Vec::new(),
         };
-        let document = serde_json::to_value(Document::new(&export, manifest)).unwrap();
+        let document = serde_json::to_value(ManifestDocument::new(&export, manifest)).unwrap();
         let expected = json!({
             "exportId": export.id, "dataset": "records", "format": "csv", "compression": "gzip",
             "filters": [
@@ -195,7 +213,7 @@ mod tests {
         let export =
             Export { request, status: Status::Completed, object_key: Some("some/prefix/1/".to_owned()), ..running() };
         let app = lonely().await;
-        let mut document = Document::new(&export, manifest.clone());
+        let mut document = ManifestDocument::new(&export, manifest.clone());
         document.link(&app, &export).await.unwrap();
         let document = serde_json::to_value(document).unwrap();
         assert_eq!(document["files"].as_array().unwrap().len(), 2);
@@ -216,13 +234,13 @@ mod tests {
         // What is deleted sooner than the signature ends says so.
         let sooner = Utc::now() + Duration::from_secs(5);
         let short = Export { expires_at: Some(sooner), ..export.clone() };
-        let mut document = Document::new(&short, manifest.clone());
+        let mut document = ManifestDocument::new(&short, manifest.clone());
         document.link(&app, &short).await.unwrap();
         assert_eq!(document.url_expires_at, Some(timestamp(sooner)));
         assert_eq!(document.into_response().headers()[header::CACHE_CONTROL], "no-store");
 
         let expired = Export { status: Status::Expired, ..export };
-        let mut document = Document::new(&expired, manifest);
+        let mut document = ManifestDocument::new(&expired, manifest);
         document.link(&app, &expired).await.unwrap();
         let document = serde_json::to_value(document).unwrap();
         assert_eq!(document["files"][0]["name"], "part-00001.csv.gz");

@@ -27,7 +27,7 @@ const OPTIONS: [(&str, &[Format]); 11] = [
     ("rowGroupBytes", &[Format::Parquet]),
 ];
 
-const LONGEST_NULL: usize = 64;
+pub(crate) const LONGEST_NULL: usize = 64;
 
 const ON_UNREPRESENTABLE: [(&str, OnUnrepresentable); 2] =
     [("fail", OnUnrepresentable::Fail), ("replace", OnUnrepresentable::Replace)];
@@ -99,6 +99,12 @@ pub(super) fn document(options: &FormatOptions, format: Format) -> Map<String, V
 
 fn name_of<T: Copy + PartialEq>(wanted: T, names: &[(&'static str, T)]) -> Option<&'static str> {
     names.iter().find(|(_, it)| *it == wanted).map(|(name, _)| *name)
+}
+
+/// The names of all options.
+#[cfg(test)]
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().map(|(name, _)| *name)
 }
 
 /// The names of the options that `format` has.

@@ -7,7 +7,7 @@ use super::field::{choice, items, kind, text, unknown_keys};
 use crate::problem::{FieldError, quoted};
 
 /// As many columns as an index can have.
-pub(super) const MOST: usize = 32;
+pub(crate) const MOST: usize = 32;
 
 const DIRECTIONS: [(&str, Direction); 2] = [("asc", Direction::Asc), ("desc", Direction::Desc)];
 

@@ -9,19 +9,51 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use polyglot_export::failure::chain;
 use polyglot_export::ledger::{Accepted, Reservation, ReservedKey, Submission};
-use serde_json::json;
+use polyglot_export::status::Status;
+use serde::Serialize;
 use tracing::Instrument;
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::body::Body;
 use super::validate::Valid;
 use super::{TENANT, body, idempotency, validate};
+use crate::openapi::ExportSubmission;
 use crate::patience;
 use crate::problem::RouteError;
 use crate::server::App;
 
+/// The export that stands for a submission.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Submitted {
+    export_id: Uuid,
+    status: Status,
+}
+
 /// On an answer that was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
+/// Asks for an export.
+///
+/// Everything that can be checked is checked before the answer, and every mistake is named.
+#[utoipa::path(
+    post, path = "/exports", operation_id = "submit_export", tag = "exports",
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+        description = "A second request with the same key and body gets the first answer again.")),
+    request_body(content = ExportSubmission, content_type = "application/json", example = json!({
+        "format": "csv", "compression": "gzip",
+        "columns": [{"source": "id", "target": "ID"}, {"source": "name", "target": "Name"}],
+        "filters": [{"column": "created_at", "op": ">=", "value": "2026-01-01"}],
+    })),
+    responses(
+        (status = 201, description = "It is accepted, and a worker will take it.", body = Submitted,
+            headers(("Location" = String, description = "Of its state."),
+                ("Idempotent-Replayed" = Option<String>, description = "`true`: the answer was given before under the key."))),
+        (status = 200, description = "An identical one is under way, which is what `coalesce` asked for.", body = Submitted,
+            headers(("Location" = String, description = "Of its state."))),
+    ),
+)]
 pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Result<Response, RouteError> {
     let key = idempotency::key(request.headers())?;
     let body = body::read(request).await?;
@@ -70,6 +102,6 @@ async fn accept(app: &App, body: &Body, key: Option<&ReservedKey>) -> Result<Acc
 /// 201 for a new export, 200 for one that was under way already.
 fn answer(accepted: Accepted) -> Response {
     let status = if accepted.joined { StatusCode::OK } else { StatusCode::CREATED };
-    let document = Json(json!({ "exportId": accepted.id, "status": accepted.status }));
+    let document = Json(Submitted { export_id: accepted.id, status: accepted.status });
     (status, [(header::LOCATION, format!("/exports/{}", accepted.id))], document).into_response()
 }

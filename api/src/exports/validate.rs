@@ -24,7 +24,7 @@ use crate::source::{RECENT, Source};
 /// Enough to see the pattern; an answer is not to be larger than the question.
 const MOST_ERRORS: usize = 100;
 
-const FIELDS: [&str; 10] = [
+pub(crate) const FIELDS: [&str; 10] = [
     "format",
     "columns",
     "compression",

@@ -100,6 +100,21 @@ impl System {
         self.api = Some(self.spawn("polyglot-api", "api", Command::new(binary)));
     }
 
+    /// Another api over the same ledger, and its address.
+    pub(crate) async fn another_api(&self) -> (Service, String) {
+        let port = free_port().unwrap().to_string();
+        let mut command = Command::new("env");
+        command.arg(format!("PORT={port}")).arg(binary("polyglot-api"));
+        let api = self.spawn("polyglot-api", "api-2", command);
+        let url = format!("http://127.0.0.1:{port}");
+        let deadline = Instant::now() + PATIENCE;
+        while !reqwest::get(format!("{url}/health")).await.is_ok_and(|answer| answer.status() == StatusCode::OK) {
+            assert!(Instant::now() < deadline, "the second api never listens");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        (api, url)
+    }
+
     pub(crate) fn add_worker(&mut self) -> &mut Service {
         self.add_worker_as(Command::new(binary("polyglot-worker")))
     }

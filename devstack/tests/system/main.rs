@@ -2,6 +2,8 @@
 //! the servers; each test has a database, a bucket and a queue of its own, so they run side by side.
 
 mod datasets;
+mod description;
+mod events;
 mod formats;
 mod harness;
 mod ledger;
@@ -10,6 +12,8 @@ mod lifecycle;
 mod memory;
 mod messages;
 mod outages;
+mod page;
+mod preview;
 mod requests;
 #[path = "../service/mod.rs"]
 mod service;

@@ -179,7 +179,7 @@ impl Ledger {
         let failures = export.try_get::<i32, _>("failures")? + i32::from(free.abandoned);
         if let Some((status, failure)) = over(&export, failures, terms.retry)? {
             end(&mut transaction, export_id, status, failure.as_ref()).await?;
-            transaction.commit().await?;
+            self.commit_change(transaction, export_id).await?;
             return Ok(Claimed::Nothing);
         }
         let request: ExportRequest = match serde_json::from_value(export.try_get("request")?) {
@@ -187,7 +187,7 @@ impl Ledger {
             Err(error) => {
                 let detail = format!("request: {error}");
                 unreadable(&mut transaction, export_id, export.try_get("waits_long")?, &detail).await?;
-                transaction.commit().await?;
+                self.commit_change(transaction, export_id).await?;
                 return Err(LedgerError::Unreadable { id: export_id, problem: detail });
             }
         };
@@ -229,7 +229,7 @@ impl Ledger {
                 }
             }
         }
-        transaction.commit().await?;
+        self.commit_change(transaction, export_id).await?;
         Ok(Claimed::Work(Box::new(claim)))
     }
 
@@ -273,7 +273,7 @@ impl Ledger {
         .bind(matches!(claim.work, Work::Start { .. }))
         .execute(&mut *transaction)
         .await?;
-        transaction.commit().await?;
+        self.commit_change(transaction, claim.export_id).await?;
         Ok(renewal)
     }
 

@@ -2,6 +2,7 @@
 //! done to it; here are the connection, the schema and the errors.
 
 mod benchmark;
+mod changes;
 mod claim;
 mod idempotency;
 mod keepers;
@@ -15,6 +16,7 @@ mod sweep;
 mod uploads;
 
 pub use benchmark::BenchmarkLock;
+pub use changes::{Change, Listener, tell_changes};
 pub use claim::{
     Claim, Claimed, Cut, Renewal, RetryPolicy, ShardWork, Terms, Work, deadline_failure, snapshot_age_failure,
 };
@@ -46,6 +48,7 @@ const SESSION: &str = "SET search_path TO polyglot; SET TimeZone TO 'UTC'; SET s
 #[derive(Debug, Clone)]
 pub struct Ledger {
     pool: PgPool,
+    untold: changes::Untold,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +132,7 @@ impl Ledger {
                 })
             })
             .connect_lazy_with(options.application_name(application_name));
-        Ok(Self { pool })
+        Ok(Self { pool, untold: changes::Untold::default() })
     }
 
     /// Creates or upgrades the tables. Safe to call from several processes at once.

@@ -32,7 +32,7 @@ impl Ledger {
             .bind(uncut.code())
             .execute(&mut *transaction)
             .await?;
-        transaction.commit().await?;
+        self.commit_change(transaction, claim.export_id).await?;
         Ok(renewal)
     }
 
@@ -44,7 +44,7 @@ impl Ledger {
             .bind(claim.export_id)
             .execute(&mut *transaction)
             .await?;
-        transaction.commit().await?;
+        self.commit_change(transaction, claim.export_id).await?;
         Ok(renewal)
     }
 
@@ -74,7 +74,7 @@ impl Ledger {
         .execute(&mut *transaction)
         .await?;
         super::uploads::published(&mut transaction, claim.export_id, claim.attempt).await?;
-        transaction.commit().await?;
+        self.commit_change(transaction, claim.export_id).await?;
         Ok(Renewal::Held)
     }
 
@@ -130,7 +130,7 @@ impl Ledger {
         } else {
             count_failure(&mut transaction, claim, failure, retry, from).await?
         };
-        transaction.commit().await?;
+        self.commit_change(transaction, claim.export_id).await?;
         Ok(again)
     }
 
@@ -139,7 +139,7 @@ impl Ledger {
         let mut transaction = self.pool.begin().await?;
         hold(&mut transaction, claim).await?;
         end(&mut transaction, claim.export_id, Status::Cancelled, None).await?;
-        transaction.commit().await?;
+        self.commit_change(transaction, claim.export_id).await?;
         Ok(())
     }
 
@@ -156,7 +156,7 @@ impl Ledger {
             .execute(&mut *transaction)
             .await?;
         outbox::announce(&mut transaction, claim.export_id).await?;
-        transaction.commit().await?;
+        self.commit_change(transaction, claim.export_id).await?;
         Ok(())
     }
 }

@@ -98,6 +98,32 @@ impl Ledger {
         row.as_ref().map(read_export).transpose()
     }
 
+    /// Those of the exports that there are, in no order. One that this version cannot read is left out, so that it does not
+    /// hide the others.
+    pub async fn find_all(&self, ids: &[Uuid]) -> Result<Vec<Export>> {
+        let mut query = QueryBuilder::<sqlx::Postgres>::new(COLUMNS);
+        query.push(" AND e.id = ANY(").push_bind(ids).push(")");
+        let mut exports = Vec::with_capacity(ids.len());
+        for row in query.build().fetch_all(&self.pool).await? {
+            match read_export(&row) {
+                Err(error @ LedgerError::Unreadable { .. }) => {
+                    tracing::debug!(error = crate::failure::chain(&error), "an export is left out");
+                }
+                export => exports.push(export?),
+            }
+        }
+        Ok(exports)
+    }
+
+    /// The newest exports that have not ended.
+    pub async fn active(&self, limit: i64) -> Result<Vec<Uuid>> {
+        let query = sqlx::query(
+            "SELECT id FROM exports WHERE state IN ('pending', 'planning', 'running', 'finishing')
+             ORDER BY id DESC LIMIT $1",
+        );
+        query.bind(limit).fetch_all(&self.pool).await?.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    }
+
     /// The state alone; `None` for an export that is unknown.
     pub async fn status(&self, id: Uuid) -> Result<Option<Status>> {
         let row = sqlx::query("SELECT state FROM exports WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;

@@ -92,7 +92,7 @@ impl Ledger {
         .await?;
         keep(&mut transaction, claim.export_id, claim.attempt, keeper).await?;
         outbox::announce(&mut transaction, claim.export_id).await?;
-        transaction.commit().await?;
+        self.commit_change(transaction, claim.export_id).await?;
         Ok(Renewal::Held)
     }
 
@@ -147,7 +147,7 @@ impl Ledger {
         if all || were_most {
             outbox::announce(&mut transaction, claim.export_id).await?;
         }
-        transaction.commit().await?;
+        self.commit_change(transaction, claim.export_id).await?;
         Ok(if all { Committed::All } else { Committed::More })
     }
 
@@ -164,7 +164,7 @@ impl Ledger {
         .execute(&mut *transaction)
         .await?;
         outbox::announce(&mut transaction, claim.export_id).await?;
-        transaction.commit().await?;
+        self.commit_change(transaction, claim.export_id).await?;
         Ok(())
     }
 

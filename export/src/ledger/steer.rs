@@ -58,7 +58,7 @@ impl Ledger {
         if let Some(statement) = statement {
             sqlx::query(statement).bind(id).execute(&mut *transaction).await?;
         }
-        transaction.commit().await?;
+        self.commit_change(transaction, id).await?;
         Ok(deletion)
     }
 

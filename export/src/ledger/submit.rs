@@ -51,7 +51,7 @@ impl Ledger {
         if let Some(key) = submission.key {
             idempotency::answer(&mut transaction, key, &accepted).await?;
         }
-        transaction.commit().await?;
+        self.commit_change(transaction, accepted.id).await?;
         Ok(accepted)
     }
 }

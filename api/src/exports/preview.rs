@@ -1,0 +1,128 @@
+//! `POST /exports/preview`: the first rows that an export of the same body would have, as text, for a person to look at.
+//! Nothing is stored. How a value looks in each format is the worker's; here it is what PostgreSQL writes.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use polyglot_export::catalog::{Relation, quote_identifier, quote_relation};
+use polyglot_export::request::ExportRequest;
+use polyglot_export::selection::{Order, where_sql};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::validate::Valid;
+use super::{body, validate};
+use crate::openapi::ExportSubmission;
+use crate::problem::RouteError;
+use crate::server::App;
+use crate::source::RECENT;
+
+/// Rows that are shown.
+const MOST_ROWS: usize = 20;
+
+/// Characters of a value that are shown; what is longer ends in an ellipsis.
+const MOST_CHARACTERS: usize = 200;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Preview {
+    columns: Vec<PreviewColumn>,
+    /// Each with a value for each column, which is null where the column is NULL.
+    rows: Vec<Vec<Option<String>>>,
+    /// There are rows behind these.
+    more: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct PreviewColumn {
+    source: String,
+    target: String,
+    /// PostgreSQL's name.
+    #[serde(rename = "type")]
+    sql_type: String,
+}
+
+/// Shows the first rows.
+///
+/// Of an export of the same body, as PostgreSQL writes values. Nothing is stored.
+#[utoipa::path(
+    post, path = "/exports/preview", operation_id = "preview_export", tag = "exports",
+    request_body(content = ExportSubmission, content_type = "application/json", example = json!({
+        "format": "csv", "columns": [{"source": "id", "target": "ID"}, {"source": "name", "target": "Name"}],
+    })),
+    responses((status = 200, description = "At most 20 rows; of a value at most 200 characters.", body = Preview)),
+)]
+pub(crate) async fn preview(State(app): State<Arc<App>>, request: Request) -> Result<Json<Preview>, RouteError> {
+    let body = body::read(request).await?;
+    let Valid { request, .. } = validate::validate(&body, &app.source, app.max_parallelism).await?;
+    let described = app.source.describe(&request.dataset, RECENT).await?;
+    // It was there a moment ago.
+    let described = described.ok_or_else(|| RouteError::UnknownDataset(request.dataset.clone()))?;
+    let relation = &described.relation;
+    let rows = app.source.first_rows(&request.dataset, &statement(&request, relation)?).await?;
+    let more = rows.len() > MOST_ROWS;
+    let rows = rows.into_iter().take(MOST_ROWS);
+    let columns = request.columns.into_iter().map(|column| PreviewColumn {
+        sql_type: relation.column(&column.source).map_or_else(String::new, |column| column.sql_type.clone()),
+        source: column.source,
+        target: column.target,
+    });
+    Ok(Json(Preview {
+        columns: columns.collect(),
+        rows: rows.map(|row| row.into_iter().map(|value| value.map(shown)).collect()).collect(),
+        more,
+    }))
+}
+
+/// One row more than is shown, each value one character longer: so it is seen that there is more.
+fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, RouteError> {
+    let value = |source: &str| format!("left(r.{}::text, {})", quote_identifier(source), MOST_CHARACTERS + 1);
+    let values: Vec<_> = request.columns.iter().map(|column| value(&column.source)).collect();
+    let conditions = where_sql(&request.filters, relation, "r")
+        .map_err(|column| RouteError::Internal(format!("a filter of {column:?}, which was found before").into()))?;
+    Ok(format!(
+        "SELECT {} FROM {} AS r{conditions}{} LIMIT {}",
+        values.join(", "),
+        quote_relation(&relation.name),
+        Order::of(request, relation).sql("r"),
+        MOST_ROWS + 1
+    ))
+}
+
+fn shown(mut value: String) -> String {
+    if let Some((end, _)) = value.char_indices().nth(MOST_CHARACTERS) {
+        value.truncate(end);
+        value.push('…');
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use polyglot_export::format::Format;
+    use polyglot_export::request::ColumnMapping;
+    use polyglot_export::selection::{Filter, FilterOp};
+
+    use super::*;
+    use crate::described::tests::records;
+
+    #[test]
+    fn the_statement_names_nothing_but_quoted_columns_and_values() {
+        let described = records(&["id"]);
+        let columns = vec![ColumnMapping { source: "na\"me".to_owned(), target: "'; DROP".to_owned() }];
+        let filter =
+            Filter { column: "id".to_owned(), op: FilterOp::Less, values: vec!["1'; DROP TABLE records".to_owned()] };
+        let request = ExportRequest { filters: vec![filter], ..described.request(Format::Csv, columns) };
+        assert_eq!(
+            statement(&request, &described.relation).unwrap(),
+            "SELECT left(r.\"na\"\"me\"::text, 201) FROM \"public\".\"records\" AS r \
+             WHERE (r.\"id\" < '1''; DROP TABLE records') ORDER BY r.\"id\" LIMIT 21"
+        );
+    }
+
+    #[test]
+    fn long_values_are_cut_at_a_character() {
+        assert_eq!(shown("ü".repeat(200)), "ü".repeat(200));
+        assert_eq!(shown("ü".repeat(201)), format!("{}…", "ü".repeat(200)));
+    }
+}

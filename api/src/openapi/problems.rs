@@ -1,0 +1,158 @@
+//! Which errors each operation may answer, each with the very document that a client would get.
+
+use std::collections::BTreeMap;
+
+use polyglot_export::format::Format;
+use polyglot_export::status::Status;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::problem::{Dependency, FieldError, RouteError};
+
+const EXAMPLE_ID: Uuid = Uuid::from_u128(0x0193_5f2c_8d1e_7c3a_9b4f_2a6d_8e0c_5b17);
+const REQUEST_ID: &str = "5f0c8a52-7d0a-4a43-9c52-6a0f3f1f7f1e";
+
+/// Of the operation with that id; `None` for one that is unknown here.
+fn of(operation: &str) -> Option<Vec<RouteError>> {
+    use RouteError as E;
+    let unavailable = |what| E::Unavailable { what, source: "example".into() };
+    let (ledger, source, store) =
+        (|| unavailable(Dependency::Ledger), || unavailable(Dependency::Source), || unavailable(Dependency::Store));
+    let invalid = |field: &str, message: &str| E::Invalid(vec![FieldError::new(field, message)]);
+    let id = || invalid("id", "expected a UUID, as POST /exports answers it");
+    let unknown = || E::UnknownExport(EXAMPLE_ID);
+    let failed = || E::ExportFailed {
+        code: Some("unrepresentable_value".to_owned()),
+        message: Some("Column \"note\" of the row with id = 7 holds U+0001, which XML 1.0 cannot.".to_owned()),
+    };
+    let gone = || E::ExportGone(Status::Expired);
+    let dataset = || E::DatasetUnavailable { dataset: "orders".to_owned(), source: "example".into() };
+    let body = || {
+        vec![
+            invalid("columns[0].source", "there is no column \"idd\"; there is id, name, value, metadata, created_at"),
+            E::BodyTooSlow,
+            E::BodyTooLarge { limit: 1 << 20 },
+            dataset(),
+            source(),
+        ]
+    };
+    Some(match operation {
+        "submit_export" => {
+            [body(), vec![E::KeyInProgress, E::KeyReused, ledger(), E::Stopping]].into_iter().flatten().collect()
+        }
+        "preview_export" => {
+            let own = vec![E::UnknownDataset("orders".to_owned()), E::PreviewTooSlow, E::Stopping];
+            let failed = E::PreviewFailed { sql_state: "22012".to_owned() };
+            [body(), own, vec![failed]].into_iter().flatten().collect()
+        }
+        "list_exports" => vec![invalid("limit", "expected a whole number from 1 to 200, but it is \"0\""), ledger()],
+        "inspect_export" => vec![id(), unknown(), ledger()],
+        "delete_export" => vec![id(), unknown(), ledger(), store()],
+        "download_export" => vec![
+            id(),
+            unknown(),
+            failed(),
+            E::SeveralFiles(EXAMPLE_ID),
+            gone(),
+            E::RangeOutside { size: 1024 },
+            E::FileMissing { id: EXAMPLE_ID },
+            ledger(),
+            store(),
+        ],
+        "manifest_of_export" => vec![
+            id(),
+            unknown(),
+            E::NoManifest(EXAMPLE_ID),
+            E::ExportNotFinished { status: Status::Running, retry_after: 7 },
+            failed(),
+            E::ExportGone(Status::Cancelled),
+            ledger(),
+        ],
+        "follow_export" => vec![
+            invalid("Last-Event-ID", "expected the id of an event, but it is \"x\""),
+            unknown(),
+            ledger(),
+            E::TooManyStreams,
+        ],
+        "follow_all_exports" => {
+            vec![invalid("Last-Event-ID", "expected the id of an event, but it is \"x\""), ledger(), E::TooManyStreams]
+        }
+        "run_benchmark" => vec![
+            invalid("formats", "unknown format \"pdf\"; there is csv, json, jsonl, xml, parquet"),
+            E::BenchmarkRunning,
+            E::BenchmarkFailed { format: Format::Csv, message: "The source database is not available.".to_owned() },
+            E::NoWorker,
+            dataset(),
+            ledger(),
+            source(),
+            E::Stopping,
+        ],
+        "list_datasets" => vec![source()],
+        "inspect_dataset" => vec![
+            invalid("name", "expected the name of a dataset, percent-encoded UTF-8"),
+            E::UnknownDataset("orders".to_owned()),
+            dataset(),
+            source(),
+        ],
+        "is_alive" | "is_ready" | "scrape_metrics" | "describe_api" => Vec::new(),
+        _ => return None,
+    })
+}
+
+/// The errors of one status.
+#[derive(Default)]
+struct Answer {
+    titles: Vec<&'static str>,
+    examples: Map<String, Value>,
+    /// Some of them say when to come back.
+    retries: bool,
+}
+
+/// Adds to each operation of the description its errors, by status, each with an example of its own.
+///
+/// # Panics
+/// When an operation is not known here.
+pub(super) fn add(description: &mut Value) {
+    let paths = description["paths"].as_object_mut().expect("a description has paths");
+    for (path, operations) in paths {
+        for operation in operations.as_object_mut().expect("a path has operations").values_mut() {
+            let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
+            let mut problems = of(&id).unwrap_or_else(|| panic!("{path}: the errors of {id:?} are not listed"));
+            problems.push(RouteError::Panicked);
+            let instance = path.replace("{id}", &EXAMPLE_ID.to_string()).replace("{name}", "orders");
+            let mut answers: BTreeMap<u16, Answer> = BTreeMap::new();
+            for problem in &problems {
+                let about = problem.described(&instance, REQUEST_ID);
+                let answer = answers.entry(about.status).or_default();
+                if !answer.titles.contains(&about.title) {
+                    answer.titles.push(about.title);
+                }
+                answer.retries |= about.retry_after;
+                let example = json!({ "summary": about.title, "value": about.document });
+                answer.examples.insert(about.name.to_owned(), example);
+            }
+            for (status, Answer { titles, examples, retries }) in answers {
+                let mut response = json!({
+                    "description": titles.join("; "),
+                    "content": {"application/problem+json": {
+                        "schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples,
+                    }},
+                });
+                if retries {
+                    response["headers"] = json!({"Retry-After": {
+                        "description": "Seconds after which another try may help; not with every error of this status.",
+                        "schema": {"type": "integer"},
+                    }});
+                }
+                let there = &mut operation["responses"][status.to_string()];
+                if there.is_null() {
+                    *there = response;
+                } else {
+                    // Of readiness: its 503 is a document of its own.
+                    let other = response["content"]["application/problem+json"].take();
+                    there["content"]["application/problem+json"] = other;
+                }
+            }
+        }
+    }
+}

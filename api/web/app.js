@@ -1,0 +1,83 @@
+// Where the page begins: makes its parts and tells them of each other.
+
+import { Announcements } from './announcements.js';
+import { Benchmark } from './benchmark.js';
+import { copyBy } from './curl.js';
+import { byId, setText } from './element.js';
+import { ExportList } from './export-list.js';
+import { titleOf } from './export-row.js';
+import { isActive, KnownExports } from './known-exports.js';
+import { Live } from './live.js';
+import { NewExport } from './new-export.js';
+import * as service from './service.js';
+import { counted, errorName } from './words.js';
+
+const CONNECTION = {
+  connecting: ['Connecting', 'Waiting for the service'],
+  live: ['Live', 'Changes are shown as they happen'],
+  polling: ['Polling', 'No live connection: the page asks every two seconds'],
+  offline: ['Offline', 'The service does not answer; the page keeps trying'],
+};
+
+const known = new KnownExports();
+const announcements = new Announcements(byId('announcements'));
+
+const list = new ExportList({
+  known,
+  parts: {
+    list: byId('list'), count: byId('list-count'), status: byId('list-status'), state: byId('list-state'),
+    more: byId('list-more'), moreState: byId('list-more-state'),
+  },
+  actions: {
+    say: (words) => announcements.say(words),
+    copy: (button, command) => copyBy(button, command, announcements),
+    async remove(id) {
+      const answer = await service.remove(id);
+      known.learn(answer ?? (await service.inspect(id)));
+    },
+  },
+});
+
+const newExport = new NewExport({
+  known,
+  actions: {
+    reveal: (id) => list.reveal(id),
+    copy: (button, command) => copyBy(button, command, announcements),
+  },
+});
+
+// Starts and ends are said aloud, of exports that the page has seen under way.
+known.onChange((it, before) => {
+  if (!before || before.status === it.status) return;
+  const name = titleOf(it);
+  if (it.status === 'running' && before.status !== 'finishing') announcements.say(`Started: ${name}.`);
+  else if (it.status === 'completed') announcements.say(`Completed: ${name}, ${counted(it.progress.rows, 'row')}.`);
+  else if (it.status === 'failed') announcements.say(`Failed: ${name}. ${errorName(it.errorCode)}`);
+  else if (it.status === 'cancelled') announcements.say(`Cancelled: ${name}.`);
+});
+
+const title = document.title;
+let underWay = 0;
+known.onChange((it, before) => {
+  underWay += Number(isActive(it.status)) - Number(Boolean(before) && isActive(before.status));
+  document.title = underWay ? `(${underWay}) ${title}` : title;
+});
+
+const connection = byId('connection');
+const live = new Live({
+  known,
+  list,
+  show(state) {
+    const [words, meaning] = CONNECTION[state];
+    if (connection.dataset.state === state) return;
+    connection.dataset.state = state;
+    if (state === 'live' || state === 'polling') newExport.recover();
+    connection.title = meaning;
+    setText(connection, words);
+  },
+});
+
+new Benchmark({ say: (words) => announcements.say(words) });
+newExport.load();
+list.load();
+live.start();

@@ -1,0 +1,710 @@
+"""Uses the web page as people do, in a real browser, against services that are up.
+
+usage: page.py SCENARIO...        one or more of the functions below that are marked as scenarios, or `all`
+
+environment:
+  API_URL        where the page is served; every scenario
+  DATASET        what is exported, default `records`: with an integer column `id` and at least three columns
+  SEEN_ROWS      from so many rows on an export has to be seen under way, default 200000
+  FAIL_DATASET   `failing`, `screens`: a dataset whose rows fail at reading
+  HOSTILE_DATASET `hostile`: a dataset with rows, in whose name or columns is markup, `<img src=x onerror=alert(1)>`
+  OTHER_API_URL  `two`: another api of the same service
+  PROXY_URL      `failover`: leads to an api that is up; this prints KILL, and a line on its input says that one is dead
+  MANY           `many`: how many exports there are at least, default 200
+  ANSWER_MS      `many`: how long an answer may take, default 200; more where others use the machine
+  SHOTS          `screens`: the folder for the pictures
+  PATIENCE       seconds that an export may take, default 120
+
+Exits with 1 and says what was not so. Whatever the scenario, an error on the console, an exception in the page or a
+violation of its Content-Security-Policy is a failure.
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import urllib.request
+from contextlib import contextmanager
+
+from playwright.sync_api import expect, sync_playwright
+
+API_URL = os.environ.get("API_URL", "http://127.0.0.1:8080").rstrip("/")
+DATASET = os.environ.get("DATASET", "records")
+SEEN_ROWS = int(os.environ.get("SEEN_ROWS", "200000"))
+ANSWER_MS = float(os.environ.get("ANSWER_MS", "200"))
+PATIENCE = float(os.environ.get("PATIENCE", "120"))
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+# What the browser itself writes on the console about a request that failed; the page has to live with those.
+FAILED_REQUEST = "Failed to load resource"
+VIOLATIONS = """
+document.addEventListener('securitypolicyviolation', (event) =>
+    console.error(`CSP violation: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
+"""
+
+SCENARIOS = {}
+
+
+def scenario(function):
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+def check(holds, words):
+    if not holds:
+        raise AssertionError(words)
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return json.load(answer)
+
+
+def document(export_id, api=None):
+    return get(f"{api or API_URL}/exports/{export_id}")
+
+
+class Visit:
+    """A page, and what went wrong in it."""
+
+    def __init__(self, page, forgiven):
+        self.page = page
+        self.errors = []
+        self.forgiven = forgiven
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.errors.append(f"exception: {error}"))
+        page.add_init_script(VIOLATIONS)
+
+    def _console(self, message):
+        if message.type != "error":
+            return
+        address = message.location.get("url", "")
+        if message.text.startswith(FAILED_REQUEST) and any(re.search(pattern, address) for pattern in self.forgiven):
+            return
+        self.errors.append(f"console: {message.text} ({address})")
+
+    def open(self, url=None):
+        self.page.goto(f"{url or API_URL}/")
+        expect(self.page.locator("#new-form")).to_be_visible(timeout=20_000)
+        expect(self.page.locator("#list > li, #list-state[data-tone=empty]").first).to_be_visible(timeout=20_000)
+
+    def choose(self, dataset):
+        self.page.get_by_label("Dataset", exact=True).select_option(dataset)
+        expect(self.page.locator("#columns > li").first).to_be_visible()
+
+    def add_filter(self, column, operator, value):
+        self.page.get_by_role("button", name="Add a filter").click()
+        line = self.page.locator("#filters > li").last
+        line.get_by_label("Column of filter").select_option(column)
+        line.get_by_label("Condition of filter").select_option(operator)
+        line.get_by_label("Values of filter" if operator == "in" else "Value of filter").fill(value)
+
+    def cell(self, row, column):
+        return self.page.locator("#preview tbody tr").nth(row).locator("td").nth(column)
+
+    def preview_header(self):
+        return self.page.locator("#preview thead .target").all_text_contents()
+
+    def start(self):
+        """Presses the button; the answer is the id of the new export."""
+        accepted = lambda answer: answer.request.method == "POST" and answer.url.endswith("/exports")
+        with self.page.expect_response(accepted) as caught:
+            self.page.get_by_role("button", name="Start export").click()
+        answer = caught.value
+        check(answer.status in (200, 201), f"the submission was answered with {answer.status}: {answer.text()}")
+        return answer.json()["exportId"]
+
+    def row(self, export_id):
+        return self.page.locator(f"#export-{export_id}")
+
+    def status(self, export_id):
+        return self.row(export_id).get_attribute("data-status")
+
+    def wait_for(self, export_id, *wanted, patience=PATIENCE):
+        """Until the list shows one of the states; the answer is every value that the bar had meanwhile."""
+        expect(self.row(export_id)).to_be_attached(timeout=15_000)
+        values = []
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            seen = self.row(export_id).evaluate(
+                "(row) => [row.dataset.status, row.querySelector('progress').hidden ? null : row.querySelector('progress').getAttribute('value')]")
+            if seen[1] is not None and (not values or values[-1] != seen[1]):
+                values.append(seen[1])
+            if seen[0] in wanted:
+                return values
+            self.page.wait_for_timeout(40)
+        raise AssertionError(f"the list shows {export_id} as {self.status(export_id)!r} and not as {wanted} after {patience} s; "
+                             f"the service says {document(export_id)['status']!r}")
+
+    def connection(self, words, patience=20):
+        expect(self.page.locator("#connection")).to_have_text(words, timeout=patience * 1000)
+
+    def finish(self):
+        self.page.wait_for_timeout(200)
+        check(not self.errors, "the page had errors:\n  " + "\n  ".join(self.errors))
+
+
+@contextmanager
+def browser():
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        try:
+            yield launched
+        finally:
+            launched.close()
+
+
+@contextmanager
+def visit(launched, forgiven=(), before=None, **context):
+    """A visit whose errors are looked at when it ends well. `forgiven`: addresses whose requests may fail."""
+    made = launched.new_context(accept_downloads=True, **({"viewport": {"width": 1440, "height": 900}} | context))
+    try:
+        page = made.new_page()
+        page.set_default_timeout(20_000)
+        if before:
+            before(page)
+        visited = Visit(page, forgiven)
+        try:
+            yield visited
+        except Exception as error:
+            # The page's own errors may well be why. Behind the words of Playwright is the whole page.
+            raise AssertionError("\n  ".join([str(error).split("\nAria snapshot")[0], *visited.errors])) from error
+        visited.finish()
+    finally:
+        made.close()
+
+
+def percentages(values):
+    return [float(value) for value in values if 0 < float(value) < 100]
+
+
+@scenario
+def way(launched):
+    """A file of some rows and columns under other names; then all rows, watched."""
+    with visit(launched) as it:
+        it.open()
+        it.connection("Live")
+        it.choose(DATASET)
+        expect(it.cell(0, 0)).to_be_visible()
+        names = it.preview_header()
+        check(len(names) >= 3 and "id" in names, f"the preview begins with the columns {names}")
+        id_at = names.index("id")
+        first = int(it.cell(0, id_at).text_content())
+
+        dropped, renamed = names[-1], next(name for name in names[:-1] if name != "id")
+        it.page.locator("#columns").get_by_role("checkbox", name=dropped, exact=True).uncheck()
+        it.page.get_by_label(f"Name of {renamed} in the file", exact=True).fill("given name, ünïcode")
+        wanted = ["given name, ünïcode" if name == renamed else name for name in names if name != dropped]
+        expect(it.page.locator("#preview thead .target")).to_have_text(wanted)
+
+        it.add_filter("id", ">", str(first + 99))
+        expect(it.cell(0, id_at)).not_to_have_text(str(first))
+        check(int(it.cell(0, id_at).text_content()) > first + 99, "the preview does not follow the filter")
+        it.add_filter("id", "<=", str(first + 3099))
+        it.page.get_by_role("radio", name="CSV", exact=True).check()
+        it.page.get_by_role("radio", name="gzip", exact=True).check()
+        expect(it.page.locator("#summary")).to_have_text(f"CSV · gzip · {len(wanted)} columns")
+
+        export_id = it.start()
+        it.wait_for(export_id, "completed")
+        told = document(export_id)
+        check(told["status"] == "completed", f"the list says completed and the service {told['status']}")
+        rows = told["progress"]["rows"]
+        check(0 < rows <= 3000, f"{rows} rows came through the filters")
+        expect(it.row(export_id)).to_contain_text(f"{rows:,} rows")
+
+        with it.page.expect_download() as caught:
+            it.row(export_id).get_by_role("link", name="Download").click()
+        path = caught.value.path()
+        with open(path, "rb") as file:
+            content = file.read()
+        # The browser says that it unpacks gzip; then the file has no gzip around it.
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        lines = list(csv.reader(io.StringIO(content.decode())))
+        check(lines[0] == wanted, f"the file begins with {lines[0]}, and what was chosen is {wanted}")
+        check(len(lines) - 1 == rows, f"the file has {len(lines) - 1} rows, and the export {rows}")
+        print(f"  {path}: {rows} rows under {lines[0]}")
+
+        for _ in range(2):
+            it.page.get_by_role("button", name="Remove filter").first.click()
+        # Without gzip there are more shards, and the bar moves by shards.
+        it.page.get_by_role("radio", name="None", exact=True).check()
+        export_id = it.start()
+        values = percentages(it.wait_for(export_id, "completed"))
+        rows = document(export_id)["progress"]["rows"]
+        if rows >= SEEN_ROWS:
+            check(len(set(values)) >= 2, f"an export of {rows} rows was seen at {values}, so its bar did not move")
+        check(values == sorted(values), f"the bar went back: {values}")
+        print(f"  {rows} rows, the bar at {values}")
+
+
+@scenario
+def failing(launched):
+    """An export that fails says why, and so does a request that is refused, at its field."""
+    dataset = os.environ["FAIL_DATASET"]
+    with visit(launched, forgiven=[r"/exports(/preview)?$"]) as it:
+        it.open()
+        it.choose(dataset)
+        export_id = it.start()
+        it.wait_for(export_id, "failed")
+        told = document(export_id)
+        error = it.row(export_id).locator(".export-error")
+        expect(error).to_be_visible()
+        expect(error).to_contain_text(told["errorCode"])
+        expect(error).to_contain_text(told["error"])
+        check(len(error.locator("strong").text_content()) > 10, "the error is not in plain words")
+        expect(it.row(export_id).get_by_role("link", name="Download")).to_be_hidden()
+        print(f"  {error.text_content()}")
+
+        target = it.page.locator("#columns > li").first.get_by_role("textbox")
+        target.fill("")
+        it.page.get_by_role("button", name="Start export").click()
+        expect(target).to_be_focused()
+        expect(target).to_have_attribute("aria-invalid", "true")
+        expect(it.page.locator("#outcome")).to_contain_text("columns[0].target")
+        expect(it.page.locator("#columns > li").first).to_contain_text("May not be empty")
+        target.fill("mended")
+        expect(target).not_to_have_attribute("aria-invalid", "true")
+
+
+@scenario
+def cancel(launched):
+    """A long export is cancelled by the page, after a question."""
+    with visit(launched) as it:
+        it.open()
+        it.choose(DATASET)
+        export_id = it.start()
+        row = it.row(export_id)
+        it.wait_for(export_id, "running", "completed")
+        check(it.status(export_id) != "completed", "the export was over before it could be cancelled: it needs more rows")
+        row.get_by_role("button", name="Cancel").first.click()
+        expect(row.get_by_role("button", name="Let it run")).to_be_focused()
+        it.page.keyboard.press("Escape")
+        expect(row.get_by_role("button", name="Let it run")).to_be_hidden()
+        check(document(export_id)["status"] in ("running", "finishing"), "the question was withdrawn, and the export is not running")
+        row.get_by_role("button", name="Cancel").first.click()
+        row.get_by_role("button", name="Cancel the export").click()
+        it.wait_for(export_id, "cancelled", "completed", patience=60)
+        check(it.status(export_id) == "cancelled", "the export was completed before it was cancelled: it needs more rows")
+        check(document(export_id)["status"] == "cancelled", "the list says cancelled and the service does not")
+        expect(row.locator(".badge")).to_have_text("Cancelled")
+        expect(row.get_by_role("button", name="Cancel")).to_be_hidden()
+
+
+@scenario
+def commands(launched):
+    """What is copied as curl does on a command line what the page does, whatever is in the names and values."""
+    with visit(launched, permissions=["clipboard-read", "clipboard-write"]) as it, tempfile.TemporaryDirectory() as folder:
+
+        def copied(button):
+            button.click()
+            expect(button).to_have_attribute("data-copied", "yes")
+            command = it.page.evaluate("navigator.clipboard.readText()")
+            run = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+            check(run.returncode == 0, f"{command}\nended with {run.returncode}: {run.stderr}")
+            return run.stdout
+
+        it.open()
+        it.choose(DATASET)
+        expect(it.cell(0, 0)).to_be_visible()
+        names = it.preview_header()
+        text = next(name for name in names if name != "id")
+        given = "it's \"$(touch trap)\" `touch trap` \\ ü"
+        it.page.get_by_label(f"Name of {text} in the file", exact=True).fill(given)
+        it.add_filter("id", "in", "1, 2,3")
+        expect(it.page.locator("#preview thead .target").filter(has_text="touch trap")).to_be_visible()
+        answer = copied(it.page.locator("#curl"))
+        check(" 201 " in answer.splitlines()[0], answer)
+        export_id = re.search(r'"exportId":\s*"([^"]+)"', answer)[1]
+        it.wait_for(export_id, "completed")
+        copied(it.row(export_id).get_by_role("button", name="Copy curl"))
+        files = os.listdir(folder)
+        check(files == [f"{DATASET}.csv"], f"there is {files}")
+        with open(os.path.join(folder, files[0]), newline="") as file:
+            lines = list(csv.reader(file))
+        check(lines[0] == [given if name == text else name for name in names], f"the file begins with {lines[0]}")
+        check(len(lines) - 1 == document(export_id)["progress"]["rows"], f"the file has {len(lines) - 1} rows")
+
+
+@scenario
+def hostile(launched):
+    """Names out of the database that look like markup are shown as they are, and do nothing."""
+    name = os.environ["HOSTILE_DATASET"]
+    with visit(launched) as it:
+        dialogs = []
+        it.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+        it.open()
+        it.choose(name)
+        columns = [column["name"] for dataset in get(f"{API_URL}/datasets")["datasets"] if dataset["name"] == name for column in dataset["columns"]]
+        check(any("<" in text for text in [name, *columns]), f"there is nothing hostile about {name} and {columns}")
+        expect(it.page.locator("#preview thead .target")).to_have_text(columns)
+        expect(it.page.locator("#columns .name")).to_have_text(columns)
+        export_id = it.start()
+        it.wait_for(export_id, "completed")
+        expect(it.row(export_id).locator("h3 .name")).to_have_text(name)
+        strange = it.page.locator("main :is(img, script, iframe, object, style)").count()
+        check(strange == 0 and not dialogs, f"names became {strange} elements and the dialogs {dialogs}")
+
+
+@scenario
+def many(launched):
+    """Hundreds of exports in the list, and typing and pressing are answered at once."""
+    least = int(os.environ.get("MANY", "200"))
+    with visit(launched) as it:
+        it.open()
+        more = it.page.locator("#list-more")
+        for _ in range(200):
+            if more.is_hidden():
+                break
+            shown = it.page.locator("#list > li").count()
+            more.click()
+            expect(it.page.locator("#list > li")).not_to_have_count(shown)
+            expect(more).not_to_have_attribute("aria-disabled", "true")
+        there = all_exports()
+        check(len(there) >= least, f"there are only {len(there)} exports; the runner has to make {least}")
+        expect(it.page.locator("#list > li")).to_have_count(len(there))
+        shown = it.page.locator("#list > li").evaluate_all("(rows) => rows.map((row) => row.id)")
+        check(shown == [f"export-{export_id}" for export_id in there], "the list is not all exports, newest first")
+
+        it.choose(DATASET)
+        it.start()
+        # Of every event, the time from the hand to the next picture, as the browser measures it for the web vitals.
+        it.page.evaluate("""() => {
+            window.delays = [];
+            new PerformanceObserver((seen) => window.delays.push(...seen.getEntries().map((it) => [it.name, it.duration])))
+                .observe({type: 'event', durationThreshold: 16});
+            for (const kind of ['keydown', 'click']) addEventListener(kind, (event) => {
+                const since = performance.now();
+                requestAnimationFrame(() => setTimeout(() => window.delays.push([`${kind} to frame`, performance.now() - since])));
+            }, true);
+        }""")
+        name = it.page.locator("#columns > li").first.get_by_role("textbox")
+        name.click()
+        name.press_sequentially("typed while two hundred are shown", delay=30)
+        for label in ("JSON", "XML", "CSV"):
+            it.page.get_by_role("radio", name=label, exact=True).click()
+        it.page.get_by_role("button", name="Add a filter").click()
+        it.page.get_by_role("button", name="Remove filter").click()
+        it.page.wait_for_timeout(500)
+        delays = it.page.evaluate("window.delays")
+        check(any(kind == "keydown to frame" for kind, _ in delays), "nothing was measured")
+        kind, slowest = max(delays, key=lambda delay: delay[1])
+        check(slowest < ANSWER_MS, f"with {len(there)} exports shown {kind} took {slowest:.0f} ms")
+        print(f"  {len(there)} exports, the slowest of {len(delays)} answers was {kind} with {slowest:.0f} ms")
+
+
+def all_exports():
+    """Every id, newest first."""
+    ids, cursor = [], ""
+    while True:
+        page = get(f"{API_URL}/exports?limit=200{cursor}")
+        ids += [export["exportId"] for export in page["exports"]]
+        if not page["nextCursor"]:
+            return ids
+        cursor = f"&cursor={page['nextCursor']}"
+
+
+@scenario
+def polling(launched):
+    """Without events the page asks, and shows the same."""
+    with visit(launched, forgiven=[r"/events$"], before=lambda page: page.route("**/events", lambda route: route.abort())) as it:
+        it.open()
+        it.connection("Polling")
+        it.choose(DATASET)
+        export_id = it.start()
+        values = percentages(it.wait_for(export_id, "completed"))
+        expect(it.row(export_id).get_by_role("link", name="Download")).to_be_visible()
+        it.connection("Polling")
+        print(f"  completed without events, the bar at {values}")
+
+
+@scenario
+def two(launched):
+    """What is asked of one api is seen on the page of another."""
+    other = os.environ["OTHER_API_URL"].rstrip("/")
+    with visit(launched) as it:
+        asked = []
+        it.page.on("request", lambda request: asked.append(request.url))
+        it.open()
+        it.connection("Live")
+        it.page.wait_for_timeout(1000)
+        columns = [dataset for dataset in get(f"{other}/datasets")["datasets"] if dataset["name"] == DATASET][0]["columns"]
+        body = {"dataset": DATASET, "format": "jsonl", "columns": [{"source": column["name"], "target": column["name"]} for column in columns]}
+        request = urllib.request.Request(f"{other}/exports", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        del asked[:]
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            export_id = json.load(answer)["exportId"]
+        values = percentages(it.wait_for(export_id, "completed"))
+        check(it.page.locator("#list > li").first.get_attribute("id") == f"export-{export_id}", "the newest export is not the first")
+        rows = document(export_id, other)["progress"]["rows"]
+        check(rows < SEEN_ROWS or len(set(values)) >= 2, f"an export of {rows} rows was seen at {values}: no events, or no documents in them")
+        it.connection("Live")
+        lists = [url for url in asked if "/exports?" in url]
+        check(not lists, f"the page asked for the list instead of listening: {lists}")
+        print(f"  asked of {other}, the bar on {API_URL} at {values}")
+
+
+# (state, attempt, rows) that is known, that comes, and whether it is the newer one or the same.
+ORDERS = [
+    (("pending", 0, 0), ("planning", 1, 0), True),
+    (("running", 1, 500), ("running", 1, 500), True),
+    (("running", 1, 500), ("running", 1, 400), False),
+    (("running", 1, 500), ("planning", 1, 0), False),
+    (("running", 1, 500), ("pending", 1, 0), True),  # given back
+    (("pending", 1, 0), ("running", 1, 500), False),
+    (("pending", 1, 0), ("planning", 2, 0), True),
+    (("running", 2, 10), ("finishing", 1, 900), False),
+    (("finishing", 1, 900), ("completed", 1, 900), True),
+    (("completed", 1, 900), ("finishing", 1, 900), False),
+    (("completed", 1, 900), ("running", 2, 900), False),
+    (("completed", 1, 900), ("expired", 1, 900), True),
+    (("expired", 1, 900), ("completed", 1, 900), False),
+    (("running", 3, 10), ("cancelled", 3, 10), True),
+    (("cancelled", 3, 10), ("running", 3, 20), False),
+    (("failed", 3, 10), ("pending", 3, 10), False),
+]
+
+
+@scenario
+def order(launched):
+    """Documents come in any order, and an old one changes nothing."""
+    with visit(launched) as it:
+        it.open()
+        answers = it.page.evaluate("""async (orders) => {
+            const { supersedes } = await import('/assets/known-exports.js');
+            const document = ([status, attempt, rows]) => ({ status, attempt, progress: { rows } });
+            return orders.map(([known, next]) => supersedes(document(next), document(known)));
+        }""", ORDERS)
+        wrong = [(known, then) for (known, then, wanted), answer in zip(ORDERS, answers) if answer != wanted]
+        check(not wrong, f"wrong about {wrong}")
+
+
+@scenario
+def failover(launched):
+    """One of two apis dies under the page, which goes on with the other one."""
+    proxy = os.environ["PROXY_URL"].rstrip("/")
+    with visit(launched, forgiven=["."]) as it:
+        it.open(proxy)
+        it.connection("Live")
+        it.choose(DATASET)
+        export_id = it.start()
+        it.wait_for(export_id, "running", "completed")
+        check(it.status(export_id) != "completed", "the export was over before an api could die: it needs more rows")
+        print("KILL", flush=True)
+        check(sys.stdin.readline() != "", "nobody said that the api is dead")
+        values = percentages(it.wait_for(export_id, "completed"))
+        it.connection("Live", patience=60)
+        check(document(export_id, proxy)["status"] == "completed", "the list says completed and the service does not")
+        second = it.start()
+        it.wait_for(second, "completed")
+        print(f"  went on after the death, the bar at {values}")
+
+
+NAMED = {"textbox", "searchbox", "combobox", "checkbox", "radio", "button", "link", "progressbar", "spinbutton", "listbox",
+         "region", "image", "img", "group", "table", "navigation"}
+
+
+def unnamed(page):
+    """What a screen reader would have no name for, out of the browser's own accessibility tree."""
+    session = page.context.new_cdp_session(page)
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    session.detach()
+    found = []
+    for node in nodes:
+        role = node.get("role", {}).get("value", "").lower()
+        if node.get("ignored") or role not in NAMED or node.get("name", {}).get("value", "").strip():
+            continue
+        # A group that only folds, or a picture beside its words, needs none.
+        if role in ("group", "image", "img"):
+            continue
+        found.append(f"{role} ({node.get('backendDOMNodeId')})")
+    return found
+
+
+def unfold(it):
+    """Everything that can be open at once: options, filters of each kind, an order, the question before a removal."""
+    it.page.locator("details").evaluate_all("(all) => all.forEach((it) => { it.open = true; })")
+    it.add_filter("id", ">=", "1")
+    it.page.get_by_role("button", name="Add a filter").click()
+    line = it.page.locator("#filters > li").last
+    line.get_by_label("Condition of filter").select_option("in")
+    line.get_by_label("Values of filter").fill("1, 2, 3")
+    it.page.get_by_role("button", name="Sort by a column").click()
+    for button in it.page.locator(".export").get_by_role("button", name="Delete").all()[:1]:
+        button.click()
+
+
+@scenario
+def access(launched):
+    """Names for everything, no sideways scrolling, the keyboard alone, and mistakes that are told at their fields."""
+    with visit(launched) as it:
+        it.open()
+        it.choose(DATASET)
+        small = it.start()
+        it.wait_for(small, "completed")
+        unfold(it)
+        expect(it.cell(0, 0)).to_be_visible()
+        nameless = unnamed(it.page)
+        check(not nameless, f"without a name: {nameless}")
+        twice = it.page.evaluate("() => { const ids = [...document.querySelectorAll('[id]')].map((it) => it.id); return ids.filter((id, at) => ids.indexOf(id) !== at); }")
+        check(not twice, f"ids that are there twice: {twice}")
+        dangling = it.page.evaluate("""() => [...document.querySelectorAll('[aria-describedby], [aria-labelledby]')].flatMap((it) =>
+            `${it.getAttribute('aria-describedby') ?? ''} ${it.getAttribute('aria-labelledby') ?? ''}`.split(' ').filter((id) => id && !document.getElementById(id)))""")
+        check(not dangling, f"described by what is not there: {dangling}")
+        levels = it.page.locator("h1, h2, h3").evaluate_all("(all) => all.map((it) => Number(it.tagName[1]))")
+        check(levels[0] == 1 and levels.count(1) == 1, f"headings begin with {levels[:3]}")
+
+    # 320: 400 % of 1280, and 200 % of the narrow one.
+    for width in (320, 360, 720, 1024, 1440):
+        for scheme in ("light", "dark"):
+            with visit(launched, viewport={"width": width, "height": 740}, color_scheme=scheme) as it:
+                it.open()
+                it.choose(DATASET)
+                expect(it.cell(0, 0)).to_be_visible()
+                unfold(it)
+                it.page.wait_for_timeout(300)
+                wide = it.page.evaluate("document.documentElement.scrollWidth")
+                culprits = it.page.evaluate("""(width) => [...document.querySelectorAll('body *')].filter((it) => it.getBoundingClientRect().right > width + 1
+                    && !it.closest('.scroller, .unseen, .columns')).slice(0, 5).map((it) => `${it.tagName}.${it.className}#${it.id}`)""", width)
+                check(wide <= width and not culprits, f"at {width} px the page is {wide} px wide: {culprits}")
+                faint = it.page.evaluate(FAINT)
+                check(not faint, f"too little contrast at {width} px, {scheme}: {faint[:8]}")
+    keyboard(launched)
+
+
+def keyboard(launched):
+    with visit(launched) as it:
+        it.open()
+        it.choose(DATASET)
+        expect(it.cell(0, 0)).to_be_visible()
+        it.page.evaluate("document.activeElement.blur()")
+        passed = []
+        for _ in range(150):
+            it.page.keyboard.press("Tab")
+            at, seen = it.page.evaluate("""() => {
+                const it = document.activeElement;
+                const visible = (element) => {
+                    const { outlineStyle, outlineWidth } = getComputedStyle(element);
+                    return outlineStyle !== 'none' && parseFloat(outlineWidth) >= 1;
+                };
+                return [`${it.tagName} ${it.id || it.name || it.textContent.trim()}`, visible(it) || visible(it.nextElementSibling ?? it)];
+            }""")
+            check(seen, f"the focus is not to be seen on {at}")
+            passed.append(at)
+            if at == "BUTTON start":
+                break
+        check(passed[-1] == "BUTTON start", f"Tab does not lead to Start export: {passed}")
+        check(passed[0].startswith("A"), f"the first stop is no skip link: {passed[0]}")
+        accepted = lambda answer: answer.request.method == "POST" and answer.url.endswith("/exports")
+        with it.page.expect_response(accepted) as caught:
+            it.page.keyboard.press("Enter")
+        export_id = caught.value.json()["exportId"]
+        it.wait_for(export_id, "running", "finishing", "completed")
+        check(it.page.evaluate("document.activeElement.id") == "start", "the focus was lost by starting")
+        expect(it.page.locator("#outcome")).to_contain_text("Started")
+        it.wait_for(export_id, "completed")
+        print(f"  Start export is reached in {len(passed)} steps")
+
+
+# Text of less than 4.5 to 1 (3 to 1 if large) against what is behind it, where that is one colour.
+FAINT = """() => {
+    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    const rgba = (text) => {
+        canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+        return { r, g, b, a: a / 255 };
+    };
+    const over = (top, under) => Object.fromEntries([...'rgb'].map((it) => [it, top[it] * top.a + under[it] * (1 - top.a)]));
+    const behind = (element) => {
+        if (!element) return rgba(matchMedia('(prefers-color-scheme: dark)').matches ? 'black' : 'white');
+        const colour = rgba(getComputedStyle(element).backgroundColor);
+        return colour.a === 1 ? colour : colour.a === 0 ? behind(element.parentElement) : over(colour, behind(element.parentElement));
+    };
+    const light = ({ r, g, b }) => {
+        const [x, y, z] = [r, g, b].map((it) => (it /= 255) <= .03928 ? it / 12.92 : ((it + .055) / 1.055) ** 2.4);
+        return .2126 * x + .7152 * y + .0722 * z;
+    };
+    const faint = [];
+    for (const element of document.querySelectorAll('body *')) {
+        if (element.closest('.unseen, [disabled], .skips, svg') || element.matches('.segments input:disabled + span, option')) continue;
+        const own = [...element.childNodes].some((it) => it.nodeType === 3 && it.data.trim());
+        if (!(own || element.matches('input:not([type=checkbox], [type=radio]), select, textarea')) || !element.checkVisibility({ checkOpacity: true })) continue;
+        const style = getComputedStyle(element);
+        const ground = behind(element);
+        const [one, other] = [light(over(rgba(style.color), ground)), light(ground)].sort((a, b) => b - a);
+        const ratio = (one + .05) / (other + .05);
+        if (ratio < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) faint.push(`${element.tagName}.${element.className} ${ratio.toFixed(2)}`);
+    }
+    return [...new Set(faint)];
+}"""
+
+
+@scenario
+def screens(launched):
+    """Pictures of the page: narrow and wide, light and dark, with exports in several states."""
+    folder = os.environ["SHOTS"]
+    os.makedirs(folder, exist_ok=True)
+    for width, height in ((1440, 1000), (360, 740)):
+        for scheme in ("light", "dark"):
+            with visit(launched, forgiven=[r"/exports/preview$"], viewport={"width": width, "height": height}, color_scheme=scheme,
+                       device_scale_factor=1 if width > 400 else 2) as it:
+                it.open()
+                it.choose(os.environ["FAIL_DATASET"])
+                it.wait_for(it.start(), "failed")
+                it.choose(DATASET)
+                it.add_filter("id", "<=", "5000")
+                it.wait_for(it.start(), "completed")
+                it.page.get_by_role("button", name="Remove filter").click()
+                it.page.get_by_role("radio", name="gzip", exact=True).check()
+                running = it.start()
+                it.wait_for(running, "running", "completed")
+                expect(it.cell(0, 0)).to_be_visible()
+                bar = it.row(running).locator("progress")
+                for _ in range(100):
+                    if float(bar.get_attribute("value") or 0) > 20 or it.status(running) == "completed":
+                        break
+                    it.page.wait_for_timeout(100)
+                it.page.evaluate("scrollTo(0, 0)")
+                it.page.wait_for_timeout(300)
+                it.page.screenshot(path=f"{folder}/{width}-{scheme}.png")
+                # In a window that is as tall as the page: what is out of sight is not drawn.
+                tall = min(it.page.evaluate("document.documentElement.scrollHeight"), 4000)
+                it.page.set_viewport_size({"width": width, "height": tall})
+                it.page.wait_for_timeout(200)
+                it.page.screenshot(path=f"{folder}/{width}-{scheme}-whole.png")
+                it.wait_for(running, "completed")
+
+
+def main(names):
+    if names == ["all"]:
+        names = list(SCENARIOS)
+    unknown = [name for name in names if name not in SCENARIOS]
+    if not names or unknown:
+        sys.exit(f"usage: page.py SCENARIO...; there is {', '.join(SCENARIOS)}, all")
+    failed = []
+    with browser() as launched:
+        for name in names:
+            print(f"{name}: {SCENARIOS[name].__doc__}", flush=True)
+            try:
+                SCENARIOS[name](launched)
+            except Exception as error:
+                failed.append(name)
+                where = [f"line {frame.lineno}" for frame in traceback.extract_tb(error.__traceback__) if frame.filename == __file__]
+                print(f"FAILED {name}: {', '.join(where)}: {error}", file=sys.stderr, flush=True)
+            else:
+                print(f"ok {name}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,225 @@
+//! Server-Sent Events: every state of an export in order, its document while it grows, across instances of the api and
+//! lost connections.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Response, StatusCode};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{PATIENCE, Setup, System, export_request};
+
+/// One event as it came.
+#[derive(Debug)]
+struct Event {
+    name: String,
+    id: i64,
+    data: Value,
+}
+
+/// A stream of them.
+struct Stream {
+    response: Response,
+    text: String,
+}
+
+impl Stream {
+    async fn open(url: &str, last: Option<i64>) -> Self {
+        let response = Self::ask(url, last).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new() }
+    }
+
+    async fn ask(url: &str, last: Option<i64>) -> Response {
+        let mut request = reqwest::Client::new().get(url);
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last);
+        }
+        request.send().await.unwrap()
+    }
+
+    /// The next one, comments left out; `None` at the end of the stream, which need not be a clean one.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some((block, rest)) = self.text.split_once("\n\n") {
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.text = rest;
+                let field = |name: &str| {
+                    block
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                        .map(|value| value.trim_start().to_owned())
+                };
+                let Some(data) = field("data") else { continue };
+                let (name, id) = (field("event").unwrap(), field("id").unwrap().parse().unwrap());
+                return Some(Event { name, id, data: serde_json::from_str(&data).unwrap() });
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream is silent");
+            self.text.push_str(std::str::from_utf8(&chunk.ok()??).unwrap());
+        }
+    }
+
+    /// The first document of the export that is as wanted.
+    async fn document(&mut self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let event = self.next().await.expect("the stream goes on");
+            if event.name == "export" && event.data["exportId"] == id && wanted(&event.data) {
+                return event.data;
+            }
+            assert!(Instant::now() < deadline, "no such document of {id}; the last event is {event:?}");
+        }
+    }
+}
+
+const WHOLE_LIFE: [&str; 5] = ["pending", "planning", "running", "finishing", "completed"];
+
+#[tokio::test]
+async fn every_state_comes_in_order_and_the_stream_ends_with_the_export() {
+    let system = System::with_rows(2000).await;
+    let id = system.submit("csv", None).await;
+    let url = system.url(&format!("/exports/{id}/events"));
+    let mut stream = Stream::open(&url, None).await;
+    let (mut states, mut last_document, mut last_id) = (Vec::new(), Value::Null, 0);
+    while let Some(event) = stream.next().await {
+        assert!(event.id >= last_id, "ids grow: {event:?} behind {last_id}");
+        assert_eq!(event.data["exportId"], id);
+        if event.name == "state" {
+            assert!(event.id > last_id, "{event:?}");
+            states.push((event.id, event.data["status"].as_str().unwrap().to_owned()));
+        } else {
+            assert_eq!(event.name, "export");
+            last_document = event.data;
+        }
+        last_id = event.id;
+    }
+    assert_eq!(states.iter().map(|(_, state)| state.as_str()).collect::<Vec<_>>(), WHOLE_LIFE);
+    assert_eq!(last_document, system.state(&id).await);
+    assert_eq!(last_document["progress"]["rows"], 2000);
+
+    // Who comes back hears what it has missed, and no more; who has heard everything is told not to come back.
+    let mut again = Stream::open(&url, Some(states[2].0)).await;
+    let mut missed = Vec::new();
+    while let Some(event) = again.next().await {
+        if event.name == "state" {
+            missed.push(event.data["status"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(missed, WHOLE_LIFE[3..]);
+    assert_eq!(Stream::ask(&url, Some(last_id)).await.status(), StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn rows_are_seen_to_grow() {
+    let system = System::with_rows(20_000).await;
+    for statement in [
+        "ALTER TABLE public.records RENAME TO fast_records",
+        "CREATE VIEW public.records AS SELECT id, created_at, name, value, metadata FROM public.fast_records
+         WHERE id % 100 <> 0 OR pg_sleep(0.02) IS NOT NULL",
+    ] {
+        sqlx::query(statement).execute(&system.pool).await.unwrap();
+    }
+    let id = system.submit("csv", None).await;
+    let mut stream = Stream::open(&system.url("/events"), None).await;
+    let some = stream.document(&id, |it| it["progress"]["rows"].as_i64().unwrap() > 0).await;
+    assert_eq!(some["status"], "running");
+    let rows = some["progress"]["rows"].as_i64().unwrap();
+    stream.document(&id, |it| it["status"] == "running" && it["progress"]["rows"].as_i64().unwrap() > rows).await;
+}
+
+#[tokio::test]
+async fn an_api_tells_of_what_another_one_does_also_when_its_own_ear_is_cut_off() {
+    let system = System::with_rows(500).await;
+    let (_other, url) = system.another_api().await;
+    let mut stream = Stream::open(&format!("{url}/events"), None).await;
+    let id = system.submit("csv", None).await;
+    stream.document(&id, |it| it["status"] == "completed").await;
+
+    // Both listeners; one of them is not ours to choose.
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'polyglot-api' AND query LIKE 'LISTEN%'";
+    assert!(system.count(cut).await >= 1);
+    let id = system.submit("json", None).await;
+    stream.document(&id, |it| it["status"] == "completed").await;
+    system.post(&export_request("xml", None)).await;
+}
+
+#[tokio::test]
+async fn what_no_word_came_of_is_found_by_looking() {
+    let system = System::with_rows(10).await;
+    let mut stream = Stream::open(&system.url("/events"), None).await;
+    let id = system.submit("csv", None).await;
+    stream.document(&id, |it| it["status"] == "completed").await;
+    // As the sweep does it, or an operator: no process says a word.
+    sqlx::query("UPDATE polyglot.exports SET state = 'expired'").execute(&system.pool).await.unwrap();
+    stream.document(&id, |it| it["status"] == "expired").await;
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_to_another_api_hears_what_it_has_missed() {
+    let mut system = System::with_rows(500).await;
+    let (_other, url) = system.another_api().await;
+    let mut stream = Stream::open(&system.url("/events"), None).await;
+    let first = system.submit("csv", None).await;
+    stream.document(&first, |it| it["status"] == "completed").await;
+    let last = sqlx::query_scalar("SELECT max(id) FROM polyglot.state_changes").fetch_one(&system.pool).await.unwrap();
+    let second = system.submit("json", None).await;
+    system.completed(&second).await;
+    system.api = None;
+    assert!(drain(stream).await, "the stream of a dead api ends");
+
+    let mut stream = Stream::open(&format!("{url}/events"), Some(last)).await;
+    let mut states = Vec::new();
+    loop {
+        let event = stream.next().await.unwrap();
+        if event.data["exportId"] == second.as_str() {
+            if event.name == "export" {
+                assert_eq!(event.data["status"], "completed");
+                break;
+            }
+            states.push(event.data["status"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(states, WHOLE_LIFE);
+}
+
+async fn drain(mut stream: Stream) -> bool {
+    while stream.next().await.is_some() {}
+    true
+}
+
+#[tokio::test]
+async fn an_api_that_stops_does_not_wait_for_those_who_follow() {
+    let mut system = System::without_worker(Setup { rows: 10, ..Setup::default() }).await;
+    let id = system.submit("csv", None).await;
+    let one = Stream::open(&system.url(&format!("/exports/{id}/events")), None).await;
+    let all = Stream::open(&system.url("/events"), None).await;
+    let mut api = system.api.take().unwrap();
+    let asked = Instant::now();
+    api.signal(Signal::TERM);
+    assert!(api.ended().await.success());
+    // Half of the time that a drain may take.
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(drain(one).await && drain(all).await);
+}
+
+#[tokio::test]
+async fn bad_ids_are_named() {
+    let system = System::without_worker(Setup::default()).await;
+    for (path, last, status, field) in [
+        ("/events", Some("x"), 400, Some("Last-Event-ID")),
+        ("/events", Some("-1"), 400, Some("Last-Event-ID")),
+        ("/exports/7/events", None, 400, Some("id")),
+        ("/exports/00000000-0000-7000-8000-000000000000/events", None, 404, None),
+    ] {
+        let mut request = system.request(reqwest::Method::GET, path);
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["errors"][0]["field"].as_str(), field, "{problem}");
+    }
+}
