@@ -19,6 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::exports::{ExportId, find};
@@ -49,6 +50,22 @@ const PENDING: usize = 16;
 
 type Sender = mpsc::Sender<Result<Event, Infallible>>;
 
+/// An event, as a client takes it off the stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the description of the API; axum's own type is what is sent")]
+pub(crate) struct StreamEvent {
+    /// `state` or `export`
+    event: String,
+    /// The number of a change of state, of the newest one that the stream has told.
+    #[schema(pattern = "^[0-9]+$")]
+    id: String,
+    /// JSON: of `state` `{"exportId","status","attempt","at"}`, of `export` the document of the export.
+    data: String,
+    /// Milliseconds after which to come back when the stream has ended.
+    #[schema(required = false, value_type = u32)]
+    retry: Option<u32>,
+}
+
 /// The client is not there any more.
 struct Gone;
 
@@ -66,7 +83,7 @@ struct Cut(#[from] polyglot_export::ledger::LedgerError);
     get, path = "/exports/{id}/events", operation_id = "follow_export", tag = "exports",
     params(("id" = Uuid, Path, description = "As POST /exports answers it."), ("Last-Event-ID" = Option<i64>, Header, minimum = 0, description = "The id of the last event that arrived.")),
     responses(
-        (status = 200, description = "A stream.", content_type = "text/event-stream", body = String),
+        (status = 200, description = "A stream.", content_type = "text/event-stream", body = StreamEvent),
         (status = 204, description = "It has ended, and the client knows. An EventSource asks no more."),
     ),
 )]
@@ -99,7 +116,7 @@ pub(crate) async fn of_one(
 #[utoipa::path(
     get, path = "/events", operation_id = "follow_all_exports", tag = "exports",
     params(("Last-Event-ID" = Option<i64>, Header, minimum = 0, description = "The id of the last event that arrived.")),
-    responses((status = 200, description = "A stream.", content_type = "text/event-stream", body = String)),
+    responses((status = 200, description = "A stream.", content_type = "text/event-stream", body = StreamEvent)),
 )]
 pub(crate) async fn of_all(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, RouteError> {
     let last = last_event(&headers)?;

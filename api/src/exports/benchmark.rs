@@ -71,7 +71,7 @@ struct Plan {
 #[utoipa::path(
     get, path = "/exports/benchmark", operation_id = "run_benchmark", tag = "operation",
     params(
-        ("rows" = Option<u64>, Query, minimum = 0, maximum = 9_007_199_254_740_991_u64,
+        ("rows" = Option<u64>, Query, minimum = 1, maximum = 9_223_372_036_854_775_807_u64,
             description = "The first so many rows; all of them unless told."),
         ("formats" = Option<String>, Query, example = "csv,parquet",
             description = "Separated by commas; csv, json, xml and parquet unless told."),

@@ -52,14 +52,18 @@ async fn what_cannot_be_shown_is_said() {
     let (status, problem) = preview(&system, &json!({"format": "cvs", "columns": columns})).await;
     assert_eq!((status, problem["errors"][0]["field"].as_str()), (400, Some("format")), "{problem}");
 
+    for statement in [
+        "ALTER TABLE public.records RENAME TO former_records",
+        "CREATE TABLE public.numbers AS SELECT generate_series(1, 10) AS id",
+    ] {
+        sqlx::query(statement).execute(&system.pool).await.unwrap();
+    }
     for (definition, status, kind) in [
         ("SELECT id, (1 / (id - 5))::numeric AS value FROM public.numbers", 422, "preview-failed"),
         ("SELECT id, 1::numeric AS value FROM public.numbers WHERE pg_sleep(60) IS NOT NULL", 503, "preview-too-slow"),
     ] {
         for statement in [
             "DROP VIEW IF EXISTS public.records",
-            "DROP TABLE IF EXISTS public.records",
-            "CREATE TABLE IF NOT EXISTS public.numbers AS SELECT generate_series(1, 10) AS id",
             &format!("CREATE VIEW public.records AS {definition}"),
         ] {
             sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned())).execute(&system.pool).await.unwrap();
