@@ -1,5 +1,5 @@
 //! The HTTP side: says what may be exported (`datasets`), takes exports in (`exports`), hands finished files out
-//! (`download`), says how it is (`health`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
+//! (`download`), says how it is (`health`, `metrics`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
 
 mod config;
 mod datasets;
@@ -7,7 +7,7 @@ mod described;
 mod download;
 mod exports;
 mod health;
-mod listen;
+mod metrics;
 mod patience;
 mod problem;
 mod query;

@@ -15,7 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::config::DownloadConfig;
 use crate::problem::RouteError;
 use crate::source::Source;
-use crate::{datasets, download, exports, health, request_id};
+use crate::{datasets, download, exports, health, metrics, request_id};
 
 /// The process as its handlers see it.
 pub(crate) struct App {
@@ -29,6 +29,7 @@ pub(crate) struct App {
     pub(crate) max_parallelism: u16,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) readiness: health::LastReadiness,
+    pub(crate) metrics: metrics::Metrics,
 }
 
 /// Every route. There is no time limit around them: each call to a server that may be silent has its own, in
@@ -45,6 +46,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/exports/{id}/manifest", get(exports::manifest))
         .route("/health", get(health::alive))
         .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::scrape))
         .fallback(async || RouteError::NoSuchRoute)
         .method_not_allowed_fallback(async || RouteError::MethodNotAllowed)
         .with_state(app)
@@ -70,6 +72,7 @@ pub(crate) mod tests {
     use polyglot_export::config::{Connections, Environment};
     use polyglot_export::dataset::Datasets;
     use polyglot_export::source;
+    use polyglot_export::telemetry::Recorder;
     use tower::ServiceExt;
 
     use super::*;
@@ -97,6 +100,7 @@ pub(crate) mod tests {
             max_parallelism: config.max_parallelism,
             lifecycle: Lifecycle::default(),
             readiness: tokio::sync::Mutex::default(),
+            metrics: metrics::Metrics::new(Recorder::apart().unwrap()),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod claim;
+mod gauges;
 mod idempotency;
 mod keepers;
 mod outbox;
@@ -18,8 +19,10 @@ pub use benchmark::BenchmarkLock;
 pub use claim::{
     Claim, Claimed, Cut, Renewal, RetryPolicy, ShardWork, Terms, Work, deadline_failure, snapshot_age_failure,
 };
+pub use gauges::{Ended, Waits};
 pub use idempotency::{Reservation, ReservedKey};
 pub use keepers::Attempt;
+pub use outbox::Waiting;
 pub use outcome::Finished;
 pub use read::{Export, ListFilter};
 pub use shards::{Committed, Keeper, Planned, StoredShard};
@@ -157,6 +160,12 @@ impl Ledger {
                 other => return other,
             }
         }
+    }
+
+    /// Connections to the database at the moment.
+    #[must_use]
+    pub fn connections(&self) -> crate::telemetry::PoolUse {
+        crate::telemetry::PoolUse::of(&self.pool)
     }
 
     /// Answers when the database does.
