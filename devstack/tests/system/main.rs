@@ -16,4 +16,5 @@ mod service;
 mod shapes;
 mod shards;
 mod submissions;
+mod telemetry;
 mod values;
