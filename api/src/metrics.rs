@@ -48,6 +48,8 @@ impl Metrics {
 
 pub(crate) async fn scrape(State(app): State<Arc<App>>) -> Response {
     let (readiness, waits, ended) = tokio::join!(health::readiness(&app, FRESH), waits(&app), ended(&app));
+    // What was counted minutes ago is not passed on while the ledger is away.
+    let ended = ended.filter(|_| waits.is_some());
     let mut page = Page::default();
     let exports = waits.iter().flat_map(|waits| &waits.active).chain(ended.iter().flatten());
     for (status, count) in exports {
