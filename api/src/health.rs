@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it can do its work. Metrics are not here.
+//! Whether the process lives, and whether it can do its work. Its numbers are in `metrics`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{SecondsFormat, Utc};
 use polyglot_export::failure::chain;
+use polyglot_export::queue::Depths;
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -52,10 +53,12 @@ struct Checks {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Readiness {
-    ledger: bool,
+    pub(crate) ledger: bool,
     /// `None`: there is to be none.
-    broker: Option<bool>,
-    bucket: bool,
+    pub(crate) broker: Option<bool>,
+    pub(crate) bucket: bool,
+    /// What waits in the broker's queues, if it answered.
+    pub(crate) depths: Option<Depths>,
 }
 
 /// Says that the process answers.
@@ -79,7 +82,7 @@ pub(crate) async fn alive() -> Json<Alive> {
     ),
 )]
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let Readiness { ledger, broker, bucket } = readiness(&app).await;
+    let Readiness { ledger, broker, bucket, .. } = readiness(&app, FRESH).await;
     let ready = ledger && broker != Some(false) && bucket;
     let word = |up: bool| if up { "up" } else { "down" };
     let checks = Checks { ledger: word(ledger), broker: broker.map_or("none", word), bucket: word(bucket) };
@@ -92,36 +95,46 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn readiness(app: &App) -> Readiness {
+/// As it was at most `fresh` ago.
+pub(crate) async fn readiness(app: &App, fresh: Duration) -> Readiness {
     let mut last = app.readiness.lock().await;
     if let Some((at, found)) = *last
-        && at.elapsed() < FRESH
+        && at.elapsed() < fresh
     {
         return found;
     }
     let broker = async {
         match &app.broker {
-            Some(broker) => Some(up("broker", broker.check()).await),
+            Some(broker) => Some(look("broker", broker.check()).await),
             None => None,
         }
     };
     let (ledger, broker, bucket) =
-        tokio::join!(up("ledger", app.ledger.ping()), broker, up("bucket", app.storage.check()),);
-    let found = Readiness { ledger, broker, bucket };
+        tokio::join!(look("ledger", app.ledger.ping()), broker, look("bucket", app.storage.check()));
+    let found = Readiness {
+        ledger: ledger.is_some(),
+        broker: broker.map(|depths| depths.is_some()),
+        bucket: bucket.is_some(),
+        depths: broker.flatten(),
+    };
     *last = Some((Instant::now(), found));
     found
 }
 
-async fn up<E: std::error::Error + 'static>(what: &'static str, check: impl Future<Output = Result<(), E>>) -> bool {
+/// What the server answers; `None`, and a line in the log, if it does not.
+async fn look<T, E>(what: &'static str, check: impl Future<Output = Result<T, E>>) -> Option<T>
+where
+    E: std::error::Error + 'static,
+{
     match tokio::time::timeout(CHECK, check).await {
-        Ok(Ok(())) => true,
+        Ok(Ok(answer)) => Some(answer),
         Ok(Err(error)) => {
             tracing::warn!(what, error = chain(&error), "not ready");
-            false
+            None
         }
         Err(_) => {
             tracing::warn!(what, "not ready: no answer");
-            false
+            None
         }
     }
 }

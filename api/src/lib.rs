@@ -1,5 +1,6 @@
 //! The HTTP side: says what may be exported (`datasets`), takes exports in (`exports`), hands finished files out
-//! (`download`), tells of what changes (`events`), describes itself (`openapi`), shows a page to people (`page`), says how it is (`health`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
+//! (`download`), tells of what changes (`events`), describes itself (`openapi`), shows a page to people (`page`), says how it is
+//! (`health`, `metrics`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
 
 mod config;
 mod datasets;
@@ -8,7 +9,7 @@ mod download;
 mod events;
 mod exports;
 mod health;
-mod listen;
+mod metrics;
 mod openapi;
 mod page;
 mod patience;

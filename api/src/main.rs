@@ -8,11 +8,12 @@ use polyglot_export::config::{ConfigError, Environment};
 use polyglot_export::failure::chain;
 use polyglot_export::lifecycle::Lifecycle;
 use polyglot_export::logging;
+use polyglot_export::telemetry::Tracing;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = match configure(&Environment::of_process()) {
-        Ok(config) => config,
+    let (config, traces) = match configure(&Environment::of_process()) {
+        Ok(configured) => configured,
         Err(error) => {
             eprintln!("polyglot-api: {}", chain(&error));
             return ExitCode::from(2);
@@ -27,17 +28,19 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match run(config, lifecycle).await {
+    let code = match run(config, lifecycle).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = chain(&error), "cannot run");
             ExitCode::FAILURE
         }
-    }
+    };
+    // Blocks the one task that is left.
+    traces.end();
+    code
 }
 
-fn configure(env: &Environment) -> Result<Config, ConfigError> {
+fn configure(env: &Environment) -> Result<(Config, Tracing), ConfigError> {
     let config = Config::from_environment(env)?;
-    logging::start(env)?;
-    Ok(config)
+    Ok((config, logging::start(env, "polyglot-api")?))
 }

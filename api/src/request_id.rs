@@ -1,15 +1,17 @@
 //! The layer around every route: gives the request an id and a span, finishes problem documents with it, sets
-//! the headers that every answer has, and writes one access line.
+//! the headers that every answer has, counts it, and writes one access line.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{self, HeaderName};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::Instrument;
+use polyglot_export::telemetry::{self, HTTP_DURATION, HTTP_REQUESTS, Origin};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::problem::{RouteError, quoted};
@@ -17,17 +19,40 @@ use crate::problem::{RouteError, quoted};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST_ID: usize = 128;
 
-pub(crate) async fn track(request: Request, next: Next) -> Response {
+/// Asked for every few seconds by whatever watches the process: in the log, but not in traces.
+const PROBES: [&str; 3] = ["/health", "/health/ready", "/metrics"];
+
+pub(crate) async fn track(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let path = request.uri().path().to_owned();
     // The pattern where there is one: it groups, and a stranger's path is not always fit to print.
-    let route = match request.extensions().get::<MatchedPath>() {
-        Some(matched) => matched.as_str().to_owned(),
-        None => quoted(&path),
+    let matched = request.extensions().get::<MatchedPath>().map(|matched| matched.as_str().to_owned());
+    let method = request.method();
+    let line = AccessLine {
+        started: Instant::now(),
+        status: None,
+        // As many as there are routes, whatever strangers ask for.
+        route: matched.clone().unwrap_or_else(|| "unmatched".to_owned()),
+        method: known(method),
     };
-    let span = tracing::info_span!("request", request_id = id, method = %request.method(), route);
+    let name = format!("{} {}", line.method, matched.as_deref().unwrap_or_default());
+    let route = matched.unwrap_or_else(|| quoted(&path));
+    // As errors are, so that no RUST_LOG takes the id from lines that it lets through.
+    let span = if PROBES.contains(&route.as_str()) {
+        tracing::error_span!("probe", request_id = id, %method, route)
+    } else {
+        tracing::error_span!(
+            "request", request_id = id, %method, route, otel.name = Empty, otel.kind = Empty, otel.status_code = Empty
+        )
+    };
+    let stated = Origin::of_request(&id, request.headers());
+    telemetry::follow(&span, &stated);
+    telemetry::rename(&span, name.trim_end(), "server");
+    let origin = telemetry::origin_of(&span, stated);
+    request.extensions_mut().insert(origin);
     async move {
-        let mut line = AccessLine { started: Instant::now(), status: None };
+        // All of it, not only the field that is set below.
+        let mut line = line;
         let mut response = next.run(request).await;
         if let Some(error) = response.extensions_mut().remove::<Arc<RouteError>>() {
             error.log();
@@ -39,6 +64,9 @@ pub(crate) async fn track(request: Request, next: Next) -> Response {
         // States change and files are private: nothing in between should keep an answer.
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         line.status = Some(response.status().as_u16());
+        if response.status().is_server_error() {
+            telemetry::failed(&Span::current());
+        }
         response
     }
     .instrument(span)
@@ -60,11 +88,27 @@ fn request_id(headers: &HeaderMap) -> String {
 struct AccessLine {
     started: Instant,
     status: Option<u16>,
+    route: String,
+    method: &'static str,
+}
+
+/// As nginx has it.
+const CLIENT_WENT_AWAY: u16 = 499;
+
+/// The method as a label, of which there are not as many as clients can think of.
+fn known(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("OTHER")
 }
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        let milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = self.started.elapsed();
+        let (route, method) = (std::mem::take(&mut self.route), self.method);
+        let status = self.status.unwrap_or(CLIENT_WENT_AWAY).to_string();
+        metrics::histogram!(HTTP_DURATION, "route" => route.clone(), "method" => method).record(took);
+        metrics::counter!(HTTP_REQUESTS, "route" => route, "method" => method, "status" => status).increment(1);
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         if let Some(status) = self.status {
             tracing::info!(status, milliseconds, "answered");
         } else {

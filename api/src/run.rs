@@ -9,14 +9,15 @@ use polyglot_export::failure::chain;
 use polyglot_export::ledger::{Ledger, LedgerError, tell_changes};
 use polyglot_export::lifecycle::Lifecycle;
 use polyglot_export::queue::{Broker, Relay, run_relay};
-use polyglot_export::source;
 use polyglot_export::storage::Storage;
 use polyglot_export::sweep::Sweeper;
+use polyglot_export::telemetry::{InstallError, Recorder};
+use polyglot_export::{listen, source};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::listen;
+use crate::metrics::Metrics;
 use crate::server::{self, App};
 use crate::source::Source;
 
@@ -41,6 +42,8 @@ pub enum RunError {
     Ledger(#[from] LedgerError),
     #[error("PORT: {port} cannot be listened on")]
     Listen { port: u16, source: std::io::Error },
+    #[error("metrics cannot be counted")]
+    Metrics(#[from] InstallError),
 }
 
 /// Serves until `lifecycle.stopping`, then ends within half a minute, or at once on `lifecycle.aborting`.
@@ -49,6 +52,7 @@ pub enum RunError {
 /// When the ledger or the port cannot be had. The broker and the object store may come up later.
 pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     let connections = &config.connections;
+    let recorder = Recorder::install()?;
     let ledger = Ledger::new(&connections.database_url, LEDGER_CONNECTIONS, "polyglot-api")?;
     tokio::select! {
         migrated = ledger.migrate_when_up(LEDGER_PATIENCE) => migrated?,
@@ -72,6 +76,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         relay: relay.clone(),
     };
     lifecycle.tasks.spawn(sweeper.run(relaying.clone()));
+    lifecycle.tasks.spawn(recorder.clone().keep_small(relaying.clone()));
 
     let source = Source::new(
         config.datasets,
@@ -89,6 +94,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         max_parallelism: config.max_parallelism,
         lifecycle: lifecycle.clone(),
         readiness: tokio::sync::Mutex::default(),
+        metrics: Metrics::new(recorder),
     };
     let app = Arc::new(app);
     lifecycle.tasks.spawn(tell_changes(app.ledger.clone(), relaying.clone()));

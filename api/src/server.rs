@@ -16,7 +16,7 @@ use crate::config::DownloadConfig;
 use crate::events::{self, Feed};
 use crate::problem::RouteError;
 use crate::source::Source;
-use crate::{datasets, download, exports, health, openapi, page, request_id};
+use crate::{datasets, download, exports, health, metrics, openapi, page, request_id};
 
 /// The process as its handlers see it.
 pub(crate) struct App {
@@ -31,6 +31,7 @@ pub(crate) struct App {
     pub(crate) max_parallelism: u16,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) readiness: health::LastReadiness,
+    pub(crate) metrics: metrics::Metrics,
 }
 
 /// Every route. There is no time limit around them: each call to a server that may be silent has its own, in
@@ -56,6 +57,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/docs/{file}", get(openapi::viewer_file))
         .route("/health", get(health::alive))
         .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::scrape))
         .fallback(async || RouteError::NoSuchRoute)
         .method_not_allowed_fallback(async || RouteError::MethodNotAllowed)
         .with_state(app)
@@ -81,6 +83,7 @@ pub(crate) mod tests {
     use polyglot_export::config::{Connections, Environment};
     use polyglot_export::dataset::Datasets;
     use polyglot_export::source;
+    use polyglot_export::telemetry::Recorder;
     use tower::ServiceExt;
 
     use super::*;
@@ -109,6 +112,7 @@ pub(crate) mod tests {
             feed: Arc::default(),
             lifecycle: Lifecycle::default(),
             readiness: tokio::sync::Mutex::default(),
+            metrics: metrics::Metrics::new(Recorder::apart().unwrap()),
         }
     }
 

@@ -9,6 +9,7 @@ use polyglot_export::catalog::{self, CatalogError, Relation};
 use polyglot_export::dataset::{Dataset, Datasets, Exposed};
 use polyglot_export::failure::chain;
 use polyglot_export::source;
+use polyglot_export::telemetry::PoolUse;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -54,6 +55,11 @@ impl Source {
     /// `pool` is for look-ups; `url` for the one long query, which gets a connection of its own.
     pub(crate) fn new(datasets: Datasets, pool: PgPool, url: String) -> Self {
         Self { datasets, pool, url, previews: Semaphore::new(PREVIEWS), seen: Mutex::default() }
+    }
+
+    /// Connections to the source database at the moment, but for the one of a long query.
+    pub(crate) fn connections(&self) -> PoolUse {
+        PoolUse::of(&self.pool)
     }
 
     /// The dataset of that name and the relation behind it, as it was at most `age` ago; `None` if nothing has the name.

@@ -68,6 +68,7 @@ impl Stack {
         self.start_services(config, data_dir, binaries, &addresses)?;
         self.wait_ready(&addresses.api).await?;
         say(format!("api and {} worker(s) ready after {}", config.workers, seconds(began.elapsed())));
+        say(format!("metrics: {}/metrics,{}", addresses.api, addresses.worker_metrics_urls()));
 
         let source = config.source_database_url.as_deref().unwrap_or(&addresses.database);
         if seed::has_sample_columns(source).await? {
@@ -122,13 +123,15 @@ impl Stack {
             env: api_env,
             without_env: without_env.clone(),
         })?;
-        without_env.push("PORT".to_owned());
-        for number in 1..=config.workers {
+        without_env.extend(["PORT", "METRICS_PORT_FILE"].map(str::to_owned));
+        for (number, port) in (1..).zip(&addresses.worker_metrics) {
+            let mut worker_env = env.clone();
+            worker_env.push(("METRICS_PORT".to_owned(), port.to_string()));
             supervisor.start(Service {
                 name: format!("worker-{number}"),
                 program: binaries.worker.clone(),
                 args: Vec::new(),
-                env: env.clone(),
+                env: worker_env,
                 without_env: without_env.clone(),
             })?;
         }

@@ -33,6 +33,8 @@ pub struct Addresses {
     pub s3_endpoint: String,
     /// `None` where the clients find their own.
     pub keys: Option<S3Keys>,
+    /// Ports on which the workers answer `GET /metrics`, in their order.
+    pub worker_metrics: Vec<u16>,
 }
 
 impl Servers {
@@ -94,6 +96,8 @@ impl Servers {
         let keys =
             S3Keys { access_key: secrets.get("AWS_ACCESS_KEY_ID")?, secret_key: secrets.get("AWS_SECRET_ACCESS_KEY")? };
         let s3_port = ports.get("s3")?;
+        let worker_metrics = (1..=config.workers).map(|number| ports.get(&format!("worker-{number}-metrics")));
+        let worker_metrics = worker_metrics.collect::<Result<Vec<u16>>>()?;
         let s3 = async {
             if config.s3.is_some() {
                 return Ok(None);
@@ -146,6 +150,7 @@ impl Servers {
             },
             s3_endpoint,
             keys,
+            worker_metrics,
         })
     }
 
@@ -179,6 +184,12 @@ impl Servers {
 }
 
 impl Addresses {
+    /// Where the workers are asked for their metrics, with a comma between.
+    pub fn worker_metrics_urls(&self) -> String {
+        let urls = self.worker_metrics.iter().map(|port| format!("http://127.0.0.1:{port}/metrics"));
+        urls.collect::<Vec<_>>().join(",")
+    }
+
     /// Writes `stack.env`, by which scripts and tests find everything.
     pub fn write(&self, config: &RunConfig, data_dir: &Path) -> Result<()> {
         let keys = self.keys.as_ref();
@@ -193,6 +204,7 @@ impl Addresses {
                 ("AWS_ACCESS_KEY_ID", keys.map_or("", |keys| &keys.access_key)),
                 ("AWS_SECRET_ACCESS_KEY", keys.map_or("", |keys| &keys.secret_key)),
                 ("AWS_REGION", &config.region),
+                ("WORKER_METRICS_URLS", &self.worker_metrics_urls()),
             ],
         )
     }

@@ -12,6 +12,7 @@ use crate::ledger::{Ledger, LedgerError, Leftover, Swept, in_time};
 use crate::queue::Relay;
 use crate::source;
 use crate::storage::{Storage, StorageError};
+use crate::telemetry::SWEPT;
 
 const PAUSE: Duration = Duration::from_secs(1);
 /// After an object store that failed, removals wait this long.
@@ -68,6 +69,12 @@ impl Sweeper {
     }
 
     fn tell(&self, swept: Swept) {
+        let Swept { cancelled, overdue, reissued, expired } = swept;
+        for (kind, count) in
+            [("cancelled", cancelled), ("overdue", overdue), ("reissued", reissued), ("expired", expired)]
+        {
+            metrics::counter!(SWEPT, "kind" => kind).increment(count);
+        }
         if swept != Swept::default() {
             tracing::info!(
                 cancelled = swept.cancelled,
@@ -91,6 +98,7 @@ impl Sweeper {
             match self.storage.remove_leftover(&leftover).await {
                 Ok(()) if sessions_ended => {
                     in_time(self.ledger.looked(&leftover)).await?;
+                    metrics::counter!(SWEPT, "kind" => "leftover").increment(1);
                     tracing::info!(
                         export_id = %leftover.export_id, attempt = leftover.attempt, look = leftover.looks + 1,
                         "nothing is left of the attempt"
@@ -106,6 +114,7 @@ impl Sweeper {
             match self.storage.delete_result(&key).await {
                 Ok(()) => {
                     in_time(self.ledger.object_deleted(export_id)).await?;
+                    metrics::counter!(SWEPT, "kind" => "file").increment(1);
                     tracing::info!(%export_id, "expired file deleted");
                 }
                 Err(error) if error.transient => return Err(error.into()),

@@ -13,18 +13,20 @@ use polyglot_export::ledger::{
 use polyglot_export::manifest::Manifest;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
+use crate::counts::Outcome;
 use crate::pipeline::{self, Progress, Stop};
 use crate::start::{self, Begun};
 use crate::upload::{Staged, Upload};
 use crate::worker::Worker;
-use crate::{finish, memory, shard};
+use crate::{counts, finish, memory, shard};
 
 /// How often the lease is renewed, the progress written down and a cancellation noticed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Does the claimed work and writes down how it ended. Returns when nothing of it is left to do here.
-pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &CancellationToken) {
+pub(crate) async fn perform(worker: &Worker, claim: &Claim, aborting: &CancellationToken) -> Outcome {
     match &claim.work {
         // Boxed, as below: these futures hold the driver's and the SDK's state and are moved around otherwise.
         Work::Start { coarser } => Box::pin(start(worker, claim, *coarser, aborting)).await,
@@ -50,10 +52,11 @@ async fn guarded<T>(
 }
 
 /// Plans, and hands the shards out or reads everything.
-async fn start(worker: &Worker, claim: &Claim, coarser: u8, aborting: &CancellationToken) {
+async fn start(worker: &Worker, claim: &Claim, coarser: u8, aborting: &CancellationToken) -> Outcome {
     let progress = Arc::new(Progress::default());
     let mut upload = Upload::new(worker.target(), claim);
-    let begun = Box::pin(start::begin(worker, claim, coarser, &mut upload, &progress));
+    let planning = start::begin(worker, claim, coarser, &mut upload, &progress);
+    let begun = Box::pin(planning.instrument(tracing::info_span!("plan")));
     let staged = match guarded(worker, claim, &progress, aborting, begun).await {
         Ok(Begun::Stream(stream)) => {
             let written = Box::pin(pipeline::run(worker, *stream, &mut upload, &progress));
@@ -61,7 +64,7 @@ async fn start(worker: &Worker, claim: &Claim, coarser: u8, aborting: &Cancellat
         }
         // Not under the heartbeat: the claim ends with the hand-out.
         Ok(Begun::Cut(cut)) => match start::hand_out(worker, claim, *cut).await {
-            Ok(()) => return,
+            Ok(()) => return Outcome::Done,
             // Whether others know of the upload by now may be unknown here: it is the sweeper's.
             Err(stop) => {
                 worker.sessions.forget(claim.export_id, claim.attempt);
@@ -76,33 +79,35 @@ async fn start(worker: &Worker, claim: &Claim, coarser: u8, aborting: &Cancellat
         Err(stop) => {
             let ending = async {
                 upload.discard().await;
-                end(worker, claim, stop).await;
+                end(worker, claim, stop).await
             };
-            keep_lease_while(worker, claim, &progress, Box::pin(ending)).await;
+            keep_lease_while(worker, claim, &progress, Box::pin(ending)).await
         }
     }
 }
 
-async fn one_shard(worker: &Worker, claim: &Claim, work: &ShardWork, aborting: &CancellationToken) {
+async fn one_shard(worker: &Worker, claim: &Claim, work: &ShardWork, aborting: &CancellationToken) -> Outcome {
     let progress = Arc::new(Progress::default());
     let storing = Box::pin(shard::run(worker, claim, work, &progress));
     let stored = match guarded(worker, claim, &progress, aborting, storing).await {
         Ok(stored) => stored,
         Err(stop) => return end(worker, claim, stop).await,
     };
-    let (export_id, rows, bytes) = (claim.export_id, stored.rows, stored.bytes);
+    let (rows, bytes) = (stored.rows, stored.bytes);
     match persist(worker, || worker.ledger.commit(claim, &stored, memory::peak_bytes())).await {
         Ok(committed @ (Committed::More | Committed::All)) => {
             let all = committed == Committed::All;
-            tracing::info!(%export_id, shard = claim.shard, rows, bytes, all, "shard committed");
+            tracing::info!(rows, bytes, all, "shard committed");
+            counts::stored(claim.request.format, rows, bytes);
             worker.relay.wake();
+            Outcome::Done
         }
         Ok(Committed::CancelRequested) => end(worker, claim, Stop::Cancelled).await,
         Err(error) => end(worker, claim, error.into()).await,
     }
 }
 
-async fn finish(worker: &Worker, claim: &Claim, cut: &Cut, aborting: &CancellationToken) {
+async fn finish(worker: &Worker, claim: &Claim, cut: &Cut, aborting: &CancellationToken) -> Outcome {
     let progress = Arc::new(Progress::default());
     let upload = Upload::resume(worker.target(), claim, cut);
     let staged = Box::pin(finish::run(&worker.ledger, worker.settings.lease, claim, cut, &upload));
@@ -120,7 +125,7 @@ async fn publish(
     progress: &Progress,
     staged: Staged,
     manifest: Manifest,
-) {
+) -> Outcome {
     let finishing = async {
         match persist(worker, || worker.ledger.finishing(claim)).await {
             Ok(Renewal::Held) => {}
@@ -136,45 +141,53 @@ async fn publish(
         let (rows, bytes) = (finished.manifest.rows, finished.manifest.bytes);
         let keep = worker.settings.keep;
         match persist(worker, || worker.ledger.complete(claim, &finished, keep)).await {
-            Ok(Renewal::Held) => tracing::info!(
-                export_id = %claim.export_id, attempt = claim.attempt, rows, bytes,
-                peak_memory_bytes = finished.peak_memory_bytes, "export completed"
-            ),
+            Ok(Renewal::Held) => {
+                tracing::info!(rows, bytes, peak_memory_bytes = finished.peak_memory_bytes, "export completed");
+                // Of an export that was cut, each shard was counted by itself.
+                if matches!(claim.work, Work::Start { .. }) {
+                    counts::stored(claim.request.format, rows, bytes);
+                }
+                Outcome::Done
+            }
             Ok(Renewal::CancelRequested) => without_file(worker, claim, upload, Stop::Cancelled).await,
             // Refused: the export went on without this worker, unless it was a repeat of a call whose answer was
             // lost. The ledger knows whose file it has.
             Err(LedgerError::LeaseLost) if !owns_file(worker, claim, upload.owned()).await => {
-                without_file(worker, claim, upload, Stop::Lost).await;
+                without_file(worker, claim, upload, Stop::Lost).await
             }
             // Whether the ledger took it is not known here, so the object stays. If it did not, the object is
             // in the ledger's list of uploads, and the sweeper removes it once another attempt has begun.
-            Err(error) => tracing::warn!(
-                export_id = %claim.export_id, attempt = claim.attempt, error = chain(&error),
-                "the finished export could not be written down"
-            ),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the finished export could not be written down");
+                Outcome::Lost
+            }
         }
     };
-    keep_lease_while(worker, claim, progress, Box::pin(finishing)).await;
+    let finishing = finishing.instrument(tracing::info_span!("complete"));
+    keep_lease_while(worker, claim, progress, Box::pin(finishing)).await
 }
 
 /// Ends what did not become a file. An upload that several claims share is left to the sweeper, which knows whether the
 /// attempt goes on.
-async fn without_file(worker: &Worker, claim: &Claim, upload: Upload<'_>, stop: Stop) {
+async fn without_file(worker: &Worker, claim: &Claim, upload: Upload<'_>, stop: Stop) -> Outcome {
     if matches!(claim.work, Work::Start { .. }) {
         upload.discard().await;
     }
-    end(worker, claim, stop).await;
+    end(worker, claim, stop).await
 }
 
 /// Writes down how work ended that did not come to its end.
-async fn end(worker: &Worker, claim: &Claim, stop: Stop) {
-    let (export_id, attempt, shard) = (claim.export_id, claim.attempt, claim.shard);
+async fn end(worker: &Worker, claim: &Claim, stop: Stop) -> Outcome {
     let retry = worker.settings.retry;
     let told = |failure: &Failure, again: bool| {
         tracing::warn!(
-            %export_id, attempt, shard, code = failure.kind.code(), message = failure.message,
-            detail = failure.detail, again, "attempt failed"
+            code = failure.kind.code(),
+            reason = failure.message,
+            detail = failure.detail,
+            again,
+            "attempt failed"
         );
+        if again { Outcome::Again } else { Outcome::Failed }
     };
     let written = match &stop {
         Stop::Failed(failure) => {
@@ -190,28 +203,33 @@ async fn end(worker: &Worker, claim: &Claim, stop: Stop) {
             again.map(|again| told(failure, again))
         }
         Stop::TooSmall => {
-            tracing::warn!(%export_id, attempt, shard, "the shard is smaller than the store takes, planned again");
+            tracing::warn!("the shard is smaller than the store takes, planned again");
             let ended = persist(worker, || worker.ledger.too_small(claim)).await;
             worker.relay.wake();
-            ended
+            ended.map(|()| Outcome::TooSmall)
         }
         Stop::Cancelled => {
-            tracing::info!(%export_id, attempt, "export cancelled");
-            persist(worker, || worker.ledger.cancelled(claim)).await
+            tracing::info!("export cancelled");
+            persist(worker, || worker.ledger.cancelled(claim)).await.map(|()| Outcome::Cancelled)
         }
         Stop::GiveBack => {
-            tracing::info!(%export_id, attempt, shard, "shutting down, work given back");
-            persist(worker, || worker.ledger.give_back(claim)).await
+            tracing::info!("shutting down, work given back");
+            persist(worker, || worker.ledger.give_back(claim)).await.map(|()| Outcome::GivenBack)
         }
         Stop::Lost => {
-            tracing::warn!(%export_id, attempt, shard, "the lease was lost, work dropped");
-            Ok(())
+            tracing::warn!("the lease was lost, work dropped");
+            counts::lease_lost();
+            Ok(Outcome::Lost)
         }
     };
-    if let Err(error) = written {
+    written.unwrap_or_else(|error| {
         // The lease runs out, and the sweeper has the export tried again.
-        tracing::warn!(%export_id, attempt, error = chain(&error), "the attempt's end could not be written down");
-    }
+        tracing::warn!(error = chain(&error), "the attempt's end could not be written down");
+        if let LedgerError::LeaseLost = error {
+            counts::lease_lost();
+        }
+        Outcome::Lost
+    })
 }
 
 /// Whether the ledger has `key` as the export's file; if it cannot be asked, it may have.
@@ -242,10 +260,10 @@ async fn heartbeat(worker: &Worker, claim: &Claim, progress: &Progress) -> Stop 
             Ok(Ok(Renewal::CancelRequested)) => return Stop::Cancelled,
             Ok(Err(LedgerError::LeaseLost)) => return Stop::Lost,
             Ok(Err(error)) if Instant::now() < held_until => {
-                tracing::warn!(export_id = %claim.export_id, error = chain(&error), "lease not renewed, trying again");
+                tracing::warn!(error = chain(&error), "lease not renewed, trying again");
             }
             Err(_) if Instant::now() < held_until => {
-                tracing::warn!(export_id = %claim.export_id, "lease not renewed in time, trying again");
+                tracing::warn!("lease not renewed in time, trying again");
             }
             Ok(Err(_)) | Err(_) => return Stop::Lost,
         }
@@ -260,18 +278,18 @@ async fn renew(ledger: &Ledger, claim: &Claim, lease: Duration, progress: &Progr
 
 /// Runs `work` to its end with the lease renewed meanwhile. That the lease is lost, or a cancellation wanted, is
 /// for `work` to find out: every ledger call of it says so.
-async fn keep_lease_while(worker: &Worker, claim: &Claim, progress: &Progress, work: impl Future<Output = ()>) {
+async fn keep_lease_while<T>(worker: &Worker, claim: &Claim, progress: &Progress, work: impl Future<Output = T>) -> T {
     let renewing = async {
         loop {
             tokio::time::sleep(HEARTBEAT).await;
             if let Err(error) = renew(&worker.ledger, claim, worker.settings.lease, progress).await {
-                tracing::debug!(export_id = %claim.export_id, error = chain(&error), "lease not renewed at the end");
+                tracing::debug!(error = chain(&error), "lease not renewed at the end");
             }
         }
     };
     tokio::select! {
-        () = work => {}
-        () = renewing => {}
+        done = work => done,
+        never = renewing => never,
     }
 }
 

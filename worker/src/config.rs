@@ -13,7 +13,7 @@ pub(crate) struct Settings {
     /// Exports that this process works on at a time.
     pub slots: u16,
     /// Bytes of file parts in memory, over all slots.
-    memory_budget: usize,
+    pub memory_budget: usize,
     pub max_batch_rows: usize,
     /// Shards of one export that are worked on at a time at most.
     pub max_parallelism: u16,
@@ -29,6 +29,14 @@ pub(crate) struct Settings {
     pub keep: Option<Duration>,
     /// How long running exports may go on after SIGTERM before they are given back.
     pub grace: Duration,
+    /// Where metrics are asked for; `None`: nowhere.
+    pub metrics_port: Option<u16>,
+}
+
+/// `METRICS_PORT`, on every IPv4 address of the machine.
+pub(crate) fn metrics_port(env: &Environment) -> Result<Option<u16>, ConfigError> {
+    let port = env.number("METRICS_PORT", 0, 1..=65_535, "TCP port")?;
+    Ok((port > 0).then_some(port))
 }
 
 impl Settings {
@@ -55,6 +63,7 @@ impl Settings {
             retry: RetryPolicy::new(env.number("MAX_ATTEMPTS", 5, 1..=100, "attempts")?),
             keep: (keep > 0).then(|| Duration::from_secs(keep)),
             grace: Duration::from_secs(env.number("SHUTDOWN_GRACE_SECONDS", 30, 0..=3600, "seconds")?),
+            metrics_port: metrics_port(env)?,
         })
     }
 
@@ -87,6 +96,7 @@ mod tests {
             "LEASE_SECONDS",
             "MAX_ATTEMPTS",
             "SHUTDOWN_GRACE_SECONDS",
+            "METRICS_PORT",
         ] {
             for value in ["-1", "x", "99999999999999999999"] {
                 let error = Settings::from_environment(&Environment::fixed(&[(name, value)])).unwrap_err().to_string();

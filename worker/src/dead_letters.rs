@@ -7,6 +7,7 @@ use polyglot_export::queue::{Broker, DeadLetter, LetterFate, QueueError};
 
 pub(crate) const USAGE: &str = "\
 polyglot-worker                       takes exports from the queue and does them
+polyglot-worker health                says whether the worker that listens on METRICS_PORT here answers
 polyglot-worker dead-letters          lists the messages that no worker could do anything with, with the reason
 polyglot-worker dead-letters redrive  puts those back whose export is not finished, and removes those whose export has
                                       ended or is unknown; what is no message of this service stays

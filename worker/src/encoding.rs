@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::format::Format;
 use polyglot_export::request::ExportRequest;
 use tokio::sync::mpsc;
 
+use crate::counts::{self, Stage};
 use crate::encode::{Encode, Out, RELIEF_BYTES, Replacement, encoder};
 use crate::output::{Output, OutputStop, Sink, Written};
 use crate::pipeline::Progress;
@@ -45,7 +47,7 @@ pub(crate) struct Encoded<W> {
 impl<S: Sink> Encoding<S> {
     pub(crate) fn run(mut self, mut batches: mpsc::Receiver<FromSource>) -> Result<Encoded<S::Written>, OutputStop> {
         let (plan, output, extent, rows_of) = (&self.plan, &mut self.output, self.extent, &*self.rows_of);
-        let fields = plan.fields();
+        let (fields, format) = (plan.fields(), self.request.format);
         let shards = match extent {
             Extent::Whole => 1,
             Extent::Shard { of, .. } => usize::try_from(of).unwrap_or(1),
@@ -62,7 +64,11 @@ impl<S: Sink> Encoding<S> {
         }
         let (mut index, mut rows) = (FieldIndex::default(), 0_i64);
         loop {
-            let batch = match batches.blocking_recv() {
+            let asked = Instant::now();
+            let received = batches.blocking_recv();
+            let began = Instant::now();
+            counts::time(Stage::Source, format, began - asked);
+            let batch = match received {
                 Some(FromSource::Batch(batch)) => batch,
                 Some(FromSource::End) => break,
                 None => return Err(OutputStop::CutOff),
@@ -90,6 +96,7 @@ impl<S: Sink> Encoding<S> {
             }
             output.write_finished(&mut *encoder)?;
             self.progress.rows.store(rows, Ordering::Relaxed);
+            counts::time(Stage::Encode, format, began.elapsed().saturating_sub(output.waited()));
         }
         self.end(encoder, scratch, rows)
     }
@@ -100,7 +107,7 @@ impl<S: Sink> Encoding<S> {
         mut scratch: Vec<u8>,
         rows: i64,
     ) -> Result<Encoded<S::Written>, OutputStop> {
-        let output = &mut self.output;
+        let (output, began) = (&mut self.output, Instant::now());
         let ended = match self.extent {
             // Parquet's end is a footer over the rows of all shards.
             Extent::Shard { number, of } if number < of || self.request.format == Format::Parquet => encoder.suspend(),
@@ -110,6 +117,7 @@ impl<S: Sink> Encoding<S> {
         output.rows = rows;
         output.write_scratch(&mut scratch)?;
         output.write_finished(&mut *encoder)?;
+        counts::time(Stage::Encode, self.request.format, began.elapsed().saturating_sub(output.waited()));
         let replacements = encoder.replacements().to_vec();
         let written = match self.extent {
             Extent::Whole => self.output.finish(rows)?,

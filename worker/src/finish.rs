@@ -145,7 +145,8 @@ pub(crate) async fn run(
     let mut sum = sum(ledger, patience, claim, cut).await?;
     let request = claim.request.clone();
     // Reading and writing thousands of descriptions takes a while.
-    let ended = tokio::task::spawn_blocking(move || (sum.end(&request), sum)).await;
+    let span = tracing::Span::current();
+    let ended = tokio::task::spawn_blocking(move || span.in_scope(|| (sum.end(&request), sum))).await;
     let (end, mut sum) = ended.map_err(|error| internal(&error))?;
     if let Some(end) = end? {
         let number = cut.shards + 1;

@@ -4,14 +4,17 @@
 mod attempt;
 mod compress;
 mod config;
+mod counts;
 mod dead_letters;
 mod encode;
 mod encoding;
 mod file_plan;
 mod finish;
+mod health;
 mod memory;
 mod output;
 mod pipeline;
+mod scrape;
 mod session;
 mod shard;
 mod source;
@@ -32,6 +35,7 @@ use polyglot_export::logging;
 use polyglot_export::queue::{Broker, Relay, Subscription, run_relay};
 use polyglot_export::storage::Storage;
 use polyglot_export::sweep::Sweeper;
+use polyglot_export::telemetry::Tracing;
 
 /// How long the ledger may take to come up before the process gives up and is started again from outside.
 const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
@@ -43,6 +47,7 @@ pub fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.split_first() {
         None => work(&env),
+        Some((command, [])) if command == "health" => told(health::ask(&env)),
         Some((command, rest)) if command == "dead-letters" => match dead_letters::Action::of(rest) {
             Some(action) => run_command(dead_letters::run(&env, action)),
             None => usage(),
@@ -58,7 +63,10 @@ fn usage() -> ExitCode {
 
 fn run_command(command: impl Future<Output = Result<(), Box<dyn std::error::Error>>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(command));
+    told(runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(command)))
+}
+
+fn told(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -69,7 +77,7 @@ fn run_command(command: impl Future<Output = Result<(), Box<dyn std::error::Erro
 }
 
 fn work(env: &Environment) -> ExitCode {
-    let (connections, settings) = match configure(env) {
+    let (connections, settings, traces) = match configure(env) {
         Ok(configured) => configured,
         Err(error) => {
             eprintln!("polyglot-worker: {}", chain(&error));
@@ -82,22 +90,29 @@ fn work(env: &Environment) -> ExitCode {
         Ok(runtime) => runtime.block_on(run(connections, settings)),
         Err(error) => Err(error.into()),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = chain(&*error), "worker stopped");
             ExitCode::FAILURE
         }
-    }
+    };
+    traces.end();
+    code
 }
 
-fn configure(env: &Environment) -> Result<(Connections, config::Settings), ConfigError> {
-    logging::start(env)?;
-    Ok((Connections::from_environment(env)?, config::Settings::from_environment(env)?))
+fn configure(env: &Environment) -> Result<(Connections, config::Settings, Tracing), ConfigError> {
+    let (connections, settings) = (Connections::from_environment(env)?, config::Settings::from_environment(env)?);
+    Ok((connections, settings, logging::start(env, "polyglot-worker")?))
 }
 
 async fn run(connections: Connections, settings: config::Settings) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::with_signals()?;
+    // Before anything that counts, and before anything that is begun for nothing where the port is taken.
+    let scrape = match settings.metrics_port {
+        Some(port) => Some(scrape::Scrape::begin(port).await?),
+        None => None,
+    };
     // A claim, a heartbeat and an end for each slot at worst, the relay, the sweeper, and keepers of snapshots.
     let pool_size = u32::from(settings.slots) * 2 + 4;
     let ledger = Ledger::new(&connections.database_url, pool_size, "polyglot-worker")?;
@@ -123,11 +138,14 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
     background.spawn(sweeper.run(drained.clone()));
     let subscription = Subscription::new(broker, settings.slots);
     let worker = Arc::new(worker::Worker::new(connections, settings, ledger, storage, relay, name));
+    if let Some(scrape) = scrape {
+        background.spawn(scrape.serve(Arc::clone(&worker), drained.clone()));
+    }
     worker::run(worker, subscription, &lifecycle).await;
     drained.cancel();
     background.close();
     if tokio::time::timeout(Duration::from_secs(10), background.wait()).await.is_err() {
-        tracing::warn!("the relay or the sweeper did not stop in time");
+        tracing::warn!("what runs in the background did not stop in time");
     }
     tracing::info!("worker stopped");
     Ok(())

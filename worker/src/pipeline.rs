@@ -139,7 +139,9 @@ pub(crate) async fn encode<S: Sink + 'static>(
 ) -> Result<Encoded<S::Written>, Stop> {
     let (plan, progress) = (encoding.plan.clone(), Arc::clone(&encoding.progress));
     let (to_encoder, from_source) = mpsc::channel(2);
-    let encoding = tokio::task::spawn_blocking(move || encoding.run(from_source));
+    // The thread's log lines are of the same work.
+    let span = tracing::Span::current();
+    let encoding = tokio::task::spawn_blocking(move || span.in_scope(|| encoding.run(from_source)));
     let reading = async {
         let reading = source.read(&plan, range, max_batch_rows, to_encoder);
         watch.over(&progress, reading).await.map_err(Stop::from)

@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::pipeline::Stop;
@@ -130,6 +131,19 @@ impl Sessions {
         }
     }
 
+    /// Snapshots that this process keeps.
+    pub(crate) fn kept(&self) -> usize {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().filter(|slot| slot.initialized()).count()
+    }
+
+    /// Transactions under them that wait for a shard.
+    pub(crate) fn waiting(&self) -> usize {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = open.values().filter_map(|slot| slot.get());
+        sessions.map(|session| session.idle.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
     fn slot(&self, key: Key) -> Slot {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(open.entry(key).or_default())
@@ -241,7 +255,12 @@ impl Sessions {
         };
         let (open, buffers) = (Arc::clone(&self.open), self.buffers.clone());
         let kept = Arc::clone(&session);
-        self.keepers.spawn(async move {
+        // Under nothing: it outlives the work that began it.
+        let span = tracing::error_span!(
+            parent: None, "snapshot", export_id = %attempt.export_id, attempt = attempt.attempt,
+            request_id = attempt.request_id
+        );
+        let keeper = async move {
             let key = keeping.key;
             tokio::select! {
                 () = keeping.run() => {}
@@ -260,7 +279,8 @@ impl Sessions {
             if open.is_empty() {
                 buffers.clear();
             }
-        });
+        };
+        self.keepers.spawn(keeper.instrument(span));
         session
     }
 
@@ -336,16 +356,16 @@ impl Keeping {
             match timeout(ANSWER, self.keeper.ping()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(failure)) => {
-                    tracing::warn!(%export_id, attempt, detail = failure.detail, "the snapshot's connection was lost");
+                    tracing::warn!(detail = failure.detail, "the snapshot's connection was lost");
                     break;
                 }
                 Err(_) => {
-                    tracing::warn!(%export_id, attempt, "the snapshot's connection is silent");
+                    tracing::warn!("the snapshot's connection is silent");
                     break;
                 }
             }
             if self.until.is_some_and(|until| until < chrono::Utc::now()) {
-                tracing::warn!(%export_id, attempt, "the snapshot is too old to be kept");
+                tracing::warn!("the snapshot is too old to be kept");
                 break;
             }
             let keeper = Keeper { owner: &self.owner, snapshot: &self.snapshot, lease: ALIVE };
@@ -353,7 +373,7 @@ impl Keeping {
                 Ok(true) => {}
                 Ok(false) => return,
                 // The snapshot may still be wanted.
-                Err(error) => tracing::debug!(%export_id, error = chain(&error), "keeper not renewed, trying again"),
+                Err(error) => tracing::debug!(error = chain(&error), "keeper not renewed, trying again"),
             }
         }
         keep_no_longer(&self.ledger, self.key, &self.owner).await;

@@ -48,11 +48,11 @@ pub(crate) async fn begin<'a>(
     let ranges = match cut {
         Cut::Ranges(ranges) => ranges,
         Cut::One(uncut) => {
-            tracing::info!(export_id = %claim.export_id, attempt = claim.attempt, uncut = uncut.code(), "export planned");
+            tracing::info!(uncut = uncut.code(), "export planned");
             return Ok(Begun::Stream(Box::new(Stream { claim, source, plan, file, uncut, watch })));
         }
     };
-    tracing::info!(export_id = %claim.export_id, attempt = claim.attempt, shards = ranges.len(), "export planned");
+    tracing::info!(shards = ranges.len(), "export planned");
     let file = file.over(watch.over(progress, source.partitions(request)).await?);
     let planned = planned(worker, claim, &plan, &file, &ranges)?;
     if request.layout == Layout::File {

@@ -11,16 +11,18 @@ use polyglot_export::ledger::{Claim, Claimed, Ledger, LedgerError, in_time};
 use polyglot_export::lifecycle::Lifecycle;
 use polyglot_export::queue::{Incoming, Relay, Subscription};
 use polyglot_export::storage::Storage;
+use polyglot_export::telemetry::{self, Origin, Since};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-use crate::attempt;
 use crate::config::Settings;
-use crate::memory;
 use crate::session::Sessions;
 use crate::source::Idle;
 use crate::upload::{Buffers, Target};
+use crate::{attempt, counts, memory};
 
 /// A message whose work has begun is acknowledged at the latest after so long: RabbitMQ closes the channel of a consumer
 /// that holds one for half an hour. The lease, not the message, protects the work.
@@ -88,14 +90,24 @@ impl Worker {
         Target { storage: &self.storage, ledger: &self.ledger, patience: self.settings.lease }
     }
 
-    async fn claim(&self, export_id: Uuid) -> Result<Claimed, LedgerError> {
-        let terms = self.settings.terms();
+    /// Pieces of work that are being done.
+    pub(crate) fn in_use(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// `announced`: what a message says of its place in a trace.
+    async fn claim(&self, export_id: Uuid, announced: Option<&Origin>) -> Result<Claimed, LedgerError> {
+        let (terms, since) = (self.settings.terms(), Since::now());
         let claim = self.ledger.claim(export_id, &self.name, &terms);
         // The driver's state is large, and would be copied through every caller.
         let claimed = in_time(Box::pin(claim)).await;
-        if matches!(&claimed, Ok(Claimed::Work(claim)) if claim.shard > 0) {
-            // With a shard comes a message for the next one.
-            self.relay.wake();
+        if let Ok(Claimed::Work(claim)) = &claimed {
+            if claim.shard > 0 {
+                // With a shard comes a message for the next one.
+                self.relay.wake();
+            }
+            let announced = announced.filter(|origin| origin.trace_parent.is_some());
+            since.claimed(announced.unwrap_or(&claim.origin), export_id, claim.shard);
         }
         claimed
     }
@@ -150,7 +162,7 @@ pub(crate) async fn run(worker: Arc<Worker>, mut subscription: Subscription, lif
         lifecycle.tasks.spawn(take(Arc::clone(&worker), work, permit, lifecycle.clone()));
     }
     lifecycle.tasks.close();
-    tracing::info!(running = slots_in_use(&worker), "no more work is taken");
+    tracing::info!(running = worker.in_use(), "no more work is taken");
     tokio::select! {
         () = lifecycle.tasks.wait() => {}
         () = lifecycle.aborting.cancelled() => {}
@@ -158,16 +170,12 @@ pub(crate) async fn run(worker: Arc<Worker>, mut subscription: Subscription, lif
     }
     lifecycle.aborting.cancel();
     if tokio::time::timeout(GIVE_BACK, lifecycle.tasks.wait()).await.is_err() {
-        tracing::warn!(running = slots_in_use(&worker), "not everything could be given back, leases will run out");
+        tracing::warn!(running = worker.in_use(), "not everything could be given back, leases will run out");
     }
     // It may be in the middle of joining, which takes a while to time out.
     sharing.abort();
     worker.sessions.close().await;
     subscription.close().await;
-}
-
-fn slots_in_use(worker: &Worker) -> usize {
-    worker.active.load(Ordering::Relaxed)
 }
 
 /// Finds an export in the ledger that waits for a worker or has lost its own, and claims it. Messages tell of the same
@@ -184,7 +192,7 @@ async fn look(worker: &Worker, lifecycle: &Lifecycle) -> Option<Box<Claim>> {
         if lifecycle.stopping.is_cancelled() {
             return None;
         }
-        match worker.claim(export_id).await {
+        match worker.claim(export_id, None).await {
             Ok(Claimed::Work(claim)) => return Some(claim),
             // Another worker was faster.
             Ok(Claimed::Nothing) => {}
@@ -213,7 +221,7 @@ async fn announced(worker: &Worker, incoming: Incoming, lifecycle: &Lifecycle) {
     // While the ledger is away the message is kept: each time it were put back would count towards the broker's
     // delivery limit, and an outage of a minute would make dead letters of good messages.
     let claimed = loop {
-        match worker.claim(export_id).await {
+        match worker.claim(export_id, Some(&incoming.origin)).await {
             Err(error @ LedgerError::Unavailable(_)) if !lifecycle.stopping.is_cancelled() => {
                 tracing::warn!(%export_id, error = chain(&error), "the ledger is away, trying again");
                 tokio::select! {
@@ -258,15 +266,34 @@ async fn announced(worker: &Worker, incoming: Incoming, lifecycle: &Lifecycle) {
     }
 }
 
-async fn perform(worker: &Worker, claim: &Claim, lifecycle: &Lifecycle) {
-    tracing::info!(
-        export_id = %claim.export_id, attempt = claim.attempt, shard = claim.shard, fence = claim.fence,
-        format = %claim.request.format, "work claimed"
+/// The span of a claim's work: every line of the log that is about it has these fields. As errors are, so that no RUST_LOG
+/// takes them from lines that it lets through.
+fn span(claim: &Claim) -> Span {
+    let span = tracing::error_span!(
+        "work", export_id = %claim.export_id, attempt = claim.attempt, shard = claim.shard, fence = claim.fence,
+        request_id = claim.origin.request_id, format = claim.request.format.name(), kind = counts::kind(claim),
+        otel.name = Empty, otel.kind = Empty, otel.status_code = Empty
     );
-    if worker.active.fetch_add(1, Ordering::Relaxed) == 0 {
-        // The peak that is reported with an export is its own, as long as no other one runs beside it.
-        memory::reset_peak();
-    }
-    Box::pin(attempt::perform(worker, claim, &lifecycle.aborting)).await;
-    worker.active.fetch_sub(1, Ordering::Relaxed);
+    telemetry::follow(&span, &claim.origin);
+    telemetry::rename(&span, counts::kind(claim), "internal");
+    span
+}
+
+async fn perform(worker: &Worker, claim: &Claim, lifecycle: &Lifecycle) {
+    let span = span(claim);
+    let performing = async {
+        tracing::info!("work claimed");
+        if worker.active.fetch_add(1, Ordering::Relaxed) == 0 {
+            // The peak that is reported with an export is its own, as long as no other one runs beside it.
+            memory::reset_peak();
+        }
+        let began = Instant::now();
+        let outcome = Box::pin(attempt::perform(worker, claim, &lifecycle.aborting)).await;
+        worker.active.fetch_sub(1, Ordering::Relaxed);
+        counts::ended(claim, outcome, began.elapsed());
+        if outcome.is_failure() {
+            telemetry::failed(&Span::current());
+        }
+    };
+    performing.instrument(span).await;
 }

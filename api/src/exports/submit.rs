@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use polyglot_export::failure::chain;
 use polyglot_export::ledger::{Accepted, Reservation, ReservedKey, Submission};
 use polyglot_export::status::Status;
+use polyglot_export::telemetry::Origin;
 use serde::Serialize;
 use tracing::Instrument;
 use utoipa::ToSchema;
@@ -54,18 +55,20 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
             headers(("Location" = String, description = "Of its state."))),
     ),
 )]
-pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Result<Response, RouteError> {
+pub(crate) async fn submit(State(app): State<Arc<App>>, mut request: Request) -> Result<Response, RouteError> {
     let key = idempotency::key(request.headers())?;
+    // Left there by `request_id::track`.
+    let origin = request.extensions_mut().remove::<Origin>().unwrap_or_default();
     let body = body::read(request).await?;
-    let Some(key) = key else { return Ok(answer(accept(&app, &body, None).await?)) };
+    let Some(key) = key else { return Ok(answer(accept(&app, &body, None, &origin).await?)) };
     // A task of its own: a client that hangs up, to try again with the key, is to find an answer under it.
-    let accepting = accept_under(Arc::clone(&app), key, body).in_current_span();
+    let accepting = accept_under(Arc::clone(&app), key, body, origin).in_current_span();
     app.lifecycle.tasks.spawn(accepting).await.map_err(|_| RouteError::Panicked)?
 }
 
 /// Accepts what is new under the key, and answers what is not as before. When there is nothing to accept the key is
 /// free again.
-async fn accept_under(app: Arc<App>, key: String, body: Body) -> Result<Response, RouteError> {
+async fn accept_under(app: Arc<App>, key: String, body: Body, origin: Origin) -> Result<Response, RouteError> {
     let key = match patience::ledger(app.ledger.reserve_key(TENANT, &key, &body.text)).await? {
         Reservation::Ours(key) => key,
         Reservation::Answered(accepted) => {
@@ -77,7 +80,7 @@ async fn accept_under(app: Arc<App>, key: String, body: Body) -> Result<Response
         Reservation::InProgress => return Err(RouteError::KeyInProgress),
         Reservation::OtherBody => return Err(RouteError::KeyReused),
     };
-    let accepted = accept(&app, &body, Some(&key)).await;
+    let accepted = accept(&app, &body, Some(&key), &origin).await;
     // Released only if no export has it: an acceptance whose answer was lost keeps the key.
     if accepted.is_err()
         && let Err(error) = patience::ledger(app.ledger.release_key(&key)).await
@@ -87,9 +90,9 @@ async fn accept_under(app: Arc<App>, key: String, body: Body) -> Result<Response
     accepted.map(answer)
 }
 
-async fn accept(app: &App, body: &Body, key: Option<&ReservedKey>) -> Result<Accepted, RouteError> {
+async fn accept(app: &App, body: &Body, key: Option<&ReservedKey>, origin: &Origin) -> Result<Accepted, RouteError> {
     let Valid { request, coalesce } = validate::validate(body, &app.source, app.max_parallelism).await?;
-    let submission = Submission { tenant: TENANT, request: &request, key, join: coalesce };
+    let submission = Submission { tenant: TENANT, request: &request, key, join: coalesce, origin };
     let accepted = patience::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();
     tracing::info!(

@@ -16,7 +16,7 @@ pub(crate) use viewer::{file as viewer_file, page as viewer_page, redirect as vi
 
 use crate::config::Delivery;
 use crate::problem::Problem;
-use crate::{datasets, download, events, exports, health};
+use crate::{datasets, download, events, exports, health, metrics};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -34,7 +34,7 @@ use crate::{datasets, download, events, exports, health};
     ),
     paths(
         download::download, events::of_one, events::of_all, datasets::list, datasets::inspect, health::alive,
-        health::ready, describe,
+        health::ready, metrics::scrape, describe,
     ),
     components(schemas(Problem, ExportSubmission, Delivery)),
 )]

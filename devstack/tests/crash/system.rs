@@ -198,7 +198,8 @@ pub(crate) struct ClaimedWork {
 
 impl ClaimedWork {
     fn of(line: &str) -> Option<Self> {
-        let (_, fields) = line.split_once("work claimed ")?;
+        // They are the span's, which stands before the words.
+        let (fields, _) = line.split_once("work claimed")?;
         let field = |name: &str| {
             let value = fields.split_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('='))?;
             value.parse().ok()

@@ -8,12 +8,13 @@ use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::format::Format;
 use polyglot_export::ledger::{
     Accepted, Claim, Claimed, Deletion, Finished, Keeper, Ledger, LedgerError, Leftover, Planned, Renewal, Reservation,
-    RetryPolicy, Submission, Terms,
+    RetryPolicy, Submission, Terms, Waiting,
 };
 use polyglot_export::manifest::Manifest;
 use polyglot_export::request::{ColumnMapping, ExportRequest};
 use polyglot_export::source::{self, session_name};
 use polyglot_export::status::Status;
+use polyglot_export::telemetry::Origin;
 use polyglot_export::uncut::Uncut;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
@@ -194,10 +195,10 @@ async fn the_sweep_announces_abandoned_work_once() {
     claim(&ledger, id, "doomed", NONE).await.unwrap();
     assert_eq!(ledger.sweep().await.unwrap().unwrap().reissued, 1);
     assert_eq!(ledger.sweep().await.unwrap().unwrap().reissued, 0, "announced twice");
-    let mut announced = Vec::new();
+    let mut announced: Vec<Uuid> = Vec::new();
     ledger
-        .relay::<LedgerError, _>(10, async |ids| {
-            announced = ids;
+        .relay::<LedgerError, _>(10, async |messages| {
+            announced = messages.iter().map(|message| message.export_id).collect();
             Ok(())
         })
         .await
@@ -240,10 +241,10 @@ async fn however_many_relays_there_are_messages_go_out_in_order() {
     let relays = (0..4).map(|_| {
         let (ledger, sent) = (ledger.clone(), std::sync::Arc::clone(&sent));
         tokio::spawn(async move {
-            let publish = async |ids| {
+            let publish = async |messages: Vec<Waiting>| {
                 // As long as a broker takes, so that the relays meet.
                 tokio::time::sleep(Duration::from_millis(2)).await;
-                sent.lock().unwrap().extend::<Vec<Uuid>>(ids);
+                sent.lock().unwrap().extend(messages.iter().map(|message| message.export_id));
                 Ok(())
             };
             while ledger.relay::<LedgerError, _>(3, publish).await.unwrap() > 0 {}
@@ -386,7 +387,8 @@ async fn a_key_stands_for_its_first_answer() {
     ledger.release_key(&key).await.unwrap();
     let Reservation::Ours(key) = reserve(&ledger, "k", "other").await else { panic!("not ours") };
     let wanted = request("id");
-    let submission = Submission { tenant: "default", request: &wanted, key: Some(&key), join: false };
+    let origin = &Origin::default();
+    let submission = Submission { tenant: "default", request: &wanted, key: Some(&key), join: false, origin };
     let accepted = ledger.accept(submission).await.unwrap();
     // A release that comes too late changes nothing.
     ledger.release_key(&key).await.unwrap();
@@ -411,7 +413,8 @@ async fn a_key_whose_holder_is_not_heard_of_is_taken_over() {
     run(&pool, "UPDATE idempotency_keys SET created_at = created_at - interval '61 seconds'").await;
     let Reservation::Ours(_) = reserve(&ledger, "k", "body").await else { panic!("not taken over") };
     let wanted = request("id");
-    let late = Submission { tenant: "default", request: &wanted, key: Some(&slow), join: false };
+    let late =
+        Submission { tenant: "default", request: &wanted, key: Some(&slow), join: false, origin: &Origin::default() };
     assert!(matches!(ledger.accept(late).await, Err(LedgerError::KeyTaken)));
     let exports: i64 = sqlx::query_scalar("SELECT count(*) FROM exports").fetch_one(&pool).await.unwrap();
     assert_eq!(exports, 1, "stored although the key was another's");
@@ -423,7 +426,10 @@ async fn identical_requests_share_one_export_if_they_want_to() {
     let wanted = request("name");
     let join = |tenant: &'static str| {
         let (ledger, wanted) = (ledger.clone(), wanted.clone());
-        async move { ledger.accept(Submission { tenant, request: &wanted, key: None, join: true }).await.unwrap() }
+        async move {
+            let origin = &Origin::default();
+            ledger.accept(Submission { tenant, request: &wanted, key: None, join: true, origin }).await.unwrap()
+        }
     };
     let all = futures_util::future::join_all((0..8).map(|_| join("default"))).await;
     let first = all.iter().find(|accepted| !accepted.joined).unwrap();

@@ -20,4 +20,5 @@ mod service;
 mod shapes;
 mod shards;
 mod submissions;
+mod telemetry;
 mod values;

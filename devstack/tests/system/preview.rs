@@ -62,10 +62,8 @@ async fn what_cannot_be_shown_is_said() {
         ("SELECT id, (1 / (id - 5))::numeric AS value FROM public.numbers", 422, "preview-failed"),
         ("SELECT id, 1::numeric AS value FROM public.numbers WHERE pg_sleep(60) IS NOT NULL", 503, "preview-too-slow"),
     ] {
-        for statement in [
-            "DROP VIEW IF EXISTS public.records",
-            &format!("CREATE VIEW public.records AS {definition}"),
-        ] {
+        for statement in ["DROP VIEW IF EXISTS public.records", &format!("CREATE VIEW public.records AS {definition}")]
+        {
             sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned())).execute(&system.pool).await.unwrap();
         }
         let (answered, problem) = preview(&system, &json!({"format": "csv", "columns": columns})).await;

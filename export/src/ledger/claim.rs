@@ -13,6 +13,7 @@ use super::{Ledger, LedgerError, Result, outbox};
 use crate::failure::{Failure, FailureKind};
 use crate::request::ExportRequest;
 use crate::status::Status;
+use crate::telemetry::Origin;
 
 /// The number of the shard that is no piece of the export: its claim is the right to plan it, to read all of it as one
 /// stream, or to finish it.
@@ -28,6 +29,8 @@ pub struct Claim {
     /// Part of the object key: two attempts never write the same object.
     pub attempt: i32,
     pub request: ExportRequest,
+    /// The request that asked for the export.
+    pub origin: Origin,
     pub deadline: Option<DateTime<Utc>>,
     /// When the attempt's snapshot is given up.
     pub snapshot_until: Option<DateTime<Utc>>,
@@ -144,7 +147,7 @@ impl Ledger {
         let mut transaction = self.pool.begin().await?;
         let Some(export) = sqlx::query(
             "SELECT state, request, cancel_requested, failures, attempt, plan, shards, committed_to, parallelism, coarser,
-                 deadline_at, snapshot_until,
+                 deadline_at, snapshot_until, request_id, trace_parent, trace_state,
                  CASE WHEN state = 'pending' THEN ready_at > now() ELSE coalesce(paused_until > now(), false) END AS paused,
                  coalesce(deadline_at < now(), false) AS overdue,
                  state IN ('planning', 'running') AND coalesce(snapshot_until < now(), false) AS too_old,
@@ -209,6 +212,11 @@ impl Ledger {
             fence,
             attempt: export.try_get("attempt")?,
             request,
+            origin: Origin {
+                request_id: export.try_get("request_id")?,
+                trace_parent: export.try_get("trace_parent")?,
+                trace_state: export.try_get("trace_state")?,
+            },
             deadline: export.try_get("deadline_at")?,
             snapshot_until: export.try_get("snapshot_until")?,
             failures,

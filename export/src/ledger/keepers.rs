@@ -17,12 +17,15 @@ pub struct Attempt {
     pub attempt: i32,
     pub request: ExportRequest,
     pub snapshot_until: Option<DateTime<Utc>>,
+    /// Of the request that asked for the export.
+    pub request_id: Option<String>,
 }
 
 impl From<&Claim> for Attempt {
     fn from(claim: &Claim) -> Self {
         let Claim { export_id, attempt, snapshot_until, .. } = *claim;
-        Self { export_id, attempt, request: claim.request.clone(), snapshot_until }
+        let (request, request_id) = (claim.request.clone(), claim.origin.request_id.clone());
+        Self { export_id, attempt, request, snapshot_until, request_id }
     }
 }
 
@@ -68,7 +71,7 @@ impl Ledger {
     /// Attempts whose shards are being read and that fewer than `wanted` processes keep, none of them `owner`.
     pub async fn badly_kept(&self, owner: &str, wanted: i64, limit: i64) -> Result<Vec<Attempt>> {
         let rows = sqlx::query(
-            "SELECT e.id, e.attempt, e.request, e.snapshot_until FROM exports e
+            "SELECT e.id, e.attempt, e.request, e.snapshot_until, e.request_id FROM exports e
              WHERE e.state = 'running' AND e.plan IS NOT NULL AND NOT e.cancel_requested
                AND NOT EXISTS (SELECT FROM keepers k
                                WHERE k.export_id = e.id AND k.attempt = e.attempt AND k.owner = $1)
@@ -92,6 +95,7 @@ impl Ledger {
                     attempt: row.try_get("attempt")?,
                     request: request.map_err(unreadable)?,
                     snapshot_until: row.try_get("snapshot_until")?,
+                    request_id: row.try_get("request_id")?,
                 })
             })
             .collect()

@@ -4,6 +4,7 @@
 mod benchmark;
 mod changes;
 mod claim;
+mod gauges;
 mod idempotency;
 mod keepers;
 mod outbox;
@@ -20,8 +21,10 @@ pub use changes::{Change, Listener, tell_changes};
 pub use claim::{
     Claim, Claimed, Cut, Renewal, RetryPolicy, ShardWork, Terms, Work, deadline_failure, snapshot_age_failure,
 };
+pub use gauges::{Ended, Waits};
 pub use idempotency::{Reservation, ReservedKey};
 pub use keepers::Attempt;
+pub use outbox::Waiting;
 pub use outcome::Finished;
 pub use read::{Export, ListFilter};
 pub use shards::{Committed, Keeper, Planned, StoredShard};
@@ -160,6 +163,12 @@ impl Ledger {
                 other => return other,
             }
         }
+    }
+
+    /// Connections to the database at the moment.
+    #[must_use]
+    pub fn connections(&self) -> crate::telemetry::PoolUse {
+        crate::telemetry::PoolUse::of(&self.pool)
     }
 
     /// Answers when the database does.

@@ -7,6 +7,15 @@ use sqlx::{PgConnection, Postgres, Row};
 use uuid::Uuid;
 
 use super::{Ledger, LedgerError, Result};
+use crate::telemetry::Origin;
+
+/// A message that waits: an export has work.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    pub export_id: Uuid,
+    /// Of the export.
+    pub origin: Origin,
+}
 
 /// Writes "this export has work" in the caller's transaction.
 pub(super) async fn announce(connection: &mut PgConnection, export_id: Uuid) -> Result<()> {
@@ -23,7 +32,11 @@ impl Ledger {
     /// Hands up to `limit` waiting messages, oldest first, to `publish` and deletes them if it succeeds; the
     /// count is how many. One relay at a time, so that the order holds; another one waits for it. A crash after the
     /// broker's confirmation and before the delete repeats messages, which is harmless.
-    pub async fn relay<E, F>(&self, limit: i64, publish: impl FnOnce(Vec<Uuid>) -> F) -> std::result::Result<usize, E>
+    pub async fn relay<E, F>(
+        &self,
+        limit: i64,
+        publish: impl FnOnce(Vec<Waiting>) -> F,
+    ) -> std::result::Result<usize, E>
     where
         E: From<LedgerError>,
         F: Future<Output = std::result::Result<(), E>>,
@@ -33,17 +46,20 @@ impl Ledger {
             .execute(&mut *transaction)
             .await
             .map_err(LedgerError::from)?;
-        let rows = sqlx::query("SELECT id, export_id FROM outbox ORDER BY id LIMIT $1")
-            .bind(limit)
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(LedgerError::from)?;
+        let rows = sqlx::query(
+            "SELECT o.id, o.export_id, e.trace_parent, e.trace_state
+             FROM outbox o JOIN exports e ON e.id = o.export_id ORDER BY o.id LIMIT $1",
+        )
+        .bind(limit)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(LedgerError::from)?;
         if rows.is_empty() {
             return Ok(0);
         }
         let ids = column::<i64>(&rows, "id")?;
-        let exports = column::<Uuid>(&rows, "export_id")?;
-        if let Err(error) = publish(exports).await {
+        let messages: Vec<Waiting> = rows.iter().map(waiting).collect::<Result<_>>()?;
+        if let Err(error) = publish(messages).await {
             // Not left to the drop, which lets go of the messages some time later.
             transaction.rollback().await.map_err(LedgerError::from)?;
             return Err(error);
@@ -56,6 +72,12 @@ impl Ledger {
         transaction.commit().await.map_err(LedgerError::from)?;
         Ok(ids.len())
     }
+}
+
+fn waiting(row: &PgRow) -> Result<Waiting> {
+    let (trace_parent, trace_state) = (row.try_get("trace_parent")?, row.try_get("trace_state")?);
+    let origin = Origin { request_id: None, trace_parent, trace_state };
+    Ok(Waiting { export_id: row.try_get("export_id")?, origin })
 }
 
 fn column<'r, T>(rows: &'r [PgRow], name: &'static str) -> Result<Vec<T>>

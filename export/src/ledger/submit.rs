@@ -8,6 +8,7 @@ use super::idempotency::{self, ReservedKey};
 use super::{Ledger, Result};
 use crate::request::ExportRequest;
 use crate::status::Status;
+use crate::telemetry::Origin;
 
 /// What is to be accepted, and on which terms.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,8 @@ pub struct Submission<'a> {
     pub key: Option<&'a ReservedKey>,
     /// Whether an identical export of the tenant that is under way will do.
     pub join: bool,
+    /// Of a new export; one that is joined keeps its own.
+    pub origin: &'a Origin,
 }
 
 /// An export that was accepted.
@@ -33,7 +36,8 @@ pub struct Accepted {
 impl Ledger {
     /// Stores a request as a pending export and returns its id.
     pub async fn submit(&self, tenant: &str, request: &ExportRequest) -> Result<Uuid> {
-        Ok(self.accept(Submission { tenant, request, key: None, join: false }).await?.id)
+        let origin = &Origin::default();
+        Ok(self.accept(Submission { tenant, request, key: None, join: false, origin }).await?.id)
     }
 
     /// Stores a submission as a pending export, or finds the one that it joins. The message is in the outbox when this
@@ -84,8 +88,9 @@ async fn identical(connection: &mut PgConnection, submission: Submission<'_>) ->
 async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Result<Accepted> {
     let (id, request) = (Uuid::now_v7(), submission.request);
     sqlx::query(
-        "INSERT INTO exports (id, tenant, request, dataset, format, compression, token_due_at)
-         VALUES ($1, $2, $3, $4, $5, $6, now() + interval '10 minutes')",
+        "INSERT INTO exports (id, tenant, request, dataset, format, compression, request_id, trace_parent, trace_state,
+             token_due_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + interval '10 minutes')",
     )
     .bind(id)
     .bind(submission.tenant)
@@ -93,6 +98,9 @@ async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Re
     .bind(&request.dataset)
     .bind(request.format.name())
     .bind(request.compression.map(crate::format::Compression::name))
+    .bind(&submission.origin.request_id)
+    .bind(&submission.origin.trace_parent)
+    .bind(&submission.origin.trace_state)
     .execute(&mut *connection)
     .await?;
     super::outbox::announce(connection, id).await?;

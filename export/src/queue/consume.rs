@@ -8,12 +8,15 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::task::JoinHandle;
 
-use super::{Backoff, Broker, QueueError, Token, dead_letters, in_time};
+use super::{Backoff, Broker, QueueError, Token, dead_letters, in_time, trace_headers};
 use crate::failure::chain;
+use crate::telemetry::Origin;
 
 /// A message with its token.
 pub struct Incoming {
     pub token: Token,
+    /// The message's place in a trace, if it has one.
+    pub origin: Origin,
     delivery: Delivery,
 }
 
@@ -93,7 +96,10 @@ impl Subscription {
                     Some(Ok(delivery)) => {
                         self.backoff.reset();
                         match serde_json::from_slice(&delivery.data) {
-                            Ok(token) => return Incoming { token, delivery },
+                            Ok(token) => {
+                                let origin = trace_headers::read(&delivery.properties);
+                                return Incoming { token, origin, delivery };
+                            }
                             Err(error) => {
                                 let reason = format!("not a message of this service: {error}");
                                 session.unreadable = Some((delivery, reason));

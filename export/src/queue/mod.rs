@@ -4,6 +4,7 @@
 mod consume;
 mod dead_letters;
 mod relay;
+mod trace_headers;
 
 pub use consume::{Incoming, Subscription};
 pub use dead_letters::{DeadLetter, LetterFate};
@@ -94,6 +95,13 @@ async fn confirmed(confirm: PublisherConfirm) -> Result<(), QueueError> {
     }
 }
 
+/// Messages that wait in the queues and that no worker holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depths {
+    pub tokens: u32,
+    pub dead: u32,
+}
+
 /// Where the broker is and which queue the tokens go through. The dead letters are in `{queue}.dead`.
 #[derive(Clone)]
 pub struct Broker {
@@ -148,12 +156,19 @@ impl Broker {
         Ok(channel)
     }
 
-    /// Connects, declares the queues and hangs up: the readiness check.
-    pub async fn check(&self) -> Result<(), QueueError> {
+    /// Connects, declares the queues, asks how many messages wait there, and hangs up: the readiness check.
+    pub async fn check(&self) -> Result<Depths, QueueError> {
         let connection = self.connect().await?;
         // Held until the end: dropped, it would close itself, and the two closings can collide.
-        let _channel = self.open_channel(&connection).await?;
-        in_time(connection.close(200, "checked".into())).await
+        let channel = self.open_channel(&connection).await?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        let depth = async |queue: &str| {
+            let queue = in_time(channel.queue_declare(queue.into(), passive, FieldTable::default())).await?;
+            Ok::<_, QueueError>(queue.message_count())
+        };
+        let depths = Depths { tokens: depth(&self.queue).await?, dead: depth(&self.dead_letter_queue()).await? };
+        in_time(connection.close(200, "checked".into())).await?;
+        Ok(depths)
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use lapin::{Channel, Connection};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::{Backoff, Broker, QueueError, Token, confirmed, in_time, publish};
+use super::{Backoff, Broker, QueueError, Token, confirmed, in_time, publish, trace_headers};
 use crate::failure::chain;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Waiting};
+use crate::telemetry::{MESSAGES_PUBLISHED, Publishing};
 
 /// How often the outbox is looked at without being woken.
 const POLL: Duration = Duration::from_secs(1);
@@ -78,10 +78,10 @@ async fn drain(
             None => None,
         };
         ledger
-            .relay(BATCH, async |exports| {
+            .relay(BATCH, async |messages| {
                 let Some((channel, queue)) = channel else { return Ok(()) };
                 // The rows stay locked meanwhile; the ledger ends a transaction that idles for longer than this.
-                let publishing = publish_all(channel, queue, &exports);
+                let publishing = publish_all(channel, queue, &messages);
                 tokio::time::timeout(PUBLISH_TIMEOUT, publishing).await.map_err(|_| QueueError::Timeout)?
             })
             .await?;
@@ -101,14 +101,22 @@ async fn connected<'s>(
     Ok(&session.as_ref().expect("it was made a line above where it was missing").1)
 }
 
-async fn publish_all(channel: &Channel, queue: &str, exports: &[Uuid]) -> Result<(), QueueError> {
-    let mut waiting = Vec::with_capacity(exports.len());
-    for &export_id in exports {
+async fn publish_all(channel: &Channel, queue: &str, messages: &[Waiting]) -> Result<(), QueueError> {
+    let mut sent = Vec::with_capacity(messages.len());
+    for &Waiting { export_id, ref origin } in messages {
         let (body, properties) = Token { export_id }.message();
-        waiting.push(publish(channel, queue, &body, properties).await?);
+        // From here to the broker's word that it has the message.
+        let publishing = Publishing::begin(origin, export_id);
+        let properties = match &publishing {
+            Some(publishing) => trace_headers::write(properties, &publishing.origin()),
+            None => trace_headers::write(properties, origin),
+        };
+        sent.push((publish(channel, queue, &body, properties).await?, publishing));
     }
-    for confirm in waiting {
+    for (confirm, publishing) in sent {
         confirmed(confirm).await?;
+        drop(publishing);
+        metrics::counter!(MESSAGES_PUBLISHED).increment(1);
     }
     Ok(())
 }

@@ -6,6 +6,8 @@ mod parts;
 pub(crate) use body::{Body, Stored, WrittenBody};
 pub(crate) use parts::{Parts, WrittenParts};
 
+use std::time::Duration;
+
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::format::Compression;
 
@@ -33,6 +35,10 @@ pub(crate) trait Sink: Send {
     /// A buffer to append to, less than [`PART_SLACK`](crate::upload::PART_SLACK) bytes before the next call. So many rows
     /// have been written before.
     fn room(&mut self, rows_written: i64) -> Result<&mut Vec<u8>, OutputStop>;
+    /// How long it has waited for others since it was asked last.
+    fn waited(&mut self) -> Duration {
+        Duration::ZERO
+    }
     /// Takes what there is; so many rows have been written.
     fn finish(self, rows: i64) -> Result<Self::Written, OutputStop>;
 }
@@ -94,6 +100,11 @@ impl<S: Sink> Output<S> {
     /// Goes on behind what somebody else has started.
     pub(crate) fn resume(&mut self, compression: Option<Compression>) {
         self.compressor = compression.map(|_| Compressor::resume_gzip());
+    }
+
+    /// How long what is behind has kept the encoder waiting, since this was asked last.
+    pub(crate) fn waited(&mut self) -> Duration {
+        self.sink.waited()
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), OutputStop> {

@@ -1,5 +1,7 @@
 //! Stored bytes of a whole file, cut into parts by their size alone and handed on as they are full.
 
+use std::time::{Duration, Instant};
+
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::manifest::{ManifestPart, crc_text};
 use tokio::runtime::Handle;
@@ -21,6 +23,8 @@ pub(crate) struct Parts {
     crc: crc32fast::Hasher,
     bytes: i64,
     full: Vec<ManifestPart>,
+    /// For room, and for the upload to take a part.
+    waited: Duration,
 }
 
 /// A file in parts.
@@ -50,6 +54,7 @@ impl Parts {
             crc: crc32fast::Hasher::new(),
             bytes: 0,
             full: Vec::new(),
+            waited: Duration::ZERO,
         }
     }
 
@@ -57,7 +62,10 @@ impl Parts {
     fn next_room(&mut self) -> Room {
         self.number += 1;
         let size = self.sizes.of(self.number) + PART_SLACK;
-        self.handle.block_on(self.budget.reserve(size))
+        let began = Instant::now();
+        let room = self.handle.block_on(self.budget.reserve(size));
+        self.waited += began.elapsed();
+        room
     }
 
     fn send(&mut self, room: Room, rows: i64) -> Result<(), OutputStop> {
@@ -84,7 +92,10 @@ impl Parts {
         self.rows_sent = rows;
         self.bytes += bytes;
         let part = Part::new(self.number, room, crc32);
-        self.to.blocking_send(FromEncoder::Part(part)).map_err(|_| OutputStop::CutOff)
+        let began = Instant::now();
+        let taken = self.to.blocking_send(FromEncoder::Part(part));
+        self.waited += began.elapsed();
+        taken.map_err(|_| OutputStop::CutOff)
     }
 }
 
@@ -104,6 +115,10 @@ impl Sink for Parts {
             None => self.next_room(),
         };
         Ok(&mut self.room.insert(room).buffer)
+    }
+
+    fn waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
     }
 
     fn finish(mut self, rows: i64) -> Result<WrittenParts, OutputStop> {

@@ -32,6 +32,11 @@ impl Idle {
         change(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// How many there are.
+    pub(crate) fn waiting(&self) -> usize {
+        self.with(|waiting| waiting.len())
+    }
+
     /// One that is there and answers, or a new one; `name` is the session's in `pg_stat_activity`.
     pub(crate) async fn connect(&self, url: &str, name: &str) -> Result<Connected, Failure> {
         while let Some((_, mut connected)) = self.with(Vec::pop) {

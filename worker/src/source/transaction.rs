@@ -12,6 +12,7 @@ use polyglot_export::source::{self, Backend};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::open::Open;
 use super::{Plan, failed};
 
 /// How long a connection may take to come about.
@@ -22,6 +23,7 @@ pub(crate) struct Connected {
     connection: PgConnection,
     /// When it came about.
     pub(super) since: Instant,
+    open: Open,
 }
 
 /// An open transaction on the source, holding its snapshot.
@@ -29,6 +31,7 @@ pub(crate) struct Source {
     pub(super) connection: PgConnection,
     pub backend: Backend,
     since: Instant,
+    open: Open,
 }
 
 /// Why a snapshot cannot be shared.
@@ -116,7 +119,8 @@ impl Connected {
     pub(crate) async fn to(url: &str, name: &str) -> Result<Self, Failure> {
         let connection = tokio::time::timeout(CONNECT_TIMEOUT, source::connect(url, name)).await;
         let silent = |_| failed(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
-        Ok(Self { connection: connection.map_err(silent)?.map_err(failed)?, since: Instant::now() })
+        let connection = connection.map_err(silent)?.map_err(failed)?;
+        Ok(Self { connection, since: Instant::now(), open: Open::new() })
     }
 
     /// For another export: nothing of the one before is left, and the session has its name.
@@ -126,7 +130,7 @@ impl Connected {
 
     /// Locks the relation against changes of its form and takes a snapshot.
     pub(crate) async fn begin(self, request: &ExportRequest) -> Result<(Source, SnapshotPoint), Failure> {
-        let Self { mut connection, since } = self;
+        let Self { mut connection, since, open } = self;
         match begin(&mut connection, lock(request)).await? {
             Begun::Open => {}
             Begun::NoTable => return Err(gone(request)),
@@ -138,13 +142,13 @@ impl Connected {
             wal_position: row.try_get("wal_position").map_err(failed)?,
         };
         let backend = backend(&mut connection).await?;
-        Ok((Source { connection, backend, since }, snapshot))
+        Ok((Source { connection, backend, since, open }, snapshot))
     }
 
     /// Begins a transaction under a snapshot that another one has exported. If that one is still there behind the lock,
     /// it was there all the time, and so was its own lock: the table has the form that it had when the snapshot was taken.
     pub(crate) async fn join(self, request: &ExportRequest, snapshot: &str) -> Result<Source, JoinError> {
-        let Self { mut connection, since } = self;
+        let Self { mut connection, since, open } = self;
         // What holds the snapshot also keeps the table from being dropped.
         match begin(&mut connection, format!("{JOIN_LOCK_TIMEOUT}; {}", lock(request))).await? {
             Begun::Open => {}
@@ -160,7 +164,7 @@ impl Connected {
             });
         }
         let backend = backend(&mut connection).await?;
-        Ok(Source { connection, backend, since })
+        Ok(Source { connection, backend, since, open })
     }
 }
 
@@ -208,7 +212,7 @@ impl Source {
     /// to end what a dead worker left behind.
     pub(crate) async fn commit(mut self) -> Result<Connected, Failure> {
         self.run("COMMIT; SET application_name TO 'polyglot idle'").await?;
-        Ok(Connected { connection: self.connection, since: self.since })
+        Ok(Connected { connection: self.connection, since: self.since, open: self.open })
     }
 
     async fn run(&mut self, statement: &'static str) -> Result<(), Failure> {

@@ -5,26 +5,31 @@
 mod body;
 mod buffers;
 mod part;
+mod retries;
 
 pub(crate) use body::PartBody;
 pub(crate) use buffers::Buffers;
 pub(crate) use part::{MAX_PARTS, MIN_PART_BYTES, PART_SLACK, Part, PartBudget, PartSizes, Room};
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use polyglot_export::failure::{Failure, FailureKind, chain};
+use polyglot_export::format::Format;
 use polyglot_export::ledger::{Claim, Cut, Ledger, LedgerError, Leftover, persist};
 use polyglot_export::manifest::Manifest;
 use polyglot_export::request::{Layout, ObjectHeaders};
 use polyglot_export::storage::{Storage, StorageError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
+use self::retries::CountRetries;
+use crate::counts::{self, Stage};
 use crate::pipeline::internal;
 
 /// Parts that are on the wire at a time.
@@ -205,9 +210,11 @@ impl<'a> Upload<'a> {
             };
             let Part { number, bytes, crc32 } = next;
             let (storage, key, upload_id) = (self.storage.clone(), self.key.clone(), upload_id.clone());
-            running.spawn(async move {
-                upload_part(&storage, &key, &upload_id, number, PartBody::from(bytes), crc32).await
-            });
+            let format = self.claim.request.format;
+            let sending = async move {
+                upload_part(&storage, &key, &upload_id, number, PartBody::from(bytes), crc32, format).await
+            };
+            running.spawn(sending.in_current_span());
         }
         completed.sort_unstable_by_key(|part| part.part_number);
         Ok(Staged::Multipart(completed))
@@ -284,7 +291,8 @@ impl<'a> Upload<'a> {
     pub(crate) async fn send(&self, number: i32, body: PartBody, crc32: u32) -> Result<CompletedPart, UploadError> {
         let upload_id = self.id.as_deref().ok_or(UploadError::Lost)?;
         let number = u32::try_from(number).map_err(|_| UploadError::Lost)?;
-        Ok(upload_part(self.storage, &self.key, upload_id, number, body, crc32).await?.0)
+        let format = self.claim.request.format;
+        Ok(upload_part(self.storage, &self.key, upload_id, number, body, crc32, format).await?.0)
     }
 
     /// Writes one object among several.
@@ -312,8 +320,10 @@ impl<'a> Upload<'a> {
             .checksum_crc32(checksum(crc32))
             .body(body.stream().await?)
             .customize()
+            .interceptor(CountRetries::default())
             .config_override(timeouts(body.patience()));
-        Ok(put.send().await.map_err(|error| StorageError::new("PutObject", error))?.e_tag)
+        let stored = storing(self.claim.request.format, put.send()).await;
+        Ok(stored.map_err(|error| StorageError::new("PutObject", error))?.e_tag)
     }
 
     async fn complete(&self, parts: Vec<CompletedPart>, crc32: Option<String>) -> Result<Option<String>, StorageError> {
@@ -363,10 +373,7 @@ impl<'a> Upload<'a> {
             Ok(Err(problem)) => problem,
             Err(_) => "it took too long".to_owned(),
         };
-        tracing::warn!(
-            export_id = %leftover.export_id, attempt = leftover.attempt, problem,
-            "the attempt's upload could not be removed, the sweeper will"
-        );
+        tracing::warn!(problem, "the attempt's upload could not be removed, the sweeper will");
     }
 }
 
@@ -395,11 +402,12 @@ async fn upload_part(
     number: u32,
     body: PartBody,
     crc32: u32,
+    format: Format,
 ) -> SentPart {
     // At most 10,000, so it fits.
     let number = i32::try_from(number).unwrap_or(i32::MAX);
     let crc32 = checksum(crc32);
-    let answer = storage
+    let part = storage
         .client
         .upload_part()
         .bucket(&storage.bucket)
@@ -412,11 +420,21 @@ async fn upload_part(
         .customize()
         // The checksum says whether all of it arrived; SHA-256 on top of it cost as much as the encoder.
         .disable_payload_signing()
-        .config_override(timeouts(body.patience()))
-        .send()
-        .await
-        .map_err(|error| StorageError::new("UploadPart", error))?;
+        .interceptor(CountRetries::default())
+        .config_override(timeouts(body.patience()));
+    let answer = storing(format, part.send()).await.map_err(|error| StorageError::new("UploadPart", error))?;
     Ok((completed_part(number, answer.e_tag, crc32), body.len()))
+}
+
+/// A request that stores a part or an object, counted.
+async fn storing<T, E>(format: Format, request: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let began = Instant::now();
+    let answer = request.await;
+    counts::time(Stage::Upload, format, began.elapsed());
+    if answer.is_ok() {
+        counts::part_stored();
+    }
+    answer
 }
 
 /// For a call that may take so long each time it is tried.

@@ -8,11 +8,12 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use polyglot_export::failure::chain;
-use polyglot_export::lifecycle::Lifecycle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::failure::chain;
+use crate::lifecycle::Lifecycle;
 
 /// How long a client may take over a request's head; also how long an idle connection is kept.
 const HEAD_PATIENCE: Duration = Duration::from_mins(1);
@@ -21,7 +22,7 @@ const HEAD_PATIENCE: Duration = Duration::from_mins(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves `router` until `lifecycle.stopping`, then drains for at most `drain`.
-pub(crate) async fn serve(listener: TcpListener, router: Router, lifecycle: &Lifecycle, drain: Duration) {
+pub async fn serve(listener: TcpListener, router: Router, lifecycle: &Lifecycle, drain: Duration) {
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     loop {
