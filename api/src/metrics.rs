@@ -18,6 +18,8 @@ use crate::server::App;
 const FRESH: Duration = Duration::from_secs(5);
 /// How long the ledger may take for its part.
 const LEDGER: Duration = Duration::from_millis(2500);
+/// The longest that a count may take, with some room.
+const COUNT: Duration = Duration::from_secs(20);
 /// How long the very first answer waits for exports that have ended.
 const FIRST: Duration = Duration::from_secs(1);
 
@@ -114,8 +116,8 @@ async fn ended(app: &Arc<App>) -> Option<Ended> {
         if counted.next.is_some_and(|next| Instant::now() < next) {
             return counted.ended.clone();
         }
-        // If the count fails.
-        counted.next = Some(Instant::now() + FRESH);
+        // Until the count says; it has a time limit of its own.
+        counted.next = Some(Instant::now() + COUNT);
         let counting = app.lifecycle.tasks.spawn(count(Arc::clone(app)));
         if counted.ended.is_some() {
             return counted.ended.clone();
@@ -128,13 +130,16 @@ async fn ended(app: &Arc<App>) -> Option<Ended> {
 
 async fn count(app: Arc<App>) {
     let began = Instant::now();
-    match in_time(app.ledger.ended()).await {
-        Ok(ended) => {
-            let next = Instant::now() + (began.elapsed() * PAUSES).max(FRESH);
-            let mut counted = app.metrics.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            *counted = Counted { ended: Some(ended), next: Some(next) };
+    let found = in_time(app.ledger.ended()).await;
+    // A count that fails has cost as much as one that does not.
+    let next = Some(Instant::now() + (began.elapsed() * PAUSES).max(FRESH));
+    let mut counted = app.metrics.ended.lock().unwrap_or_else(PoisonError::into_inner);
+    match found {
+        Ok(ended) => *counted = Counted { ended: Some(ended), next },
+        Err(error) => {
+            counted.next = next;
+            tracing::warn!(error = chain(&error), "exports that have ended cannot be counted");
         }
-        Err(error) => tracing::debug!(error = chain(&error), "what has ended cannot be counted"),
     }
 }
 

@@ -305,7 +305,7 @@ impl RouteError {
                 "Another one takes its place. Try again.".to_owned(),
             ),
             Self::PreviewTooSlow => answer(
-                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::UNPROCESSABLE_ENTITY,
                 "preview-too-slow",
                 "The first rows take too long",
                 "The database did not find the first rows in a few seconds: the filters or the order make it read much \

@@ -10,6 +10,7 @@ use polyglot_export::dataset::{Dataset, Datasets, Exposed};
 use polyglot_export::failure::chain;
 use polyglot_export::source;
 use polyglot_export::telemetry::PoolUse;
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -33,7 +34,7 @@ pub(crate) struct Source {
     pool: PgPool,
     url: String,
     /// Previews may take seconds, and submissions need connections too.
-    previews: Semaphore,
+    previews: Arc<Semaphore>,
     seen: Mutex<HashMap<String, Slot>>,
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct Refused {
 impl Source {
     /// `pool` is for look-ups; `url` for the one long query, which gets a connection of its own.
     pub(crate) fn new(datasets: Datasets, pool: PgPool, url: String) -> Self {
-        Self { datasets, pool, url, previews: Semaphore::new(PREVIEWS), seen: Mutex::default() }
+        Self { datasets, pool, url, previews: Arc::new(Semaphore::new(PREVIEWS)), seen: Mutex::default() }
     }
 
     /// Connections to the source database at the moment, but for the one of a long query.
@@ -193,7 +194,7 @@ impl Source {
     }
 
     /// The rows of `statement`, which answers text only and not much of it. A client that goes away leaves it to end at its
-    /// time limit.
+    /// time limit; until then it has its place among the previews.
     ///
     /// # Errors
     /// [`RouteError::PreviewTooSlow`], also when others ask for so much already; [`RouteError::PreviewFailed`] when a value of
@@ -204,25 +205,25 @@ impl Source {
         statement: &str,
     ) -> Result<Vec<Vec<Option<String>>>, RouteError> {
         let look = async {
-            let _place = self.previews.acquire().await.map_err(|_| RouteError::Stopping)?;
+            let place = Arc::clone(&self.previews).acquire_owned().await.map_err(|_| RouteError::Stopping)?;
             let mut connection = self.pool.acquire().await?;
+            // It ends with a rollback, which takes back what a function of a view may have set for the session; the server
+            // warns that nobody has begun the transaction that these statements are.
             let statement = format!(
-                "SET TRANSACTION READ ONLY; SET LOCAL statement_timeout TO '{}ms'; {statement}",
+                "SET TRANSACTION READ ONLY; SET LOCAL client_min_messages TO error;
+                 SET LOCAL statement_timeout TO '{}ms'; {statement}; ROLLBACK",
                 PREVIEW.as_millis()
             );
-            // Names in it are quoted identifiers, values are quoted literals; `selection` makes them.
-            match sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut *connection).await {
-                Ok(rows) => rows
-                    .iter()
-                    .map(|row| Ok((0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?))
-                    .collect(),
-                Err(error) => Err(match blame(dataset, error) {
-                    Ok(Refused { sql_state }) => RouteError::PreviewFailed { sql_state },
-                    Err(RouteError::Unavailable { source, .. }) if is_time_limit(&*source) => {
-                        RouteError::PreviewTooSlow
-                    }
-                    Err(other) => other,
-                }),
+            // A task of its own: dropped in the middle, the connection would not be free before the server is done with it.
+            let rows = tokio::spawn(async move {
+                // Names in it are quoted identifiers, values are quoted literals; `selection` makes them.
+                let rows = sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut *connection).await;
+                drop((connection, place));
+                rows
+            });
+            match rows.await.map_err(|_| RouteError::Panicked)? {
+                Ok(rows) => rows.iter().map(texts).collect(),
+                Err(error) => Err(unreadable(dataset, error)),
             }
         };
         // The server's limit comes first, unless there was a wait for a connection.
@@ -244,10 +245,20 @@ fn first(candidates: Vec<Dataset>, found: Vec<Option<Relation>>) -> Option<(Data
     candidates.into_iter().zip(found).find_map(|(dataset, relation)| Some((dataset, relation?)))
 }
 
-/// A statement was cut at its time limit.
-fn is_time_limit(error: &(dyn std::error::Error + 'static)) -> bool {
-    let refused = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
-    refused.and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57014")
+fn texts(row: &PgRow) -> Result<Vec<Option<String>>, RouteError> {
+    Ok((0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?)
+}
+
+/// Why the first rows cannot be shown. Reading rows runs whatever is in a view, which may fail in any way.
+fn unreadable(dataset: &str, error: sqlx::Error) -> RouteError {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(String::from);
+    match (code, blame(dataset, error)) {
+        (Some(code), _) if code == "57014" => RouteError::PreviewTooSlow,
+        (_, Ok(Refused { sql_state })) | (Some(sql_state), Err(RouteError::Internal(_))) => {
+            RouteError::PreviewFailed { sql_state }
+        }
+        (_, Err(error)) => error,
+    }
 }
 
 /// Whose fault it is that the server did not plan a statement.

@@ -98,6 +98,8 @@ pub(crate) fn begin() {
             metrics::counter!(WORK, "kind" => kind, "outcome" => outcome.name()).increment(0);
         }
     }
+    // Exports that are found to have failed by who would work on them: their workers were lost, or their time is up.
+    metrics::counter!(WORK, "kind" => "claim", "outcome" => Outcome::Failed.name()).increment(0);
     for format in Format::ALL {
         metrics::counter!(ROWS, "format" => format.name()).increment(0);
         metrics::counter!(STORED_BYTES, "format" => format.name()).increment(0);

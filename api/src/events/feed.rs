@@ -41,6 +41,10 @@ pub(super) const MOST_ACTIVE: i64 = 200;
 /// The most changes that a look, or a client that comes back, is told of.
 pub(super) const MOST_CHANGES: i64 = 1000;
 
+/// How far back is looked for changes that became visible late, and how far behind its last event a client that comes back
+/// is told of them again.
+pub(super) const OVERLAP: i64 = 1000;
+
 /// How many exports are remembered. Beyond that all are forgotten, and documents may repeat.
 const MOST_SEEN: usize = 10_000;
 
@@ -69,16 +73,24 @@ impl Update {
     }
 }
 
+/// What a stream gets.
+#[derive(Debug, Clone)]
+pub(crate) enum News {
+    Update(Arc<Update>),
+    /// Something may have been missed: everything is to be read anew.
+    Anew,
+}
+
 /// Where streams get their updates; one for a process.
 pub(crate) struct Feed {
-    updates: broadcast::Sender<Arc<Update>>,
+    updates: broadcast::Sender<News>,
     wanted: Notify,
     streams: Arc<Semaphore>,
 }
 
 /// A stream's place in the feed.
 pub(crate) struct Subscription {
-    pub(crate) updates: broadcast::Receiver<Arc<Update>>,
+    pub(crate) updates: broadcast::Receiver<News>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -123,6 +135,8 @@ impl Feed {
     async fn follow(&self, ledger: &Ledger) -> Result<(), LedgerError> {
         let mut listener = in_time(ledger.listen()).await?;
         let mut seen = Seen::from(in_time(ledger.last_change()).await?);
+        // Streams that were there before may have read the ledger before that, or have waited while it was away.
+        let _ = self.updates.send(News::Anew);
         let mut word: BTreeSet<Uuid> = BTreeSet::new();
         let mut look_at = Instant::now();
         let mut wanted_at = Instant::now();
@@ -135,7 +149,7 @@ impl Feed {
             let ids: Vec<Uuid> = std::mem::take(&mut word).into_iter().collect();
             for update in in_time(seen.read(ledger, &ids)).await? {
                 // Nobody may be there to take it.
-                let _ = self.updates.send(Arc::new(update));
+                let _ = self.updates.send(News::Update(Arc::new(update)));
             }
             if self.updates.receiver_count() > 0 {
                 wanted_at = Instant::now();
@@ -187,39 +201,56 @@ impl Seen {
 
     /// Exports that may have something new.
     async fn look(&mut self, ledger: &Ledger) -> Result<Vec<Uuid>, LedgerError> {
-        let mut ids = ledger.active(MOST_ACTIVE).await?;
-        let changes = ledger.changes_after(self.change, MOST_CHANGES).await?;
-        // A number that becomes visible behind a greater one is found by word, or with its export.
-        self.change = changes.last().map_or(self.change, |change| change.id);
-        ids.extend(changes.into_iter().map(|change| change.export_id));
-        Ok(ids)
-    }
-
-    /// What is new of these exports.
-    async fn read(&mut self, ledger: &Ledger, ids: &[Uuid]) -> Result<Vec<Update>, LedgerError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
         if self.exports.len() > MOST_SEEN {
             self.exports.clear();
             self.start = self.change;
         }
+        let mut ids = ledger.active(MOST_ACTIVE).await?;
+        // A number may become visible behind a greater one.
+        let changes = ledger.changes_after((self.change - OVERLAP).max(0), MOST_CHANGES).await?;
+        self.change = changes.last().map_or(self.change, |change| change.id).max(self.change);
+        let untold = |change: &Change| match self.exports.get(&change.export_id) {
+            Some(told) => told.change < change.id,
+            None => change.id > self.start,
+        };
+        ids.extend(changes.iter().filter(|change| untold(change)).map(|change| change.export_id));
+        Ok(ids)
+    }
+
+    /// What is new of these exports, in the order of their newest changes.
+    async fn read(&mut self, ledger: &Ledger, ids: &[Uuid]) -> Result<Vec<Update>, LedgerError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Documents first: a state that comes in between is in the history, and its document comes again.
+        let exports = ledger.find_all(ids).await?;
+        let changed: Vec<Uuid> = exports.iter().filter(|export| !self.has_told_state(export)).map(|it| it.id).collect();
+        let mut histories: HashMap<Uuid, Vec<Change>> = HashMap::new();
+        for change in ledger.changes_of_all(&changed).await? {
+            histories.entry(change.export_id).or_default().push(change);
+        }
         let mut updates = Vec::new();
-        for export in ledger.find_all(ids).await? {
+        for export in exports {
             let told = self.exports.get(&export.id);
             let mark = mark(&export);
             if told.is_some_and(|told| told.mark == mark) {
                 continue;
             }
             let before = told.map_or(0, |told| told.change);
-            let state_is_known = told.is_some_and(|told| (told.mark.0, told.mark.1) == (mark.0, mark.1));
-            let changes = if state_is_known { Vec::new() } else { ledger.changes_of(export.id, before).await? };
-            // Of an export that is met for the first time the states from before the first stream are no news.
+            let changes = histories.remove(&export.id).unwrap_or_default();
             let newest = changes.last().map_or(before, |change| change.id);
-            let news = changes.into_iter().filter(|change| told.is_some() || change.id > self.start).collect();
+            // Of an export that is met for the first time the states from before the first stream are no news.
+            let behind = if told.is_some() { before } else { self.start };
+            let news = changes.into_iter().filter(|change| change.id > behind).collect();
             updates.push(Update::new(&export, news, newest));
             self.exports.insert(export.id, Told { change: newest, mark });
         }
+        updates.sort_by_key(|update| update.change);
         Ok(updates)
+    }
+
+    fn has_told_state(&self, export: &Export) -> bool {
+        let told = self.exports.get(&export.id);
+        told.is_some_and(|told| (told.mark.0, told.mark.1) == (export.status, export.attempt))
     }
 }

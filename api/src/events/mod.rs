@@ -28,7 +28,7 @@ use crate::problem::{RouteError, quoted};
 use crate::server::App;
 
 pub(crate) use feed::Feed;
-use feed::{MOST_ACTIVE, MOST_CHANGES, Subscription, Update};
+use feed::{MOST_ACTIVE, MOST_CHANGES, News, OVERLAP, Subscription, Update};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -40,10 +40,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// When a client should come back after its connection was cut.
 const RECONNECT: Duration = Duration::from_secs(1);
-
-/// How far behind its last event a client that comes back is told of changes again: another export's change with a
-/// smaller number may have become visible later.
-const OVERLAP: i64 = 100;
 
 /// Events that wait for a slow client; what comes behind them waits in the feed.
 const PENDING: usize = 16;
@@ -111,8 +107,8 @@ pub(crate) async fn of_one(
 
 /// Follows all exports.
 ///
-/// As of one, without an end: first the document of each export that is active, then what is new of any. A client that comes
-/// back may hear of a change twice; its id tells.
+/// As of one, without an end: first the document of each export that is active, then what is new of any. Ids grow for each
+/// export, and of different ones a smaller id may come later. A client that comes back may hear of a change twice; its id tells.
 #[utoipa::path(
     get, path = "/events", operation_id = "follow_all_exports", tag = "exports",
     params(("Last-Event-ID" = Option<i64>, Header, minimum = 0, description = "The id of the last event that arrived.")),
@@ -170,9 +166,10 @@ async fn follow_one(
     events: &Sender,
 ) -> Result<Result<(), Gone>, Cut> {
     loop {
-        // Through the ledger at first, and again when the client was too slow for the feed.
-        let changes = in_time(app.ledger.changes_of(id, last)).await?;
+        // Through the ledger at first, and again when the client was too slow for the feed, or the feed began anew.
+        // The document first: the end is not to be told without its state.
         let Some(export) = in_time(app.ledger.find(id)).await? else { return Ok(Ok(())) };
+        let changes = in_time(app.ledger.changes_of(id, last)).await?;
         let mut update = Arc::new(Update::new(&export, changes, last));
         loop {
             let behind = last;
@@ -182,8 +179,8 @@ async fn follow_one(
                 return Ok(sent);
             }
             update = match next(&mut subscription, |update| update.export_id == id).await {
-                Ok(update) => update,
-                Err(RecvError::Lagged(_)) => break,
+                Ok(News::Update(update)) => update,
+                Ok(News::Anew) | Err(RecvError::Lagged(_)) => break,
                 Err(RecvError::Closed) => return Ok(Ok(())),
             };
         }
@@ -227,24 +224,24 @@ async fn follow_all(
         }
         loop {
             match next(&mut subscription, |_| true).await {
-                Ok(update) => {
+                Ok(News::Update(update)) => {
                     told = told.max(update.change);
                     if send(&update, 0, told, events).await.is_err() {
                         return Ok(Err(Gone));
                     }
                 }
-                Err(RecvError::Lagged(_)) => break last = Some(told),
+                Ok(News::Anew) | Err(RecvError::Lagged(_)) => break last = Some(told),
                 Err(RecvError::Closed) => return Ok(Ok(())),
             }
         }
     }
 }
 
-async fn next(subscription: &mut Subscription, wanted: impl Fn(&Update) -> bool) -> Result<Arc<Update>, RecvError> {
+async fn next(subscription: &mut Subscription, wanted: impl Fn(&Update) -> bool) -> Result<News, RecvError> {
     loop {
-        let update = subscription.updates.recv().await?;
-        if wanted(&update) {
-            return Ok(update);
+        match subscription.updates.recv().await? {
+            News::Update(update) if !wanted(&update) => {}
+            news => return Ok(news),
         }
     }
 }

@@ -20,10 +20,12 @@ async fn no_request_gets_an_answer_that_is_not_described() {
     // Examples of the description are requests that work, so that there is something to list and to fetch.
     let id = system.submit("csv", None).await;
     system.completed(&id).await;
-    let url = system.url("");
+    let (url, scratch) = (system.url(""), system.files.path().to_owned());
     let python = format!("{ROOT}/.tools/venv/bin/python");
     let run = tokio::task::spawn_blocking(move || {
         Command::new(&python)
+            // It keeps what it has found where it runs.
+            .current_dir(&scratch)
             .args(["-m", "schemathesis.cli", "run", &format!("{url}/openapi.json"), "--url", &url])
             .args(["--checks", CHECKS, "--max-examples", "30", "--seed", "1", "--continue-on-failure", "--no-color"])
             // One that does not end, as described, is no answer that could be looked at.

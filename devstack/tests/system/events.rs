@@ -223,3 +223,26 @@ async fn bad_ids_are_named() {
         assert_eq!(problem["errors"][0]["field"].as_str(), field, "{problem}");
     }
 }
+
+#[tokio::test]
+async fn what_happened_while_the_ledger_was_away_is_told() {
+    let system = System::with_rows(10).await;
+    let mut stream = Stream::open(&system.url("/events"), None).await;
+    let id = system.submit("csv", None).await;
+    stream.document(&id, |it| it["status"] == "completed").await;
+    let connections = |allowed: bool| {
+        let name = system.database.url().rsplit('/').next().unwrap().split('?').next().unwrap().to_owned();
+        format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {allowed}")
+    };
+    let pool = &system.pool;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(connections(false))).execute(pool).await.unwrap();
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'polyglot-api'";
+    assert!(system.count(cut).await >= 1);
+    // Longer than a connection is waited for, so that the api has given up following.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // Neither active any more, nor behind what is the newest change when it follows again.
+    sqlx::query("UPDATE polyglot.exports SET state = 'expired'").execute(pool).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(connections(true))).execute(pool).await.unwrap();
+    stream.document(&id, |it| it["status"] == "expired").await;
+}

@@ -58,9 +58,17 @@ async fn what_cannot_be_shown_is_said() {
     ] {
         sqlx::query(statement).execute(&system.pool).await.unwrap();
     }
+    sqlx::raw_sql(
+        "CREATE FUNCTION public.refuse(integer) RETURNS numeric LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM set_config('TimeZone', 'Asia/Tokyo', false); RAISE 'not today'; END $$",
+    )
+    .execute(&system.pool)
+    .await
+    .unwrap();
     for (definition, status, kind) in [
+        ("SELECT id, public.refuse(id) AS value FROM public.numbers", 422, "preview-failed"),
         ("SELECT id, (1 / (id - 5))::numeric AS value FROM public.numbers", 422, "preview-failed"),
-        ("SELECT id, 1::numeric AS value FROM public.numbers WHERE pg_sleep(60) IS NOT NULL", 503, "preview-too-slow"),
+        ("SELECT id, 1::numeric AS value FROM public.numbers WHERE pg_sleep(60) IS NOT NULL", 422, "preview-too-slow"),
     ] {
         for statement in ["DROP VIEW IF EXISTS public.records", &format!("CREATE VIEW public.records AS {definition}")]
         {

@@ -127,6 +127,17 @@ impl Ledger {
         query.bind(export_id).bind(after).fetch_all(&self.pool).await?.iter().map(read_change).collect()
     }
 
+    /// The states that each of these exports has been in, in order.
+    pub async fn changes_of_all(&self, exports: &[Uuid]) -> Result<Vec<Change>> {
+        if exports.is_empty() {
+            return Ok(Vec::new());
+        }
+        let query = sqlx::query(
+            "SELECT id, export_id, state, attempt, at FROM state_changes WHERE export_id = ANY($1) ORDER BY id",
+        );
+        query.bind(exports).fetch_all(&self.pool).await?.iter().map(read_change).collect()
+    }
+
     /// The newest changes of all exports behind number `after`, at most `limit`, in order.
     pub async fn changes_after(&self, after: i64, limit: i64) -> Result<Vec<Change>> {
         let query = sqlx::query(

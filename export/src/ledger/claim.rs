@@ -14,6 +14,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::request::ExportRequest;
 use crate::status::Status;
 use crate::telemetry::Origin;
+use crate::telemetry::WORK;
 
 /// The number of the shard that is no piece of the export: its claim is the right to plan it, to read all of it as one
 /// stream, or to finish it.
@@ -183,6 +184,9 @@ impl Ledger {
         if let Some((status, failure)) = over(&export, failures, terms.retry)? {
             end(&mut transaction, export_id, status, failure.as_ref()).await?;
             self.commit_change(transaction, export_id).await?;
+            if status == Status::Failed {
+                metrics::counter!(WORK, "kind" => "claim", "outcome" => "failed").increment(1);
+            }
             return Ok(Claimed::Nothing);
         }
         let request: ExportRequest = match serde_json::from_value(export.try_get("request")?) {

@@ -36,8 +36,8 @@ impl Page {
 
     /// As [`Self::write`], for a number of things.
     pub fn count(&mut self, name: &'static str, labels: &[(&'static str, &str)], count: usize) {
-        // Exact up to 2^53, of which there are no things here.
-        self.write(name, labels, u32::try_from(count).unwrap_or(u32::MAX).into());
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, of which there are no things or bytes here")]
+        self.write(name, labels, count as f64);
     }
 
     /// Connections by pool and state.
