@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Response, StatusCode};
 use rustix::process::Signal;
 use serde_json::Value;
+use sqlx::postgres::PgPoolOptions;
 
 use crate::harness::{PATIENCE, Setup, System, export_request};
 
@@ -230,19 +231,22 @@ async fn what_happened_while_the_ledger_was_away_is_told() {
     let mut stream = Stream::open(&system.url("/events"), None).await;
     let id = system.submit("csv", None).await;
     stream.document(&id, |it| it["status"] == "completed").await;
+    // A database is closed from another one.
+    let (server, name) = system.database.url().rsplit_once('/').unwrap();
+    let outside = PgPoolOptions::new().connect(&format!("{server}/postgres")).await.unwrap();
     let connections = |allowed: bool| {
-        let name = system.database.url().rsplit('/').next().unwrap().split('?').next().unwrap().to_owned();
-        format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {allowed}")
+        let statement = format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {allowed}");
+        let outside = &outside;
+        async move { sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(outside).await.unwrap() }
     };
-    let pool = &system.pool;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(connections(false))).execute(pool).await.unwrap();
+    connections(false).await;
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'polyglot-api'";
     assert!(system.count(cut).await >= 1);
     // Longer than a connection is waited for, so that the api has given up following.
     tokio::time::sleep(Duration::from_secs(5)).await;
     // Neither active any more, nor behind what is the newest change when it follows again.
-    sqlx::query("UPDATE polyglot.exports SET state = 'expired'").execute(pool).await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(connections(true))).execute(pool).await.unwrap();
+    sqlx::query("UPDATE polyglot.exports SET state = 'expired'").execute(&system.pool).await.unwrap();
+    connections(true).await;
     stream.document(&id, |it| it["status"] == "expired").await;
 }
