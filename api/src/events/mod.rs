@@ -194,12 +194,12 @@ async fn follow_all(
     mut last: Option<i64>,
     events: &Sender,
 ) -> Result<Result<(), Gone>, Cut> {
+    let mut floor = last.map(|last| (last - OVERLAP).max(0));
     loop {
         let newest = in_time(app.ledger.last_change()).await?;
-        let mut missed: Vec<Change> = match last {
-            Some(last) => in_time(app.ledger.changes_after((last - OVERLAP).max(0), MOST_CHANGES)).await?,
-            None => Vec::new(),
-        };
+        // What was before a client came for the first time is no news to it, however often it is read anew.
+        let behind = (last.unwrap_or(newest) - OVERLAP).max(*floor.get_or_insert(newest));
+        let mut missed: Vec<Change> = in_time(app.ledger.changes_after(behind, MOST_CHANGES)).await?;
         missed.retain(|change| Some(change.id) != last);
         let mut ids = in_time(app.ledger.active(MOST_ACTIVE)).await?;
         ids.extend(missed.iter().map(|change| change.export_id));

@@ -3,12 +3,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use polyglot_devstack::scratch_dir::ScratchDir;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Service, Setup, System};
+use crate::harness::{PATIENCE, Service, Setup, System};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -85,6 +86,12 @@ async fn hundreds_of_exports_are_shown() {
             "filters": [{"column": "id", "op": "<=", "value": 10}],
         });
         assert_eq!(stage.system.post(&body).await.status(), 201);
+    }
+    // Those that are under way are told by events and are in the list before their page is loaded.
+    let deadline = Instant::now() + PATIENCE;
+    while stage.system.count("SELECT count(*) FROM polyglot.exports WHERE state <> 'completed'").await > 0 {
+        assert!(Instant::now() < deadline, "the exports are never all completed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // Other tests run beside it, so this is no measurement: it tells a page that hangs from one that does not.
     stage.plays(&["many"], &[("ANSWER_MS", "2000")]).await;
