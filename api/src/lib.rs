@@ -3,6 +3,7 @@
 //! (`health`, `metrics`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
 
 mod config;
+mod dataset_config;
 mod datasets;
 mod described;
 mod download;

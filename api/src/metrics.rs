@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::Response;
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Ended, Waits, in_time};
-use polyglot_export::telemetry::{Page, Recorder};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use polyglot_core::failure::chain;
+use polyglot_ledger::{Ended, Waits, in_time};
+use polyglot_runtime::telemetry::{METRICS_CONTENT_TYPE, Page, Recorder};
 use tokio::time::{Instant, timeout};
 
 use crate::health::{self, Readiness};
@@ -81,7 +82,7 @@ pub(crate) async fn scrape(State(app): State<Arc<App>>) -> Response {
         }
     }
     page.pools(&[("ledger", app.ledger.connections()), ("source", app.source.connections())]);
-    app.metrics.recorder.answer(page)
+    ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], app.metrics.recorder.render(page)).into_response()
 }
 
 /// Exports by the billion are none.
@@ -146,7 +147,7 @@ async fn count(app: Arc<App>) {
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
-    use axum::http::{Request, StatusCode, header};
+    use axum::http::{Request, StatusCode};
     use tower::ServiceExt;
 
     use super::*;
@@ -161,7 +162,7 @@ mod tests {
             let request = Request::get("/metrics").body(Body::empty()).unwrap();
             let answer = router(Arc::clone(&app)).oneshot(request).await.unwrap();
             assert_eq!(answer.status(), StatusCode::OK);
-            assert!(answer.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+            assert!(answer.headers()[CONTENT_TYPE].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
             let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
             let body = std::str::from_utf8(&body).unwrap();
             for dependency in ["ledger", "broker", "bucket"] {

@@ -5,14 +5,16 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Ledger, LedgerError, tell_changes};
-use polyglot_export::lifecycle::Lifecycle;
-use polyglot_export::queue::{Broker, Relay, run_relay};
-use polyglot_export::storage::Storage;
-use polyglot_export::sweep::Sweeper;
-use polyglot_export::telemetry::{InstallError, Recorder};
-use polyglot_export::{listen, source};
+use hyper_util::service::TowerToHyperService;
+use polyglot_core::failure::chain;
+use polyglot_ledger::Sweeper;
+use polyglot_ledger::queue::{Broker, Relay, run_relay};
+use polyglot_ledger::{Ledger, LedgerError, tell_changes};
+use polyglot_runtime::http_server;
+use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_runtime::telemetry::{InstallError, Recorder};
+use polyglot_source::session;
+use polyglot_storage::Storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -80,7 +82,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
 
     let source = Source::new(
         config.datasets,
-        source::pool(&connections.source_database_url)?,
+        session::pool(&connections.source_database_url)?,
         connections.source_database_url.clone(),
     );
     let app = App {
@@ -101,7 +103,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     let feed = Arc::clone(&app.feed);
     lifecycle.tasks.spawn(feed.run(app.ledger.clone(), lifecycle.stopping.clone()));
     tracing::info!(port = config.port, "listening");
-    listen::serve(listener, server::router(app), &lifecycle, DRAIN).await;
+    http_server::serve(listener, TowerToHyperService::new(server::router(app)), &lifecycle, DRAIN).await;
 
     relaying.cancel();
     lifecycle.tasks.close();

@@ -6,10 +6,10 @@ use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use polyglot_export::ledger::Ledger;
-use polyglot_export::lifecycle::Lifecycle;
-use polyglot_export::queue::{Broker, Relay};
-use polyglot_export::storage::Storage;
+use polyglot_ledger::Ledger;
+use polyglot_ledger::queue::{Broker, Relay};
+use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_storage::Storage;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::DownloadConfig;
@@ -78,12 +78,13 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
 pub(crate) mod tests {
     use std::time::Duration;
 
+    use crate::dataset_config::Datasets;
     use axum::body::{Body, to_bytes};
     use axum::http::{Method, Request, StatusCode};
-    use polyglot_export::config::{Connections, Environment};
-    use polyglot_export::dataset::Datasets;
-    use polyglot_export::source;
-    use polyglot_export::telemetry::Recorder;
+    use polyglot_ledger::Connections;
+    use polyglot_runtime::config::Environment;
+    use polyglot_runtime::telemetry::Recorder;
+    use polyglot_source::session;
     use tower::ServiceExt;
 
     use super::*;
@@ -106,13 +107,13 @@ pub(crate) mod tests {
             relay: Relay::default(),
             broker,
             storage: Storage::new(&storage).await,
-            source: Source::new(Datasets::default(), source::pool(&database_url).unwrap(), database_url),
+            source: Source::new(Datasets::default(), session::pool(&database_url).unwrap(), database_url),
             download: config.download,
             max_parallelism: config.max_parallelism,
             feed: Arc::default(),
             lifecycle: Lifecycle::default(),
             readiness: tokio::sync::Mutex::default(),
-            metrics: metrics::Metrics::new(Recorder::apart().unwrap()),
+            metrics: metrics::Metrics::new(Recorder::for_test().unwrap()),
         }
     }
 

@@ -6,9 +6,9 @@ mod sample;
 
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
-use polyglot_export::format::Format;
-use polyglot_export::format_options::FormatOptions;
-use polyglot_worker::workbench::{decode, encode_to};
+use polyglot_core::format::Format;
+use polyglot_core::format_options::FormatOptions;
+use polyglot_formats::standalone::{decode, encode_to};
 use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use polyglot_export::catalog::WireType;
-use polyglot_export::format::Format;
-use polyglot_export::format_options::FormatOptions;
-use polyglot_worker::workbench::{by_library, encode};
+use polyglot_core::column::WireType;
+use polyglot_core::format::Format;
+use polyglot_core::format_options::FormatOptions;
+use polyglot_formats::standalone::encode;
+
+use crate::by_library;
 
 use crate::interleaved;
 use crate::sample::{ROWS, columns, copy};

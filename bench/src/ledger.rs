@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use polyglot_export::dataset::RelationName;
-use polyglot_export::format::Format;
-use polyglot_export::format_options::FormatOptions;
-use polyglot_export::ledger::{
+use polyglot_core::format::Format;
+use polyglot_core::format_options::FormatOptions;
+use polyglot_core::manifest::Manifest;
+use polyglot_core::relation::RelationName;
+use polyglot_core::request::{ColumnMapping, ExportRequest};
+use polyglot_formats::standalone;
+use polyglot_ledger::{
     Claim, Claimed, Committed, Finished, Keeper, Ledger, LedgerError, Planned, RetryPolicy, StoredShard, Terms, Work,
 };
-use polyglot_export::manifest::Manifest;
-use polyglot_export::request::{ColumnMapping, ExportRequest};
-use polyglot_export::source;
-use polyglot_worker::workbench;
+use polyglot_source::session;
+use polyglot_worker::end_of_file;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -52,7 +53,7 @@ struct Took {
 pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
     let ledger = Ledger::new(url, 16, "polyglot-bench")?;
     ledger.migrate().await?;
-    let mut keeper = source::connect(url, "keeper").await?;
+    let mut keeper = session::connect(url, "keeper").await?;
     if held {
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT count(*) FROM polyglot.exports")
             .execute(&mut keeper)
@@ -101,7 +102,7 @@ pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
     let began = Instant::now();
     let last = claim(&ledger, id).await?.ok_or("nothing to finish")?;
     let Work::Finish(cut) = &last.work else { return Err("not every shard is committed".into()) };
-    let end = workbench::end_of_file(&ledger, &last, cut).await?;
+    let end = end_of_file(&ledger, &last, cut).await?;
     let summing = began.elapsed();
     let began = Instant::now();
     let manifest = Manifest { rows: 1, bytes: 1, uncompressed_bytes: 1, ..end.manifest };
@@ -149,7 +150,7 @@ fn request() -> ExportRequest {
 
 /// A shard with what Parquet says of its row groups.
 fn stored() -> StoredShard {
-    let file = workbench::encode(&sample::copy(), &sample::columns(), Format::Parquet, &FormatOptions::default());
+    let file = standalone::encode(&sample::copy(), &sample::columns(), Format::Parquet, &FormatOptions::default());
     let file = file.expect("the rows are good");
     // Behind the footer are its length and the magic word.
     let (_, tail) = file.split_at(file.len() - 8);

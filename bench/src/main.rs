@@ -2,6 +2,7 @@
 //! ledger by itself; and a proxy for the measurements of whole exports. `make bench` runs them; bench/README.md keeps the
 //! figures.
 
+mod by_library;
 mod encoders;
 mod gzip;
 mod ledger;
@@ -11,7 +12,7 @@ mod throttle;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use polyglot_export::failure::chain;
+use polyglot_core::failure::chain;
 
 /// The worker's allocator, so that what is measured is what runs.
 #[global_allocator]

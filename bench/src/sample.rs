@@ -1,7 +1,7 @@
 //! Rows like those of the sample table, as a binary `COPY` sends them.
 
-use polyglot_export::catalog::WireType;
-use polyglot_worker::workbench::OutputColumn;
+use polyglot_core::column::WireType;
+use polyglot_formats::OutputColumn;
 
 pub(crate) const ROWS: i64 = 200_000;
 
@@ -45,7 +45,11 @@ pub(crate) fn copy() -> Vec<u8> {
 pub(crate) fn columns() -> Vec<OutputColumn> {
     let wires =
         [WireType::Int8, WireType::TimestampTz, WireType::Text, WireType::Numeric(Some((18, 4))), WireType::Json];
-    let column =
-        |(name, wire): (&&str, WireType)| OutputColumn { name: (*name).to_owned(), wire, array: None, measured: false };
+    let column = |(name, wire): (&&str, WireType)| OutputColumn {
+        name: (*name).to_owned(),
+        wire,
+        array: None,
+        is_non_text: false,
+    };
     NAMES.iter().zip(wires).map(column).collect()
 }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use polyglot_export::config::{Connections, Environment};
-use polyglot_export::failure::{Disposition, FailureKind};
-use polyglot_export::uncut::Uncut;
+use polyglot_core::failure::{Disposition, FailureKind};
+use polyglot_core::single_stream_reason::SingleStreamReason;
+use polyglot_ledger::Connections;
+use polyglot_runtime::config::Environment;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -26,7 +27,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn every_source_file_says_what_lives_there() {
     let mut files = Vec::new();
-    for member in ["export", "api", "worker", "devstack", "bench"] {
+    for member in ["crates", "api", "worker", "devstack", "bench"] {
         rust_files(&root().join(member), &mut files);
     }
     assert!(files.len() > 50, "{}", files.len());
@@ -78,7 +79,7 @@ fn the_readme_explains_every_failure() {
 #[test]
 fn the_readme_explains_every_reason_for_one_stream() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    for reason in Uncut::ALL {
+    for reason in SingleStreamReason::ALL {
         let row = format!("| `{}` | ", reason.code());
         assert!(readme.contains(&row), "README.md has no row that begins with {row}");
     }

@@ -3,10 +3,8 @@
 use aws_sdk_s3::primitives::ByteStream;
 use polyglot_devstack::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
 use polyglot_devstack::scratch_dir::ScratchDir;
-use polyglot_export::config::StorageConfig;
-use polyglot_export::ledger::Leftover;
-use polyglot_export::storage::Storage;
-use uuid::Uuid;
+use polyglot_storage::StorageConfig;
+use polyglot_storage::{OrphanedObject, Storage};
 
 const BUCKET: &str = "files";
 
@@ -53,17 +51,9 @@ impl Store {
     }
 }
 
-fn leftover(object_key: &str, owned: bool) -> Leftover {
+fn leftover(object_key: &str, owned: bool) -> OrphanedObject {
     let object_key = object_key.to_owned();
-    Leftover {
-        export_id: Uuid::nil(),
-        attempt: 1,
-        upload_key: object_key.clone(),
-        object_key,
-        upload_id: None,
-        owned,
-        looks: 0,
-    }
+    OrphanedObject { upload_key: object_key.clone(), object_key, upload_id: None, owned }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,8 +88,8 @@ async fn what_an_attempt_at_several_files_has_left_is_removed() {
     store.begin("all/x/1/part-00002.csv").await;
     let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
     // Of files that are the export's only the unfinished uploads are left over.
-    store.storage.remove_leftover(&leftover("all/x/1/", true)).await.unwrap();
+    store.storage.remove_orphaned(&leftover("all/x/1/", true)).await.unwrap();
     assert_eq!(store.keys().await, (keys(&[mine, other]), keys(&[other])));
-    store.storage.remove_leftover(&leftover("all/x/1/", false)).await.unwrap();
+    store.storage.remove_orphaned(&leftover("all/x/1/", false)).await.unwrap();
     assert_eq!(store.keys().await, (keys(&[other]), keys(&[other])));
 }

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use polyglot_export::catalog::{ArrayType, WireType};
-use polyglot_export::format::Format;
-use polyglot_export::format_options::{
+use polyglot_core::column::{ArrayType, WireType};
+use polyglot_core::format::Format;
+use polyglot_core::format_options::{
     BigintPolicy, CsvOptions, FormatOptions, NumericPolicy, OnUnrepresentable, ParquetOptions,
 };
-use polyglot_worker::workbench::{OutputColumn, encode};
+use polyglot_formats::OutputColumn;
+use polyglot_formats::standalone::encode;
 
 /// Every way a value can arrive.
 pub const WIRES: [WireType; 18] = [
@@ -70,7 +71,7 @@ pub fn column(index: usize, kind: u8) -> OutputColumn {
         name: format!("column {index}"),
         wire: WIRES[usize::from(kind % wires)],
         array: (dimensions > 0).then_some(ArrayType { dimensions, delimiter: b',' }),
-        measured: false,
+        is_non_text: false,
     }
 }
 

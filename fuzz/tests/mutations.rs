@@ -1,11 +1,14 @@
 //! Good rows of every type, and what becomes of them when bytes are changed, lost, doubled or cut. The seed is fixed,
 //! so a failure repeats.
 
-use polyglot_export::catalog::WireType;
-use polyglot_export::format::Format;
-use polyglot_export::format_options::FormatOptions;
+#[path = "../../bench/src/by_library.rs"]
+mod by_library;
+
+use polyglot_core::column::WireType;
+use polyglot_core::format::Format;
+use polyglot_core::format_options::FormatOptions;
+use polyglot_formats::standalone::encode;
 use polyglot_fuzz::{Case, HEADER, TRAILER, WIRES, decode};
-use polyglot_worker::workbench::{by_library, encode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 

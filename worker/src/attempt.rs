@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use polyglot_export::failure::{Failure, chain};
-use polyglot_export::ledger::{
+use polyglot_core::failure::{Failure, chain};
+use polyglot_core::manifest::Manifest;
+use polyglot_ledger::{
     self, Claim, Committed, Cut, Finished, Ledger, LedgerError, Renewal, ShardWork, Work, deadline_failure,
     snapshot_age_failure,
 };
-use polyglot_export::manifest::Manifest;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::counts::Outcome;
+use crate::metrics::Outcome;
 use crate::pipeline::{self, Progress, Stop};
 use crate::start::{self, Begun};
 use crate::upload::{Staged, Upload};
 use crate::worker::Worker;
-use crate::{counts, finish, memory, shard};
+use crate::{finish, memory, metrics, shard};
 
 /// How often the lease is renewed, the progress written down and a cancellation noticed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ async fn one_shard(worker: &Worker, claim: &Claim, work: &ShardWork, aborting: &
         Ok(committed @ (Committed::More | Committed::All)) => {
             let all = committed == Committed::All;
             tracing::info!(rows, bytes, all, "shard committed");
-            counts::stored(claim.request.format, rows, bytes);
+            metrics::stored(claim.request.format, rows, bytes);
             worker.relay.wake();
             Outcome::Done
         }
@@ -145,7 +145,7 @@ async fn publish(
                 tracing::info!(rows, bytes, peak_memory_bytes = finished.peak_memory_bytes, "export completed");
                 // Of an export that was cut, each shard was counted by itself.
                 if matches!(claim.work, Work::Start { .. }) {
-                    counts::stored(claim.request.format, rows, bytes);
+                    metrics::stored(claim.request.format, rows, bytes);
                 }
                 Outcome::Done
             }
@@ -218,7 +218,7 @@ async fn end(worker: &Worker, claim: &Claim, stop: Stop) -> Outcome {
         }
         Stop::Lost => {
             tracing::warn!("the lease was lost, work dropped");
-            counts::lease_lost();
+            metrics::lease_lost();
             Ok(Outcome::Lost)
         }
     };
@@ -226,7 +226,7 @@ async fn end(worker: &Worker, claim: &Claim, stop: Stop) -> Outcome {
         // The lease runs out, and the sweeper has the export tried again.
         tracing::warn!(error = chain(&error), "the attempt's end could not be written down");
         if let LedgerError::LeaseLost = error {
-            counts::lease_lost();
+            metrics::lease_lost();
         }
         Outcome::Lost
     })
@@ -245,7 +245,7 @@ async fn persist<T, F>(worker: &Worker, call: impl Fn() -> F) -> Result<T, Ledge
 where
     F: Future<Output = Result<T, LedgerError>>,
 {
-    ledger::persist(worker.settings.lease, call).await
+    polyglot_ledger::persist(worker.settings.lease, call).await
 }
 
 /// Renews the lease until there is a reason to stop the work.

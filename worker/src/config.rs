@@ -1,9 +1,9 @@
-//! The worker's own settings. The servers it talks to are in the shared configuration.
+//! The worker's own settings. The servers that it talks to are the ledger's configuration.
 
 use std::time::Duration;
 
-use polyglot_export::config::{ConfigError, Environment, none_if_zero};
-use polyglot_export::ledger::{RetryPolicy, Terms};
+use polyglot_ledger::{RetryPolicy, Terms};
+use polyglot_runtime::config::{ConfigError, Environment, none_if_zero};
 
 /// The least an export's parts need: two of S3's smallest.
 const LEAST_BUDGET_MB: usize = 16;

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::format::Format;
-use polyglot_export::request::ExportRequest;
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::format::Format;
+use polyglot_core::request::ExportRequest;
 use tokio::sync::mpsc;
 
-use crate::counts::{self, Stage};
-use crate::encode::{Encode, Out, RELIEF_BYTES, Replacement, encoder};
+use crate::metrics::{self, Stage};
 use crate::output::{Output, OutputStop, Sink, Written};
 use crate::pipeline::Progress;
-use crate::source::{FieldIndex, FromSource, Plan};
+use crate::source::{FromSource, Plan};
+use polyglot_formats::copy::FieldIndex;
+use polyglot_formats::{Encode, EncodeBuffer, FLUSH_BYTES, Replacement, encoder};
 
 /// How much of a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,21 +54,21 @@ impl<S: Sink> Encoding<S> {
             Extent::Shard { of, .. } => usize::try_from(of).unwrap_or(1),
         };
         let mut encoder = encoder(self.request.format, &self.request.options, &plan.columns, shards);
-        let mut scratch = Vec::with_capacity(RELIEF_BYTES * 2);
+        let mut scratch = Vec::with_capacity(FLUSH_BYTES * 2);
         if matches!(extent, Extent::Whole | Extent::Shard { number: 1, .. }) {
             output.start(self.request.compression)?;
-            let begun = encoder.begin(&mut Out::new(&mut scratch, output));
+            let begun = encoder.begin(&mut EncodeBuffer::new(&mut scratch, output));
             begun.map_err(|error| output.stop_of(&error, || "The file's frame".to_owned()))?;
         } else {
-            output.resume(self.request.compression);
-            encoder.resume();
+            output.continue_shard(self.request.compression);
+            encoder.continue_shard();
         }
         let (mut index, mut rows) = (FieldIndex::default(), 0_i64);
         loop {
             let asked = Instant::now();
             let received = batches.blocking_recv();
             let began = Instant::now();
-            counts::time(Stage::Source, format, began - asked);
+            metrics::time(Stage::Source, format, began - asked);
             let batch = match received {
                 Some(FromSource::Batch(batch)) => batch,
                 Some(FromSource::End) => break,
@@ -87,16 +88,16 @@ impl<S: Sink> Encoding<S> {
                 plan.check_size(rows, rows_of, row)?;
                 // A long value goes on in the middle of its row, which is not written then.
                 output.rows = rows - 1;
-                let encoded = encoder.row(row, &mut Out::new(&mut scratch, output));
+                let encoded = encoder.row(row, &mut EncodeBuffer::new(&mut scratch, output));
                 encoded.map_err(|error| output.stop_of(&error, || plan.names.name(rows, rows_of, row)))?;
-                if scratch.len() >= RELIEF_BYTES {
+                if scratch.len() >= FLUSH_BYTES {
                     output.rows = rows;
                     output.write_scratch(&mut scratch)?;
                 }
             }
             output.write_finished(&mut *encoder)?;
             self.progress.rows.store(rows, Ordering::Relaxed);
-            counts::time(Stage::Encode, format, began.elapsed().saturating_sub(output.waited()));
+            metrics::time(Stage::Encode, format, began.elapsed().saturating_sub(output.waited()));
         }
         self.end(encoder, scratch, rows)
     }
@@ -110,18 +111,22 @@ impl<S: Sink> Encoding<S> {
         let (output, began) = (&mut self.output, Instant::now());
         let ended = match self.extent {
             // Parquet's end is a footer over the rows of all shards.
-            Extent::Shard { number, of } if number < of || self.request.format == Format::Parquet => encoder.suspend(),
-            Extent::Whole | Extent::Shard { .. } => encoder.end(&mut Out::new(&mut scratch, output)).map(|()| None),
+            Extent::Shard { number, of } if number < of || self.request.format == Format::Parquet => {
+                encoder.finish_shard()
+            }
+            Extent::Whole | Extent::Shard { .. } => {
+                encoder.end(&mut EncodeBuffer::new(&mut scratch, output)).map(|()| None)
+            }
         };
         let row_groups = ended.map_err(|error| output.stop_of(&error, || "The end of the file".to_owned()))?;
         output.rows = rows;
         output.write_scratch(&mut scratch)?;
         output.write_finished(&mut *encoder)?;
-        counts::time(Stage::Encode, self.request.format, began.elapsed().saturating_sub(output.waited()));
+        metrics::time(Stage::Encode, self.request.format, began.elapsed().saturating_sub(output.waited()));
         let replacements = encoder.replacements().to_vec();
         let written = match self.extent {
             Extent::Whole => self.output.finish(rows)?,
-            Extent::Shard { .. } => self.output.suspend(rows)?,
+            Extent::Shard { .. } => self.output.finish_shard(rows)?,
         };
         Ok(Encoded { written, replacements, row_groups })
     }

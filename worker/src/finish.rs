@@ -5,17 +5,18 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use aws_sdk_s3::types::CompletedPart;
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::format::{Compression, Format};
-use polyglot_export::ledger::{Claim, Cut, Ledger, StoredShard, persist};
-use polyglot_export::manifest::{Manifest, ManifestFile, ManifestPart, Replaced, crc_text};
-use polyglot_export::request::{ExportRequest, Layout};
+use polyglot_core::compression::Compression;
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::format::Format;
+use polyglot_core::manifest::{Manifest, ManifestFile, ManifestPart, Replaced, crc_text};
+use polyglot_core::request::{ExportRequest, Layout};
+use polyglot_ledger::{Claim, Cut, Ledger, StoredShard, persist};
 
-use crate::compress::gzip_end;
-use crate::encode::parquet_footer;
-use crate::file_plan::FilePlan;
+use crate::manifest_draft::ManifestDraft;
 use crate::pipeline::{INTERNAL, Stop, internal};
 use crate::upload::{PartBody, Staged, Upload, UploadError, sent_part};
+use polyglot_formats::compress::gzip_trailer;
+use polyglot_formats::parquet_footer;
 
 /// Shards that are fetched from the ledger at a time: with Parquet each brings the description of its row groups.
 const PAGE: i64 = 200;
@@ -97,7 +98,7 @@ impl Sum {
             return footer.map(Some).map_err(|error| internal(&error));
         }
         Ok(match request.compression {
-            Some(Compression::Gzip) => Some(gzip_end(self.raw_crc.clone().finalize(), length(self.raw_bytes))),
+            Some(Compression::Gzip) => Some(gzip_trailer(self.raw_crc.clone().finalize(), length(self.raw_bytes))),
             Some(Compression::Zstd) | None => None,
         })
     }
@@ -121,11 +122,23 @@ async fn sum(ledger: &Ledger, patience: Duration, claim: &Claim, cut: &Cut) -> R
     if number == cut.shards { Ok(sum) } else { Err(Stop::Failed(missing(number + 1))) }
 }
 
-/// The manifest of all shards and the length of what ends the file: what there is to a finish before the store is asked.
-pub(crate) async fn measured(ledger: &Ledger, claim: &Claim, cut: &Cut) -> Result<(Manifest, usize), Stop> {
-    let mut sum = sum(ledger, Duration::ZERO, claim, cut).await?;
-    let end = sum.end(&claim.request)?;
-    Ok((Manifest { parts: sum.parts, ..Manifest::default() }, end.map_or(0, |end| end.len())))
+/// The end of a file: the parts of its manifest, and the length of what is written behind the last shard.
+pub struct EndOfFile {
+    pub manifest: Manifest,
+    pub bytes: usize,
+}
+
+/// Reads from the ledger what was stored of each shard and adds it up: the cost of a finish without the object store, for
+/// measurements.
+///
+/// # Errors
+/// In words.
+pub async fn end_of_file(ledger: &Ledger, claim: &Claim, cut: &Cut) -> Result<EndOfFile, String> {
+    let words = |error: Stop| format!("{error:?}");
+    let mut sum = sum(ledger, Duration::ZERO, claim, cut).await.map_err(words)?;
+    let end = sum.end(&claim.request).map_err(|failure| failure.detail)?;
+    let manifest = Manifest { parts: sum.parts, ..Manifest::default() };
+    Ok(EndOfFile { manifest, bytes: end.map_or(0, |end| end.len()) })
 }
 
 /// A defect: the finish was given out before every shard was committed.
@@ -141,7 +154,8 @@ pub(crate) async fn run(
     cut: &Cut,
     upload: &Upload<'_>,
 ) -> Result<(Staged, Manifest), Stop> {
-    let file: FilePlan = serde_json::from_value(cut.plan.clone()).map_err(|error| Stop::Failed(internal(&error)))?;
+    let file: ManifestDraft =
+        serde_json::from_value(cut.plan.clone()).map_err(|error| Stop::Failed(internal(&error)))?;
     let mut sum = sum(ledger, patience, claim, cut).await?;
     let request = claim.request.clone();
     // Reading and writing thousands of descriptions takes a while.

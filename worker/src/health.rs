@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use polyglot_export::config::{ConfigError, Environment};
+use polyglot_runtime::config::{ConfigError, Environment};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 /// An answer is shorter.

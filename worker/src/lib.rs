@@ -1,72 +1,84 @@
-//! The worker: takes exports from the queue and does them, from rows in PostgreSQL to an object in the store. A library
-//! so that its inner stages can be measured and fuzzed without servers ([`workbench`]); the process is [`main`].
+//! The worker: takes exports from the queue and does them, from rows in PostgreSQL to an object in the store. The
+//! process is [`main`].
 
 mod attempt;
-mod compress;
 mod config;
-mod counts;
 mod dead_letters;
-mod encode;
 mod encoding;
-mod file_plan;
 mod finish;
 mod health;
+mod manifest_draft;
 mod memory;
+mod metrics;
+mod metrics_server;
 mod output;
 mod pipeline;
-mod scrape;
 mod session;
 mod shard;
 mod source;
 mod start;
 mod upload;
-pub mod workbench;
 mod worker;
+
+pub use finish::{EndOfFile, end_of_file};
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyglot_export::config::{ConfigError, Connections, Environment};
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Ledger, tell_changes};
-use polyglot_export::lifecycle::Lifecycle;
-use polyglot_export::logging;
-use polyglot_export::queue::{Broker, Relay, Subscription, run_relay};
-use polyglot_export::storage::Storage;
-use polyglot_export::sweep::Sweeper;
-use polyglot_export::telemetry::Tracing;
+use clap::{Parser, Subcommand};
+use polyglot_core::failure::chain;
+use polyglot_ledger::Connections;
+use polyglot_ledger::Sweeper;
+use polyglot_ledger::queue::{Broker, Relay, Subscription, run_relay};
+use polyglot_ledger::{Ledger, tell_changes};
+use polyglot_runtime::config::{ConfigError, Environment};
+use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_runtime::logging;
+use polyglot_runtime::telemetry::Tracing;
+use polyglot_storage::Storage;
+
+/// Takes exports from the queue and processes them. Configured by environment variables.
+#[derive(Parser)]
+#[command(name = "polyglot-worker", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check whether the worker that listens on METRICS_PORT on this machine answers
+    Health,
+    /// List the messages that no worker could process, with the reason, or act on them
+    DeadLetters {
+        #[command(subcommand)]
+        action: Option<dead_letters::Action>,
+    },
+}
 
 /// How long the ledger may take to come up before the process gives up and is started again from outside.
-const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
+const LEDGER_START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Reads the configuration, connects the pieces, works, and ends when told to; or does what the arguments say.
 #[must_use]
 pub fn main() -> ExitCode {
     let env = Environment::of_process();
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match words.split_first() {
+    match Arguments::parse().command {
         None => work(&env),
-        Some((command, [])) if command == "health" => told(health::ask(&env)),
-        Some((command, rest)) if command == "dead-letters" => match dead_letters::Action::of(rest) {
-            Some(action) => run_command(dead_letters::run(&env, action)),
-            None => usage(),
-        },
-        Some(_) => usage(),
+        Some(Command::Health) => report(health::ask(&env)),
+        Some(Command::DeadLetters { action }) => {
+            run_command(dead_letters::run(&env, action.unwrap_or(dead_letters::Action::List)))
+        }
     }
-}
-
-fn usage() -> ExitCode {
-    eprintln!("{}", dead_letters::USAGE);
-    ExitCode::from(2)
 }
 
 fn run_command(command: impl Future<Output = Result<(), Box<dyn std::error::Error>>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    told(runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(command)))
+    report(runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(command)))
 }
 
-fn told(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+fn report(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -109,15 +121,15 @@ fn configure(env: &Environment) -> Result<(Connections, config::Settings, Tracin
 async fn run(connections: Connections, settings: config::Settings) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::with_signals()?;
     // Before anything that counts, and before anything that is begun for nothing where the port is taken.
-    let scrape = match settings.metrics_port {
-        Some(port) => Some(scrape::Scrape::begin(port).await?),
+    let metrics_server = match settings.metrics_port {
+        Some(port) => Some(metrics_server::MetricsServer::begin(port).await?),
         None => None,
     };
     // A claim, a heartbeat and an end for each slot at worst, the relay, the sweeper, and keepers of snapshots.
     let pool_size = u32::from(settings.slots) * 2 + 4;
     let ledger = Ledger::new(&connections.database_url, pool_size, "polyglot-worker")?;
     tokio::select! {
-        migrated = ledger.migrate_when_up(LEDGER_PATIENCE) => migrated?,
+        migrated = ledger.migrate_when_up(LEDGER_START_TIMEOUT) => migrated?,
         () = lifecycle.stopping.cancelled() => return Ok(()),
     }
     let storage = Storage::new(&connections.storage).await;
@@ -138,8 +150,8 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
     background.spawn(sweeper.run(drained.clone()));
     let subscription = Subscription::new(broker, settings.slots);
     let worker = Arc::new(worker::Worker::new(connections, settings, ledger, storage, relay, name));
-    if let Some(scrape) = scrape {
-        background.spawn(scrape.serve(Arc::clone(&worker), drained.clone()));
+    if let Some(metrics_server) = metrics_server {
+        background.spawn(metrics_server.serve(Arc::clone(&worker), drained.clone()));
     }
     worker::run(worker, subscription, &lifecycle).await;
     drained.cancel();

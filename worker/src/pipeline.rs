@@ -5,21 +5,21 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::ledger::{Claim, LedgerError, Renewal, persist};
-use polyglot_export::manifest::{Manifest, ManifestFile, Replaced};
-use polyglot_export::request::{ExportRequest, Layout};
-use polyglot_export::uncut::Uncut;
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::manifest::{Manifest, ManifestFile, Replaced};
+use polyglot_core::request::{ExportRequest, Layout};
+use polyglot_core::single_stream_reason::SingleStreamReason;
+use polyglot_ledger::{Claim, LedgerError, Renewal, persist};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use crate::encode::Replacement;
 use crate::encoding::{Encoded, Encoding, Extent};
-use crate::file_plan::FilePlan;
+use crate::manifest_draft::ManifestDraft;
 use crate::output::{Output, OutputStop, Parts, Sink, Written, WrittenParts};
 use crate::source::{Plan, Range, Source, Watch};
 use crate::upload::{Staged, Upload, UploadError};
 use crate::worker::Worker;
+use polyglot_formats::Replacement;
 
 /// How far an attempt is; read by the heartbeat.
 #[derive(Debug, Default)]
@@ -85,8 +85,8 @@ pub(crate) struct Stream<'a> {
     pub claim: &'a Claim,
     pub source: Source,
     pub plan: Plan,
-    pub file: FilePlan,
-    pub uncut: Uncut,
+    pub file: ManifestDraft,
+    pub uncut: SingleStreamReason,
     pub watch: Watch<'a>,
 }
 
@@ -172,7 +172,7 @@ pub(crate) fn replaced(plan: &Plan, replacements: &[Replacement]) -> Vec<Replace
         .collect()
 }
 
-fn manifest(plan: &Plan, request: &ExportRequest, file: FilePlan, encoded: Encoded<WrittenParts>) -> Manifest {
+fn manifest(plan: &Plan, request: &ExportRequest, file: ManifestDraft, encoded: Encoded<WrittenParts>) -> Manifest {
     let replaced = replaced(plan, &encoded.replacements);
     let Written { rows, raw_bytes: uncompressed_bytes, stored: WrittenParts { bytes, crc32, parts }, .. } =
         encoded.written;

@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use polyglot_export::failure::{Failure, FailureKind, chain};
-use polyglot_export::ledger::{Attempt, Keeper, Ledger, in_time};
-use polyglot_export::source::session_name;
+use polyglot_core::failure::{Failure, FailureKind, chain};
+use polyglot_ledger::{Attempt, Keeper, Ledger, in_time};
+use polyglot_source::session::session_name;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::ledger::{Attempt, Claim, ShardWork, StoredShard};
-use polyglot_export::request::Layout;
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::request::Layout;
+use polyglot_ledger::{Attempt, Claim, ShardWork, StoredShard};
 
 use crate::encoding::{Encoded, Encoding, Extent};
-use crate::file_plan::FilePlan;
+use crate::manifest_draft::ManifestDraft;
 use crate::output::{Body, Output, WrittenBody};
 use crate::pipeline::{Progress, Stop, encode, internal, replaced};
 use crate::source::{Plan, Range, Watch};
@@ -44,7 +44,7 @@ pub(crate) async fn run(
         progress: Arc::clone(progress),
     };
     let encoded = encode(encoding, &mut source, &range, worker.settings.max_batch_rows, &watch).await?;
-    let file: FilePlan = serde_json::from_value(work.cut.plan.clone()).map_err(|error| internal(&error))?;
+    let file: ManifestDraft = serde_json::from_value(work.cut.plan.clone()).map_err(|error| internal(&error))?;
     if !file.is_over(&watch.over(progress, source.partitions(&claim.request)).await?) {
         let message = "A partition was attached to the table, or detached, while its shards were read.";
         return Err(Stop::FailedAttempt(Failure::new(

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use polyglot_export::ledger::{Attempt, Claim, LedgerError, Planned, Renewal, persist};
-use polyglot_export::request::Layout;
-use polyglot_export::source::session_name;
+use polyglot_core::request::Layout;
+use polyglot_ledger::{Attempt, Claim, LedgerError, Planned, Renewal, persist};
+use polyglot_source::session::session_name;
 
-use crate::file_plan::FilePlan;
+use crate::manifest_draft::ManifestDraft;
 use crate::pipeline::{Progress, Stop, Stream, internal};
 use crate::source::{Cut, Plan, Range, Source, Watch};
 use crate::upload::Upload;
@@ -44,7 +44,7 @@ pub(crate) async fn begin<'a>(
     watch.backend = Some(source.backend.clone());
     let plan = watch.over(progress, source.plan(request, worker.settings.max_row_bytes)).await?;
     let cut = watch.over(progress, source.cut(&plan, request, coarser)).await?;
-    let file = FilePlan::new(&plan, request, snapshot);
+    let file = ManifestDraft::new(&plan, request, snapshot);
     let ranges = match cut {
         Cut::Ranges(ranges) => ranges,
         Cut::One(uncut) => {
@@ -61,7 +61,13 @@ pub(crate) async fn begin<'a>(
     Ok(Begun::Cut(Box::new(NewCut { keeper: source, plan, planned })))
 }
 
-fn planned(worker: &Worker, claim: &Claim, plan: &Plan, file: &FilePlan, ranges: &[Range]) -> Result<Planned, Stop> {
+fn planned(
+    worker: &Worker,
+    claim: &Claim,
+    plan: &Plan,
+    file: &ManifestDraft,
+    ranges: &[Range],
+) -> Result<Planned, Stop> {
     let bounds: Result<Vec<_>, _> = ranges.iter().map(serde_json::to_value).collect();
     let cap = worker.settings.max_parallelism;
     Ok(Planned {

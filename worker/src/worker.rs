@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use polyglot_export::config::Connections;
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Claim, Claimed, Ledger, LedgerError, in_time};
-use polyglot_export::lifecycle::Lifecycle;
-use polyglot_export::queue::{Incoming, Relay, Subscription};
-use polyglot_export::storage::Storage;
-use polyglot_export::telemetry::{self, Origin, Since};
+use polyglot_core::failure::chain;
+use polyglot_ledger::queue::{Incoming, Relay, Subscription};
+use polyglot_ledger::{Claim, Claimed, Ledger, LedgerError, in_time};
+use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_runtime::telemetry::{self, ClaimTimer, TraceContext};
+use polyglot_storage::Storage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::field::Empty;
@@ -22,7 +21,8 @@ use crate::config::Settings;
 use crate::session::Sessions;
 use crate::source::Idle;
 use crate::upload::{Buffers, Target};
-use crate::{attempt, counts, memory};
+use crate::{attempt, memory, metrics};
+use polyglot_ledger::Connections;
 
 /// A message whose work has begun is acknowledged at the latest after so long: RabbitMQ closes the channel of a consumer
 /// that holds one for half an hour. The lease, not the message, protects the work.
@@ -96,8 +96,8 @@ impl Worker {
     }
 
     /// `announced`: what a message says of its place in a trace.
-    async fn claim(&self, export_id: Uuid, announced: Option<&Origin>) -> Result<Claimed, LedgerError> {
-        let (terms, since) = (self.settings.terms(), Since::now());
+    async fn claim(&self, export_id: Uuid, announced: Option<&TraceContext>) -> Result<Claimed, LedgerError> {
+        let (terms, since) = (self.settings.terms(), ClaimTimer::now());
         let claim = self.ledger.claim(export_id, &self.name, &terms);
         // The driver's state is large, and would be copied through every caller.
         let claimed = in_time(Box::pin(claim)).await;
@@ -271,11 +271,11 @@ async fn announced(worker: &Worker, incoming: Incoming, lifecycle: &Lifecycle) {
 fn span(claim: &Claim) -> Span {
     let span = tracing::error_span!(
         "work", export_id = %claim.export_id, attempt = claim.attempt, shard = claim.shard, fence = claim.fence,
-        request_id = claim.origin.request_id, format = claim.request.format.name(), kind = counts::kind(claim),
+        request_id = claim.origin.request_id, format = claim.request.format.name(), kind = metrics::kind(claim),
         otel.name = Empty, otel.kind = Empty, otel.status_code = Empty
     );
-    telemetry::follow(&span, &claim.origin);
-    telemetry::rename(&span, counts::kind(claim), "internal");
+    telemetry::set_parent(&span, &claim.origin);
+    telemetry::rename(&span, metrics::kind(claim), "internal");
     span
 }
 
@@ -290,7 +290,7 @@ async fn perform(worker: &Worker, claim: &Claim, lifecycle: &Lifecycle) {
         let began = Instant::now();
         let outcome = Box::pin(attempt::perform(worker, claim, &lifecycle.aborting)).await;
         worker.active.fetch_sub(1, Ordering::Relaxed);
-        counts::ended(claim, outcome, began.elapsed());
+        metrics::ended(claim, outcome, began.elapsed());
         if outcome.is_failure() {
             telemetry::failed(&Span::current());
         }

@@ -14,9 +14,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use polyglot_export::ledger::Export;
-use polyglot_export::request::Layout;
-use polyglot_export::status::Status;
+use polyglot_core::request::Layout;
+use polyglot_core::status::Status;
+use polyglot_ledger::Export;
 
 use crate::config::Delivery;
 use crate::exports::{ExportDocument, ExportId, retry_after};

@@ -12,8 +12,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use chrono::SecondsFormat;
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Change, Export, in_time};
+use polyglot_core::failure::chain;
+use polyglot_ledger::{Change, Export, in_time};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -68,7 +68,7 @@ struct Gone;
 /// Why a stream ends before its export does. The client comes back.
 #[derive(Debug, thiserror::Error)]
 #[error("a stream of events is cut")]
-struct Cut(#[from] polyglot_export::ledger::LedgerError);
+struct Cut(#[from] polyglot_ledger::LedgerError);
 
 /// Follows an export.
 ///

@@ -4,16 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dataset_config::DEFAULT_DATASET;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use chrono::{DateTime, Utc};
-use polyglot_export::dataset::DEFAULT_DATASET;
-use polyglot_export::failure::chain;
-use polyglot_export::format::Format;
-use polyglot_export::ledger::{Deletion, Export};
-use polyglot_export::request::{ColumnMapping, ExportRequest};
-use polyglot_export::status::Status;
+use polyglot_core::failure::chain;
+use polyglot_core::format::Format;
+use polyglot_core::request::{ColumnMapping, ExportRequest};
+use polyglot_core::status::Status;
+use polyglot_ledger::{Deletion, Export};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;

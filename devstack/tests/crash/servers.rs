@@ -11,7 +11,7 @@ use polyglot_devstack::rabbitmq::{Rabbit, RabbitSettings};
 use polyglot_devstack::scratch_database::test_variable;
 use polyglot_devstack::scratch_dir::ScratchDir;
 use polyglot_devstack::{secrets, seed};
-use polyglot_export::ledger::Ledger;
+use polyglot_ledger::Ledger;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use tokio::sync::Mutex;

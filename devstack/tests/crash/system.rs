@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use polyglot_devstack::scratch_dir::ScratchDir;
 use polyglot_devstack::{Proxy, S3Faults, free_port};
-use polyglot_export::storage::Storage;
+use polyglot_storage::Storage;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
 use crate::door::Door;

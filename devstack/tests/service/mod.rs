@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use polyglot_devstack::launch::MARK;
 use polyglot_devstack::scratch_database::test_variable;
 use polyglot_devstack::scratch_dir::ScratchDir;
-use polyglot_export::config::{Connections, Environment};
-use polyglot_export::storage::Storage;
+use polyglot_ledger::Connections;
+use polyglot_runtime::config::Environment;
+use polyglot_storage::Storage;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take here before a test gives up. Not a measurement: the machine may be busy.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use polyglot_devstack::scratch_database::ScratchDatabase;
 use polyglot_devstack::scratch_dir::ScratchDir;
 use polyglot_devstack::{free_port, seed};
-use polyglot_export::storage::Storage;
+use polyglot_storage::Storage;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};

@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::format::Format;
+use polyglot_core::manifest::Manifest;
+use polyglot_core::relation::RelationName;
+use polyglot_core::request::{ColumnMapping, ExportRequest};
+use polyglot_core::single_stream_reason::SingleStreamReason;
+use polyglot_core::status::Status;
 use polyglot_devstack::scratch_database::ScratchDatabase;
-use polyglot_export::dataset::RelationName;
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::format::Format;
-use polyglot_export::ledger::{
-    Accepted, Claim, Claimed, Deletion, Finished, Keeper, Ledger, LedgerError, Leftover, Planned, Renewal, Reservation,
+use polyglot_ledger::{
+    Accepted, Claim, Claimed, Deletion, Finished, Keeper, Ledger, LedgerError, Planned, Renewal, Reservation,
     RetryPolicy, Submission, Terms, Waiting,
 };
-use polyglot_export::manifest::Manifest;
-use polyglot_export::request::{ColumnMapping, ExportRequest};
-use polyglot_export::source::{self, session_name};
-use polyglot_export::status::Status;
-use polyglot_export::telemetry::Origin;
-use polyglot_export::uncut::Uncut;
+use polyglot_runtime::telemetry::TraceContext;
+use polyglot_source::session::{self, session_name};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use uuid::Uuid;
@@ -83,7 +83,7 @@ async fn a_claim_that_was_taken_over_changes_nothing() {
 
     let failure = Failure::new(FailureKind::Internal, "words", "detail");
     assert!(is_lost(ledger.renew(&old, LONG, 9, 9).await));
-    assert!(is_lost(ledger.streaming(&old, None, Uncut::Small).await));
+    assert!(is_lost(ledger.streaming(&old, None, SingleStreamReason::Small).await));
     assert!(is_lost(ledger.begin_upload(&old, "old").await));
     assert!(is_lost(ledger.finishing(&old).await));
     assert!(is_lost(ledger.complete(&old, &finished(), None).await));
@@ -268,8 +268,8 @@ async fn leftovers_are_looked_for_three_times() {
     claim(&ledger, id, "next", LONG).await.unwrap();
     for look in 0..3 {
         let found = ledger.leftovers(9).await.unwrap();
-        assert_eq!((found.len(), found[0].attempt, &*found[0].object_key), (1, 1, "key"));
-        assert_eq!((found[0].looks, found[0].owned), (look, false));
+        assert_eq!((found.len(), found[0].attempt, &*found[0].object.object_key), (1, 1, "key"));
+        assert_eq!((found[0].looks, found[0].object.owned), (look, false));
         assert!(ledger.leftovers(9).await.unwrap().is_empty(), "another sweeper looks at the same one");
         // A look that was not finished, by a store that was away, is taken again.
         make_due(&pool).await;
@@ -284,10 +284,12 @@ async fn leftovers_are_looked_for_three_times() {
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM uploads").fetch_one(&pool).await.unwrap();
     assert_eq!(left, 0);
     // It only slept for all that time: what it gives up now is looked for again.
-    ledger.abandon_upload(&Leftover { upload_id: Some("upload".to_owned()), ..given_up.unwrap() }).await.unwrap();
+    let mut given_up = given_up.unwrap();
+    given_up.object.upload_id = Some("upload".to_owned());
+    ledger.abandon_upload(&given_up).await.unwrap();
     make_due(&pool).await;
     let found = ledger.leftovers(9).await.unwrap();
-    assert_eq!((found[0].looks, found[0].upload_id.as_deref()), (1, Some("upload")));
+    assert_eq!((found[0].looks, found[0].object.upload_id.as_deref()), (1, Some("upload")));
 }
 
 async fn make_due(pool: &PgPool) {
@@ -304,7 +306,7 @@ async fn the_key_of_a_finished_upload_is_looked_at_and_its_file_left_alone() {
     assert_eq!(ledger.complete(&claim, &finished(), None).await.unwrap(), Renewal::Held);
     make_due(&pool).await;
     let found = ledger.leftovers(9).await.unwrap();
-    assert_eq!((found[0].looks, found[0].owned, found[0].upload_id.as_deref()), (1, true, None));
+    assert_eq!((found[0].looks, found[0].object.owned, found[0].object.upload_id.as_deref()), (1, true, None));
 }
 
 /// A frozen worker may keep the snapshot of an export that others have completed: with the row its session is found.
@@ -317,7 +319,7 @@ async fn an_attempt_of_several_objects_is_looked_after_when_they_are_complete() 
     assert_eq!(ledger.complete(&claim, &finished, None).await.unwrap(), Renewal::Held);
     make_due(&pool).await;
     let found = ledger.leftovers(9).await.unwrap();
-    assert_eq!((found[0].looks, found[0].owned), (1, true));
+    assert_eq!((found[0].looks, found[0].object.owned), (1, true));
 }
 
 #[tokio::test]
@@ -326,13 +328,13 @@ async fn the_sessions_of_lost_attempts_end_and_no_others() {
     let names: Vec<String> = (0..20).map(|attempt| session_name(Uuid::nil(), attempt)).collect();
     let mut lost = Vec::new();
     for name in &names[..3] {
-        lost.push(source::connect(database.url(), name).await.unwrap());
+        lost.push(session::connect(database.url(), name).await.unwrap());
     }
-    let mut others = vec![source::connect(database.url(), "somebody else's").await.unwrap()];
-    others.push(source::connect(database.url(), &session_name(Uuid::nil(), 99)).await.unwrap());
+    let mut others = vec![session::connect(database.url(), "somebody else's").await.unwrap()];
+    others.push(session::connect(database.url(), &session_name(Uuid::nil(), 99)).await.unwrap());
     // PostgreSQL plans a short list of names unlike a long one.
     for names in [&names[..], &names[..3], &names[..1]] {
-        let ended = source::end_sessions(database.url(), names).await.unwrap();
+        let ended = session::end_sessions(database.url(), names).await.unwrap();
         assert!(ended <= 3, "{ended}");
     }
     for mut session in lost {
@@ -387,7 +389,7 @@ async fn a_key_stands_for_its_first_answer() {
     ledger.release_key(&key).await.unwrap();
     let Reservation::Ours(key) = reserve(&ledger, "k", "other").await else { panic!("not ours") };
     let wanted = request("id");
-    let origin = &Origin::default();
+    let origin = &TraceContext::default();
     let submission = Submission { tenant: "default", request: &wanted, key: Some(&key), join: false, origin };
     let accepted = ledger.accept(submission).await.unwrap();
     // A release that comes too late changes nothing.
@@ -413,8 +415,13 @@ async fn a_key_whose_holder_is_not_heard_of_is_taken_over() {
     run(&pool, "UPDATE idempotency_keys SET created_at = created_at - interval '61 seconds'").await;
     let Reservation::Ours(_) = reserve(&ledger, "k", "body").await else { panic!("not taken over") };
     let wanted = request("id");
-    let late =
-        Submission { tenant: "default", request: &wanted, key: Some(&slow), join: false, origin: &Origin::default() };
+    let late = Submission {
+        tenant: "default",
+        request: &wanted,
+        key: Some(&slow),
+        join: false,
+        origin: &TraceContext::default(),
+    };
     assert!(matches!(ledger.accept(late).await, Err(LedgerError::KeyTaken)));
     let exports: i64 = sqlx::query_scalar("SELECT count(*) FROM exports").fetch_one(&pool).await.unwrap();
     assert_eq!(exports, 1, "stored although the key was another's");
@@ -427,7 +434,7 @@ async fn identical_requests_share_one_export_if_they_want_to() {
     let join = |tenant: &'static str| {
         let (ledger, wanted) = (ledger.clone(), wanted.clone());
         async move {
-            let origin = &Origin::default();
+            let origin = &TraceContext::default();
             ledger.accept(Submission { tenant, request: &wanted, key: None, join: true, origin }).await.unwrap()
         }
     };

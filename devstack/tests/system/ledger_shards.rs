@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::ledger::{
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::status::Status;
+use polyglot_ledger::{
     Claim, Claimed, Committed, Keeper, Ledger, LedgerError, Planned, Renewal, RetryPolicy, StoredShard, Terms, Work,
 };
-use polyglot_export::status::Status;
 use serde_json::json;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;

@@ -195,7 +195,7 @@ async fn a_download_waits_for_the_export_and_says_when_it_does_not() {
 #[tokio::test]
 async fn a_redirect_is_presigned_and_never_logged() {
     // What a person would set who looks for a fault.
-    let chatty = "info,polyglot_api=trace,polyglot_worker=trace,polyglot_export=trace,sqlx=debug".to_owned();
+    let chatty = "info,polyglot=trace,sqlx=debug".to_owned();
     let env = vec![("RUST_LOG".to_owned(), chatty)];
     let system = System::start(Setup { rows: 10, env }).await;
     let id = system.submit("csv", None).await;

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 
-use polyglot_export::failure::{Failure, FailureKind};
+use polyglot_core::failure::{Failure, FailureKind};
 
 use super::{OutputStop, Sink};
 use crate::upload::PART_SLACK;

@@ -8,12 +8,12 @@ pub(crate) use parts::{Parts, WrittenParts};
 
 use std::time::Duration;
 
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::format::Compression;
+use polyglot_core::compression::Compression;
+use polyglot_core::failure::{Failure, FailureKind};
 
-use crate::compress::Compressor;
-use crate::encode::{Encode, EncodeError, RELIEF_BYTES, Spill, Stopped};
 use crate::pipeline::internal;
+use polyglot_formats::compress::Compressor;
+use polyglot_formats::{ByteSink, Encode, EncodeError, FLUSH_BYTES, Stopped};
 
 /// Why the encoding thread ends early.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ fn encode_failure(error: &EncodeError, name: &str) -> Failure {
         }
         EncodeError::Parquet(_) | EncodeError::Stopped(_) => return internal(error),
     };
-    Failure::new(kind, format!("{name}: {error}."), polyglot_export::failure::chain(error))
+    Failure::new(kind, format!("{name}: {error}."), polyglot_core::failure::chain(error))
 }
 
 impl<S: Sink> Output<S> {
@@ -98,8 +98,8 @@ impl<S: Sink> Output<S> {
     }
 
     /// Goes on behind what somebody else has started.
-    pub(crate) fn resume(&mut self, compression: Option<Compression>) {
-        self.compressor = compression.map(|_| Compressor::resume_gzip());
+    pub(crate) fn continue_shard(&mut self, compression: Option<Compression>) {
+        self.compressor = compression.map(|_| Compressor::continue_gzip());
     }
 
     /// How long what is behind has kept the encoder waiting, since this was asked last.
@@ -110,7 +110,7 @@ impl<S: Sink> Output<S> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), OutputStop> {
         self.raw_bytes += i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         // A step is well below the slack, which has to take what the compressor gives out for it.
-        for step in bytes.chunks(RELIEF_BYTES * 2) {
+        for step in bytes.chunks(FLUSH_BYTES * 2) {
             let room = self.sink.room(self.rows_written)?;
             match &mut self.compressor {
                 Some(compressor) => compressor.write(step, room).map_err(|error| internal(&error))?,
@@ -153,11 +153,11 @@ impl<S: Sink> Output<S> {
     }
 
     /// Ends where somebody else goes on.
-    pub(crate) fn suspend(mut self, rows: i64) -> Result<Written<S::Written>, OutputStop> {
+    pub(crate) fn finish_shard(mut self, rows: i64) -> Result<Written<S::Written>, OutputStop> {
         let raw_crc32 = match self.compressor.take() {
             Some(compressor) => {
                 let room = self.sink.room(self.rows_written)?;
-                Some(compressor.suspend(room).map_err(|error| internal(&error))?)
+                Some(compressor.finish_shard(room).map_err(|error| internal(&error))?)
             }
             None => None,
         };
@@ -169,8 +169,8 @@ impl<S: Sink> Output<S> {
     }
 }
 
-impl<S: Sink> Spill for Output<S> {
-    fn spill(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
+impl<S: Sink> ByteSink for Output<S> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
         self.write(bytes).map_err(|stop| {
             self.stop = Some(stop);
             Stopped

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::manifest::{ManifestPart, crc_text};
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::manifest::{ManifestPart, crc_text};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 

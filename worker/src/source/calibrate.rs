@@ -1,18 +1,18 @@
 //! How many bytes of the file a sample of the rows becomes: it goes through the encoder and the compressor, and only the
 //! count is kept.
 
-use polyglot_export::catalog::WireType;
-use polyglot_export::failure::Failure;
-use polyglot_export::format::Format;
-use polyglot_export::format_options::OnUnrepresentable;
-use polyglot_export::request::ExportRequest;
+use polyglot_core::column::WireType;
+use polyglot_core::failure::Failure;
+use polyglot_core::format::Format;
+use polyglot_core::format_options::OnUnrepresentable;
+use polyglot_core::request::ExportRequest;
 use tokio::sync::mpsc;
 
-use super::value::Value;
-use super::{Batch, FieldIndex, FromSource, Plan, Source};
-use crate::compress::Compressor;
-use crate::encode::{Encode, Out, RELIEF_BYTES, Spill, Stopped, encoder};
+use super::{Batch, FromSource, Plan, Source};
 use crate::pipeline::internal;
+use polyglot_formats::compress::Compressor;
+use polyglot_formats::copy::{FieldIndex, Value};
+use polyglot_formats::{ByteSink, Encode, EncodeBuffer, FLUSH_BYTES, Stopped, encoder};
 
 /// Behind so much nothing is learned any more; what still comes of the statement is dropped.
 const ENOUGH_BYTES: f64 = (8 << 20) as f64;
@@ -56,10 +56,10 @@ struct Count {
     last: Vec<u8>,
 }
 
-impl Spill for Count {
-    fn spill(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
+impl ByteSink for Count {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
         if let Some(compressor) = &mut self.compressor {
-            for step in bytes.chunks(RELIEF_BYTES) {
+            for step in bytes.chunks(FLUSH_BYTES) {
                 compressor.write(step, &mut self.compressed).map_err(|_| Stopped)?;
                 self.bytes += self.compressed.len();
                 self.compressed.clear();
@@ -92,15 +92,15 @@ impl Calibration {
     }
 
     fn run(&mut self, mut batches: mpsc::Receiver<FromSource>) {
-        let mut scratch = Vec::with_capacity(RELIEF_BYTES * 2);
-        let mut goes_on = self.encoder.begin(&mut Out::new(&mut scratch, &mut self.output)).is_ok();
+        let mut scratch = Vec::with_capacity(FLUSH_BYTES * 2);
+        let mut goes_on = self.encoder.begin(&mut EncodeBuffer::new(&mut scratch, &mut self.output)).is_ok();
         while let Some(FromSource::Batch(batch)) = batches.blocking_recv() {
             // Received to the end in any case: the connection is needed again.
             goes_on = goes_on && self.weight < ENOUGH_BYTES && self.encode(&batch, &mut scratch).is_some();
         }
         // Rows before one that cannot be encoded still count.
-        self.encoder.end(&mut Out::new(&mut scratch, &mut self.output)).ok();
-        self.output.spill(&scratch).ok();
+        self.encoder.end(&mut EncodeBuffer::new(&mut scratch, &mut self.output)).ok();
+        self.output.write(&scratch).ok();
         self.take_finished();
         if let Some(compressor) = self.output.compressor.take() {
             compressor.finish(&mut self.output.compressed).ok();
@@ -115,10 +115,10 @@ impl Calibration {
             let (row, length) = index.read(rest, self.fields).ok()?;
             rest = &rest[length..];
             let Ok(Value::Float8(weight)) = Value::read(WireType::Float8, row.fields().last()??) else { return None };
-            self.encoder.row(row, &mut Out::new(scratch, &mut self.output)).ok()?;
+            self.encoder.row(row, &mut EncodeBuffer::new(scratch, &mut self.output)).ok()?;
             self.weight += weight;
-            if scratch.len() >= RELIEF_BYTES {
-                self.output.spill(scratch).ok()?;
+            if scratch.len() >= FLUSH_BYTES {
+                self.output.write(scratch).ok()?;
                 scratch.clear();
             }
         }
@@ -128,7 +128,7 @@ impl Calibration {
 
     fn take_finished(&mut self) {
         while let Some(piece) = self.encoder.finished() {
-            self.output.spill(&piece).ok();
+            self.output.write(&piece).ok();
         }
     }
 

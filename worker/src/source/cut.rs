@@ -1,12 +1,14 @@
 //! Where the rows of an export are cut into shards: half-open ranges of the order's key, each read by whoever is free and
 //! each a part of the file. The places come from the data alone, by a sample, so that whoever plans comes to the same.
 
-use polyglot_export::catalog::WireType;
-use polyglot_export::failure::Failure;
-use polyglot_export::format::{Compression, Format};
-use polyglot_export::request::{ExportRequest, Layout};
-use polyglot_export::selection::{Direction, Order, quote_literal};
-use polyglot_export::uncut::Uncut;
+use polyglot_core::column::WireType;
+use polyglot_core::compression::Compression;
+use polyglot_core::failure::Failure;
+use polyglot_core::format::Format;
+use polyglot_core::request::{ExportRequest, Layout};
+use polyglot_core::selection::{Direction, Order};
+use polyglot_core::single_stream_reason::SingleStreamReason;
+use polyglot_source::sql::quote_literal;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -63,7 +65,7 @@ pub(crate) enum Cut {
     /// At least two, that together hold every row once, in the order of the export.
     Ranges(Vec<Range>),
     /// One stream, and why.
-    One(Uncut),
+    One(SingleStreamReason),
 }
 
 impl Range {
@@ -119,20 +121,20 @@ impl Target {
 }
 
 /// What stands against cutting, whatever the rows are.
-fn against(plan: &Plan, request: &ExportRequest, coarser: u8) -> Option<Uncut> {
+fn against(plan: &Plan, request: &ExportRequest, coarser: u8) -> Option<SingleStreamReason> {
     if request.row_limit.is_some() {
-        Some(Uncut::RowLimit)
+        Some(SingleStreamReason::RowLimit)
     } else if request.layout == Layout::File && request.compression == Some(Compression::Zstd) {
-        Some(Uncut::Zstd)
+        Some(SingleStreamReason::Zstd)
     } else if has_relative_time(plan, request) {
-        Some(Uncut::RelativeTime)
+        Some(SingleStreamReason::RelativeTime)
     } else if coarser >= STEPS {
-        Some(Uncut::Uneven)
+        Some(SingleStreamReason::Uneven)
     } else if !has_key(&plan.relation) {
         // Before its size, which is not known of a view.
-        Some(Uncut::NoKey)
+        Some(SingleStreamReason::NoKey)
     } else if plan.relation.stored_bytes < LEAST_STORED_BYTES {
-        Some(Uncut::Small)
+        Some(SingleStreamReason::Small)
     } else {
         None
     }
@@ -184,14 +186,14 @@ impl Source {
         // A look at the catalog, and a sample of pages, cost more than a handful of rows that an index finds.
         let whole = self.explained(&plan.select(&Range::default())).await?;
         if whole.rows < SURELY_FEW {
-            return Ok(Cut::One(Uncut::Small));
+            return Ok(Cut::One(SingleStreamReason::Small));
         }
         let columns = match key_columns(&mut self.connection, &plan.relation, &plan.order).await? {
             Ok(columns) => columns,
             Err(uncut) => return Ok(Cut::One(uncut)),
         };
         let target = Target::of(plan, request, coarser);
-        let mut too_small = if coarser == 0 { Uncut::Small } else { Uncut::Uneven };
+        let mut too_small = if coarser == 0 { SingleStreamReason::Small } else { SingleStreamReason::Uneven };
         if whole.rows < QUICK_ROWS
             && whole.cost < QUICK_COST
             && sample::are_few(self, plan, request, target, 2.0 * QUICK_ROWS).await?
@@ -209,15 +211,15 @@ impl Source {
             }
             let bounds = spread(bounds, total / shards * target.least_share(), total);
             if bounds.is_empty() {
-                return Ok(Cut::One(Uncut::FewKeys));
+                return Ok(Cut::One(SingleStreamReason::FewKeys));
             }
             let ranges = Range::between(&bounds);
             if self.is_cheap(plan, &ranges, whole.cost, sampling.toast_pages()).await? {
                 return Ok(Cut::Ranges(ranges));
             }
-            too_small = Uncut::Costly;
+            too_small = SingleStreamReason::Costly;
         }
-        Ok(Cut::One(Uncut::Costly))
+        Ok(Cut::One(SingleStreamReason::Costly))
     }
 
     /// Whether reading all ranges costs the server not much more than reading `everything` once: it may have a better way
@@ -260,7 +262,7 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
-    use polyglot_export::selection::OrderKey;
+    use polyglot_core::selection::OrderKey;
 
     use super::*;
 

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use polyglot_export::failure::Failure;
+use polyglot_core::failure::Failure;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::transaction::Connected;

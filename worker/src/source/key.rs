@@ -1,9 +1,10 @@
 //! Along which columns an export can be cut: the front of its order, where a unique index is of exactly these columns.
 
-use polyglot_export::catalog::{Relation, RelationKind, WireType};
-use polyglot_export::failure::Failure;
-use polyglot_export::selection::Order;
-use polyglot_export::uncut::Uncut;
+use polyglot_core::column::WireType;
+use polyglot_core::failure::Failure;
+use polyglot_core::relation::{Relation, RelationKind};
+use polyglot_core::selection::Order;
+use polyglot_core::single_stream_reason::SingleStreamReason;
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
@@ -46,14 +47,14 @@ pub(super) async fn key_columns(
     connection: &mut PgConnection,
     relation: &Relation,
     order: &Order,
-) -> Result<Result<usize, Uncut>, Failure> {
+) -> Result<Result<usize, SingleStreamReason>, Failure> {
     let indexes = sqlx::query(INDEXES)
         .bind(&relation.name.schema)
         .bind(&relation.name.name)
         .fetch_all(connection)
         .await
         .map_err(failed)?;
-    let mut against = Uncut::NoKey;
+    let mut against = SingleStreamReason::NoKey;
     for index in indexes {
         let columns: Vec<String> = index.try_get("columns").map_err(failed)?;
         let Some(keys) = order.keys.get(..columns.len()) else { continue };
@@ -65,11 +66,11 @@ pub(super) async fn key_columns(
             relation.column(name).is_some_and(|column| column.wire != WireType::TextForm && column.array.is_none())
         };
         if keys.iter().any(|key| key.direction != keys[0].direction) {
-            against = Uncut::MixedDirections;
+            against = SingleStreamReason::MixedDirections;
         } else if columns.iter().all(is_exact) {
             return Ok(Ok(columns.len()));
         } else {
-            against = Uncut::KeyType;
+            against = SingleStreamReason::KeyType;
         }
     }
     Ok(Err(against))

@@ -2,47 +2,37 @@
 //! transaction has exported. How they are read, where they are cut and what the bytes mean is in the files beside this
 //! one; nothing is formatted here.
 
-mod array;
 mod calibrate;
 mod cut;
 mod idle;
 mod key;
-mod numeric;
 mod open;
 mod plan;
 mod read;
-mod row;
 mod sample;
 #[cfg(test)]
 mod shapes;
 mod transaction;
-mod value;
 mod watch;
 mod weight;
 
-pub(crate) use array::Array;
 pub(crate) use cut::{Cut, Range};
 pub(crate) use idle::Idle;
-pub(crate) use numeric::Numeric;
 pub(crate) use open::open_connections;
-pub use plan::OutputColumn;
 pub(crate) use plan::Plan;
-pub(crate) use row::{FieldIndex, Found, Row, RowScanner};
 pub(crate) use transaction::{JoinError, Source};
-pub(crate) use value::{Value, ValueError};
 pub(crate) use watch::Watch;
 
 use bytes::Bytes;
-use polyglot_export::catalog;
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::source::is_unavailable;
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_source::session::is_unavailable;
 
 /// The relation's name inside a statement.
 const ALIAS: &str = "r";
 
 /// A column of the relation inside a statement.
 fn qualified(column: &str) -> String {
-    format!("{ALIAS}.{}", catalog::quote_identifier(column))
+    format!("{ALIAS}.{}", polyglot_source::sql::quote_identifier(column))
 }
 
 /// Of a failure that may pass, in words for the user.

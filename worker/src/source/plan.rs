@@ -3,17 +3,19 @@
 
 use std::sync::Arc;
 
-use polyglot_export::catalog::{ArrayType, Column, Relation, WireType, quote_relation};
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::format::Format;
-use polyglot_export::request::ExportRequest;
-use polyglot_export::selection::{self, Order};
+use polyglot_core::column::{ArrayType, Column, WireType};
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::format::Format;
+use polyglot_core::relation::Relation;
+use polyglot_core::request::ExportRequest;
+use polyglot_core::selection::Order;
+use polyglot_source::sql::{self, order_sql, quote_relation};
 
 use super::cut::Range;
-use super::row::Row;
-use super::value::Value;
 use super::{ALIAS, qualified};
-use crate::encode::write_readable;
+use polyglot_formats::OutputColumn;
+use polyglot_formats::copy::{Row, Value};
+use polyglot_formats::write_readable;
 
 /// How much longer the text of a value can be than what the server stores of it, compressed: at most 255 times by
 /// decompression, six times by escapes, rounded up.
@@ -21,17 +23,6 @@ const EXPANSION: u64 = 2048;
 
 /// Of a key in a message.
 const SHOWN_CHARACTERS: usize = 100;
-
-/// A column of the file: its name there, and how it arrives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputColumn {
-    pub name: String,
-    /// Of the value, or of an array's items; `TextForm` where the server is asked for the text it prints.
-    pub wire: WireType,
-    pub array: Option<ArrayType>,
-    /// Whether its text is a number or a date and the like.
-    pub measured: bool,
-}
 
 /// A column of the primary key, and the field of a row that has it.
 #[derive(Debug, Clone)]
@@ -156,8 +147,7 @@ impl Plan {
         for key in &order.keys {
             find(&key.column)?;
         }
-        let conditions =
-            selection::conditions(&request.filters, &relation, ALIAS).map_err(|column| changed(&column))?;
+        let conditions = sql::conditions(&request.filters, &relation, ALIAS).map_err(|column| changed(&column))?;
 
         let wide: Vec<&Column> = sources.iter().filter(|column| column.wide).collect();
         // A value that is not in the TOAST table is on a page, and no page holds so much.
@@ -171,7 +161,7 @@ impl Plan {
             } else {
                 expression
             });
-            columns.push(OutputColumn { name: mapping.target.clone(), wire, array, measured: source.measured });
+            columns.push(OutputColumn { name: mapping.target.clone(), wire, array, is_non_text: source.is_non_text });
         }
         // CSV and JSON take every value, so that only a row too large needs a name there.
         let named = guarded || matches!(request.format, Format::Xml | Format::Parquet);
@@ -187,7 +177,7 @@ impl Plan {
             expressions.push(format!("CASE WHEN size.total > {max_row_bytes} THEN size.total END"));
         }
         let limit = request.row_limit.map(|rows| format!(" LIMIT {rows}")).unwrap_or_default();
-        let tail = order.sql(ALIAS) + &limit;
+        let tail = order_sql(&order, ALIAS) + &limit;
         let (estimated_rows, estimated_bytes) = estimates(&relation, request);
         Ok(Self {
             columns,
@@ -216,7 +206,7 @@ impl Plan {
         let mut conditions = self.conditions.clone();
         conditions.extend(range.conditions(&self.order));
         let Self { expressions, measuring, tail, .. } = self;
-        format!("SELECT {expressions} FROM {}{measuring}{}{tail}", self.relation(""), selection::all_of(&conditions))
+        format!("SELECT {expressions} FROM {}{measuring}{}{tail}", self.relation(""), sql::all_of(&conditions))
     }
 
     /// The statement that reads the first `rows` rows of a sample of the pages, with one more field behind the others.
@@ -225,7 +215,7 @@ impl Plan {
         format!(
             "COPY (SELECT {expressions}, {field} FROM {}{measuring}{}{tail} LIMIT {rows}) TO STDOUT (FORMAT binary)",
             self.relation(sample),
-            selection::all_of(&self.conditions)
+            sql::all_of(&self.conditions)
         )
     }
 
@@ -321,18 +311,18 @@ fn estimates(relation: &Relation, request: &ExportRequest) -> (Option<u64>, Opti
 
 #[cfg(test)]
 mod tests {
-    use polyglot_export::catalog::RelationKind;
-    use polyglot_export::dataset::RelationName;
-    use polyglot_export::request::ColumnMapping;
-    use polyglot_export::selection::{Filter, FilterOp, OrderKey};
+    use polyglot_core::relation::RelationKind;
+    use polyglot_core::relation::RelationName;
+    use polyglot_core::request::ColumnMapping;
+    use polyglot_core::selection::{Filter, FilterOp, OrderKey};
 
     use super::*;
-    use crate::source::row::FieldIndex;
+    use polyglot_formats::copy::FieldIndex;
 
     const MAX_ROW: u64 = 16 << 20;
 
     fn column(name: &str, wire: WireType, wide: bool) -> Column {
-        Column { name: name.into(), sql_type: "x".into(), wire, array: None, nullable: false, wide, measured: false }
+        Column { name: name.into(), sql_type: "x".into(), wire, array: None, nullable: false, wide, is_non_text: false }
     }
 
     fn relation() -> Relation {

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use polyglot_export::failure::{Failure, FailureKind};
+use polyglot_core::failure::{Failure, FailureKind};
 use tokio::sync::mpsc;
 
 use super::cut::Range;
-use super::row::{Found, Malformed, RowScanner};
 use super::{Batch, FromSource, Plan, Source, failed};
+use polyglot_formats::copy::{Found, Malformed, RowScanner};
 
 /// A batch is also cut at so many bytes: few enough to be still in the processor's cache when they are encoded, and four of
 /// them are between the stages of each slot.

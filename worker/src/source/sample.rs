@@ -1,9 +1,10 @@
 //! A sample of an export's rows: how large they are in the file, and at which keys pieces of one size begin. The same
 //! pages are looked at each time, so that a table that does not change is always cut at the same places.
 
-use polyglot_export::failure::Failure;
-use polyglot_export::request::ExportRequest;
-use polyglot_export::selection;
+use polyglot_core::failure::Failure;
+use polyglot_core::request::ExportRequest;
+use polyglot_core::selection::Direction;
+use polyglot_source::sql;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::cut::Target;
@@ -106,7 +107,7 @@ pub(super) async fn are_few(
          FROM (SELECT {} AS weight FROM {}{} LIMIT {most}) AS row",
         weight_expression(plan, request),
         plan.relation(""),
-        selection::all_of(&plan.conditions),
+        sql::all_of(&plan.conditions),
     );
     let row =
         sqlx::query(AssertSqlSafe(query)).persistent(false).fetch_one(&mut source.connection).await.map_err(failed)?;
@@ -180,7 +181,7 @@ impl Sampling {
                        GROUP BY leaf, (place::text::point)[0]) AS page",
                 self.weight,
                 plan.relation(&tablesample(fraction, PILOT_SEED)),
-                selection::all_of(&plan.conditions),
+                sql::all_of(&plan.conditions),
             );
             let query = sqlx::query(AssertSqlSafe(query)).persistent(false);
             let row = query.fetch_one(&mut source.connection).await.map_err(failed)?;
@@ -219,7 +220,7 @@ impl Sampling {
         let selected: Vec<String> =
             keys.iter().zip(names("key")).map(|(key, name)| format!("{} AS {name}", qualified(&key.column))).collect();
         // All in one direction.
-        let descending = if keys[0].direction == selection::Direction::Desc { " DESC" } else { "" };
+        let descending = if keys[0].direction == Direction::Desc { " DESC" } else { "" };
         let order: Vec<String> = names("key").iter().map(|name| format!("{name}{descending}")).collect();
         let order = order.join(", ");
         let texts: Vec<String> = names("key").iter().map(|name| text_form(name)).collect();
@@ -236,7 +237,7 @@ impl Sampling {
                 selected.join(", "),
                 self.weight,
                 plan.relation(&tablesample(fraction, seed)),
-                selection::all_of(&plan.conditions),
+                sql::all_of(&plan.conditions),
             )
         };
         let least = LEAST_PAGES / self.heap_pages;

@@ -3,11 +3,12 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use polyglot_export::dataset::RelationName;
-use polyglot_export::format::{Compression, Format};
-use polyglot_export::request::{ColumnMapping, ExportRequest, Layout};
-use polyglot_export::selection::{Direction, Filter, FilterOp, OrderKey};
-use polyglot_export::uncut::Uncut;
+use polyglot_core::compression::Compression;
+use polyglot_core::format::Format;
+use polyglot_core::relation::RelationName;
+use polyglot_core::request::{ColumnMapping, ExportRequest, Layout};
+use polyglot_core::selection::{Direction, Filter, FilterOp, OrderKey};
+use polyglot_core::single_stream_reason::SingleStreamReason;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::sync::mpsc;
@@ -15,9 +16,11 @@ use tokio::sync::mpsc;
 use super::cut::Target;
 use super::sample::are_few;
 use super::transaction::Connected;
-use super::{Cut, FieldIndex, FromSource, Idle, JoinError, Plan, Range, Source};
-use crate::compress::Compressor;
-use crate::encode::{Encode, Out, Spill, Stopped, encoder};
+use polyglot_formats::copy::FieldIndex;
+
+use super::{Cut, FromSource, Idle, JoinError, Plan, Range, Source};
+use polyglot_formats::compress::Compressor;
+use polyglot_formats::{ByteSink, Encode, EncodeBuffer, Stopped, encoder};
 
 const MAX_ROW: u64 = 8 << 20;
 
@@ -137,8 +140,8 @@ struct Count {
     bytes: usize,
 }
 
-impl Spill for Count {
-    fn spill(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
+impl ByteSink for Count {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
         match &mut self.compressor {
             Some(compressor) => compressor.write(bytes, &mut self.compressed).unwrap(),
             None => self.compressed.extend_from_slice(bytes),
@@ -159,10 +162,10 @@ async fn read(source: &mut Source, plan: &Plan, request: &ExportRequest, range: 
     let encoding = tokio::task::spawn_blocking(move || {
         let (mut read, mut scratch, mut index) = (Read::default(), Vec::new(), FieldIndex::default());
         let finish = |encoder: &mut dyn Encode, scratch: &mut Vec<u8>, count: &mut Count| {
-            count.spill(scratch).unwrap();
+            count.write(scratch).unwrap();
             scratch.clear();
             while let Some(piece) = encoder.finished() {
-                count.spill(&piece).unwrap();
+                count.write(&piece).unwrap();
             }
         };
         loop {
@@ -176,11 +179,11 @@ async fn read(source: &mut Source, plan: &Plan, request: &ExportRequest, range: 
             for _ in 0..batch.rows {
                 let (row, length) = index.read(rest, fields).unwrap();
                 rest = &rest[length..];
-                encoder.row(row, &mut Out::new(&mut scratch, &mut count)).unwrap();
+                encoder.row(row, &mut EncodeBuffer::new(&mut scratch, &mut count)).unwrap();
             }
             finish(&mut *encoder, &mut scratch, &mut count);
         }
-        encoder.end(&mut Out::new(&mut scratch, &mut count)).unwrap();
+        encoder.end(&mut EncodeBuffer::new(&mut scratch, &mut count)).unwrap();
         finish(&mut *encoder, &mut scratch, &mut count);
         if let Some(compressor) = count.compressor.take() {
             compressor.finish(&mut count.compressed).unwrap();
@@ -313,23 +316,23 @@ async fn every_reason_against_cutting_is_told() {
         request.columns.truncate(1);
     });
     for (request, coarser, uncut) in [
-        (with(&|request| request.row_limit = Some(10)), 0, Uncut::RowLimit),
-        (with(&|request| request.compression = Some(Compression::Zstd)), 0, Uncut::Zstd),
-        (plain.clone(), 1, Uncut::Uneven),
-        (plain.clone(), 2, Uncut::Uneven),
-        (empty, 0, Uncut::Small),
-        (nothing, 0, Uncut::Small),
-        (few, 0, Uncut::Small),
-        (with(&|request| request.columns.truncate(1)), 0, Uncut::Small),
-        (with(&|request| request.layout = Layout::Files), 0, Uncut::Small),
-        (of("late"), 0, Uncut::NoKey),
-        (of("parent"), 0, Uncut::NoKey),
-        (of("seen"), 0, Uncut::NoKey),
-        (of("kept"), 0, Uncut::NoKey),
-        (ordered(&[by("b", Direction::Asc)]), 0, Uncut::NoKey),
-        (ordered(&[by("maybe", Direction::Asc)]), 0, Uncut::NoKey),
-        (ordered(&[by("address", Direction::Asc)]), 0, Uncut::KeyType),
-        (ordered(&[by("a", Direction::Asc), by("b", Direction::Desc)]), 0, Uncut::MixedDirections),
+        (with(&|request| request.row_limit = Some(10)), 0, SingleStreamReason::RowLimit),
+        (with(&|request| request.compression = Some(Compression::Zstd)), 0, SingleStreamReason::Zstd),
+        (plain.clone(), 1, SingleStreamReason::Uneven),
+        (plain.clone(), 2, SingleStreamReason::Uneven),
+        (empty, 0, SingleStreamReason::Small),
+        (nothing, 0, SingleStreamReason::Small),
+        (few, 0, SingleStreamReason::Small),
+        (with(&|request| request.columns.truncate(1)), 0, SingleStreamReason::Small),
+        (with(&|request| request.layout = Layout::Files), 0, SingleStreamReason::Small),
+        (of("late"), 0, SingleStreamReason::NoKey),
+        (of("parent"), 0, SingleStreamReason::NoKey),
+        (of("seen"), 0, SingleStreamReason::NoKey),
+        (of("kept"), 0, SingleStreamReason::NoKey),
+        (ordered(&[by("b", Direction::Asc)]), 0, SingleStreamReason::NoKey),
+        (ordered(&[by("maybe", Direction::Asc)]), 0, SingleStreamReason::NoKey),
+        (ordered(&[by("address", Direction::Asc)]), 0, SingleStreamReason::KeyType),
+        (ordered(&[by("a", Direction::Asc), by("b", Direction::Desc)]), 0, SingleStreamReason::MixedDirections),
     ] {
         assert_eq!(database.cut(&request, coarser).await, Cut::One(uncut), "{request:?}");
     }
@@ -399,7 +402,7 @@ async fn a_server_with_a_better_way_is_not_asked_for_ranges() {
         })
         .collect();
     request.filters = vec![Filter { column: "chosen".into(), op: FilterOp::Equal, values: vec!["7".into()] }];
-    assert_eq!(database.cut(&request, 0).await, Cut::One(Uncut::Costly));
+    assert_eq!(database.cut(&request, 0).await, Cut::One(SingleStreamReason::Costly));
     database.remove().await;
 }
 
@@ -549,7 +552,7 @@ async fn a_change_that_waits_for_the_snapshot_is_not_waited_for() {
     let url = std::env::var("TEST_DATABASE_URL").unwrap();
     let joined = Connected::to(&url, "polyglot shapes").await.unwrap().join(&request, &snapshot).await;
     let Err(JoinError::Locked(failure)) = joined else { panic!("joined behind a change of the table") };
-    assert_eq!(failure.kind, polyglot_export::failure::FailureKind::SourceUnavailable);
+    assert_eq!(failure.kind, polyglot_core::failure::FailureKind::SourceUnavailable);
     keeper.commit().await.unwrap();
     altering.await.unwrap().remove().await;
 }

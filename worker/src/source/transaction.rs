@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use polyglot_export::catalog::{self, CatalogError};
-use polyglot_export::failure::{Failure, FailureKind};
-use polyglot_export::manifest::SnapshotPoint;
-use polyglot_export::request::ExportRequest;
-use polyglot_export::selection::quote_literal;
-use polyglot_export::source::{self, Backend};
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::manifest::SnapshotPoint;
+use polyglot_core::request::ExportRequest;
+use polyglot_source::catalog::{self, CatalogError};
+use polyglot_source::session::{self, Backend};
+use polyglot_source::sql::quote_literal;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -75,7 +75,7 @@ enum Begun {
 }
 
 fn lock(request: &ExportRequest) -> String {
-    format!("LOCK TABLE {} IN ACCESS SHARE MODE", catalog::quote_relation(&request.relation))
+    format!("LOCK TABLE {} IN ACCESS SHARE MODE", polyglot_source::sql::quote_relation(&request.relation))
 }
 
 fn gone(request: &ExportRequest) -> Failure {
@@ -117,7 +117,7 @@ async fn backend(connection: &mut PgConnection) -> Result<Backend, Failure> {
 impl Connected {
     /// Connects; `name` is the session's in `pg_stat_activity`.
     pub(crate) async fn to(url: &str, name: &str) -> Result<Self, Failure> {
-        let connection = tokio::time::timeout(CONNECT_TIMEOUT, source::connect(url, name)).await;
+        let connection = tokio::time::timeout(CONNECT_TIMEOUT, session::connect(url, name)).await;
         let silent = |_| failed(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
         let connection = connection.map_err(silent)?.map_err(failed)?;
         Ok(Self { connection, since: Instant::now(), open: Open::new() })
@@ -125,7 +125,7 @@ impl Connected {
 
     /// For another export: nothing of the one before is left, and the session has its name.
     pub(super) async fn renew(&mut self, name: &str) -> Result<(), Failure> {
-        source::settle_again(&mut self.connection, name).await.map_err(failed)
+        session::reset_session_settings(&mut self.connection, name).await.map_err(failed)
     }
 
     /// Locks the relation against changes of its form and takes a snapshot.

@@ -4,8 +4,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use polyglot_export::failure::{Failure, FailureKind, chain};
-use polyglot_export::source::{self, Backend};
+use polyglot_core::failure::{Failure, FailureKind, chain};
+use polyglot_source::session::{self, Backend};
 use tokio::time::{sleep, timeout};
 
 use super::LOST;
@@ -52,7 +52,7 @@ impl<'a> Watch<'a> {
                 failed = 0;
                 continue;
             }
-            let problem = match timeout(PATIENCE, source::session_lives(self.url, self.backend.as_ref())).await {
+            let problem = match timeout(PATIENCE, session::session_lives(self.url, self.backend.as_ref())).await {
                 Ok(Ok(true)) => {
                     failed = 0;
                     continue;

@@ -1,11 +1,13 @@
 //! What a row weighs: its size in the file, as far as the server can tell without reading long values or printing any.
 //! Only proportions matter, and a trial with the encoder puts a scale to them.
 
-use polyglot_export::catalog::{Column, WireType};
-use polyglot_export::format::Format;
-use polyglot_export::request::ExportRequest;
+use polyglot_core::column::{Column, WireType};
+use polyglot_core::format::Format;
+use polyglot_core::request::ExportRequest;
 
-use super::{OutputColumn, Plan, qualified};
+use polyglot_formats::OutputColumn;
+
+use super::{Plan, qualified};
 
 /// Names and delimiters repeat, so that hardly anything is left of them when they are compressed.
 const REPEATED: usize = 8;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use polyglot_export::storage::StorageError;
+use polyglot_storage::StorageError;
 
 use super::buffers::Buffers;
 use crate::output::{Stored, WrittenBody};

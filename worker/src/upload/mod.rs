@@ -18,18 +18,18 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use polyglot_export::failure::{Failure, FailureKind, chain};
-use polyglot_export::format::Format;
-use polyglot_export::ledger::{Claim, Cut, Ledger, LedgerError, Leftover, persist};
-use polyglot_export::manifest::Manifest;
-use polyglot_export::request::{Layout, ObjectHeaders};
-use polyglot_export::storage::{Storage, StorageError};
+use polyglot_core::failure::{Failure, FailureKind, chain};
+use polyglot_core::format::Format;
+use polyglot_core::manifest::Manifest;
+use polyglot_core::request::{Layout, ObjectHeaders};
+use polyglot_ledger::{Claim, Cut, Ledger, LedgerError, Leftover, persist};
+use polyglot_storage::{OrphanedObject, Storage, StorageError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use self::retries::CountRetries;
-use crate::counts::{self, Stage};
+use crate::metrics::{self, Stage};
 use crate::pipeline::internal;
 
 /// Parts that are on the wire at a time.
@@ -353,10 +353,7 @@ impl<'a> Upload<'a> {
         let leftover = Leftover {
             export_id: self.claim.export_id,
             attempt: self.claim.attempt,
-            object_key: self.owned,
-            upload_id: self.id,
-            upload_key: self.key,
-            owned: false,
+            object: OrphanedObject { object_key: self.owned, upload_id: self.id, upload_key: self.key, owned: false },
             looks: 0,
         };
         let removal = async {
@@ -364,7 +361,7 @@ impl<'a> Upload<'a> {
             // on the source may not have noticed.
             let noted = self.ledger.abandon_upload(&leftover).await;
             if sent {
-                self.storage.remove_leftover(&leftover).await.map_err(|error| chain(&error))?;
+                self.storage.remove_orphaned(&leftover.object).await.map_err(|error| chain(&error))?;
             }
             noted.map_err(|error| chain(&error))
         };
@@ -430,9 +427,9 @@ async fn upload_part(
 async fn storing<T, E>(format: Format, request: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let began = Instant::now();
     let answer = request.await;
-    counts::time(Stage::Upload, format, began.elapsed());
+    metrics::time(Stage::Upload, format, began.elapsed());
     if answer.is_ok() {
-        counts::part_stored();
+        metrics::part_stored();
     }
     answer
 }

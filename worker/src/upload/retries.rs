@@ -6,7 +6,7 @@ use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 
-use crate::counts;
+use crate::metrics;
 
 /// Goes with one call, however often it is tried.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ impl Intercept for CountRetries {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         if self.sent.swap(true, Ordering::Relaxed) {
-            counts::part_sent_again();
+            metrics::part_sent_again();
         }
         Ok(())
     }

@@ -1,0 +1,298 @@
+//! Which relations may be exported, under which name: what the operator's `DATASETS` file says. What columns a
+//! relation has is the catalog's.
+
+use serde::Deserialize;
+
+use polyglot_core::relation::RelationName;
+use polyglot_core::selection::OrderKey;
+use polyglot_runtime::config::{ConfigError, Environment};
+
+/// A relation that the operator exposed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    pub name: String,
+    pub relation: RelationName,
+    /// The columns that exist for clients; `None`: all of the relation's.
+    pub columns: Option<Vec<String>>,
+    /// Where a request does not ask for an order. Empty: the primary key.
+    pub order_by: Vec<OrderKey>,
+}
+
+/// One entry of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exposed {
+    One(Dataset),
+    /// Every relation of the schema, each under its own name.
+    Schema(String),
+}
+
+/// Every dataset there is. A name outside of it does not exist for clients.
+#[derive(Debug, Clone)]
+pub struct Datasets(Vec<Exposed>);
+
+/// The dataset of a request that names none.
+pub(crate) const DEFAULT_DATASET: &str = "records";
+
+impl Default for Datasets {
+    /// `records` = `public.records`.
+    fn default() -> Self {
+        Self(vec![Exposed::One(Dataset {
+            name: DEFAULT_DATASET.to_owned(),
+            relation: RelationName::records(),
+            columns: None,
+            order_by: Vec::new(),
+        })])
+    }
+}
+
+/// Why a `DATASETS` file cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DatasetsError {
+    #[error("{0}")]
+    Syntax(String),
+    #[error("dataset[{index}].{field}: {problem}")]
+    Entry { index: usize, field: &'static str, problem: String },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    dataset: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: Option<String>,
+    relation: String,
+    columns: Option<Vec<String>>,
+    #[serde(default)]
+    order_by: Vec<EntryOrderKey>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum EntryOrderKey {
+    Ascending(String),
+    Key(OrderKey),
+}
+
+impl Datasets {
+    /// What the file in `DATASETS` says, or the one default dataset.
+    pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
+        const NAME: &str = "DATASETS";
+        let Some(path) = env.optional(NAME)? else { return Ok(Self::default()) };
+        let problem = |problem: String| ConfigError::Problem { name: NAME.to_owned(), problem };
+        let text = std::fs::read_to_string(&path).map_err(|error| problem(format!("cannot read {path:?}: {error}")))?;
+        Self::parse(&text).map_err(|error| problem(format!("{path:?}: {error}")))
+    }
+
+    /// Reads the text of a `DATASETS` file.
+    pub fn parse(text: &str) -> Result<Self, DatasetsError> {
+        let file: File = toml::from_str(text).map_err(|error| DatasetsError::Syntax(error.to_string()))?;
+        if file.dataset.is_empty() {
+            return Err(DatasetsError::Syntax("there is no [[dataset]] in it".to_owned()));
+        }
+        let mut exposed: Vec<Exposed> = Vec::with_capacity(file.dataset.len());
+        for (index, entry) in file.dataset.into_iter().enumerate() {
+            let next = entry.read(index)?;
+            let taken = |it: &Exposed| match (it, &next) {
+                (Exposed::One(earlier), Exposed::One(dataset)) => earlier.name == dataset.name,
+                _ => *it == next,
+            };
+            if exposed.iter().any(taken) {
+                let problem = "is there already; give one of them another name".to_owned();
+                return Err(DatasetsError::Entry { index, field: "name", problem });
+            }
+            exposed.push(next);
+        }
+        Ok(Self(exposed))
+    }
+
+    /// Every entry, in the order of the file.
+    #[must_use]
+    pub fn entries(&self) -> &[Exposed] {
+        &self.0
+    }
+
+    /// What the name may stand for, best first: the entry of that name, then the relation of that name in each exposed
+    /// schema. The first one whose relation exists is meant.
+    #[must_use]
+    pub fn candidates(&self, name: &str) -> Vec<Dataset> {
+        let named = self.0.iter().filter_map(|exposed| match exposed {
+            Exposed::One(dataset) if dataset.name == name => Some(dataset.clone()),
+            _ => None,
+        });
+        let in_schema = self.0.iter().filter_map(|exposed| match exposed {
+            Exposed::Schema(schema) => Some(Dataset::whole(schema, name)),
+            Exposed::One(_) => None,
+        });
+        named.chain(in_schema).collect()
+    }
+}
+
+impl Dataset {
+    /// A relation with all its columns, under its own name.
+    #[must_use]
+    pub fn whole(schema: &str, name: &str) -> Self {
+        let relation = RelationName { schema: schema.to_owned(), name: name.to_owned() };
+        Self { name: name.to_owned(), relation, columns: None, order_by: Vec::new() }
+    }
+
+    /// Whether clients may know of the column.
+    #[must_use]
+    pub fn exposes(&self, column: &str) -> bool {
+        self.columns.as_ref().is_none_or(|columns| columns.iter().any(|name| name == column))
+    }
+}
+
+impl Entry {
+    fn read(self, index: usize) -> Result<Exposed, DatasetsError> {
+        let wrong =
+            |field: &'static str, problem: &str| DatasetsError::Entry { index, field, problem: problem.to_owned() };
+        let parts = identifiers(&self.relation).ok_or_else(|| {
+            wrong(
+                "relation",
+                "expected schema.relation or schema.*; a name with a dot, a star or a quote goes in double quotes",
+            )
+        })?;
+        let [Identifier::Name(schema), relation] = parts.as_slice() else {
+            return Err(wrong("relation", "expected a schema and a relation, schema.relation or schema.*"));
+        };
+        let Identifier::Name(relation) = relation else {
+            if self.name.is_some() || self.columns.is_some() || !self.order_by.is_empty() {
+                return Err(wrong("relation", "name, columns and order_by are for one relation, not for schema.*"));
+            }
+            return Ok(Exposed::Schema(schema.clone()));
+        };
+        let name = self.name.unwrap_or_else(|| relation.clone());
+        if name.trim().is_empty() || name.contains(char::is_control) || name.contains('/') {
+            return Err(wrong("name", "may not be empty, nor hold a slash or a control character"));
+        }
+        if self.columns.as_ref().is_some_and(Vec::is_empty) {
+            return Err(wrong("columns", "expected at least one column; leave it out for all of them"));
+        }
+        let order_by = self.order_by.into_iter().map(|key| match key {
+            EntryOrderKey::Ascending(column) => OrderKey::ascending(column),
+            EntryOrderKey::Key(key) => key,
+        });
+        Ok(Exposed::One(Dataset {
+            name,
+            relation: RelationName { schema: schema.clone(), name: relation.clone() },
+            columns: self.columns,
+            order_by: order_by.collect(),
+        }))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Identifier {
+    Name(String),
+    Star,
+}
+
+/// Splits `a.b`, `"A.b".c` or `a.*`. Unquoted names are taken as they are, not folded to lower case.
+fn identifiers(text: &str) -> Option<Vec<Identifier>> {
+    let mut found = Vec::new();
+    let mut rest = text.trim();
+    loop {
+        let identifier;
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let mut name = String::new();
+            let mut characters = quoted.char_indices().peekable();
+            let end = loop {
+                match characters.next()? {
+                    (_, '"') if characters.next_if(|(_, next)| *next == '"').is_some() => name.push('"'),
+                    (at, '"') => break at + 1,
+                    (_, character) => name.push(character),
+                }
+            };
+            rest = &quoted[end..];
+            identifier = Identifier::Name(name);
+        } else {
+            let end = rest.find('.').unwrap_or(rest.len());
+            let name = rest[..end].trim();
+            rest = &rest[end..];
+            identifier = if name == "*" { Identifier::Star } else { Identifier::Name(name.to_owned()) };
+            if name != "*" && name.contains(['"', '*']) {
+                return None;
+            }
+        }
+        if identifier == Identifier::Name(String::new()) {
+            return None;
+        }
+        found.push(identifier);
+        match rest.strip_prefix('.') {
+            Some(more) => rest = more,
+            None if rest.is_empty() => return Some(found),
+            None => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_read() {
+        let datasets = Datasets::parse(
+            r#"
+            [[dataset]]
+            name = "sales"
+            relation = "shop.orders"
+            columns = ["id", "total"]
+            order_by = ["id", { column = "total", direction = "desc" }]
+
+            [[dataset]]
+            relation = '"My Shop"."Odd.Name""s"'
+
+            [[dataset]]
+            relation = "public.*"
+            "#,
+        )
+        .unwrap();
+        let [sales] = &datasets.candidates("sales")[..1] else { panic!() };
+        assert_eq!(sales.relation.to_string(), "shop.orders");
+        assert!(sales.exposes("total") && !sales.exposes("secret"));
+        assert_eq!(sales.order_by.len(), 2);
+        let odd = &datasets.candidates("Odd.Name\"s")[0];
+        assert_eq!(odd.relation, RelationName { schema: "My Shop".to_owned(), name: "Odd.Name\"s".to_owned() });
+        assert_eq!(datasets.candidates("users"), [Dataset::whole("public", "users")]);
+        // Without a pattern, an unknown name stands for nothing.
+        assert!(Datasets::default().candidates("users").is_empty());
+        assert_eq!(Datasets::default().candidates("records")[0].relation, RelationName::records());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, words) in [
+            ("", "no [[dataset]]"),
+            ("[[dataset]]\nrelation = 5", "line 2"),
+            ("[[dataset]]\nrelation = \"a.b\"\ncolums = []", "colums"),
+            ("[[dataset]]\nname = \"x\"", "relation"),
+            ("[[dataset]]\nrelation = \"orders\"", "dataset[0].relation"),
+            ("[[dataset]]\nrelation = \"a.b.c\"", "dataset[0].relation"),
+            ("[[dataset]]\nrelation = \"a.\"", "dataset[0].relation"),
+            ("[[dataset]]\nrelation = \"*.b\"", "dataset[0].relation"),
+            ("[[dataset]]\nrelation = \"a.b*\"", "dataset[0].relation"),
+            ("[[dataset]]\nrelation = '\"a.b'", "dataset[0].relation"),
+            ("[[dataset]]\nrelation = \"a.b\"\n[[dataset]]\nrelation = \"c.b\"", "dataset[1].name"),
+            ("[[dataset]]\nrelation = \"a.*\"\n[[dataset]]\nrelation = \"a.*\"", "dataset[1].name"),
+            ("[[dataset]]\nrelation = \"a.*\"\nname = \"x\"", "dataset[0].relation"),
+            ("[[dataset]]\nrelation = \"a.b\"\ncolumns = []", "dataset[0].columns"),
+            ("[[dataset]]\nrelation = \"a.b\"\nname = \" \"", "dataset[0].name"),
+        ] {
+            let error = Datasets::parse(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_names_the_variable() {
+        let env = Environment::fixed(&[("DATASETS", "/nowhere/datasets.toml")]);
+        let error = Datasets::from_environment(&env).unwrap_err().to_string();
+        assert!(error.starts_with("DATASETS: cannot read"), "{error}");
+    }
+}

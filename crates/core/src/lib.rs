@@ -1,0 +1,14 @@
+//! The vocabulary of an export: request, dataset columns, status, failure, manifest. Plain data and its rules; nothing here
+//! reads, writes or waits.
+
+pub mod column;
+pub mod compression;
+pub mod failure;
+pub mod format;
+pub mod format_options;
+pub mod manifest;
+pub mod relation;
+pub mod request;
+pub mod selection;
+pub mod single_stream_reason;
+pub mod status;

@@ -1,0 +1,169 @@
+//! What a client asked for, after validation, as the ledger stores it and the worker reads it. Validation
+//! itself (and its 400s) lives in the api.
+
+use serde::{Deserialize, Serialize};
+
+use crate::compression::Compression;
+use crate::format::Format;
+use crate::format_options::FormatOptions;
+use crate::relation::RelationName;
+use crate::selection::{Filter, OrderKey};
+
+/// One output column: a column of the dataset and the name it gets in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnMapping {
+    pub source: String,
+    pub target: String,
+}
+
+/// How the result lies in the object store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// One object.
+    #[default]
+    File,
+    /// One object for each shard, each a whole file of the format, under one prefix.
+    Files,
+}
+
+impl Layout {
+    pub const ALL: [Self; 2] = [Self::File, Self::Files];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Files => "files",
+        }
+    }
+
+    /// The layout of that name, or `None`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|layout| layout.name() == name)
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What an object says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectHeaders {
+    pub content_type: &'static str,
+    pub content_encoding: Option<&'static str>,
+    pub content_disposition: String,
+}
+
+/// A validated export request. It names the relation itself, so a worker needs no list of datasets, and what was
+/// exposed when the export was accepted is what is exported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportRequest {
+    pub dataset: String,
+    /// Requests of versions that knew one dataset have none.
+    #[serde(default = "RelationName::records")]
+    pub relation: RelationName,
+    /// The columns that clients may know of; `None`: all. Messages about a row show no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<Vec<String>>,
+    pub format: Format,
+    pub columns: Vec<ColumnMapping>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// All of them must hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
+    /// Empty: the primary key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order_by: Vec<OrderKey>,
+    #[serde(default)]
+    pub options: FormatOptions,
+    /// Shards of it that are worked on at a time; `None`: as many as the operator allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u16>,
+    #[serde(default, skip_serializing_if = "Layout::is_default")]
+    pub layout: Layout,
+    /// Exports only the first so many rows in order. Set by the benchmark alone, never by `POST /exports`: a
+    /// client's file is never cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_limit: Option<u64>,
+}
+
+impl ExportRequest {
+    /// A request for `columns` of a relation, with every choice left at its default.
+    #[must_use]
+    pub fn new(
+        dataset: impl Into<String>,
+        relation: RelationName,
+        format: Format,
+        columns: Vec<ColumnMapping>,
+    ) -> Self {
+        Self {
+            dataset: dataset.into(),
+            relation,
+            exposed: None,
+            format,
+            columns,
+            compression: None,
+            filters: Vec::new(),
+            order_by: Vec::new(),
+            options: FormatOptions::default(),
+            parallelism: None,
+            layout: Layout::File,
+            row_limit: None,
+        }
+    }
+
+    /// Whether clients may know of the column.
+    #[must_use]
+    pub fn exposes(&self, column: &str) -> bool {
+        self.exposed.as_ref().is_none_or(|exposed| exposed.iter().any(|name| name == column))
+    }
+
+    /// The name a browser saves the file under: `export-{id}.{ext}`. The body of a compressed download is
+    /// declared with `Content-Encoding`, so clients unpack it on the way and the name stays without `.gz`.
+    #[must_use]
+    pub fn file_name(&self, id: uuid::Uuid) -> String {
+        format!("export-{id}.{}", self.format.name())
+    }
+
+    /// The name of an object among several. Compressed ones say so, for they are read as they are.
+    #[must_use]
+    pub fn part_name(&self, number: i32) -> String {
+        format!("part-{number:05}.{}{}", self.format.name(), self.compression.map_or("", Compression::suffix))
+    }
+
+    /// The headers of an object under the name `file`. One among several is an archive where it is compressed, for it is
+    /// read from the store by programs that go by its name; a single one is unpacked on its way to the client.
+    #[must_use]
+    pub fn object_headers(&self, file: &str) -> ObjectHeaders {
+        let (content_type, content_encoding) = match (self.compression, self.layout) {
+            (Some(compression), Layout::Files) => (compression.content_type(), None),
+            (compression, _) => (self.format.content_type(), compression.map(Compression::content_encoding)),
+        };
+        ObjectHeaders { content_type, content_encoding, content_disposition: attachment(file) }
+    }
+}
+
+/// The `Content-Disposition` of a file to be saved under a name of ours: ASCII, and no quotes in it.
+fn attachment(file_name: &str) -> String {
+    format!("attachment; filename=\"{file_name}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_the_first_version_is_still_read() {
+        let stored = r#"{"dataset": "records", "format": "csv", "columns": [{"source": "id", "target": "a"}]}"#;
+        let columns = vec![ColumnMapping { source: "id".to_owned(), target: "a".to_owned() }];
+        let expected = ExportRequest::new("records", RelationName::records(), Format::Csv, columns);
+        assert_eq!(serde_json::from_str::<ExportRequest>(stored).unwrap(), expected);
+    }
+}

@@ -1,0 +1,14 @@
+//! Rows of binary `COPY`: where each begins and ends, its fields, and the typed values in them. Nothing here can panic,
+//! whatever the bytes are.
+
+mod array;
+mod numeric;
+mod row;
+mod value;
+mod value_error;
+
+pub use array::Array;
+pub use numeric::Numeric;
+pub use row::{FieldIndex, Found, Malformed, Row, RowScanner};
+pub use value::Value;
+pub use value_error::ValueError;

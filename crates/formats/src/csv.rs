@@ -1,0 +1,282 @@
+//! CSV (RFC 4180): UTF-8, by default a header row, commas, `\n`; fields quoted only where they must be. NULL is an
+//! empty field, an empty string is `""`. The options change the dialect, never what can be told apart.
+//!
+//! The loop over a field's bytes is ours because the `csv` crate's writer cannot tell NULL from an empty string
+//! and copies each field once more (bench/README.md has the figures); the crate is the tests' oracle.
+
+use polyglot_core::format_options::{CsvOptions, LineEnding};
+
+use crate::copy::{Row, Value};
+use crate::encode::{Encode, EncodeError, undecodable};
+use crate::encode_buffer::{EncodeBuffer, FLUSH_BYTES, Stopped};
+use crate::output_column::OutputColumn;
+use crate::text::{write_hex, write_plain};
+use crate::unrepresentable_policy::{Replacement, UnrepresentablePolicy};
+
+pub(super) struct Csv {
+    columns: Vec<OutputColumn>,
+    dialect: Dialect,
+    unrepresentable_policy: UnrepresentablePolicy,
+}
+
+/// The options, made ready for the loop.
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, or follows from the columns")]
+struct Dialect {
+    delimiter: u8,
+    line_ending: LineEnding,
+    null: Vec<u8>,
+    header: bool,
+    bom: bool,
+    defuse_formulas: bool,
+    /// Whether there is one column. `\.` alone on a line ends the data for psql and COPY.
+    alone: bool,
+    /// Whether a byte makes quotes necessary.
+    special: [bool; 256],
+}
+
+/// In bytes; the api takes no longer one.
+const LONGEST_NULL: usize = 64;
+
+const FORMULA: &str = "text that a spreadsheet would take for a formula";
+const DEFUSED: &str = "the same text behind an apostrophe";
+
+impl Dialect {
+    fn new(options: &CsvOptions, columns: usize) -> Self {
+        // The api takes no delimiter that is not ASCII.
+        let delimiter = u8::try_from(options.delimiter).unwrap_or(b',');
+        let mut special = [false; 256];
+        for byte in [delimiter, b'"', b'\n', b'\r'] {
+            special[usize::from(byte)] = true;
+        }
+        Self {
+            delimiter,
+            line_ending: options.line_ending,
+            null: options.null.clone().into_bytes(),
+            header: options.header,
+            bom: options.bom,
+            defuse_formulas: options.defuse_formulas,
+            alone: columns == 1,
+            special,
+        }
+    }
+
+    fn quotes(&self, bytes: &[u8]) -> bool {
+        bytes.is_empty()
+            || (self.alone && bytes == b"\\.")
+            // With an empty NULL this was answered above.
+            || bytes == self.null
+            || bytes.iter().any(|byte| self.special[usize::from(*byte)])
+    }
+
+    /// Writes text, and whether it was defused.
+    fn write_text(&self, text: &str, user_made: bool, out: &mut EncodeBuffer<'_>) -> Result<bool, Stopped> {
+        let defused = self.defuse_formulas && user_made && looks_like_formula(text);
+        let prefix: &[u8] = if defused { b"'" } else { b"" };
+        if defused || self.quotes(text.as_bytes()) {
+            out.push(b'"');
+            out.extend_from_slice(prefix);
+            out.in_pieces(text, |piece, out| {
+                double_quotes(piece.as_bytes(), out);
+                Ok::<_, Stopped>(())
+            })?;
+            out.push(b'"');
+        } else if text.len() < FLUSH_BYTES {
+            out.extend_from_slice(text.as_bytes());
+        } else {
+            out.in_chunks(text.as_bytes(), 1, |piece, out| out.extend_from_slice(piece))?;
+        }
+        Ok(defused)
+    }
+
+    /// Quotes what was written since `start` if it is what NULL is written as.
+    fn tell_from_null(&self, start: usize, out: &mut Vec<u8>) {
+        if !self.null.is_empty() && out[start..] == self.null {
+            out.insert(start, b'"');
+            out.push(b'"');
+        }
+    }
+
+    fn end_line(&self, out: &mut EncodeBuffer<'_>) {
+        out.extend_from_slice(self.line_ending.as_str().as_bytes());
+    }
+}
+
+/// What OWASP's page on CSV injection lists, with the full-width forms that spreadsheets take as well.
+fn looks_like_formula(text: &str) -> bool {
+    text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '\u{FF1D}', '\u{FF0B}', '\u{FF0D}', '\u{FF20}'])
+}
+
+/// Copies byte by byte through small buffers, without a branch at quotes: JSON has one every few bytes, which makes a search
+/// from quote to quote slower. Two halves side by side, as one is all waiting for the place of the byte before.
+fn double_quotes(bytes: &[u8], out: &mut Vec<u8>) {
+    const HALF: usize = 64;
+    /// The mask changes nothing, and tells the compiler that both places are within the buffer.
+    fn put(byte: u8, doubled: &mut [u8; HALF * 2], end: usize) -> usize {
+        doubled[end & (HALF * 2 - 1)] = byte;
+        doubled[end.wrapping_add(1) & (HALF * 2 - 1)] = b'"';
+        end.wrapping_add(1 + usize::from(byte == b'"'))
+    }
+    let (mut first, mut second) = ([0; HALF * 2], [0; HALF * 2]);
+    for chunk in bytes.chunks(HALF * 2) {
+        let (mut first_end, mut second_end) = (0, 0);
+        let (head, tail) = chunk.split_at(chunk.len() / 2);
+        for (&one, &other) in head.iter().zip(tail) {
+            first_end = put(one, &mut first, first_end);
+            second_end = put(other, &mut second, second_end);
+        }
+        if let Some(&last) = tail.get(head.len()) {
+            second_end = put(last, &mut second, second_end);
+        }
+        out.extend_from_slice(&first[..first_end]);
+        out.extend_from_slice(&second[..second_end]);
+    }
+}
+
+impl Csv {
+    pub(super) fn new(
+        columns: &[OutputColumn],
+        options: &CsvOptions,
+        unrepresentable_policy: UnrepresentablePolicy,
+    ) -> Self {
+        Self { columns: columns.to_vec(), dialect: Dialect::new(options, columns.len()), unrepresentable_policy }
+    }
+}
+
+impl Encode for Csv {
+    fn begin(&mut self, out: &mut EncodeBuffer<'_>) -> Result<(), EncodeError> {
+        if self.dialect.bom {
+            out.extend_from_slice("\u{FEFF}".as_bytes());
+        }
+        if !self.dialect.header {
+            return Ok(());
+        }
+        for (index, column) in self.columns.iter().enumerate() {
+            if index > 0 {
+                out.push(self.dialect.delimiter);
+            }
+            if self.dialect.write_text(&column.name, true, out)? {
+                self.unrepresentable_policy.count(index, "a name that a spreadsheet would take for a formula", DEFUSED);
+            }
+        }
+        self.dialect.end_line(out);
+        Ok(())
+    }
+
+    fn row(&mut self, row: Row<'_>, out: &mut EncodeBuffer<'_>) -> Result<(), EncodeError> {
+        let dialect = &self.dialect;
+        for (index, (column, field)) in self.columns.iter().zip(row.fields()).enumerate() {
+            if index > 0 {
+                out.push(dialect.delimiter);
+            }
+            let Some(bytes) = field else {
+                out.extend_from_slice(&dialect.null);
+                continue;
+            };
+            let value = Value::read(column.wire, bytes).map_err(undecodable(column))?;
+            let start = out.len();
+            match write_plain(value, out) {
+                None => dialect.tell_from_null(start, out),
+                Some(Value::Bytea(bytes)) => {
+                    out.extend_from_slice(b"\\x");
+                    out.in_chunks(bytes, 1, write_hex)?;
+                    // A long one may have gone, and is not what NULL is written as.
+                    if bytes.len() <= LONGEST_NULL {
+                        dialect.tell_from_null(start, out);
+                    }
+                }
+                Some(Value::Json(text)) => {
+                    dialect.write_text(text, false, out)?;
+                }
+                Some(Value::Text(text)) => {
+                    let defused = dialect.write_text(text, !column.is_non_text, out)?;
+                    if defused {
+                        self.unrepresentable_policy.count(index, FORMULA, DEFUSED);
+                    }
+                }
+                Some(_) => unreachable!("write_plain gives back text, json and bytea only"),
+            }
+        }
+        dialect.end_line(out);
+        Ok(())
+    }
+
+    fn end(&mut self, _: &mut EncodeBuffer<'_>) -> Result<(), EncodeError> {
+        Ok(())
+    }
+
+    fn replacements(&self) -> &[Replacement] {
+        self.unrepresentable_policy.replacements()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode_buffer::tests::written;
+
+    fn text(options: &CsvOptions, text: &str) -> String {
+        let dialect = Dialect::new(options, 1);
+        String::from_utf8(written(|out| {
+            dialect.write_text(text, true, out).unwrap();
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn quotes_only_where_needed() {
+        for (plain, expected) in [
+            ("plain", "plain"),
+            ("", "\"\""),
+            ("a,b", "\"a,b\""),
+            ("a\"b\"", "\"a\"\"b\"\"\""),
+            ("a\nb", "\"a\nb\""),
+            ("\\.", "\"\\.\""),
+            ("ü€😀", "ü€😀"),
+            ("=1+1", "=1+1"),
+        ] {
+            assert_eq!(text(&CsvOptions::default(), plain), expected);
+        }
+    }
+
+    #[test]
+    fn options_change_what_is_quoted() {
+        let semicolons = CsvOptions { delimiter: ';', null: "NULL".to_owned(), ..CsvOptions::default() };
+        for (plain, expected) in
+            [("a,b", "a,b"), ("a;b", "\"a;b\""), ("NULL", "\"NULL\""), ("", "\"\""), ("NUL", "NUL")]
+        {
+            assert_eq!(text(&semicolons, plain), expected);
+        }
+    }
+
+    #[test]
+    fn a_spreadsheet_takes_no_text_for_a_formula() {
+        for (plain, expected) in [
+            ("=1+1", "\"'=1+1\""),
+            ("-2", "\"'-2\""),
+            ("@a\"b", "\"'@a\"\"b\""),
+            ("\tx", "\"'\tx\""),
+            ("＝1", "\"'＝1\""),
+            ("a=1", "a=1"),
+            ("'=", "'="),
+        ] {
+            assert_eq!(text(&CsvOptions::spreadsheet(), plain), expected);
+        }
+    }
+
+    #[test]
+    fn the_csv_crate_reads_every_text_back() {
+        let long = "x\"y,é\n".repeat(50_000);
+        let texts = ["", " ", "\"", "\"\"", ",", "\r\n", "a\rb", "x\"y,z\n", "\\.", "日本", "\u{1}", &long];
+        let dialect = Dialect::new(&CsvOptions::default(), 2);
+        let out = written(|out| {
+            for text in texts {
+                dialect.write_text(text, true, out).unwrap();
+                out.push(b',');
+            }
+            out.extend_from_slice(b"end\n");
+        });
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&out[..]);
+        let record = reader.records().next().unwrap().unwrap();
+        assert_eq!(record.iter().collect::<Vec<_>>(), [&texts[..], &["end"]].concat());
+    }
+}

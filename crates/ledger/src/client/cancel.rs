@@ -1,0 +1,73 @@
+//! What a client may change about an export after it was accepted: cancel it, delete its file.
+
+use sqlx::Row;
+use uuid::Uuid;
+
+use crate::database::{Ledger, Result};
+use crate::work::forget_shards;
+use polyglot_core::status::Status;
+
+/// What a deletion came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deletion {
+    Unknown,
+    /// It was not finished; it is cancelled now, or will be as soon as its worker notices.
+    Cancelling,
+    /// It has ended. `object_key` is the file that is still to be deleted, if any.
+    Ended {
+        object_key: Option<String>,
+    },
+}
+
+impl Ledger {
+    /// Cancels an active export or takes a finished one's file away. Safe to repeat.
+    pub async fn delete(&self, id: Uuid) -> Result<Deletion> {
+        let mut transaction = self.pool.begin().await?;
+        let Some(row) = sqlx::query("SELECT state, object_key FROM exports WHERE id = $1 FOR UPDATE")
+            .bind(id)
+            .fetch_optional(&mut *transaction)
+            .await?
+        else {
+            return Ok(Deletion::Unknown);
+        };
+        let state: String = row.try_get("state")?;
+        let status = crate::database::status(id, &state)?;
+        if status == Status::Pending {
+            // Of an attempt that is to be made again.
+            forget_shards(&mut transaction, id).await?;
+        }
+        let (statement, deletion) = match status {
+            // Nobody holds a pending export, so it can end here and now.
+            Status::Pending => (
+                Some(
+                    "UPDATE exports SET state = 'cancelled', cancel_requested = true, finished_at = now(), token_due_at = NULL WHERE id = $1",
+                ),
+                Deletion::Cancelling,
+            ),
+            Status::Planning | Status::Running | Status::Finishing => {
+                (Some("UPDATE exports SET cancel_requested = true WHERE id = $1"), Deletion::Cancelling)
+            }
+            Status::Completed => (
+                Some("UPDATE exports SET state = 'expired', expires_at = now() WHERE id = $1"),
+                Deletion::Ended { object_key: row.try_get("object_key")? },
+            ),
+            Status::Expired | Status::Failed | Status::Cancelled => {
+                (None, Deletion::Ended { object_key: row.try_get("object_key")? })
+            }
+        };
+        if let Some(statement) = statement {
+            sqlx::query(statement).bind(id).execute(&mut *transaction).await?;
+        }
+        self.commit_change(transaction, id).await?;
+        Ok(deletion)
+    }
+
+    /// The object of an ended export is gone from the store.
+    pub async fn object_deleted(&self, id: Uuid) -> Result<()> {
+        sqlx::query("UPDATE exports SET object_key = NULL WHERE id = $1 AND state = 'expired'")
+            .bind(id)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+}

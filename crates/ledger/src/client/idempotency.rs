@@ -1,0 +1,117 @@
+//! What an `Idempotency-Key` stands for: reserved before a request is looked at, tied to the export in the transaction
+//! that accepts it, given back when the request is refused.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::submit::Accepted;
+use crate::database::{Ledger, LedgerError, Result};
+
+/// How long a key is remembered.
+pub(crate) const KEPT: Duration = Duration::from_hours(24);
+
+/// After so long without an answer the process that held a key is taken for dead.
+const GIVEN_UP: Duration = Duration::from_mins(1);
+
+/// A client's key while its request is being worked on.
+#[derive(Debug, Clone)]
+pub struct ReservedKey {
+    tenant: String,
+    key: String,
+    holder: Uuid,
+}
+
+/// What came of a reservation.
+#[derive(Debug)]
+pub enum Reservation {
+    /// The first request with this key. It ends in an export or in [`Ledger::release_key`].
+    Ours(ReservedKey),
+    /// The same request was answered before, with this.
+    Answered(Accepted),
+    /// The first request is still being worked on.
+    InProgress,
+    /// The key stands for another body.
+    OtherBody,
+}
+
+impl Ledger {
+    /// Reserves `key` for a request with this body.
+    pub async fn reserve_key(&self, tenant: &str, key: &str, body: &[u8]) -> Result<Reservation> {
+        let holder = Uuid::new_v4();
+        // Twice, because a key that is in the way may have gone when it is looked at.
+        for _ in 0..2 {
+            let reserved = sqlx::query(
+                "INSERT INTO idempotency_keys AS known (tenant, key, fingerprint, holder)
+                 VALUES ($1, $2, sha256($3), $4)
+                 ON CONFLICT (tenant, key) DO UPDATE
+                 SET fingerprint = excluded.fingerprint, holder = excluded.holder, export_id = NULL, state = NULL,
+                     joined = false, created_at = now()
+                 WHERE known.created_at < now() - make_interval(secs => $5)
+                    OR (known.export_id IS NULL AND known.created_at < now() - make_interval(secs => $6))",
+            )
+            .bind(tenant)
+            .bind(key)
+            .bind(body)
+            .bind(holder)
+            .bind(KEPT.as_secs_f64())
+            .bind(GIVEN_UP.as_secs_f64())
+            .execute(&self.pool)
+            .await?;
+            if reserved.rows_affected() == 1 {
+                return Ok(Reservation::Ours(ReservedKey { tenant: tenant.to_owned(), key: key.to_owned(), holder }));
+            }
+            let known = sqlx::query(
+                "SELECT fingerprint = sha256($3) AS same, export_id, state, joined FROM idempotency_keys
+                 WHERE tenant = $1 AND key = $2",
+            )
+            .bind(tenant)
+            .bind(key)
+            .bind(body)
+            .fetch_optional(&self.pool)
+            .await?;
+            let Some(known) = known else { continue };
+            if !known.try_get::<bool, _>("same")? {
+                return Ok(Reservation::OtherBody);
+            }
+            let Some(id) = known.try_get::<Option<Uuid>, _>("export_id")? else {
+                return Ok(Reservation::InProgress);
+            };
+            let state: String = known.try_get("state")?;
+            let status = crate::database::status(id, &state)?;
+            return Ok(Reservation::Answered(Accepted { id, status, joined: known.try_get("joined")? }));
+        }
+        Ok(Reservation::InProgress)
+    }
+
+    /// The request was refused: the key is free for the next try.
+    pub async fn release_key(&self, key: &ReservedKey) -> Result<()> {
+        sqlx::query(
+            "DELETE FROM idempotency_keys WHERE tenant = $1 AND key = $2 AND holder = $3 AND export_id IS NULL",
+        )
+        .bind(&key.tenant)
+        .bind(&key.key)
+        .bind(key.holder)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Ties the key to what was accepted, in the caller's transaction.
+pub(super) async fn answer(connection: &mut PgConnection, key: &ReservedKey, accepted: &Accepted) -> Result<()> {
+    let tied = sqlx::query(
+        "UPDATE idempotency_keys SET export_id = $4, state = $5, joined = $6
+         WHERE tenant = $1 AND key = $2 AND holder = $3 AND export_id IS NULL",
+    )
+    .bind(&key.tenant)
+    .bind(&key.key)
+    .bind(key.holder)
+    .bind(accepted.id)
+    .bind(accepted.status.name())
+    .bind(accepted.joined)
+    .execute(connection)
+    .await?;
+    if tied.rows_affected() == 1 { Ok(()) } else { Err(LedgerError::KeyTaken) }
+}

@@ -1,0 +1,66 @@
+//! The servers of the service and their variables: ledger, source, broker and object store.
+
+use polyglot_runtime::config::{ConfigError, Environment};
+use polyglot_source::{database_url, source_database_url};
+use polyglot_storage::StorageConfig;
+
+/// The servers that both processes talk to.
+#[derive(Clone)]
+pub struct Connections {
+    pub database_url: String,
+    pub source_database_url: String,
+    /// `None`: there is no broker, and workers find their work in the ledger alone.
+    pub amqp_url: Option<String>,
+    pub amqp_queue: String,
+    pub storage: StorageConfig,
+}
+
+impl Connections {
+    /// What the environment says, or the defaults.
+    ///
+    /// # Errors
+    /// Names the variable whose value cannot be used.
+    pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
+        let amqp_url = if env.is_empty("AMQP_URL") {
+            None
+        } else {
+            let url =
+                env.url("AMQP_URL", "amqp://guest:guest@localhost:5672/%2f", str::parse::<lapin::uri::AMQPUri>)?;
+            Some(url)
+        };
+        let amqp_queue = env.text("AMQP_QUEUE", "polyglot.exports")?;
+        if amqp_queue.len() > 200 || amqp_queue.starts_with("amq.") {
+            return Err(ConfigError::Value {
+                name: "AMQP_QUEUE".to_owned(),
+                value: amqp_queue,
+                expected: "expected a queue name of at most 200 bytes that does not begin with amq.".to_owned(),
+            });
+        }
+        Ok(Self {
+            database_url: database_url(env)?,
+            source_database_url: source_database_url(env)?,
+            amqp_url,
+            amqp_queue,
+            storage: StorageConfig::from_environment(env)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_usable() {
+        assert!(Connections::from_environment(&Environment::fixed(&[])).unwrap().amqp_url.is_some());
+    }
+
+    #[test]
+    fn a_broker_that_is_set_to_nothing_is_none() {
+        let config = Connections::from_environment(&Environment::fixed(&[("AMQP_URL", "")])).unwrap();
+        assert_eq!(config.amqp_url, None);
+        let env = Environment::fixed(&[("AMQP_URL", ""), ("AMQP_URL_FILE", "/nowhere")]);
+        let error = Connections::from_environment(&env).err().unwrap().to_string();
+        assert!(error.starts_with("AMQP_URL_FILE: "), "{error}");
+    }
+}

@@ -1,0 +1,85 @@
+//! The regular look at what time has changed: lost messages, dead workers, cancelled exports that nobody holds,
+//! files whose time is up. One process at a time, and cheap when there is nothing to do.
+
+use sqlx::Row;
+
+use crate::database::{Ledger, Result};
+use crate::work::{deadline_failure, end, snapshot_age_failure};
+use polyglot_core::status::Status;
+
+/// What a sweep changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub cancelled: u64,
+    pub overdue: u64,
+    pub reissued: u64,
+    pub expired: u64,
+}
+
+impl Ledger {
+    /// Does the sweep; `None` if another process is at it.
+    pub async fn sweep(&self) -> Result<Option<Swept>> {
+        let mut transaction = self.pool.begin().await?;
+        let ours: bool = sqlx::query("SELECT pg_try_advisory_xact_lock(hashtext('polyglot sweep')) AS ours")
+            .fetch_one(&mut *transaction)
+            .await?
+            .try_get("ours")?;
+        if !ours {
+            return Ok(None);
+        }
+        let (mut cancelled, mut overdue) = (0, 0);
+        // What somebody works on right now ends the usual way, and has its turn in a second if it does not.
+        let over = sqlx::query(
+            "SELECT e.id, e.cancel_requested, coalesce(e.deadline_at < now(), false) AS overdue FROM exports e
+             WHERE e.state IN ('pending', 'planning', 'running', 'finishing')
+               AND (e.cancel_requested OR e.deadline_at < now()
+                    OR (e.state IN ('planning', 'running') AND e.snapshot_until < now()))
+               AND NOT EXISTS (SELECT FROM shards s
+                               WHERE s.export_id = e.id AND s.state = 'leased' AND s.leased_until >= now())
+             LIMIT 1000 FOR UPDATE SKIP LOCKED",
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        for export in over {
+            let id = export.try_get("id")?;
+            if export.try_get("cancel_requested")? {
+                end(&mut transaction, id, Status::Cancelled, None).await?;
+                cancelled += 1;
+            } else {
+                let failure = if export.try_get("overdue")? { deadline_failure() } else { snapshot_age_failure() };
+                end(&mut transaction, id, Status::Failed, Some(&failure)).await?;
+                overdue += 1;
+            }
+        }
+        // token_due_at follows the lease while a worker holds the export, so this covers dead workers, lost
+        // messages and the pause after a failure alike. A message can land with a worker that is frozen: work that
+        // was begun is announced again soon. What nobody has begun may just be far back in the queue, and more
+        // messages would only make that longer.
+        let reissued = sqlx::query(
+            "WITH due AS (
+                 SELECT id FROM exports
+                 WHERE state IN ('pending', 'planning', 'running', 'finishing') AND token_due_at < now()
+                   AND NOT EXISTS (SELECT FROM outbox WHERE outbox.export_id = exports.id)
+                 ORDER BY token_due_at LIMIT 1000 FOR UPDATE SKIP LOCKED),
+             marked AS (
+                 UPDATE exports e
+                 SET token_due_at = now() + CASE WHEN e.attempt = 0 THEN interval '10 minutes' ELSE interval '10 seconds' END
+                 FROM due WHERE e.id = due.id)
+             INSERT INTO outbox (export_id) SELECT id FROM due",
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        let expired =
+            sqlx::query("UPDATE exports SET state = 'expired' WHERE state = 'completed' AND expires_at < now()")
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected();
+        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1)")
+            .bind(crate::client::KEPT.as_secs_f64())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(Some(Swept { cancelled, overdue, reissued, expired }))
+    }
+}

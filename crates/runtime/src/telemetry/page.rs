@@ -1,0 +1,75 @@
+//! The numbers that are looked up when somebody asks, in Prometheus' text format. What cannot be looked up is left out, which
+//! a registry of gauges cannot do; and a counter of seconds is no whole number, as a registry's are.
+
+use super::metric_definitions::find;
+
+/// Lines of a scrape. All samples of a metric are to be written one after the other.
+#[derive(Debug, Default)]
+pub struct Page {
+    text: String,
+    last: &'static str,
+}
+
+impl Page {
+    /// Writes a sample.
+    pub fn write(&mut self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
+        if self.last != name {
+            let described = find(name);
+            debug_assert!(described.is_some(), "{name} is not in the table");
+            if let Some(metric) = described {
+                let kind = metric.kind.name();
+                self.text.push_str(&format!("# HELP {name} {}\n# TYPE {name} {kind}\n", metric.help));
+            }
+            self.last = name;
+        }
+        self.text.push_str(name);
+        for (index, (label, value)) in labels.iter().enumerate() {
+            let before = if index == 0 { '{' } else { ',' };
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            self.text.push_str(&format!("{before}{label}=\"{value}\""));
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        self.text.push_str(&format!(" {value}\n"));
+    }
+
+    /// As [`Self::write`], for a number of things.
+    pub fn count(&mut self, name: &'static str, labels: &[(&'static str, &str)], count: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, of which there are no things or bytes here")]
+        self.write(name, labels, count as f64);
+    }
+
+    /// Connections by pool and state.
+    pub fn pools(&mut self, pools: &[(&str, super::PoolUse)]) {
+        for (pool, connections) in pools {
+            for (state, count) in [("idle", connections.idle), ("used", connections.used)] {
+                self.count("polyglot_database_connections", &[("pool", pool), ("state", state)], count);
+            }
+        }
+    }
+
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_described_once_and_labels_are_escaped() {
+        let mut page = Page::default();
+        page.count("polyglot_slots", &[("state", "used")], 2);
+        page.count("polyglot_slots", &[("state", "a\"\\\n")], 0);
+        page.write("process_start_time_seconds", &[], 1_700_000_000.25);
+        assert_eq!(
+            page.into_text(),
+            "# HELP polyglot_slots Slots of the worker.\n# TYPE polyglot_slots gauge\n\
+             polyglot_slots{state=\"used\"} 2\npolyglot_slots{state=\"a\\\"\\\\\\n\"} 0\n\
+             # HELP process_start_time_seconds When the process started, since 1970 in UTC.\n\
+             # TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 1700000000.25\n"
+        );
+    }
+}

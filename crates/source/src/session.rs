@@ -1,0 +1,161 @@
+//! Sessions on the source database: the settings that the text of a value depends on, how a session is named and found
+//! again, and which errors mean that the database is away. What is asked in a session is not here.
+
+use std::time::Duration;
+
+use polyglot_runtime::telemetry::PoolUse;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection};
+
+use crate::sql::quote_literal;
+
+/// A pool for catalog look-ups and for checking values, with the settings of [`connect`]. It connects on first use.
+pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
+    let options: PgConnectOptions = url.parse()?;
+    Ok(PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(3))
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                apply_session_settings(connection).await?;
+                // Sizes wait for a relation that is being rewritten; a look-up of others must find a connection.
+                sqlx::raw_sql("SET lock_timeout TO '2s'; SET statement_timeout TO '10s'").execute(connection).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options.application_name("polyglot-catalog")))
+}
+
+/// The connections of a pool, idle and in use.
+#[must_use]
+pub fn pool_use(pool: &PgPool) -> PoolUse {
+    let idle = pool.num_idle();
+    let all = usize::try_from(pool.size()).unwrap_or(usize::MAX);
+    PoolUse { idle, used: all.saturating_sub(idle) }
+}
+
+/// What an attempt's session on the source is called in `pg_stat_activity`, by which it is found again.
+#[must_use]
+pub fn session_name(export_id: uuid::Uuid, attempt: i32) -> String {
+    format!("polyglot export {export_id}/{attempt}")
+}
+
+/// Ends the sessions of these names that this database user has. One that belongs to a process that is frozen would
+/// keep its snapshot, and hold back vacuum, for as long as that process does not wake up. Returns how many there were.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn end_sessions(url: &str, names: &[String]) -> Result<usize, sqlx::Error> {
+    let mut connection = connect(url, "polyglot-sweeper").await?;
+    // In the list of what is selected: conditions are evaluated in whatever order is cheapest, and a session that only
+    // the others rule out would be ended as well.
+    let ended = sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = ANY($1) AND usename = current_user",
+    )
+    .bind(names)
+    .fetch_all(&mut connection)
+    .await?;
+    connection.close().await?;
+    Ok(ended.len())
+}
+
+/// A session as its server knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    pub pid: i32,
+    /// Tells one server, and one run of it, from another.
+    pub server_started: String,
+}
+
+/// Looks from outside whether a session is still there. Where another server answers than the one that has the session
+/// (behind a load balancer), it is believed to be. Without a `backend` it is enough that a server answers.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn session_lives(url: &str, backend: Option<&Backend>) -> Result<bool, sqlx::Error> {
+    match find_session(url, backend).await {
+        // Out of connections, memory or disk (SQLSTATE class 53): a server without one to spare is there.
+        Err(sqlx::Error::Database(refused)) if refused.code().is_some_and(|code| code.starts_with("53")) => Ok(true),
+        found => found,
+    }
+}
+
+async fn find_session(url: &str, backend: Option<&Backend>) -> Result<bool, sqlx::Error> {
+    let mut connection = connect(url, "polyglot-watch").await?;
+    let mut lives = true;
+    if let Some(Backend { pid, server_started }) = backend {
+        lives = sqlx::query_scalar(
+            "SELECT pg_postmaster_start_time()::text <> $2 OR EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)",
+        )
+        .bind(pid)
+        .bind(server_started)
+        .fetch_one(&mut connection)
+        .await?;
+    }
+    connection.close().await?;
+    Ok(lives)
+}
+
+/// One connection to the source database with every setting that the text of a value depends on.
+pub async fn connect(url: &str, application_name: &str) -> Result<PgConnection, sqlx::Error> {
+    let options: PgConnectOptions = url.parse()?;
+    let mut connection = PgConnection::connect_with(&options.application_name(application_name)).await?;
+    apply_session_settings(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Makes a connection that somebody else has used as good as a new one, and gives it another name. What a view's function
+/// has set stays set behind its transaction otherwise: a time zone, a role, a lock.
+///
+/// # Errors
+/// When the session is not there any more.
+pub async fn reset_session_settings(connection: &mut PgConnection, application_name: &str) -> Result<(), sqlx::Error> {
+    let reset = format!(
+        "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all(); SET application_name TO {}",
+        quote_literal(application_name)
+    );
+    sqlx::raw_sql(AssertSqlSafe(reset)).execute(&mut *connection).await?;
+    apply_session_settings(connection).await
+}
+
+async fn apply_session_settings(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // As a join with pg_settings, so that a server too old to know a setting skips it. The last one makes the
+    // server notice during a long sort that we are gone, instead of at the next row.
+    sqlx::raw_sql(
+        "SELECT set_config(name, value, false) FROM (VALUES
+            ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),
+            ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('client_encoding', 'UTF8'),
+            ('statement_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'),
+            ('client_connection_check_interval', '1s'),
+            -- A table without a key comes in the same order each time: no scan joins another in the middle.
+            ('synchronize_seqscans', 'off'),
+            -- Compiling the expressions of 1,600 columns takes longer than it can save.
+            ('jit', 'off')
+         ) AS wanted(name, value) JOIN pg_settings USING (name)",
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Whether an error of the driver means that the database is away or too busy, as opposed to having refused
+/// the statement.
+#[must_use]
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => true,
+        // Classes 08 (connection), 53 (out of resources), 57P (shutdown, crash, cannot connect now), the
+        // serialization failures of 40, which a replica answers when it cancels a query, a lock that was not to be had
+        // and the time limits (57014 is also an operator's pg_cancel_backend).
+        sqlx::Error::Database(refused) => refused.code().is_some_and(|code| {
+            ["08", "53", "57P", "57014", "40", "55P03", "25P03", "25P04"].iter().any(|class| code.starts_with(class))
+        }),
+        _ => false,
+    }
+}

@@ -1,0 +1,91 @@
+//! `GET /metrics` and `GET /health` of a worker, on the port that `METRICS_PORT` names. The only thing a worker listens for.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use std::convert::Infallible;
+
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use polyglot_runtime::http_server;
+use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_runtime::telemetry::{METRICS_CONTENT_TYPE, Page, PoolUse, Recorder};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics;
+use crate::source::open_connections;
+use crate::worker::Worker;
+
+/// How long an answer that is being sent may go on when the worker has stopped.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A port that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("METRICS_PORT: {port} cannot be listened on")]
+pub(crate) struct NoPort {
+    port: u16,
+    source: std::io::Error,
+}
+
+/// The listener and the recorder that it answers from.
+pub(crate) struct MetricsServer {
+    listener: TcpListener,
+    recorder: Recorder,
+}
+
+impl MetricsServer {
+    /// Counts from now on, and has the port.
+    pub(crate) async fn begin(port: u16) -> Result<Self, Box<dyn std::error::Error>> {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
+        let listener = listener.map_err(|source| NoPort { port, source })?;
+        let recorder = Recorder::install()?;
+        metrics::begin();
+        tracing::info!(port, "metrics are served");
+        Ok(Self { listener, recorder })
+    }
+
+    /// Answers until `stopping`.
+    pub(crate) async fn serve(self, worker: Arc<Worker>, stopping: CancellationToken) {
+        let Self { listener, recorder } = self;
+        let small = recorder.clone().keep_small(stopping.clone());
+        let service = service_fn(move |request: Request<_>| {
+            let answer = answer(request.method(), request.uri().path(), &worker, &recorder);
+            async { Ok::<_, Infallible>(answer) }
+        });
+        let lifecycle = Lifecycle { stopping, ..Lifecycle::default() };
+        tokio::join!(small, http_server::serve(listener, service, &lifecycle, DRAIN));
+    }
+}
+
+/// `GET /metrics` and `GET /health`; hyper leaves the body out for `HEAD`.
+fn answer(method: &Method, path: &str, worker: &Worker, recorder: &Recorder) -> Response<String> {
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    let (status, header, body) = match path {
+        "/metrics" | "/health" if !is_read => (StatusCode::METHOD_NOT_ALLOWED, (ALLOW, "GET,HEAD"), String::new()),
+        "/metrics" => (StatusCode::OK, (CONTENT_TYPE, METRICS_CONTENT_TYPE), recorder.render(samples(worker))),
+        "/health" => (StatusCode::OK, (CONTENT_TYPE, "application/json"), r#"{"status":"ok"}"#.to_owned()),
+        _ => (StatusCode::NOT_FOUND, (CONTENT_TYPE, "text/plain"), String::new()),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header.0, HeaderValue::from_static(header.1));
+    response
+}
+
+fn samples(worker: &Worker) -> Page {
+    let mut page = Page::default();
+    metrics::write_times(&mut page);
+    let (slots, used) = (usize::from(worker.settings.slots), worker.in_use());
+    for (state, count) in [("used", used), ("free", slots.saturating_sub(used))] {
+        page.count("polyglot_slots", &[("state", state)], count);
+    }
+    page.count("polyglot_memory_budget_bytes", &[], worker.settings.memory_budget);
+    page.count("polyglot_snapshots_kept", &[], worker.sessions.kept());
+    let idle = worker.idle.waiting() + worker.sessions.waiting();
+    let source = PoolUse { idle, used: open_connections().saturating_sub(idle) };
+    page.pools(&[("ledger", worker.ledger.connections()), ("source", source)]);
+    page
+}
