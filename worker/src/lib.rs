@@ -1,32 +1,32 @@
 //! The worker: takes exports from the queue and does them, from rows in PostgreSQL to an object in the store. The
 //! process is [`main`].
 
-mod attempt;
 mod config;
+mod context;
 mod dead_letters;
-mod encoding;
-mod finish;
+mod encode_task;
 mod health;
-mod manifest_draft;
+mod job;
 mod memory;
 mod metrics;
 mod metrics_server;
-mod output;
-mod pipeline;
-mod session;
-mod shard;
-mod source;
-mod start;
+mod part;
+mod plan;
+mod progress;
+mod read;
+mod runner;
+mod snapshot;
 mod upload;
-mod worker;
+mod work_error;
 
-pub use finish::{EndOfFile, end_of_file};
+pub use job::{EndOfFile, end_of_file};
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use context::WorkerContext;
 use polyglot_core::failure::chain;
 use polyglot_ledger::Connections;
 use polyglot_ledger::Sweeper;
@@ -149,11 +149,11 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
     };
     background.spawn(sweeper.run(drained.clone()));
     let subscription = Subscription::new(broker, settings.slots);
-    let worker = Arc::new(worker::Worker::new(connections, settings, ledger, storage, relay, name));
+    let context = Arc::new(WorkerContext::new(connections, settings, ledger, storage, relay, name));
     if let Some(metrics_server) = metrics_server {
-        background.spawn(metrics_server.serve(Arc::clone(&worker), drained.clone()));
+        background.spawn(metrics_server.serve(Arc::clone(&context), drained.clone()));
     }
-    worker::run(worker, subscription, &lifecycle).await;
+    runner::run(context, subscription, &lifecycle).await;
     drained.cancel();
     background.close();
     if tokio::time::timeout(Duration::from_secs(10), background.wait()).await.is_err() {

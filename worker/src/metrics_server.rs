@@ -1,4 +1,4 @@
-//! `GET /metrics` and `GET /health` of a worker, on the port that `METRICS_PORT` names. The only thing a worker listens for.
+//! `GET /metrics` and `GET /health` of a context, on the port that `METRICS_PORT` names. The only thing a context listens for.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use polyglot_runtime::telemetry::{METRICS_CONTENT_TYPE, Page, PoolUse, Recorder}
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::context::WorkerContext;
 use crate::metrics;
-use crate::source::open_connections;
-use crate::worker::Worker;
+use crate::read::open_connections;
 
-/// How long an answer that is being sent may go on when the worker has stopped.
+/// How long an answer that is being sent may go on when the context has stopped.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// A port that cannot be had.
@@ -48,11 +48,11 @@ impl MetricsServer {
     }
 
     /// Answers until `stopping`.
-    pub(crate) async fn serve(self, worker: Arc<Worker>, stopping: CancellationToken) {
+    pub(crate) async fn serve(self, context: Arc<WorkerContext>, stopping: CancellationToken) {
         let Self { listener, recorder } = self;
         let small = recorder.clone().keep_small(stopping.clone());
         let service = service_fn(move |request: Request<_>| {
-            let answer = answer(request.method(), request.uri().path(), &worker, &recorder);
+            let answer = answer(request.method(), request.uri().path(), &context, &recorder);
             async { Ok::<_, Infallible>(answer) }
         });
         let lifecycle = Lifecycle { stopping, ..Lifecycle::default() };
@@ -61,11 +61,11 @@ impl MetricsServer {
 }
 
 /// `GET /metrics` and `GET /health`; hyper leaves the body out for `HEAD`.
-fn answer(method: &Method, path: &str, worker: &Worker, recorder: &Recorder) -> Response<String> {
+fn answer(method: &Method, path: &str, context: &WorkerContext, recorder: &Recorder) -> Response<String> {
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     let (status, header, body) = match path {
         "/metrics" | "/health" if !is_read => (StatusCode::METHOD_NOT_ALLOWED, (ALLOW, "GET,HEAD"), String::new()),
-        "/metrics" => (StatusCode::OK, (CONTENT_TYPE, METRICS_CONTENT_TYPE), recorder.render(samples(worker))),
+        "/metrics" => (StatusCode::OK, (CONTENT_TYPE, METRICS_CONTENT_TYPE), recorder.render(samples(context))),
         "/health" => (StatusCode::OK, (CONTENT_TYPE, "application/json"), r#"{"status":"ok"}"#.to_owned()),
         _ => (StatusCode::NOT_FOUND, (CONTENT_TYPE, "text/plain"), String::new()),
     };
@@ -75,17 +75,17 @@ fn answer(method: &Method, path: &str, worker: &Worker, recorder: &Recorder) -> 
     response
 }
 
-fn samples(worker: &Worker) -> Page {
+fn samples(context: &WorkerContext) -> Page {
     let mut page = Page::default();
     metrics::write_times(&mut page);
-    let (slots, used) = (usize::from(worker.settings.slots), worker.in_use());
+    let (slots, used) = (usize::from(context.settings.slots), context.slots_in_use());
     for (state, count) in [("used", used), ("free", slots.saturating_sub(used))] {
         page.count("polyglot_slots", &[("state", state)], count);
     }
-    page.count("polyglot_memory_budget_bytes", &[], worker.settings.memory_budget);
-    page.count("polyglot_snapshots_kept", &[], worker.sessions.kept());
-    let idle = worker.idle.waiting() + worker.sessions.waiting();
+    page.count("polyglot_memory_budget_bytes", &[], context.settings.memory_budget);
+    page.count("polyglot_snapshots_kept", &[], context.snapshots.held());
+    let idle = context.connection_cache.waiting() + context.snapshots.idle();
     let source = PoolUse { idle, used: open_connections().saturating_sub(idle) };
-    page.pools(&[("ledger", worker.ledger.connections()), ("source", source)]);
+    page.pools(&[("ledger", context.ledger.connections()), ("source", source)]);
     page
 }

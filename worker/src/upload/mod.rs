@@ -2,14 +2,7 @@
 //! upload with a bounded number of parts in flight. Nothing is visible before [`Upload::publish`], and
 //! [`Upload::discard`] leaves nothing behind.
 
-mod body;
-mod buffers;
-mod part;
 mod retries;
-
-pub(crate) use body::PartBody;
-pub(crate) use buffers::Buffers;
-pub(crate) use part::{MAX_PARTS, MIN_PART_BYTES, PART_SLACK, Part, PartBudget, PartSizes, Room};
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -30,7 +23,8 @@ use tracing::Instrument;
 
 use self::retries::CountRetries;
 use crate::metrics::{self, Stage};
-use crate::pipeline::internal;
+use crate::part::{FromEncoder, Part, PartBody};
+use crate::work_error::{WorkError, internal};
 
 /// Parts that are on the wire at a time.
 const IN_FLIGHT: usize = 2;
@@ -38,13 +32,6 @@ const IN_FLIGHT: usize = 2;
 const COMPLETE_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long cleaning up may take before it is left to the sweeper.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What the encoder sends. A channel that closes without `End` was cut off.
-#[derive(Debug)]
-pub(crate) enum FromEncoder {
-    Part(Part),
-    End,
-}
 
 /// Every byte is in the store (or in `Single`), and nothing is visible yet.
 #[derive(Debug)]
@@ -89,6 +76,17 @@ impl From<LedgerError> for UploadError {
         match error {
             LedgerError::LeaseLost => Self::Lost,
             other => Self::Ledger(other),
+        }
+    }
+}
+
+impl From<UploadError> for WorkError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Failed(failure) => Self::Failed(failure),
+            UploadError::Gone(failure) => Self::FailedAttempt(failure),
+            UploadError::Ledger(error) => error.into(),
+            UploadError::Lost | UploadError::CutOff => Self::Lost,
         }
     }
 }

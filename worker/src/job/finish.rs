@@ -1,0 +1,230 @@
+//! The end of an export that was cut: what is behind the last shard, from what the ledger has of all of them, and the
+//! manifest. No row is read again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_s3::types::CompletedPart;
+use polyglot_core::compression::Compression;
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::format::Format;
+use polyglot_core::manifest::{Manifest, ManifestFile, ManifestPart, Replaced, crc_text};
+use polyglot_core::request::{ExportRequest, Layout};
+use polyglot_ledger::{Claim, Cut, Ledger, StoredShard, persist};
+
+use tokio_util::sync::CancellationToken;
+
+use super::lease::run_guarded;
+use super::outcome::record_end;
+use super::publish::publish;
+use crate::context::WorkerContext;
+use crate::metrics::Outcome;
+use crate::part::PartBody;
+use crate::plan::ManifestDraft;
+use crate::progress::Progress;
+use crate::upload::{Staged, Upload, UploadError, sent_part};
+use crate::work_error::{INTERNAL, WorkError, internal};
+use polyglot_formats::compress::gzip_trailer;
+use polyglot_formats::parquet_footer;
+
+/// Shards that are fetched from the ledger at a time: with Parquet each brings the description of its row groups.
+const PAGE: i64 = 200;
+
+/// All shards together.
+#[derive(Default)]
+struct ShardTotals {
+    rows: i64,
+    bytes: i64,
+    raw_bytes: i64,
+    crc: crc32fast::Hasher,
+    raw_crc: crc32fast::Hasher,
+    parts: Vec<ManifestPart>,
+    files: Vec<ManifestFile>,
+    sent: Vec<CompletedPart>,
+    replaced: Vec<Replaced>,
+    /// Where each shard begins in the file, and its row groups.
+    row_groups: VecDeque<(u64, Vec<u8>)>,
+}
+
+fn length(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or(0)
+}
+
+impl ShardTotals {
+    fn add(&mut self, request: &ExportRequest, shard: StoredShard) -> Result<(), Failure> {
+        let crc32 = crc_text(shard.crc32);
+        match request.layout {
+            Layout::File => {
+                self.parts.push(ManifestPart {
+                    number: u32::try_from(shard.number).unwrap_or(u32::MAX),
+                    offset: self.bytes,
+                    bytes: shard.bytes,
+                    rows: shard.rows,
+                    crc32,
+                });
+                self.sent.push(sent_part(shard.number, shard.etag, shard.crc32));
+            }
+            Layout::Files => self.files.push(ManifestFile {
+                name: request.part_name(shard.number),
+                rows: shard.rows,
+                bytes: shard.bytes,
+                uncompressed_bytes: shard.raw_bytes,
+                crc32,
+            }),
+        }
+        if let Some(row_groups) = shard.row_groups {
+            self.row_groups.push_back((length(self.bytes), row_groups));
+        }
+        self.crc.combine(&crc32fast::Hasher::new_with_initial_len(shard.crc32, length(shard.bytes)));
+        if let Some(raw) = shard.raw_crc32 {
+            self.raw_crc.combine(&crc32fast::Hasher::new_with_initial_len(raw, length(shard.raw_bytes)));
+        }
+        self.rows += shard.rows;
+        self.bytes += shard.bytes;
+        self.raw_bytes += shard.raw_bytes;
+        let replaced = shard.replaced.map(serde_json::from_value::<Vec<Replaced>>).transpose();
+        for replaced in replaced.map_err(|error| internal(&error))?.into_iter().flatten() {
+            let known = self.replaced.iter_mut().find(|known| {
+                (&known.column, &known.problem, &known.with) == (&replaced.column, &replaced.problem, &replaced.with)
+            });
+            match known {
+                Some(known) => known.count += replaced.count,
+                None => self.replaced.push(replaced),
+            }
+        }
+        Ok(())
+    }
+
+    /// What ends the file behind the last shard, if anything.
+    fn end(&mut self, request: &ExportRequest) -> Result<Option<Vec<u8>>, Failure> {
+        if request.layout == Layout::Files {
+            return Ok(None);
+        }
+        if request.format == Format::Parquet {
+            // Each description is let go of as soon as it is read.
+            let mut pieces = std::mem::take(&mut self.row_groups);
+            let footer = parquet_footer(std::iter::from_fn(|| pieces.pop_front()));
+            return footer.map(Some).map_err(|error| internal(&error));
+        }
+        Ok(match request.compression {
+            Some(Compression::Gzip) => Some(gzip_trailer(self.raw_crc.clone().finalize(), length(self.raw_bytes))),
+            Some(Compression::Zstd) | None => None,
+        })
+    }
+}
+
+async fn shard_totals(ledger: &Ledger, patience: Duration, claim: &Claim, cut: &Cut) -> Result<ShardTotals, WorkError> {
+    let (mut totals, mut number) = (ShardTotals::default(), 0);
+    loop {
+        let shards = persist(patience, || ledger.stored_shards(claim.export_id, number, PAGE)).await?;
+        if shards.is_empty() {
+            break;
+        }
+        for shard in shards {
+            number += 1;
+            if shard.number != number {
+                return Err(WorkError::Failed(missing(number)));
+            }
+            totals.add(&claim.request, shard)?;
+        }
+    }
+    if number == cut.shards { Ok(totals) } else { Err(WorkError::Failed(missing(number + 1))) }
+}
+
+/// The end of a file: the parts of its manifest, and the length of what is written behind the last shard.
+pub struct EndOfFile {
+    pub manifest: Manifest,
+    pub bytes: usize,
+}
+
+/// Reads from the ledger what was stored of each shard and adds it up: the cost of a finish without the object store, for
+/// measurements.
+///
+/// # Errors
+/// In words.
+pub async fn end_of_file(ledger: &Ledger, claim: &Claim, cut: &Cut) -> Result<EndOfFile, String> {
+    let words = |error: WorkError| format!("{error:?}");
+    let mut totals = shard_totals(ledger, Duration::ZERO, claim, cut).await.map_err(words)?;
+    let end = totals.end(&claim.request).map_err(|failure| failure.detail)?;
+    let manifest = Manifest { parts: totals.parts, ..Manifest::default() };
+    Ok(EndOfFile { manifest, bytes: end.map_or(0, |end| end.len()) })
+}
+
+/// A defect: the finish was given out before every shard was committed.
+fn missing(number: i32) -> Failure {
+    Failure::new(FailureKind::Internal, INTERNAL, format!("shard {number} is not among the committed ones"))
+}
+
+/// Puts the file together and makes it visible.
+pub(super) async fn perform(
+    context: &WorkerContext,
+    claim: &Claim,
+    cut: &Cut,
+    aborting: &CancellationToken,
+) -> Outcome {
+    let progress = Arc::new(Progress::default());
+    let upload = Upload::resume(context.target(), claim, cut);
+    let staged = Box::pin(run(&context.ledger, context.settings.lease, claim, cut, &upload));
+    match run_guarded(context, claim, &progress, aborting, staged).await {
+        Ok((staged, manifest)) => publish(context, claim, upload, &progress, staged, manifest).await,
+        Err(error) => record_end(context, claim, error).await,
+    }
+}
+
+/// Puts the export together; nothing is visible when this returns but, where each shard is an object, those.
+async fn run(
+    ledger: &Ledger,
+    patience: Duration,
+    claim: &Claim,
+    cut: &Cut,
+    upload: &Upload<'_>,
+) -> Result<(Staged, Manifest), WorkError> {
+    let file: ManifestDraft =
+        serde_json::from_value(cut.plan.clone()).map_err(|error| WorkError::Failed(internal(&error)))?;
+    let mut totals = shard_totals(ledger, patience, claim, cut).await?;
+    let request = claim.request.clone();
+    // Reading and writing thousands of descriptions takes a while.
+    let span = tracing::Span::current();
+    let ended = tokio::task::spawn_blocking(move || span.in_scope(|| (totals.end(&request), totals))).await;
+    let (end, mut totals) = ended.map_err(|error| internal(&error))?;
+    if let Some(end) = end? {
+        let number = cut.shards + 1;
+        let crc32 = crc32fast::hash(&end);
+        let bytes = i64::try_from(end.len()).unwrap_or(i64::MAX);
+        totals.parts.push(ManifestPart {
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            offset: totals.bytes,
+            bytes,
+            rows: 0,
+            crc32: crc_text(crc32),
+        });
+        totals.crc.update(&end);
+        if claim.request.format == Format::Parquet {
+            totals.raw_bytes += bytes;
+        }
+        totals.bytes += bytes;
+        match upload.send(number, PartBody::from(bytes::Bytes::from(end)), crc32).await {
+            Ok(part) => totals.sent.push(part),
+            // Another finisher's Complete may have got through before it was lost: then the object is there, and that it
+            // is the whole file is seen when it is published.
+            Err(UploadError::Gone(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let manifest = Manifest {
+        rows: totals.rows,
+        bytes: totals.bytes,
+        uncompressed_bytes: totals.raw_bytes,
+        crc32: crc_text(totals.crc.finalize()),
+        parts: totals.parts,
+        files: totals.files,
+        replaced: totals.replaced,
+        ..file.manifest()
+    };
+    let staged = match claim.request.layout {
+        Layout::File => Staged::Multipart(totals.sent),
+        Layout::Files => Staged::Several,
+    };
+    Ok((staged, manifest))
+}

@@ -1,0 +1,105 @@
+//! Working under a lease: it is renewed while the work goes on, and a reason to stop the work is found out.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use polyglot_core::failure::{Failure, chain};
+use polyglot_ledger::{Claim, Ledger, LedgerError, Renewal, Work, deadline_failure, persist, snapshot_age_failure};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::WorkerContext;
+use crate::progress::Progress;
+use crate::work_error::WorkError;
+
+/// Interval at which the lease is renewed, the progress is recorded and a cancellation is noticed.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Repeats a ledger call while the ledger is away or silent, for as long as the lease may hold.
+pub(super) async fn retry_within_lease<T, F>(context: &WorkerContext, call: impl Fn() -> F) -> Result<T, LedgerError>
+where
+    F: Future<Output = Result<T, LedgerError>>,
+{
+    persist(context.settings.lease, call).await
+}
+
+/// Runs `work` until it is done or there is a reason to stop it.
+pub(super) async fn run_guarded<T>(
+    context: &WorkerContext,
+    claim: &Claim,
+    progress: &Progress,
+    aborting: &CancellationToken,
+    work: impl Future<Output = Result<T, WorkError>> + Unpin,
+) -> Result<T, WorkError> {
+    tokio::select! {
+        done = work => done,
+        error = heartbeat(context, claim, progress) => Err(error),
+        failure = deadline(claim) => Err(WorkError::Failed(failure)),
+        () = aborting.cancelled() => Err(WorkError::ShuttingDown),
+    }
+}
+
+/// Renews the lease until there is a reason to stop the work.
+async fn heartbeat(context: &WorkerContext, claim: &Claim, progress: &Progress) -> WorkError {
+    let lease = context.settings.lease;
+    let mut held_until = Instant::now() + lease;
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let asked = Instant::now();
+        match tokio::time::timeout(lease / 3, renew(&context.ledger, claim, lease, progress)).await {
+            Ok(Ok(Renewal::Held)) => held_until = asked + lease,
+            Ok(Ok(Renewal::CancelRequested)) => return WorkError::Cancelled,
+            Ok(Err(LedgerError::LeaseLost)) => return WorkError::Lost,
+            Ok(Err(error)) if Instant::now() < held_until => {
+                tracing::warn!(error = chain(&error), "lease not renewed, trying again");
+            }
+            Err(_) if Instant::now() < held_until => {
+                tracing::warn!("lease not renewed in time, trying again");
+            }
+            Ok(Err(_)) | Err(_) => return WorkError::Lost,
+        }
+    }
+}
+
+async fn renew(ledger: &Ledger, claim: &Claim, lease: Duration, progress: &Progress) -> Result<Renewal, LedgerError> {
+    let rows = progress.rows.load(Ordering::Relaxed);
+    let bytes = progress.bytes.load(Ordering::Relaxed);
+    ledger.renew(claim, lease, rows, bytes).await
+}
+
+/// Runs `work` to its end with the lease renewed meanwhile. That the lease is lost, or a cancellation wanted, is
+/// for `work` to find out: every ledger call of it says so.
+pub(super) async fn keep_lease_while<T>(
+    context: &WorkerContext,
+    claim: &Claim,
+    progress: &Progress,
+    work: impl Future<Output = T>,
+) -> T {
+    let renewing = async {
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            if let Err(error) = renew(&context.ledger, claim, context.settings.lease, progress).await {
+                tracing::debug!(error = chain(&error), "lease not renewed at the end");
+            }
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        never = renewing => never,
+    }
+}
+
+/// Ends when the time of the export, or of its snapshot, is up; never, if neither has a limit.
+async fn deadline(claim: &Claim) -> Failure {
+    let snapshot = claim.snapshot_until.filter(|_| !matches!(claim.work, Work::Finish(_)));
+    let (at, failure) = match (claim.deadline, snapshot) {
+        (Some(deadline), Some(snapshot)) if snapshot < deadline => (snapshot, snapshot_age_failure()),
+        (Some(deadline), _) => (deadline, deadline_failure()),
+        (None, Some(snapshot)) => (snapshot, snapshot_age_failure()),
+        (None, None) => return std::future::pending().await,
+    };
+    // A moment that has passed waits for no time at all.
+    let left = (at - chrono::Utc::now()).to_std().unwrap_or(Duration::ZERO);
+    tokio::time::sleep(left).await;
+    failure
+}

@@ -1,0 +1,65 @@
+//! The end of work that did not come to its end: what the ledger is told.
+
+use polyglot_core::failure::{Failure, chain};
+use polyglot_ledger::{Claim, LedgerError};
+
+use super::lease::retry_within_lease;
+use crate::context::WorkerContext;
+use crate::metrics::{self, Outcome};
+use crate::work_error::WorkError;
+
+/// Records in the ledger how work ended that did not come to its end.
+pub(super) async fn record_end(context: &WorkerContext, claim: &Claim, error: WorkError) -> Outcome {
+    let retry = context.settings.retry;
+    let failed = |failure: &Failure, again: bool| {
+        tracing::warn!(
+            code = failure.kind.code(),
+            reason = failure.message,
+            detail = failure.detail,
+            again,
+            "attempt failed"
+        );
+        if again { Outcome::Again } else { Outcome::Failed }
+    };
+    let written = match &error {
+        WorkError::Failed(failure) => {
+            let again = retry_within_lease(context, || context.ledger.fail(claim, failure, retry)).await;
+            again.map(|again| failed(failure, again))
+        }
+        WorkError::FailedAttempt(failure) => {
+            let again = retry_within_lease(context, || context.ledger.fail_attempt(claim, failure, retry)).await;
+            again.map(|again| failed(failure, again))
+        }
+        WorkError::Blocked(failure) => {
+            let again = retry_within_lease(context, || context.ledger.blocked(claim, failure, retry)).await;
+            again.map(|again| failed(failure, again))
+        }
+        WorkError::TooSmall => {
+            tracing::warn!("the shard is smaller than the store accepts, planning again");
+            let ended = retry_within_lease(context, || context.ledger.too_small(claim)).await;
+            context.relay.wake();
+            ended.map(|()| Outcome::TooSmall)
+        }
+        WorkError::Cancelled => {
+            tracing::info!("export cancelled");
+            retry_within_lease(context, || context.ledger.cancelled(claim)).await.map(|()| Outcome::Cancelled)
+        }
+        WorkError::ShuttingDown => {
+            tracing::info!("shutting down, work given back");
+            retry_within_lease(context, || context.ledger.give_back(claim)).await.map(|()| Outcome::GivenBack)
+        }
+        WorkError::Lost => {
+            tracing::warn!("the lease was lost, work dropped");
+            metrics::lease_lost();
+            Ok(Outcome::Lost)
+        }
+    };
+    written.unwrap_or_else(|error| {
+        // The lease runs out, and the sweeper has the export tried again.
+        tracing::warn!(error = chain(&error), "the end of the attempt could not be recorded in the ledger");
+        if let LedgerError::LeaseLost = error {
+            metrics::lease_lost();
+        }
+        Outcome::Lost
+    })
+}

@@ -1,0 +1,84 @@
+//! The switch that makes the file visible, and what is recorded of it.
+
+use polyglot_core::failure::chain;
+use polyglot_core::manifest::Manifest;
+use polyglot_ledger::{Claim, Finished, LedgerError, Renewal, Work};
+use tracing::Instrument;
+
+use super::lease::{keep_lease_while, retry_within_lease};
+use super::outcome::record_end;
+use crate::context::WorkerContext;
+use crate::metrics::Outcome;
+use crate::progress::Progress;
+use crate::upload::{Staged, Upload};
+use crate::work_error::WorkError;
+use crate::{memory, metrics};
+
+/// The switch that makes the file visible. From here on nothing may interrupt what follows halfway.
+pub(super) async fn publish(
+    context: &WorkerContext,
+    claim: &Claim,
+    mut upload: Upload<'_>,
+    progress: &Progress,
+    staged: Staged,
+    manifest: Manifest,
+) -> Outcome {
+    let finishing = async {
+        match retry_within_lease(context, || context.ledger.finishing(claim)).await {
+            Ok(Renewal::Held) => {}
+            Ok(Renewal::CancelRequested) => {
+                return end_without_file(context, claim, upload, WorkError::Cancelled).await;
+            }
+            Err(error) => return end_without_file(context, claim, upload, error.into()).await,
+        }
+        let etag = match upload.publish(staged, &manifest).await {
+            Ok(etag) => etag,
+            Err(error) => return end_without_file(context, claim, upload, error.into()).await,
+        };
+        let finished =
+            Finished { object_key: upload.owned().to_owned(), etag, peak_memory_bytes: memory::peak_bytes(), manifest };
+        let (rows, bytes) = (finished.manifest.rows, finished.manifest.bytes);
+        let keep = context.settings.keep;
+        match retry_within_lease(context, || context.ledger.complete(claim, &finished, keep)).await {
+            Ok(Renewal::Held) => {
+                tracing::info!(rows, bytes, peak_memory_bytes = finished.peak_memory_bytes, "export completed");
+                // Of an export that was cut, each shard was counted by itself.
+                if matches!(claim.work, Work::Start { .. }) {
+                    metrics::stored(claim.request.format, rows, bytes);
+                }
+                Outcome::Done
+            }
+            Ok(Renewal::CancelRequested) => end_without_file(context, claim, upload, WorkError::Cancelled).await,
+            // Refused: the export went on without this context, unless it was a repeat of a call whose answer was
+            // lost. The ledger knows whose file it has.
+            Err(LedgerError::LeaseLost) if !owns_file(context, claim, upload.owned()).await => {
+                end_without_file(context, claim, upload, WorkError::Lost).await
+            }
+            // Whether the ledger took it is not known here, so the object stays. If it did not, the object is
+            // in the ledger's list of uploads, and the sweeper removes it once another attempt has begun.
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the finished export could not be recorded in the ledger");
+                Outcome::Lost
+            }
+        }
+    };
+    let finishing = finishing.instrument(tracing::info_span!("complete"));
+    keep_lease_while(context, claim, progress, Box::pin(finishing)).await
+}
+
+/// Ends what did not become a file. An upload that several claims share is left to the sweeper, which knows whether the
+/// attempt goes on.
+async fn end_without_file(context: &WorkerContext, claim: &Claim, upload: Upload<'_>, error: WorkError) -> Outcome {
+    if matches!(claim.work, Work::Start { .. }) {
+        upload.discard().await;
+    }
+    record_end(context, claim, error).await
+}
+
+/// Whether the ledger has `key` as the export's file; if it cannot be asked, it may have.
+async fn owns_file(context: &WorkerContext, claim: &Claim, key: &str) -> bool {
+    match retry_within_lease(context, || context.ledger.find(claim.export_id)).await {
+        Ok(export) => export.is_some_and(|export| export.object_key.as_deref() == Some(key)),
+        Err(_) => true,
+    }
+}

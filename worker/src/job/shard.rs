@@ -1,0 +1,135 @@
+//! One shard of an export that is cut: read under the shared snapshot, encoded, sent as one part, committed.
+
+use std::sync::Arc;
+
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::request::Layout;
+use polyglot_ledger::{Attempt, Claim, Committed, ShardWork, StoredShard};
+use tokio_util::sync::CancellationToken;
+
+use super::lease::{retry_within_lease, run_guarded};
+use super::outcome::record_end;
+use crate::context::WorkerContext;
+use crate::encode_task::{Encoded, Encoding, Extent, encode, replaced};
+use crate::metrics::Outcome;
+use crate::part::{Buffers, MIN_PART_BYTES, Output, PART_SLACK, PartBody, ShardBody, WrittenBody};
+use crate::plan::{ManifestDraft, Plan, Range};
+use crate::progress::Progress;
+use crate::read::LivenessProbe;
+use crate::upload::Upload;
+use crate::work_error::{WorkError, internal};
+use crate::{memory, metrics};
+
+/// Reads, stores and commits one shard.
+pub(super) async fn perform(
+    context: &WorkerContext,
+    claim: &Claim,
+    work: &ShardWork,
+    aborting: &CancellationToken,
+) -> Outcome {
+    let progress = Arc::new(Progress::default());
+    let storing = Box::pin(run(context, claim, work, &progress));
+    let stored = match run_guarded(context, claim, &progress, aborting, storing).await {
+        Ok(stored) => stored,
+        Err(error) => return record_end(context, claim, error).await,
+    };
+    let (rows, bytes) = (stored.rows, stored.bytes);
+    match retry_within_lease(context, || context.ledger.commit(claim, &stored, memory::peak_bytes())).await {
+        Ok(committed @ (Committed::More | Committed::All)) => {
+            let all = committed == Committed::All;
+            tracing::info!(rows, bytes, all, "shard committed");
+            metrics::stored(claim.request.format, rows, bytes);
+            context.relay.wake();
+            Outcome::Done
+        }
+        Ok(Committed::CancelRequested) => record_end(context, claim, WorkError::Cancelled).await,
+        Err(error) => record_end(context, claim, error.into()).await,
+    }
+}
+
+/// Reads and stores the shard that was claimed; it is still to be committed.
+async fn run(
+    context: &WorkerContext,
+    claim: &Claim,
+    work: &ShardWork,
+    progress: &Arc<Progress>,
+) -> Result<StoredShard, WorkError> {
+    let range: Range =
+        serde_json::from_value(work.bounds.clone()).map_err(|error| WorkError::Failed(internal(&error)))?;
+    let attempt = Attempt::from(claim);
+    let session = context.snapshots.get_or_join(&attempt).await?;
+    let mut source = context.snapshots.reader(&session, &attempt).await?;
+    let mut probe = LivenessProbe::new(&context.connections.source_database_url);
+    probe.backend = Some(source.backend.clone());
+    let limit = context.settings.part_budget();
+    let buffers = context.buffers.of(claim.export_id);
+    let last = claim.shard == work.cut.shards;
+    let encoding = Encoding {
+        plan: session.plan.clone(),
+        request: claim.request.clone(),
+        extent: match claim.request.layout {
+            Layout::File => Extent::Shard { number: claim.shard, of: work.cut.shards },
+            Layout::Files => Extent::Whole,
+        },
+        rows_of: format!("shard {} of the export", claim.shard),
+        // All the room there may be, which costs nothing until it is written to: a buffer that grows is copied, and for that
+        // moment in memory twice.
+        output: Output::new(ShardBody::new(buffers.take(limit + PART_SLACK), limit)),
+        progress: Arc::clone(progress),
+    };
+    let encoded = encode(encoding, &mut source, &range, context.settings.max_batch_rows, &probe).await?;
+    let file: ManifestDraft = serde_json::from_value(work.cut.plan.clone()).map_err(|error| internal(&error))?;
+    if !file.has_partitions(&probe.run_while_alive(progress, source.partitions(&claim.request)).await?) {
+        let message = "A partition was attached to the table, or detached, while its shards were read.";
+        return Err(WorkError::FailedAttempt(Failure::new(
+            FailureKind::SnapshotLost,
+            message,
+            "other partitions than planned",
+        )));
+    }
+    session.give_back(source);
+    if is_too_small(claim, &encoded, last) {
+        return Err(WorkError::TooSmall);
+    }
+    store(context, claim, work, encoded, &session.plan, &buffers).await
+}
+
+/// The store refuses a part that is too small unless it is the last one; and behind the last shard of some formats there is
+/// a part that ends the file.
+fn is_too_small(claim: &Claim, encoded: &Encoded<WrittenBody>, last: bool) -> bool {
+    let has_part_behind = !last || encoded.row_groups.is_some() || encoded.written.raw_crc32.is_some();
+    let bytes = usize::try_from(encoded.written.stored.bytes).unwrap_or(usize::MAX);
+    claim.request.layout == Layout::File && has_part_behind && bytes < MIN_PART_BYTES
+}
+
+async fn store(
+    context: &WorkerContext,
+    claim: &Claim,
+    work: &ShardWork,
+    encoded: Encoded<WrittenBody>,
+    plan: &Plan,
+    buffers: &Buffers,
+) -> Result<StoredShard, WorkError> {
+    let Encoded { written, replacements, row_groups } = encoded;
+    let (bytes, crc32) = (written.stored.bytes, written.stored.crc32);
+    let body = PartBody::of(written.stored, buffers);
+    let upload = Upload::resume(context.target(), claim, &work.cut);
+    let etag = match claim.request.layout {
+        Layout::File => upload.send(claim.shard, body, crc32).await?.e_tag,
+        Layout::Files => upload.put_part(claim.shard, body, crc32).await?,
+    };
+    let replaced = replaced(plan, &replacements);
+    let replaced = if replaced.is_empty() { None } else { Some(serde_json::to_value(replaced)) };
+    let replaced = replaced.transpose().map_err(|error| internal(&error))?;
+    Ok(StoredShard {
+        number: claim.shard,
+        rows: written.rows,
+        bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+        crc32,
+        raw_bytes: written.raw_bytes,
+        raw_crc32: written.raw_crc32,
+        etag,
+        row_groups,
+        replaced,
+    })
+}

@@ -1,0 +1,149 @@
+//! The beginning of an attempt: the snapshot, the plan, and whether the export is cut into shards.
+
+use std::sync::Arc;
+
+use polyglot_core::request::Layout;
+use polyglot_ledger::{Attempt, Claim, LedgerError, Planned, Renewal, persist};
+use polyglot_source::session::session_name;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::lease::{keep_lease_while, run_guarded};
+use super::outcome::record_end;
+use super::publish::publish;
+use super::stream::{self, Stream};
+use crate::context::WorkerContext;
+use crate::metrics::Outcome;
+use crate::plan::{ManifestDraft, Plan, Range, ShardPlan, read_plan, shard_plan};
+use crate::progress::Progress;
+use crate::read::{LivenessProbe, Source};
+use crate::upload::Upload;
+use crate::work_error::{WorkError, internal};
+
+/// Plans, and hands the shards out or reads everything.
+pub(super) async fn perform(
+    context: &WorkerContext,
+    claim: &Claim,
+    size_step: u8,
+    aborting: &CancellationToken,
+) -> Outcome {
+    let progress = Arc::new(Progress::default());
+    let mut upload = Upload::new(context.target(), claim);
+    let planning = begin(context, claim, size_step, &mut upload, &progress);
+    let started = Box::pin(planning.instrument(tracing::info_span!("plan")));
+    let staged = match run_guarded(context, claim, &progress, aborting, started).await {
+        Ok(StartOutcome::Stream(stream)) => {
+            let written = Box::pin(stream::run(context, *stream, &mut upload, &progress));
+            run_guarded(context, claim, &progress, aborting, written).await
+        }
+        // Not under the heartbeat: the claim ends with the hand-out.
+        Ok(StartOutcome::Sharded(shards)) => match hand_out(context, claim, *shards).await {
+            Ok(()) => return Outcome::Done,
+            // Whether others know of the upload by now may be unknown here: it is the sweeper's.
+            Err(error) => {
+                context.snapshots.forget(claim.export_id, claim.attempt);
+                return record_end(context, claim, error).await;
+            }
+        },
+        Err(error) => Err(error),
+    };
+    match staged {
+        Ok((staged, manifest)) => publish(context, claim, upload, &progress, staged, manifest).await,
+        // Nothing of this attempt can be visible yet, so all of it can go, whoever holds the export by now.
+        Err(error) => {
+            let ending = async {
+                upload.discard().await;
+                record_end(context, claim, error).await
+            };
+            keep_lease_while(context, claim, &progress, Box::pin(ending)).await
+        }
+    }
+}
+
+/// What an export becomes.
+enum StartOutcome<'a> {
+    /// To be read here and now.
+    Stream(Box<Stream<'a>>),
+    /// To be stored as shards.
+    Sharded(Box<NewShards>),
+}
+
+/// Shards, before anybody else knows of them.
+struct NewShards {
+    transaction: Source,
+    plan: Plan,
+    planned: Planned,
+}
+
+/// Takes the snapshot and plans. Nothing that others rely on has changed when this returns.
+async fn begin<'a>(
+    context: &'a WorkerContext,
+    claim: &'a Claim,
+    size_step: u8,
+    upload: &mut Upload<'_>,
+    progress: &Arc<Progress>,
+) -> Result<StartOutcome<'a>, WorkError> {
+    // In the ledger before anything is begun outside of it, so that whatever dies is cleaned up behind.
+    upload.begin().await?;
+    let (url, request) = (&context.connections.source_database_url, &claim.request);
+    let connected = context.connection_cache.connect(url, &session_name(claim.export_id, claim.attempt)).await?;
+    let mut probe = LivenessProbe::new(url);
+    let (mut source, snapshot) = probe.run_while_alive(progress, connected.begin(request)).await?;
+    probe.backend = Some(source.backend.clone());
+    let plan = probe.run_while_alive(progress, read_plan(&mut source, request, context.settings.max_row_bytes)).await?;
+    let shards = probe.run_while_alive(progress, shard_plan(&mut source, &plan, request, size_step)).await?;
+    let file = ManifestDraft::new(&plan, request, snapshot);
+    let ranges = match shards {
+        ShardPlan::Sharded(ranges) => ranges,
+        ShardPlan::SingleStream(reason) => {
+            tracing::info!(uncut = reason.code(), "export planned");
+            return Ok(StartOutcome::Stream(Box::new(Stream { claim, source, plan, file, reason, probe })));
+        }
+    };
+    tracing::info!(shards = ranges.len(), "export planned");
+    let file = file.with_partitions(probe.run_while_alive(progress, source.partitions(request)).await?);
+    let planned = planned(context, claim, &plan, &file, &ranges)?;
+    if request.layout == Layout::File {
+        upload.create().await?;
+    }
+    Ok(StartOutcome::Sharded(Box::new(NewShards { transaction: source, plan, planned })))
+}
+
+fn planned(
+    context: &WorkerContext,
+    claim: &Claim,
+    plan: &Plan,
+    file: &ManifestDraft,
+    ranges: &[Range],
+) -> Result<Planned, WorkError> {
+    let bounds: Result<Vec<_>, _> = ranges.iter().map(serde_json::to_value).collect();
+    let cap = context.settings.max_parallelism;
+    Ok(Planned {
+        plan: serde_json::to_value(file).map_err(|error| WorkError::Failed(internal(&error)))?,
+        bounds: bounds.map_err(|error| WorkError::Failed(internal(&error)))?,
+        rows_estimate: plan.rows_estimate(),
+        parallelism: claim.request.parallelism.map_or(cap, |wanted| wanted.min(cap)),
+    })
+}
+
+/// Gives the shards to whoever wants them; from then on this process keeps their snapshot.
+async fn hand_out(context: &WorkerContext, claim: &Claim, shards: NewShards) -> Result<(), WorkError> {
+    let NewShards { transaction, plan, planned } = shards;
+    let snapshot = context.snapshots.register(&Attempt::from(claim), transaction, plan).await?;
+    let call = || context.ledger.planned(claim, &planned, context.snapshots.holder(&snapshot));
+    match persist(context.settings.lease, call).await {
+        Ok(Renewal::Held) => {}
+        Ok(Renewal::CancelRequested) => return Err(WorkError::Cancelled),
+        // Perhaps by a repeat of the call, whose first answer was lost.
+        Err(LedgerError::LeaseLost) => {
+            let known =
+                persist(context.settings.lease, || context.ledger.snapshots(claim.export_id, claim.attempt)).await?;
+            if !known.contains(&snapshot) {
+                return Err(WorkError::Lost);
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    context.relay.wake();
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! An export that one worker reads as one stream: source → encode → compress → part → upload, with a bounded channel between
+//! every two stages, the CPU work on a thread of its own, and one error out of it all. A stage that was cut off stays silent,
+//! so the error that comes out is the one that came first.
+
+use std::sync::Arc;
+
+use polyglot_core::manifest::{Manifest, ManifestFile};
+use polyglot_core::request::{ExportRequest, Layout};
+use polyglot_core::single_stream_reason::SingleStreamReason;
+use polyglot_ledger::{Claim, Renewal, persist};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use crate::context::WorkerContext;
+use crate::encode_task::{Encoded, Encoding, Extent, encode, replaced};
+use crate::part::{Output, Parts, Written, WrittenParts};
+use crate::plan::{ManifestDraft, Plan, Range};
+use crate::progress::Progress;
+use crate::read::{LivenessProbe, Source};
+use crate::upload::{Staged, Upload, UploadError};
+use crate::work_error::WorkError;
+
+/// An export that was planned as one stream.
+pub(super) struct Stream<'a> {
+    pub claim: &'a Claim,
+    pub source: Source,
+    pub plan: Plan,
+    pub file: ManifestDraft,
+    pub reason: SingleStreamReason,
+    pub probe: LivenessProbe<'a>,
+}
+
+/// Reads, encodes and uploads everything; nothing is visible when this returns. Dropping the future stops all
+/// stages.
+pub(super) async fn run(
+    context: &WorkerContext,
+    stream: Stream<'_>,
+    upload: &mut Upload<'_>,
+    progress: &Arc<Progress>,
+) -> Result<(Staged, Manifest), WorkError> {
+    let Stream { claim, mut source, plan, file, reason, probe } = stream;
+    let (ledger, settings) = (&context.ledger, &context.settings);
+    let running = persist(settings.lease, || ledger.streaming(claim, plan.rows_estimate(), reason)).await?;
+    if running == Renewal::CancelRequested {
+        return Err(WorkError::Cancelled);
+    }
+    let (to_upload, from_encoder) = mpsc::channel(1);
+    let encoding = Encoding {
+        plan: plan.clone(),
+        request: claim.request.clone(),
+        extent: Extent::Whole,
+        rows_of: "the export".to_owned(),
+        output: Output::new(Parts::new(to_upload, Handle::current(), settings.part_budget(), plan.estimated_bytes)),
+        progress: Arc::clone(progress),
+    };
+    let encoding = async {
+        let range = Range::default();
+        let encoded = encode(encoding, &mut source, &range, settings.max_batch_rows, &probe).await?;
+        context.connection_cache.keep(source.commit().await?);
+        Ok(encoded)
+    };
+    let uploading = async {
+        match upload.stage(from_encoder, &progress.bytes).await {
+            Err(UploadError::CutOff) => std::future::pending().await,
+            other => other.map_err(WorkError::from),
+        }
+    };
+    let (encoded, staged) = tokio::try_join!(encoding, uploading)?;
+    Ok((staged, manifest(&plan, &claim.request, file, encoded)))
+}
+
+fn manifest(plan: &Plan, request: &ExportRequest, file: ManifestDraft, encoded: Encoded<WrittenParts>) -> Manifest {
+    let replaced = replaced(plan, &encoded.replacements);
+    let Written { rows, raw_bytes: uncompressed_bytes, stored: WrittenParts { bytes, crc32, parts }, .. } =
+        encoded.written;
+    let whole = Manifest { rows, bytes, uncompressed_bytes, crc32, replaced, ..file.manifest() };
+    match request.layout {
+        Layout::File => Manifest { parts, ..whole },
+        Layout::Files => {
+            let (name, crc32) = (request.part_name(1), whole.crc32.clone());
+            Manifest { files: vec![ManifestFile { name, rows, bytes, uncompressed_bytes, crc32 }], ..whole }
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What is going to be read: the columns and the statement, whether the rows are cut into shards and where, and what the
+//! manifest says before a row is read.
+
+mod calibrate;
+mod key;
+mod manifest_draft;
+#[cfg(test)]
+mod postgres_tests;
+mod range;
+mod read_plan;
+mod row_size_estimate;
+mod sample;
+mod shard_plan;
+mod shard_target;
+mod sql;
+
+pub(crate) use manifest_draft::ManifestDraft;
+pub(crate) use range::Range;
+pub(crate) use read_plan::{Plan, read_plan};
+pub(crate) use shard_plan::{ShardPlan, shard_plan};

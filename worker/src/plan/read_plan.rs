@@ -1,0 +1,488 @@
+//! What is going to be read: the columns of the file and how each arrives, the fields that name a row in a message,
+//! the guard against rows that do not fit in memory, and the statements that read all of it or a range.
+
+use std::sync::Arc;
+
+use polyglot_core::column::{ArrayType, Column, WireType};
+use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::format::Format;
+use polyglot_core::relation::Relation;
+use polyglot_core::request::ExportRequest;
+use polyglot_core::selection::Order;
+use polyglot_source::catalog::{self, CatalogError};
+use polyglot_source::sql::{self, order_sql, quote_relation};
+
+use super::range::Range;
+use super::sql::{ALIAS, qualified};
+use crate::read::{Source, failed, gone};
+use polyglot_formats::OutputColumn;
+use polyglot_formats::copy::{Row, Value};
+use polyglot_formats::write_readable;
+
+/// How much longer the text of a value can be than what the server stores of it, compressed: at most 255 times by
+/// decompression, six times by escapes, rounded up.
+const EXPANSION: u64 = 2048;
+
+/// Of a key in a message.
+const SHOWN_CHARACTERS: usize = 100;
+
+/// A column of the primary key, and the field of a row that has it.
+#[derive(Debug, Clone)]
+struct KeyField {
+    name: String,
+    field: usize,
+    wire: WireType,
+}
+
+/// What is going to be read.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub columns: Vec<OutputColumn>,
+    /// The same columns in the relation.
+    pub sources: Vec<Column>,
+    pub order: Order,
+    pub estimated_rows: Option<u64>,
+    /// Bytes the chosen rows take in the source, roughly what they take as text.
+    pub estimated_bytes: Option<u64>,
+    /// As it was when the plan was made.
+    pub(super) relation: Arc<Relation>,
+    /// What is selected, by the fields of a row.
+    expressions: String,
+    /// What a row is joined with, to measure it.
+    measuring: String,
+    /// What the rows have to meet.
+    pub(super) conditions: Vec<String>,
+    /// What stands behind the conditions.
+    tail: String,
+    /// How a row is told apart from others in a message.
+    pub names: RowNames,
+    /// The largest row that is fetched, in bytes.
+    max_row_bytes: u64,
+    /// Whether the last field says what a row that was not fetched would have taken.
+    guarded: bool,
+}
+
+/// The fields of a row that name it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RowNames(Vec<KeyField>);
+
+impl RowNames {
+    /// `Row 17 of the export (id 42)`, or just its number where no key may be shown; `rows_of`: what it is counted in.
+    pub(crate) fn name(&self, number: i64, rows_of: &str, row: Row<'_>) -> String {
+        let mut parts = Vec::with_capacity(self.0.len());
+        for key in &self.0 {
+            let mut text = Vec::new();
+            match row.fields().nth(key.field).flatten().map(|bytes| Value::read(key.wire, bytes)) {
+                Some(Ok(value)) => write_readable(value, &mut text),
+                Some(Err(_)) => text.extend_from_slice(b"unreadable"),
+                None => text.extend_from_slice(b"NULL"),
+            }
+            let text = String::from_utf8_lossy(&text);
+            let shown: String = text.chars().take(SHOWN_CHARACTERS).collect();
+            let more = if shown.len() < text.len() { "…" } else { "" };
+            parts.push(format!("{} {shown}{more}", key.name));
+        }
+        if parts.is_empty() {
+            format!("Row {number} of {rows_of}")
+        } else {
+            format!("Row {number} of {rows_of} ({})", parts.join(", "))
+        }
+    }
+}
+
+/// The text that PostgreSQL itself prints, by the type's output function. A cast is not the same: `inet` adds its
+/// mask, and a type may have a cast of its own. `IS NOT DISTINCT FROM`, because a composite of NULLs `IS NULL`.
+pub(super) fn text_form(name: &str) -> String {
+    format!("CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', {name}) END")
+}
+
+/// How a column is asked for: what it arrives as, and the expression.
+fn fetched(column: &Column, format: Format) -> (WireType, Option<ArrayType>, String) {
+    let name = qualified(&column.name);
+    match column.array {
+        // An array in CSV is PostgreSQL's own text.
+        Some(_) if format == Format::Csv => (WireType::TextForm, None, text_form(&name)),
+        // Items without a binary form that is known here are taken out of the array's text.
+        array if column.wire == WireType::TextForm => (WireType::TextForm, array, text_form(&name)),
+        array => (column.wire, array, name),
+    }
+}
+
+/// An upper bound, or nearly, of the bytes that a row's wide columns take on their way. Of text the server knows the
+/// length without reading it. The rest is measured only where what is stored of it, all together, could be too much:
+/// nothing is decompressed to measure a small row.
+fn size_expression(wide: &[&Column], max_row_bytes: u64) -> String {
+    let (mut known, mut stored, mut measured) = (Vec::new(), Vec::new(), Vec::new());
+    for column in wide {
+        let name = qualified(&column.name);
+        if column.array.is_none() && matches!(column.wire, WireType::Text | WireType::Bytea) {
+            known.push(format!("coalesce(pg_catalog.octet_length({name}), 0)::int8"));
+            continue;
+        }
+        stored.push(format!("coalesce(pg_catalog.pg_column_size({name}), 0)::int8"));
+        let text = format!("coalesce(pg_catalog.octet_length(pg_catalog.format('%s', {name})), 0)::int8");
+        // Every item has a length in front, and a small number is longer in binary than in text.
+        let items = column.array.map(|_| format!(" + 12 * coalesce(pg_catalog.cardinality({name}), 0)::int8"));
+        measured.push(format!("{text}{}", items.unwrap_or_default()));
+    }
+    if !stored.is_empty() {
+        let small = max_row_bytes / EXPANSION;
+        known.push(format!("CASE WHEN {} > {small} THEN {} ELSE 0 END", stored.join(" + "), measured.join(" + ")));
+    }
+    known.join(" + ")
+}
+
+impl Plan {
+    /// Decides what to read of `relation`, as it is now.
+    pub(crate) fn of(relation: Relation, request: &ExportRequest, max_row_bytes: u64) -> Result<Self, Failure> {
+        let changed = |column: &str| {
+            Failure::new(
+                FailureKind::DatasetChanged,
+                format!("The dataset has no column {column:?} any more."),
+                format!("{} has no column {column:?}", relation.name),
+            )
+        };
+        let find = |name: &str| relation.column(name).ok_or_else(|| changed(name));
+        let sources: Vec<Column> =
+            request.columns.iter().map(|mapping| find(&mapping.source).cloned()).collect::<Result<_, _>>()?;
+        let order = Order::of(request, &relation);
+        for key in &order.keys {
+            find(&key.column)?;
+        }
+        let conditions = sql::conditions(&request.filters, &relation, ALIAS).map_err(|column| changed(&column))?;
+
+        let wide: Vec<&Column> = sources.iter().filter(|column| column.wide).collect();
+        // A value that is not in the TOAST table is on a page, and no page holds so much.
+        let guarded = !wide.is_empty() && relation.toast_bytes.is_none_or(|bytes| bytes > max_row_bytes / EXPANSION);
+        let (mut columns, mut expressions) = (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
+        for (mapping, source) in request.columns.iter().zip(&sources) {
+            let (wire, array, expression) = fetched(source, request.format);
+            // The key is small, for an index holds it, and names the row.
+            expressions.push(if guarded && source.wide && !relation.primary_key.contains(&source.name) {
+                format!("CASE WHEN size.total > {max_row_bytes} THEN NULL ELSE {expression} END")
+            } else {
+                expression
+            });
+            columns.push(OutputColumn { name: mapping.target.clone(), wire, array, is_non_text: source.is_non_text });
+        }
+        // CSV and JSON take every value, so that only a row too large needs a name there.
+        let named = guarded || matches!(request.format, Format::Xml | Format::Parquet);
+        let names =
+            if named { name_fields(&relation, request, &columns, &mut expressions) } else { RowNames::default() };
+        let mut measuring = String::new();
+        if guarded {
+            // OFFSET keeps the planner from computing the sizes again wherever they are used.
+            measuring = format!(
+                " CROSS JOIN LATERAL (SELECT {} AS total OFFSET 0) AS size",
+                size_expression(&wide, max_row_bytes)
+            );
+            expressions.push(format!("CASE WHEN size.total > {max_row_bytes} THEN size.total END"));
+        }
+        let limit = request.row_limit.map(|rows| format!(" LIMIT {rows}")).unwrap_or_default();
+        let tail = order_sql(&order, ALIAS) + &limit;
+        let (estimated_rows, estimated_bytes) = estimates(&relation, request);
+        Ok(Self {
+            columns,
+            sources,
+            order,
+            estimated_rows,
+            estimated_bytes,
+            relation: Arc::new(relation),
+            expressions: expressions.join(", "),
+            measuring,
+            conditions,
+            tail,
+            names,
+            max_row_bytes,
+            guarded,
+        })
+    }
+
+    /// The statement that reads a range.
+    pub(crate) fn copy(&self, range: &Range) -> String {
+        format!("COPY ({}) TO STDOUT (FORMAT binary)", self.select(range))
+    }
+
+    /// The query for the rows of a range.
+    pub(super) fn select(&self, range: &Range) -> String {
+        let mut conditions = self.conditions.clone();
+        conditions.extend(range.conditions(&self.order));
+        let Self { expressions, measuring, tail, .. } = self;
+        format!("SELECT {expressions} FROM {}{measuring}{}{tail}", self.relation(""), sql::all_of(&conditions))
+    }
+
+    /// The statement that reads the first `rows` rows of a sample of the pages, with one more field behind the others.
+    pub(super) fn copy_sample(&self, sample: &str, field: &str, rows: u64) -> String {
+        let Self { expressions, measuring, tail, .. } = self;
+        format!(
+            "COPY (SELECT {expressions}, {field} FROM {}{measuring}{}{tail} LIMIT {rows}) TO STDOUT (FORMAT binary)",
+            self.relation(sample),
+            sql::all_of(&self.conditions)
+        )
+    }
+
+    /// The relation under its alias, or a sample of it.
+    pub(super) fn relation(&self, sample: &str) -> String {
+        format!("{} AS {ALIAS}{sample}", quote_relation(&self.relation.name))
+    }
+
+    /// The estimate as the ledger has it.
+    pub(crate) fn rows_estimate(&self) -> Option<i64> {
+        self.estimated_rows.and_then(|rows| i64::try_from(rows).ok())
+    }
+
+    /// Fields of a row on the wire: the columns, and what is behind them.
+    pub(crate) fn fields(&self) -> usize {
+        let hidden = self.names.0.iter().filter(|key| key.field >= self.columns.len()).count();
+        self.columns.len() + hidden + usize::from(self.guarded)
+    }
+
+    /// Fails if the row was too large to be fetched.
+    pub(crate) fn check_size(&self, number: i64, rows_of: &str, row: Row<'_>) -> Result<(), Failure> {
+        if !self.guarded {
+            return Ok(());
+        }
+        let Some(Some(bytes)) = row.fields().last() else { return Ok(()) };
+        let size = match Value::read(WireType::Int8, bytes) {
+            Ok(Value::Int(size)) => size,
+            // Not NULL, so the row is too large, by whatever it is.
+            _ => 0,
+        };
+        let name = self.names.name(number, rows_of, row);
+        let limit = self.max_row_bytes >> 20;
+        let message = format!(
+            "{name}: its values take about {} MiB, and a worker holds rows of at most {limit} MiB (MAX_ROW_MB).",
+            size >> 20
+        );
+        Err(Failure::new(FailureKind::RowTooLarge, message, format!("{size} bytes; raise MAX_ROW_MB and the memory")))
+    }
+}
+
+/// Looks the relation up under the snapshot and decides what to read. Every transaction with the same snapshot comes
+/// to the same plan.
+pub(crate) async fn read_plan(
+    source: &mut Source,
+    request: &ExportRequest,
+    max_row_bytes: u64,
+) -> Result<Plan, Failure> {
+    let relation = catalog::describe(&mut source.connection, &request.relation).await.map_err(|error| match error {
+        CatalogError::NoSuchRelation(_) => gone(request),
+        CatalogError::Database(error) => failed(error),
+    })?;
+    let plan = Plan::of(relation, request, max_row_bytes)?;
+    if !plan.order.total {
+        // Which worker of a parallel scan is first would be chance.
+        source.run("SET LOCAL max_parallel_workers_per_gather TO 0").await?;
+    }
+    Ok(plan)
+}
+
+/// Finds the fields of the key among the columns, and adds those that are not there.
+fn name_fields(
+    relation: &Relation,
+    request: &ExportRequest,
+    columns: &[OutputColumn],
+    expressions: &mut Vec<String>,
+) -> RowNames {
+    if !relation.primary_key.iter().all(|column| request.exposes(column)) {
+        return RowNames::default();
+    }
+    let mut fields = Vec::new();
+    for name in &relation.primary_key {
+        let chosen = request
+            .columns
+            .iter()
+            .zip(columns)
+            .position(|(mapping, column)| mapping.source == *name && column.array.is_none());
+        // A key's column is there: the catalog said so in the same breath.
+        let Some(column) = relation.column(name) else { continue };
+        let (field, wire) = if let Some(field) = chosen {
+            (field, columns[field].wire)
+        } else {
+            let whole = Column {
+                array: None,
+                wire: if column.array.is_some() { WireType::TextForm } else { column.wire },
+                ..column.clone()
+            };
+            let (wire, _, expression) = fetched(&whole, request.format);
+            expressions.push(expression);
+            (expressions.len() - 1, wire)
+        };
+        fields.push(KeyField { name: name.clone(), field, wire });
+    }
+    RowNames(fields)
+}
+
+/// How many rows and bytes there may be. Filters are left out of account: parts then come out larger than needed.
+fn estimates(relation: &Relation, request: &ExportRequest) -> (Option<u64>, Option<u64>) {
+    let rows = match (relation.estimated_rows, request.row_limit) {
+        (Some(rows), Some(limit)) => Some(rows.min(limit)),
+        (rows, _) => rows,
+    };
+    // As wide as the stored row: a request for few columns is estimated too large, which only makes parts larger.
+    let bytes = match (rows, relation.estimated_rows) {
+        (Some(rows), Some(all)) if all > 0 => Some(
+            u64::try_from(u128::from(relation.stored_bytes) * u128::from(rows) / u128::from(all)).unwrap_or(u64::MAX),
+        ),
+        _ => Some(relation.stored_bytes).filter(|bytes| *bytes > 0),
+    };
+    // How many a filter leaves is anybody's guess.
+    (rows.filter(|_| request.filters.is_empty()), bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use polyglot_core::relation::RelationKind;
+    use polyglot_core::relation::RelationName;
+    use polyglot_core::request::ColumnMapping;
+    use polyglot_core::selection::{Filter, FilterOp, OrderKey};
+
+    use super::*;
+    use polyglot_formats::copy::FieldIndex;
+
+    const MAX_ROW: u64 = 16 << 20;
+
+    fn column(name: &str, wire: WireType, wide: bool) -> Column {
+        Column { name: name.into(), sql_type: "x".into(), wire, array: None, nullable: false, wide, is_non_text: false }
+    }
+
+    fn relation() -> Relation {
+        Relation {
+            name: RelationName { schema: "My Schema".into(), name: "a\"b".into() },
+            kind: RelationKind::Table,
+            columns: vec![column("id", WireType::Int8, false), column("Range", WireType::TextForm, true)],
+            primary_key: vec!["id".into(), "Range".into()],
+            estimated_rows: Some(100),
+            stored_bytes: 5000,
+            toast_bytes: Some(0),
+        }
+    }
+
+    fn request(sources: &[&str], format: Format) -> ExportRequest {
+        let columns = sources.iter().map(|s| ColumnMapping { source: (*s).into(), target: (*s).into() }).collect();
+        ExportRequest::new("d", RelationName::records(), format, columns)
+    }
+
+    #[test]
+    fn names_are_quoted_and_the_order_is_the_key() {
+        let mut request = request(&["Range", "id"], Format::Csv);
+        request.row_limit = Some(10);
+        let plan = Plan::of(relation(), &request, MAX_ROW).unwrap();
+        assert_eq!(
+            plan.copy(&Range::default()),
+            r#"COPY (SELECT CASE WHEN r."Range" IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', r."Range") END, r."id" FROM "My Schema"."a""b" AS r ORDER BY r."id", r."Range" LIMIT 10) TO STDOUT (FORMAT binary)"#
+        );
+        assert_eq!((plan.estimated_rows, plan.estimated_bytes, plan.fields()), (Some(10), Some(500), 2));
+    }
+
+    #[test]
+    fn filters_and_order_are_part_of_the_statement() {
+        let mut request = request(&["id"], Format::Csv);
+        request.filters = vec![Filter { column: "id".into(), op: FilterOp::Greater, values: vec!["5".into()] }];
+        request.order_by = vec![OrderKey::ascending("Range")];
+        let plan = Plan::of(relation(), &request, MAX_ROW).unwrap();
+        assert!(
+            plan.copy(&Range::default()).contains(r#" AS r WHERE (r."id" > '5') ORDER BY r."Range", r."id")"#),
+            "{}",
+            plan.copy(&Range::default())
+        );
+        assert_eq!(plan.estimated_rows, None);
+    }
+
+    #[test]
+    fn a_column_that_is_gone_is_named() {
+        let failure = Plan::of(relation(), &request(&["gone"], Format::Csv), MAX_ROW).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::DatasetChanged);
+        assert!(failure.message.contains("gone"));
+    }
+
+    /// A row of `id` as int8 and further fields as they are.
+    fn row_bytes(id: i64, fields: &[Option<&[u8]>]) -> Vec<u8> {
+        let mut bytes = i16::try_from(fields.len() + 1).unwrap().to_be_bytes().to_vec();
+        for field in [Some(&id.to_be_bytes()[..])].iter().chain(fields) {
+            match field {
+                Some(field) => {
+                    bytes.extend(i32::try_from(field.len()).unwrap().to_be_bytes());
+                    bytes.extend_from_slice(field);
+                }
+                None => bytes.extend((-1_i32).to_be_bytes()),
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_row_is_named_by_its_key_where_the_key_may_be_known() {
+        let bytes = row_bytes(42, &[Some(b"[1,5)")]);
+        let mut index = FieldIndex::default();
+        let (row, _) = index.read(&bytes, 2).unwrap();
+        // The key's second column is not asked for, and comes behind.
+        let plan = Plan::of(relation(), &request(&["id"], Format::Xml), MAX_ROW).unwrap();
+        assert_eq!(
+            (plan.fields(), plan.names.name(7, "the export", row)),
+            (2, "Row 7 of the export (id 42, Range [1,5))".to_owned())
+        );
+        let mut hidden = request(&["id"], Format::Xml);
+        hidden.exposed = Some(vec!["id".into()]);
+        let plan = Plan::of(relation(), &hidden, MAX_ROW).unwrap();
+        assert_eq!((plan.fields(), plan.names.name(7, "the export", row)), (1, "Row 7 of the export".to_owned()));
+        // What cannot go wrong needs no name.
+        assert_eq!(Plan::of(relation(), &request(&["id"], Format::Csv), MAX_ROW).unwrap().fields(), 1);
+    }
+
+    #[test]
+    fn rows_are_measured_where_there_may_be_large_ones() {
+        let mut relation = relation();
+        relation.toast_bytes = None;
+        let plan = Plan::of(relation.clone(), &request(&["id", "Range"], Format::Csv), MAX_ROW).unwrap();
+        assert!(
+            plan.copy(&Range::default()).contains("AS total OFFSET 0) AS size"),
+            "{}",
+            plan.copy(&Range::default())
+        );
+        let mut index = FieldIndex::default();
+        let size = (300_i64 << 20).to_be_bytes();
+        let bytes = row_bytes(42, &[Some(b"[1,2)"), Some(&size)]);
+        let failure = plan.check_size(9, "the export", index.read(&bytes, plan.fields()).unwrap().0).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::RowTooLarge);
+        let words = "Row 9 of the export (id 42, Range [1,2)): its values take about 300 MiB, and a worker holds rows of at most 16 MiB (MAX_ROW_MB).";
+        assert_eq!(failure.message, words);
+        let bytes = row_bytes(42, &[Some(b"x"), None]);
+        plan.check_size(9, "the export", index.read(&bytes, plan.fields()).unwrap().0).unwrap();
+        // What is stored of all columns together decides whether they are measured, and the key is always fetched.
+        relation.columns.extend([column("a", WireType::Jsonb, true), column("b", WireType::Text, true)]);
+        let plan = Plan::of(relation.clone(), &request(&["Range", "a", "b"], Format::Csv), MAX_ROW).unwrap();
+        assert!(
+            plan.copy(&Range::default()).starts_with("COPY (SELECT CASE WHEN r.\"Range\" IS NOT DISTINCT FROM NULL"),
+            "{}",
+            plan.copy(&Range::default())
+        );
+        assert!(
+            plan.copy(&Range::default()).contains("CASE WHEN size.total > 16777216 THEN NULL ELSE r.\"a\" END"),
+            "{}",
+            plan.copy(&Range::default())
+        );
+        let stored = r#"coalesce(pg_catalog.pg_column_size(r."Range"), 0)::int8 + coalesce(pg_catalog.pg_column_size(r."a"), 0)::int8 > 8192"#;
+        assert!(plan.copy(&Range::default()).contains(stored), "{}", plan.copy(&Range::default()));
+        assert!(
+            plan.copy(&Range::default()).contains(r#"SELECT coalesce(pg_catalog.octet_length(r."b"), 0)::int8 + CASE"#),
+            "{}",
+            plan.copy(&Range::default())
+        );
+        // Columns that cannot be large are not measured.
+        let plan = Plan::of(relation.clone(), &request(&["id"], Format::Csv), MAX_ROW).unwrap();
+        assert!(!plan.copy(&Range::default()).contains("size"), "{}", plan.copy(&Range::default()));
+    }
+
+    #[test]
+    fn arrays_come_as_text_for_csv_and_as_items_for_the_others() {
+        let mut relation = relation();
+        relation.columns[0].array = Some(ArrayType { dimensions: 1, delimiter: b',' });
+        let plan = |format| Plan::of(relation.clone(), &request(&["id"], format), MAX_ROW).unwrap();
+        let csv = plan(Format::Csv);
+        assert_eq!((csv.columns[0].wire, csv.columns[0].array), (WireType::TextForm, None));
+        let json = plan(Format::Json);
+        assert_eq!((json.columns[0].wire, json.columns[0].array.is_some()), (WireType::Int8, true));
+        assert!(json.copy(&Range::default()).starts_with(r#"COPY (SELECT r."id" FROM"#), "{json:?}");
+    }
+}

@@ -1,0 +1,236 @@
+//! Takes work: a permit first, then a message or a poll of the ledger, then the claim. What is done with a claim is in
+//! `job`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use polyglot_core::failure::chain;
+use polyglot_ledger::queue::{Incoming, Subscription};
+use polyglot_ledger::{Claim, Claimed, LedgerError, in_time};
+use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_runtime::telemetry::{self, ClaimTimer, TraceContext};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+use uuid::Uuid;
+
+use crate::context::WorkerContext;
+use crate::{job, metrics};
+
+/// A message whose work has begun is acknowledged at the latest after so long: RabbitMQ closes the channel of a consumer
+/// that holds one for half an hour. The lease, not the message, protects the work.
+const MESSAGE_HOLD_TIME: Duration = Duration::from_mins(15);
+
+/// Interval at which a worker with a free slot polls the ledger for work that no message announced.
+const POLL: Duration = Duration::from_secs(2);
+const POLL_WITHOUT_BROKER: Duration = Duration::from_millis(500);
+
+/// Exports that one poll considers: other workers may be polling the same ones.
+const CANDIDATES: i64 = 8;
+
+/// Time to give work back once the grace period is over.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How work reaches this process.
+enum JobSource {
+    /// The broker says that an export has some.
+    Announced(Box<Incoming>),
+    /// Found in the ledger, and claimed.
+    Found(Box<Claim>),
+}
+
+/// Takes and does work until the lifecycle stops, then drains: what is running may end within the grace, and is
+/// given back after it.
+pub(crate) async fn run(context: Arc<WorkerContext>, mut subscription: Subscription, lifecycle: &Lifecycle) {
+    let slots = Arc::new(Semaphore::new(usize::from(context.settings.slots)));
+    let mut poll_at = Instant::now() + poll_pause(&context);
+    let sharing = {
+        let (context, stopping) = (Arc::clone(&context), lifecycle.stopping.clone());
+        tokio::spawn(async move { context.snapshots.share(&stopping).await })
+    };
+    loop {
+        let permit = tokio::select! {
+            () = lifecycle.stopping.cancelled() => break,
+            permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
+        };
+        let next = subscription.next();
+        tokio::pin!(next);
+        let work = loop {
+            tokio::select! {
+                () = lifecycle.stopping.cancelled() => break None,
+                incoming = &mut next => break Some(JobSource::Announced(Box::new(incoming))),
+                () = tokio::time::sleep_until(poll_at) => {
+                    // Not to be dropped halfway: a claim that nobody knows of holds its export until the lease ends.
+                    if let Some(claim) = poll_ledger(&context, lifecycle).await {
+                        // There may be more.
+                        poll_at = Instant::now();
+                        break Some(JobSource::Found(claim));
+                    }
+                    poll_at = Instant::now() + poll_pause(&context);
+                }
+            }
+        };
+        let Some(work) = work else { break };
+        lifecycle.tasks.spawn(take(Arc::clone(&context), work, permit, lifecycle.clone()));
+    }
+    lifecycle.tasks.close();
+    tracing::info!(running = context.slots_in_use(), "no more work is taken");
+    tokio::select! {
+        () = lifecycle.tasks.wait() => {}
+        () = lifecycle.aborting.cancelled() => {}
+        () = tokio::time::sleep(context.settings.grace) => {}
+    }
+    lifecycle.aborting.cancel();
+    if tokio::time::timeout(GIVE_BACK_TIMEOUT, lifecycle.tasks.wait()).await.is_err() {
+        tracing::warn!(running = context.slots_in_use(), "not everything could be given back, leases will run out");
+    }
+    // It may be in the middle of joining, which takes a while to time out.
+    sharing.abort();
+    context.snapshots.close().await;
+    subscription.close().await;
+}
+
+/// Finds an export in the ledger that waits for a worker or has lost its own, and claims it. Messages tell of the same
+/// exports sooner; this is for those whose message was lost, lies with a busy worker, or cannot come.
+async fn poll_ledger(context: &WorkerContext, lifecycle: &Lifecycle) -> Option<Box<Claim>> {
+    let ready = match in_time(context.ledger.ready(CANDIDATES)).await {
+        Ok(ready) => ready,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the ledger cannot be asked for work, trying again");
+            return None;
+        }
+    };
+    for export_id in ready {
+        if lifecycle.stopping.is_cancelled() {
+            return None;
+        }
+        match claim(context, export_id, None).await {
+            Ok(Claimed::Work(claim)) => return Some(claim),
+            // Another worker was faster.
+            Ok(Claimed::Nothing) => {}
+            Err(error) => {
+                tracing::warn!(%export_id, error = chain(&error), "the export cannot be claimed");
+                if matches!(error, LedgerError::Unavailable(_)) {
+                    return None;
+                }
+            }
+        }
+    }
+    None
+}
+
+async fn take(context: Arc<WorkerContext>, source: JobSource, permit: OwnedSemaphorePermit, lifecycle: Lifecycle) {
+    match source {
+        JobSource::Found(claim) => perform(&context, &claim, &lifecycle).await,
+        JobSource::Announced(incoming) => announced(&context, *incoming, &lifecycle).await,
+    }
+    drop(permit);
+}
+
+/// One message: claims what it announces, does it, acknowledges.
+async fn announced(context: &WorkerContext, incoming: Incoming, lifecycle: &Lifecycle) {
+    let export_id = incoming.token.export_id;
+    // While the ledger is away the message is kept: each time it were put back would count towards the broker's
+    // delivery limit, and an outage of a minute would make dead letters of good messages.
+    let claimed = loop {
+        match claim(context, export_id, Some(&incoming.origin)).await {
+            Err(error @ LedgerError::Unavailable(_)) if !lifecycle.stopping.is_cancelled() => {
+                tracing::warn!(%export_id, error = chain(&error), "the ledger is away, trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                    () = lifecycle.stopping.cancelled() => {}
+                }
+            }
+            other => break other,
+        }
+    };
+    match claimed {
+        Ok(Claimed::Work(claim)) => {
+            let mut incoming = Some(incoming);
+            let work = perform(context, &claim, lifecycle);
+            tokio::pin!(work);
+            tokio::select! {
+                () = &mut work => {}
+                () = tokio::time::sleep(MESSAGE_HOLD_TIME) => {
+                    if let Some(incoming) = incoming.take() {
+                        incoming.acknowledge().await;
+                    }
+                    work.await;
+                }
+            }
+            if let Some(incoming) = incoming {
+                incoming.acknowledge().await;
+            }
+        }
+        Ok(Claimed::Nothing) => {
+            tracing::debug!(%export_id, "no work for this message");
+            incoming.acknowledge().await;
+        }
+        // The ledger counts it as a failed attempt, and announces the next one.
+        Err(error @ LedgerError::Unreadable { .. }) => {
+            tracing::error!(%export_id, error = chain(&error), "the export cannot be read by this version");
+            incoming.acknowledge().await;
+        }
+        Err(error) => {
+            tracing::warn!(%export_id, error = chain(&error), "the ledger gave no answer, message put back");
+            incoming.put_back().await;
+        }
+    }
+}
+
+/// The span of a claim's work: every line of the log that is about it has these fields. As errors are, so that no RUST_LOG
+/// takes them from lines that it lets through.
+fn span(claim: &Claim) -> Span {
+    let span = tracing::error_span!(
+        "work", export_id = %claim.export_id, attempt = claim.attempt, shard = claim.shard, fence = claim.fence,
+        request_id = claim.origin.request_id, format = claim.request.format.name(), kind = metrics::kind(claim),
+        otel.name = Empty, otel.kind = Empty, otel.status_code = Empty
+    );
+    telemetry::set_parent(&span, &claim.origin);
+    telemetry::rename(&span, metrics::kind(claim), "internal");
+    span
+}
+
+async fn perform(context: &WorkerContext, claim: &Claim, lifecycle: &Lifecycle) {
+    let span = span(claim);
+    let performing = async {
+        tracing::info!("work claimed");
+        let slot = context.occupy_slot();
+        let began = Instant::now();
+        let outcome = Box::pin(job::perform(context, claim, &lifecycle.aborting)).await;
+        drop(slot);
+        metrics::ended(claim, outcome, began.elapsed());
+        if outcome.is_failure() {
+            telemetry::failed(&Span::current());
+        }
+    };
+    performing.instrument(span).await;
+}
+
+/// Claims work of an export. `announced` is the trace context of the message that announced it.
+async fn claim(
+    context: &WorkerContext,
+    export_id: Uuid,
+    announced: Option<&TraceContext>,
+) -> Result<Claimed, LedgerError> {
+    let (terms, since) = (context.settings.terms(), ClaimTimer::now());
+    let claim = context.ledger.claim(export_id, &context.name, &terms);
+    // The driver's state is large, and would be copied through every caller.
+    let claimed = in_time(Box::pin(claim)).await;
+    if let Ok(Claimed::Work(claim)) = &claimed {
+        if claim.shard > 0 {
+            // With a shard comes a message for the next one.
+            context.relay.wake();
+        }
+        let announced = announced.filter(|origin| origin.trace_parent.is_some());
+        since.claimed(announced.unwrap_or(&claim.origin), export_id, claim.shard);
+    }
+    claimed
+}
+
+/// Time until the next poll of the ledger: up to half as long again, so that workers do not poll all at once.
+fn poll_pause(context: &WorkerContext) -> Duration {
+    let pause = if context.connections.amqp_url.is_some() { POLL } else { POLL_WITHOUT_BROKER };
+    pause + pause * u32::from(Uuid::new_v4().as_bytes()[0]) / 512
+}

@@ -1,0 +1,80 @@
+//! The task that holds one snapshot open: an idle transaction that has exported it, and a row in the ledger that says so.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use polyglot_core::failure::chain;
+use polyglot_ledger::{Attempt, Keeper, Ledger, in_time};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::snapshot_name::SnapshotName;
+use crate::read::Source;
+
+/// Interval at which a holder renews its row and learns whether the snapshot is still wanted.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Lease of a holder's row. Others do not count on a holder whose lease has ended.
+pub(super) const HOLDER_LEASE: Duration = Duration::from_secs(3);
+/// Time that the source has to answer a holder, which does nothing else on its connection. A network that is silent for a
+/// while has lost nothing, and a snapshot that is given up costs every shard that was read.
+const PING_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// An export and its attempt.
+pub(super) type AttemptKey = (Uuid, i32);
+
+pub(super) fn attempt_key(attempt: &Attempt) -> AttemptKey {
+    (attempt.export_id, attempt.attempt)
+}
+
+pub(super) struct HolderTask {
+    pub key: AttemptKey,
+    /// The transaction that has exported the snapshot.
+    pub transaction: Source,
+    pub snapshot: SnapshotName,
+    pub ledger: Ledger,
+    /// This process, as the ledger knows it.
+    pub owner: String,
+    /// The end of the snapshot's maximum age.
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl HolderTask {
+    /// Ends when nobody wants the snapshot any more, when it is too old, or when its connection is lost.
+    pub(super) async fn run(mut self) {
+        let (export_id, attempt) = self.key;
+        let snapshot = self.snapshot.to_string();
+        loop {
+            sleep(HEARTBEAT).await;
+            match timeout(PING_TIMEOUT, self.transaction.ping()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(failure)) => {
+                    tracing::warn!(detail = failure.detail, "the connection that holds the snapshot was lost");
+                    break;
+                }
+                Err(_) => {
+                    tracing::warn!("the connection that holds the snapshot gives no answer");
+                    break;
+                }
+            }
+            if self.until.is_some_and(|until| until < Utc::now()) {
+                tracing::warn!("the snapshot has reached its maximum age and is released");
+                break;
+            }
+            let holder = Keeper { owner: &self.owner, snapshot: &snapshot, lease: HOLDER_LEASE };
+            match in_time(self.ledger.keep(export_id, attempt, holder)).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                // The snapshot may still be wanted.
+                Err(error) => tracing::debug!(error = chain(&error), "snapshot holder not renewed, trying again"),
+            }
+        }
+        release(&self.ledger, self.key, &self.owner).await;
+    }
+}
+
+/// Removes the holder's row, so that others do not look for the snapshot here. Where that fails, the row's lease ends.
+pub(super) async fn release(ledger: &Ledger, (export_id, attempt): AttemptKey, owner: &str) {
+    if let Err(error) = in_time(ledger.keep_no_longer(export_id, attempt, owner)).await {
+        tracing::debug!(%export_id, error = chain(&error), "the ledger still names this snapshot holder");
+    }
+}

@@ -1,0 +1,312 @@
+//! This process's part in sharded exports: for each a transaction that holds the snapshot open, under a name of its own so
+//! that other processes can import it from here, and transactions that read. A snapshot lives as long as any process holds
+//! it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use polyglot_core::failure::{Failure, FailureKind, chain};
+use polyglot_ledger::{Attempt, Keeper, Ledger, in_time};
+use polyglot_source::session::session_name;
+use tokio::sync::OnceCell;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::holder_task::{AttemptKey, HEARTBEAT, HOLDER_LEASE, HolderTask, attempt_key, release};
+use super::snapshot_name::SnapshotName;
+use crate::part::Buffers;
+use crate::plan::{Plan, read_plan};
+use crate::read::{ConnectionCache, JoinError, LOST, Source};
+use crate::work_error::WorkError;
+
+/// Processes that are to hold a snapshot, if there are as many. A worker that has no shard to read, because those that are
+/// left are held by workers that died, is as good a holder as any.
+const WANTED_HOLDERS: i64 = 4;
+/// Attempts that are joined at a time.
+const JOINED_AT_A_TIME: i64 = 8;
+/// Time to begin a transaction under a snapshot: a connection, a lock that is waited for 5 s, an import.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// One snapshot, as this process holds it.
+pub(crate) struct SnapshotSession {
+    pub plan: Plan,
+    /// The name under which this process has exported it.
+    snapshot: SnapshotName,
+    /// Transactions that wait for the next shard.
+    idle: Mutex<Vec<Source>>,
+    closed: CancellationToken,
+}
+
+type Slot = Arc<OnceCell<Arc<SnapshotSession>>>;
+
+/// All snapshots that this process holds.
+pub(crate) struct SnapshotSessions {
+    source_url: String,
+    ledger: Ledger,
+    /// This process, as the ledger knows it.
+    owner: String,
+    max_row_bytes: u64,
+    buffers: Buffers,
+    connection_cache: ConnectionCache,
+    open: Arc<Mutex<HashMap<AttemptKey, Slot>>>,
+    holders: TaskTracker,
+    stopping: CancellationToken,
+}
+
+/// A map or a list that is whole whatever panicked while it was locked.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The error of a shard that cannot be read because its snapshot could not be imported.
+fn import_error(error: JoinError, tried: usize) -> WorkError {
+    match error {
+        JoinError::SnapshotGone => {
+            let message = "Every process that kept the export's snapshot of the source was lost.";
+            let detail = format!("{tried} names of the snapshot were tried");
+            WorkError::FailedAttempt(Failure::new(FailureKind::SnapshotLost, message, detail))
+        }
+        JoinError::Locked(failure) => WorkError::Blocked(failure),
+        JoinError::Failed(failure) => WorkError::Failed(failure),
+    }
+}
+
+fn unreachable(detail: &str) -> Failure {
+    Failure::new(FailureKind::SourceUnavailable, LOST, detail)
+}
+
+impl SnapshotSessions {
+    pub(crate) fn new(
+        source_url: String,
+        ledger: Ledger,
+        owner: String,
+        max_row_bytes: u64,
+        buffers: Buffers,
+        connection_cache: ConnectionCache,
+    ) -> Self {
+        Self {
+            source_url,
+            ledger,
+            owner,
+            max_row_bytes,
+            buffers,
+            connection_cache,
+            open: Arc::default(),
+            holders: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// Number of snapshots that this process holds.
+    pub(crate) fn held(&self) -> usize {
+        locked(&self.open).values().filter(|slot| slot.initialized()).count()
+    }
+
+    /// Number of transactions under them that wait for a shard.
+    pub(crate) fn idle(&self) -> usize {
+        let open = locked(&self.open);
+        open.values().filter_map(|slot| slot.get()).map(|session| locked(&session.idle).len()).sum()
+    }
+
+    fn slot(&self, key: AttemptKey) -> Slot {
+        Arc::clone(locked(&self.open).entry(key).or_default())
+    }
+
+    /// Holds the snapshots that few other processes hold, until `stopping`.
+    pub(crate) async fn share(&self, stopping: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = sleep(HEARTBEAT) => {}
+            }
+            let attempts = match in_time(self.ledger.badly_kept(&self.owner, WANTED_HOLDERS, JOINED_AT_A_TIME)).await {
+                Ok(attempts) => attempts,
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "the ledger cannot be asked for snapshots to hold");
+                    continue;
+                }
+            };
+            for attempt in attempts {
+                // Whoever reads a shard reports what stands against it.
+                if let Err(error) = self.get_or_join(&attempt).await {
+                    tracing::debug!(export_id = %attempt.export_id, ?error, "the snapshot is not held here");
+                }
+            }
+        }
+    }
+
+    /// Registers the planner's own session, before any other process knows of it. It gets a transaction that reads at once,
+    /// so that a lock that is waited for from now on cannot keep this process from the table. Returns the snapshot's name
+    /// for the ledger.
+    pub(crate) async fn register(
+        &self,
+        attempt: &Attempt,
+        mut transaction: Source,
+        plan: Plan,
+    ) -> Result<String, WorkError> {
+        let snapshot = SnapshotName::export(&mut transaction).await?;
+        let reader = self.import_snapshot(attempt, &snapshot).await.map_err(|error| import_error(error, 1))?;
+        let name = snapshot.to_string();
+        let session = self.hold(attempt, transaction, snapshot, plan);
+        session.give_back(reader);
+        self.slot(attempt_key(attempt)).set(session).ok();
+        Ok(name)
+    }
+
+    /// Releases the snapshot of an attempt that came to nothing.
+    pub(crate) fn forget(&self, export_id: uuid::Uuid, attempt: i32) {
+        if let Some(session) = locked(&self.open).get(&(export_id, attempt)).and_then(|slot| slot.get()) {
+            session.closed.cancel();
+        }
+    }
+
+    /// Returns the session of an attempt, joined through whichever process still holds the snapshot.
+    pub(crate) async fn get_or_join(&self, attempt: &Attempt) -> Result<Arc<SnapshotSession>, WorkError> {
+        self.slot(attempt_key(attempt)).get_or_try_init(|| self.join(attempt)).await.cloned()
+    }
+
+    async fn join(&self, attempt: &Attempt) -> Result<Arc<SnapshotSession>, WorkError> {
+        let mut tried = HashSet::new();
+        let mut transaction = loop {
+            // Another process may have joined while the names of lost holders were tried.
+            let names = in_time(self.ledger.snapshots(attempt.export_id, attempt.attempt)).await?;
+            let untried = names.into_iter().find(|name| !tried.contains(name));
+            let Some((text, snapshot)) = untried.and_then(|text| SnapshotName::parse(&text).map(|name| (text, name)))
+            else {
+                return Err(import_error(JoinError::SnapshotGone, tried.len()));
+            };
+            match self.import_snapshot(attempt, &snapshot).await {
+                Ok(joined) => break joined,
+                Err(JoinError::SnapshotGone) => tried.insert(text),
+                Err(error) => return Err(import_error(error, 1)),
+            };
+        };
+        let own = SnapshotName::export(&mut transaction).await?;
+        let plan = read_plan(&mut transaction, &attempt.request, self.max_row_bytes).await?;
+        let name = own.to_string();
+        if !in_time(self.ledger.keep(attempt.export_id, attempt.attempt, self.holder(&name))).await? {
+            return Err(WorkError::Lost);
+        }
+        Ok(self.hold(attempt, transaction, own, plan))
+    }
+
+    /// Begins a transaction under that snapshot.
+    async fn import_snapshot(&self, attempt: &Attempt, snapshot: &SnapshotName) -> Result<Source, JoinError> {
+        let importing = async {
+            let name = session_name(attempt.export_id, attempt.attempt);
+            let connected = self.connection_cache.connect(&self.source_url, &name).await?;
+            let joined = connected.join(&attempt.request, &snapshot.name).await?;
+            if joined.backend.server_started == snapshot.server_started {
+                Ok(joined)
+            } else {
+                Err(JoinError::SnapshotGone)
+            }
+        };
+        // No liveness probe, as there is while rows are read: nothing here takes long.
+        timeout(IMPORT_TIMEOUT, Box::pin(importing))
+            .await
+            .unwrap_or_else(|_| Err(unreachable("no answer in time").into()))
+    }
+
+    /// This process as a holder of that snapshot, for the ledger.
+    pub(crate) fn holder<'s>(&'s self, snapshot: &'s str) -> Keeper<'s> {
+        Keeper { owner: &self.owner, snapshot, lease: HOLDER_LEASE }
+    }
+
+    /// Starts the task that holds the snapshot.
+    fn hold(&self, attempt: &Attempt, transaction: Source, snapshot: SnapshotName, plan: Plan) -> Arc<SnapshotSession> {
+        let closed = self.stopping.child_token();
+        let session = Arc::new(SnapshotSession {
+            plan,
+            snapshot: snapshot.clone(),
+            idle: Mutex::default(),
+            closed: closed.clone(),
+        });
+        let task = HolderTask {
+            key: attempt_key(attempt),
+            transaction,
+            snapshot,
+            ledger: self.ledger.clone(),
+            owner: self.owner.clone(),
+            until: attempt.snapshot_until,
+        };
+        let (open, buffers) = (Arc::clone(&self.open), self.buffers.clone());
+        let held = Arc::clone(&session);
+        // Without a parent: it outlives the job that began it.
+        let span = tracing::error_span!(
+            parent: None, "snapshot", export_id = %attempt.export_id, attempt = attempt.attempt,
+            request_id = attempt.request_id
+        );
+        let holding = async move {
+            let key = task.key;
+            tokio::select! {
+                () = task.run() => {}
+                () = closed.cancelled() => {}
+            }
+            closed.cancel();
+            held.close();
+            let mut open = locked(&open);
+            // Another slot may have joined before the planner's own session was registered.
+            open.retain(|other, slot| {
+                let is_this = *other == key && slot.get().is_some_and(|session| Arc::ptr_eq(session, &held));
+                // Nobody has joined, and nobody is about to.
+                let is_empty = !slot.initialized() && Arc::strong_count(slot) == 1;
+                !is_this && !is_empty
+            });
+            if open.is_empty() {
+                buffers.clear();
+            }
+        };
+        self.holders.spawn(holding.instrument(span));
+        session
+    }
+
+    /// Returns a transaction that reads under the session's snapshot.
+    pub(crate) async fn reader(&self, session: &SnapshotSession, attempt: &Attempt) -> Result<Source, WorkError> {
+        if let Some(idle) = session.take() {
+            return Ok(idle);
+        }
+        match self.import_snapshot(attempt, &session.snapshot).await {
+            Ok(reader) => Ok(reader),
+            // The holder of this process has just been lost, and with it the session; the next try joins through another
+            // process.
+            Err(JoinError::SnapshotGone) => {
+                session.closed.cancel();
+                Err(unreachable("the snapshot holder of this worker was lost").into())
+            }
+            Err(error) => Err(import_error(error, 1)),
+        }
+    }
+
+    /// Releases every snapshot.
+    pub(crate) async fn close(&self) {
+        self.stopping.cancel();
+        let open: Vec<AttemptKey> = locked(&self.open).keys().copied().collect();
+        for key in open {
+            release(&self.ledger, key, &self.owner).await;
+        }
+        self.holders.close();
+        self.holders.wait().await;
+    }
+}
+
+impl SnapshotSession {
+    fn take(&self) -> Option<Source> {
+        locked(&self.idle).pop()
+    }
+
+    /// Returns a transaction for the next shard.
+    pub(crate) fn give_back(&self, reader: Source) {
+        let mut idle = locked(&self.idle);
+        if !self.closed.is_cancelled() {
+            idle.push(reader);
+        }
+    }
+
+    fn close(&self) {
+        locked(&self.idle).clear();
+    }
+}
