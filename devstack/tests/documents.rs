@@ -142,11 +142,7 @@ fn every_format_and_every_state_is_explained() {
     let (readme, api, states) = (read("README.md"), read("docs/reference/api.md"), read("docs/explanation/states.md"));
     for format in Format::ALL {
         assert_row("README.md", &readme, &format!("| `{}` | ", format.name()));
-        assert_row(
-            "docs/reference/api.md",
-            &api,
-            &format!("| `{}` | `{}` |", format.name(), format.content_type()),
-        );
+        assert_row("docs/reference/api.md", &api, &format!("| `{}` | `{}` |", format.name(), format.content_type()));
     }
     for status in Status::ALL {
         assert_row("docs/explanation/states.md", &states, &format!("| `{}` | ", status.name()));
