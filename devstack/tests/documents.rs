@@ -1,37 +1,77 @@
-//! What the documents promise about the code, and the tree's own rules, checked against the files.
+//! What the documents promise about the code, and the tree's own rules, checked against the files. The commands that the
+//! documents show are run by `documents_commands`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use polyglot_core::failure::{Disposition, FailureKind};
+use polyglot_core::format::Format;
 use polyglot_core::single_stream_reason::SingleStreamReason;
+use polyglot_core::status::Status;
 use polyglot_ledger::Connections;
 use polyglot_runtime::config::Environment;
+
+/// Folders with Rust code, as far as they exist.
+const CODE: [&str; 6] = ["crates", "api", "worker", "devstack", "bench", "fuzz"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// All files below `folder` whose name ends in `.rs`.
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// All files below `folder` whose name ends in `.{extension}`.
+fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files(&path, extension, found);
+        } else if path.extension().is_some_and(|it| it == extension) {
             found.push(path);
         }
     }
 }
 
+fn rust_files() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in CODE.map(|folder| root().join(folder)).iter().filter(|folder| folder.exists()) {
+        files(folder, "rs", &mut found);
+    }
+    assert!(found.len() > 50, "{}", found.len());
+    found
+}
+
+/// Every document, by its path from the root.
+fn documents() -> Vec<String> {
+    let mut found: Vec<PathBuf> =
+        ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"]
+            .map(|name| root().join(name))
+            .to_vec();
+    files(&root().join("docs"), "md", &mut found);
+    let names = found.iter().map(|path| path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
+    names.collect()
+}
+
+/// The lines of a document that are not inside a code block.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    text.lines().filter(move |line| {
+        let is_fence = line.starts_with("```");
+        inside ^= is_fence;
+        !inside && !is_fence
+    })
+}
+
+fn assert_row(document: &str, text: &str, row: &str) {
+    assert!(text.contains(row), "{document} has no row that begins with {row}");
+}
+
 #[test]
 fn every_source_file_says_what_lives_there() {
-    let mut files = Vec::new();
-    for member in ["crates", "api", "worker", "devstack", "bench"] {
-        rust_files(&root().join(member), &mut files);
-    }
-    assert!(files.len() > 50, "{}", files.len());
-    for file in files {
+    for file in rust_files() {
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.starts_with("//! "), "{} does not open with a //! line", file.display());
         let name = file.file_stem().unwrap().to_str().unwrap();
@@ -41,13 +81,13 @@ fn every_source_file_says_what_lives_there() {
 
 #[test]
 fn the_sample_environment_is_usable_and_explained() {
-    let text = fs::read_to_string(root().join(".env.example")).unwrap();
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    const DOCUMENT: &str = "docs/reference/configuration.md";
+    let (text, configuration) = (read(".env.example"), read(DOCUMENT));
     let mut variables = Vec::new();
     for line in text.lines() {
         let Some((name, value)) = line.trim_start_matches('#').split_once('=') else { continue };
         if name.chars().all(|character| character.is_ascii_uppercase() || "_0123456789".contains(character)) {
-            assert!(readme.contains(&format!("`{name}`")), "README.md does not explain {name}");
+            assert!(configuration.contains(&format!("`{name}`")), "{DOCUMENT} does not explain {name}");
             if !line.starts_with('#') {
                 variables.push((name, value));
             }
@@ -64,48 +104,145 @@ fn the_sample_environment_is_usable_and_explained() {
 }
 
 #[test]
-fn the_readme_explains_every_failure() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+fn every_failure_is_explained() {
+    const DOCUMENT: &str = "docs/reference/errors.md";
+    let errors = read(DOCUMENT);
     for kind in FailureKind::ALL {
         let repeated = match kind.disposition() {
             Disposition::Retry => "yes",
             Disposition::Fail => "no",
         };
-        let row = format!("| `{}` | {repeated} | ", kind.code());
-        assert!(readme.contains(&row), "README.md has no row that begins with {row}");
+        assert_row(DOCUMENT, &errors, &format!("| `{}` | {repeated} | ", kind.code()));
     }
 }
 
 #[test]
-fn the_readme_explains_every_reason_for_one_stream() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+fn every_problem_type_has_a_section_of_its_own() {
+    const DOCUMENT: &str = "docs/reference/errors.md";
+    let (code, errors) = (read("api/src/problem.rs"), read(DOCUMENT));
+    // The names are private to the api: they are the texts of small letters in the one match that turns errors into answers.
+    let answers = code.split_once("fn answer(").unwrap().1.split_once("fn log(").unwrap().0;
+    let is_name = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_lowercase());
+    let names: BTreeSet<&str> = answers.split('"').skip(1).step_by(2).filter(is_name).collect();
+    assert!(names.len() > 20, "{names:?}");
+    let sections: BTreeSet<&str> = errors.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    assert_eq!(sections, names, "the sections of {DOCUMENT}, and the names in api/src/problem.rs");
+}
+
+#[test]
+fn every_reason_for_a_single_stream_is_explained() {
+    const DOCUMENT: &str = "docs/reference/api.md";
+    let api = read(DOCUMENT);
     for reason in SingleStreamReason::ALL {
-        let row = format!("| `{}` | ", reason.code());
-        assert!(readme.contains(&row), "README.md has no row that begins with {row}");
+        assert_row(DOCUMENT, &api, &format!("| `{}` | ", reason.code()));
     }
 }
 
 #[test]
-fn links_of_the_readme_lead_somewhere() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let links: Vec<&str> = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-    assert!(links.len() > 2, "{links:?}");
-    for link in links.into_iter().filter(|link| !link.contains("://") && !link.starts_with('#')) {
-        assert!(root().join(link).exists(), "README.md links to {link}");
+fn every_format_and_every_state_is_explained() {
+    let (readme, api, states) = (read("README.md"), read("docs/reference/api.md"), read("docs/explanation/states.md"));
+    for format in Format::ALL {
+        assert_row("README.md", &readme, &format!("| `{}` | ", format.name()));
+        assert_row("docs/reference/api.md", &api, &format!("| `{}` | `{}` |", format.name(), format.content_type()));
     }
+    for status in Status::ALL {
+        assert_row("docs/explanation/states.md", &states, &format!("| `{}` | ", status.name()));
+        let arrow = format!("--> {}", status.name());
+        assert!(states.contains(&arrow), "the diagram has no way to {}", status.name());
+    }
+}
+
+#[test]
+fn every_alert_is_explained() {
+    const DOCUMENT: &str = "docs/operations/alerts.md";
+    let (alerts, document) = (read("observability/alerts.yml"), read(DOCUMENT));
+    let names: BTreeSet<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let sections: BTreeSet<&str> = document.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert!(names.len() > 8, "{names:?}");
+    assert_eq!(sections, names, "the sections of {DOCUMENT}, and the alerts");
+    for name in names {
+        let link = format!("documentation: {DOCUMENT}#{}", name.to_lowercase());
+        assert!(alerts.contains(&link), "alerts.yml has no line {link}");
+    }
+}
+
+/// The name of a heading in a link, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|character| character.is_alphanumeric() || "-_".contains(*character)).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let headings = |text: &str| -> BTreeSet<String> {
+        let lines = prose(text).filter(|line| line.starts_with('#'));
+        lines.map(|line| anchor(line.trim_start_matches('#').trim())).collect()
+    };
+    let mut seen = 0;
+    for document in documents() {
+        let text = read(&document);
+        let folder = root().join(&document).parent().unwrap().to_owned();
+        for link in prose(&text).flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (path, section) = link.split_once('#').unwrap_or((link, ""));
+            let file = if path.is_empty() { root().join(&document) } else { folder.join(path) };
+            assert!(file.exists(), "{document} links to {link}");
+            if !section.is_empty() {
+                let target = fs::read_to_string(&file).unwrap();
+                assert!(headings(&target).contains(section), "{document} links to {link}, which has no such section");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}
+
+#[test]
+fn every_page_is_in_the_table_of_contents() {
+    let contents = read("docs/README.md");
+    for page in documents().iter().filter_map(|name| name.strip_prefix("docs/")).filter(|name| *name != "README.md") {
+        assert!(contents.contains(&format!("]({page})")), "docs/README.md does not link to {page}");
+    }
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 200, "README.md has {lines} lines");
+}
+
+/// A page that quotes a line of the log writes `"message":"…"`.
+#[test]
+fn log_lines_that_the_documents_quote_are_written() {
+    let code: Vec<String> = rust_files().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let mut seen = 0;
+    for document in documents() {
+        let text = read(&document);
+        for quoted in text.split("\"message\":\"").skip(1) {
+            let message = quoted.split('"').next().unwrap();
+            let literal = format!("\"{message}\"");
+            assert!(code.iter().any(|text| text.contains(&literal)), "{document} quotes the log line {literal}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen}");
 }
 
 #[test]
 fn files_that_the_documents_name_exist() {
-    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let mut seen = 0;
-    for word in text.split(|character: char| character.is_whitespace() || "`(),".contains(character)) {
-        let named = ["export/", "api/", "worker/", "devstack/", "bench/", "migrations/", ".cargo/"];
-        if named.iter().any(|folder| word.starts_with(folder)) {
-            let path = word.trim_end_matches(['.', ';', ':']);
-            assert!(root().join(path).exists(), "ARCHITECTURE.md names {path}");
-            seen += 1;
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = read(document);
+        let mut seen = 0;
+        for word in text.split(|character: char| character.is_whitespace() || "`(),|".contains(character)) {
+            let folders = CODE.iter().chain(&["migrations", ".cargo", ".ci", ".github", "docs", "observability"]);
+            if folders.into_iter().any(|folder| word.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))) {
+                let path = word.trim_end_matches(['.', ';', ':']).split('#').next().unwrap();
+                assert!(root().join(path).exists(), "{document} names {path}");
+                seen += 1;
+            }
         }
+        assert!(seen > 8, "{document}: {seen}");
     }
-    assert!(seen > 8, "{seen}");
 }

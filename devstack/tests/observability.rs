@@ -1,4 +1,4 @@
-//! The dashboard, the alerts and the README's table of metrics, compared with the metrics that there are.
+//! The dashboard, the alerts and the table of metrics in the documents, compared with the metrics that there are.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,14 +43,14 @@ fn dashboard_and_alerts_ask_for_what_there_is() {
 }
 
 #[test]
-fn the_readme_has_every_metric() {
-    let readme = read("README.md");
+fn every_metric_is_explained() {
+    let document = read("docs/reference/metrics.md");
     for metric in METRICS {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         let row = format!("| `{}` | {} | {} | ", metric.name, metric.kind.name(), labels.join(", "));
-        assert!(readme.contains(&row), "README.md has no row that begins with {row}");
+        assert!(document.contains(&row), "docs/reference/metrics.md has no row that begins with {row}");
     }
-    let named: BTreeSet<String> = readme
+    let named: BTreeSet<String> = document
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
         .filter(|name| name.starts_with("polyglot_") || name.starts_with("process_"))
