@@ -24,8 +24,11 @@ help:
 # `exec`: signals reach the devstack itself, and no shell stands in between.
 run:
 	@devstack/install
-	cargo build --release --workspace --bins
+	cargo build --release --package polyglot-api --package polyglot-worker --package polyglot-devstack
 	@exec $(TARGET)/devstack run
+
+# Most tests wait for a server or for time to pass, so more of them run at once than there are cores.
+export RUST_TEST_THREADS ?= 5
 
 # Release, so that `make run` and `make test` share one build.
 test:

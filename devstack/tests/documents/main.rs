@@ -1,6 +1,8 @@
 //! What the documents promise about the code, and the tree's own rules, checked against the files. The commands that the
 //! documents show are run by `documents_commands`.
 
+mod module_graph;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
