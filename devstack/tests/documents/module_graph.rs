@@ -32,16 +32,13 @@ fn module_of(source: &Path, file: &Path) -> Vec<String> {
 fn production_code(text: &str) -> String {
     let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
     let mut kept = String::new();
-    let mut skip_item = false;
-    for line in code {
+    let mut lines = code.into_iter();
+    while let Some(line) = lines.next() {
         if line.starts_with("#[cfg(test)]") {
-            skip_item = true;
-            continue;
-        }
-        if skip_item {
             // A declaration of one line, or an item up to its closing brace.
-            if line.ends_with(';') || line.starts_with('}') {
-                skip_item = false;
+            let first = lines.find(|line| !line.starts_with("#[")).unwrap_or_default();
+            if !first.ends_with(';') {
+                lines.find(|line| line.starts_with('}'));
             }
             continue;
         }
