@@ -1,4 +1,4 @@
-//! What can go wrong in the devstack, in words for the person at the terminal. No retry or exit-code rules here.
+//! Errors of the devstack, worded for the person at the terminal. Retries and exit codes are decided elsewhere.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An environment variable holds what cannot be used.
+    /// An environment variable has an unusable value.
     #[error("{variable}: {problem}")]
     Config { variable: &'static str, problem: String },
 
-    /// A program or a file that has to be installed or built first is not there.
+    /// A program or a file that has to be installed or built first is missing.
     #[error("{what} not found: {advice}")]
     Missing { what: String, advice: String },
 
-    /// Something else has hold of what is needed.
+    /// The state of the machine or of the data folder does not allow it.
     #[error("{0}")]
     Refused(String),
 
-    /// A server or program that was started did not do what it should.
-    #[error("{name} {problem}{}", tail_in_words(log.as_deref(), tail))]
+    /// A server or program that was started failed.
+    #[error("{name} {problem}{}", describe_tail(log.as_deref(), tail))]
     Process { name: String, problem: String, log: Option<PathBuf>, tail: String },
 
     /// A call to the operating system failed.
@@ -42,7 +42,7 @@ pub enum Error {
         source: sqlx::Error,
     },
 
-    /// A request over HTTP did not come through.
+    /// An HTTP request failed.
     #[error("cannot {action}")]
     Http {
         action: String,
@@ -50,7 +50,7 @@ pub enum Error {
         source: reqwest::Error,
     },
 
-    /// The sample export did not end as it has to.
+    /// The sample export failed, or its file is not as expected.
     #[error("the sample export {0}")]
     Sample(String),
 }
@@ -96,7 +96,7 @@ impl Error {
     }
 }
 
-fn tail_in_words(log: Option<&Path>, tail: &str) -> String {
+fn describe_tail(log: Option<&Path>, tail: &str) -> String {
     match log {
         Some(log) if tail.trim().is_empty() => format!(" (its log {} is empty)", log.display()),
         Some(log) => format!("; the end of {}:\n{}", log.display(), indent(tail)),
@@ -104,7 +104,7 @@ fn tail_in_words(log: Option<&Path>, tail: &str) -> String {
     }
 }
 
-/// Lines of somebody else's log, set off from our own words.
+/// Marks the lines of another program's log.
 pub(crate) fn indent(text: &str) -> String {
     text.trim_end().lines().map(|line| format!("  | {line}")).collect::<Vec<_>>().join("\n")
 }

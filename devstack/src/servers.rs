@@ -1,4 +1,4 @@
-//! The servers under the api and the workers: private ones, or those that the user named; and where each is reached.
+//! The servers that the api and the workers use: private ones, or those that the user named, and their addresses.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::secrets::Secrets;
 use crate::signals::StopSignals;
 use crate::stack_env;
 
-/// The private servers that run.
+/// The private servers that are running.
 #[derive(Debug, Default)]
 pub struct Servers {
     postgres: Option<Postgres>,
@@ -23,24 +23,24 @@ pub struct Servers {
     s3: Option<EmbeddedS3>,
 }
 
-/// Where each part is reached; in this order in `stack.env`.
+/// Address of each part; in this order in `stack.env`.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     pub api: String,
     pub database: String,
-    /// Empty: there is no broker.
+    /// Empty where there is no broker.
     pub amqp: String,
     pub s3_endpoint: String,
-    /// `None` where the clients find their own.
+    /// `None` where the AWS clients find keys themselves.
     pub keys: Option<S3Keys>,
-    /// Ports on which the workers answer `GET /metrics`, in their order.
+    /// Ports of `GET /metrics` of the workers, in their order.
     pub worker_metrics: Vec<u16>,
 }
 
 impl Servers {
-    /// Starts what `config` does not name, side by side, each into its field of `self`.
+    /// Starts the servers that `config` does not name, in parallel, each into its field of `self`.
     ///
-    /// On an error those that did start are in `self` and want to be stopped.
+    /// On an error `self` has those that did start, which have to be stopped.
     pub async fn start(&mut self, config: &RunConfig, data_dir: &Path) -> Result<Addresses> {
         let mut secrets = Secrets::open(&data_dir.join("secrets.env"))?;
         let mut ports = RememberedPorts::open(data_dir.join("ports.env"));
@@ -109,7 +109,7 @@ impl Servers {
             Ok::<_, Error>(Some(server))
         };
 
-        // Each is kept as soon as it is there, so that one that fails does not take the others down unstopped.
+        // All are awaited, so that one that fails does not drop, and with that kill, the others.
         let (postgres, rabbit, s3) = tokio::join!(postgres, rabbit, s3);
         let mut failure = None;
         match postgres {
@@ -154,7 +154,7 @@ impl Servers {
         })
     }
 
-    /// The orderly stop of all; a second stop signal kills them.
+    /// Stops all servers in order; a second stop signal kills them.
     pub async fn stop(self, signals: &StopSignals) {
         let started = self.postgres.is_some() || self.rabbit.is_some() || self.s3.is_some();
         let (postgres_pid, rabbit_pid) =
@@ -175,7 +175,7 @@ impl Servers {
         tokio::select! {
             () = orderly => if started { say("stopped") },
             () = signals.forced() => {
-                // Dropping their owners has killed them; PostgreSQL recovers at its next start.
+                // Dropping them has killed them; PostgreSQL recovers at its next start.
                 say(format!("stopped at once (PostgreSQL {postgres_pid:?}, RabbitMQ {rabbit_pid:?})"));
             }
         }
@@ -184,13 +184,13 @@ impl Servers {
 }
 
 impl Addresses {
-    /// Where the workers are asked for their metrics, with a comma between.
+    /// URLs of the workers' metrics, separated by commas.
     pub fn worker_metrics_urls(&self) -> String {
         let urls = self.worker_metrics.iter().map(|port| format!("http://127.0.0.1:{port}/metrics"));
         urls.collect::<Vec<_>>().join(",")
     }
 
-    /// Writes `stack.env`, by which scripts and tests find everything.
+    /// Writes `stack.env`, in which scripts and tests find the addresses.
     pub fn write(&self, config: &RunConfig, data_dir: &Path) -> Result<()> {
         let keys = self.keys.as_ref();
         stack_env::write(

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use polyglot_devstack::scratch_database::ScratchDatabase;
 use polyglot_export::dataset::RelationName;
 use polyglot_export::failure::{Failure, FailureKind};
 use polyglot_export::format::Format;
@@ -16,6 +15,8 @@ use polyglot_export::source::{self, session_name};
 use polyglot_export::status::Status;
 use polyglot_export::telemetry::Origin;
 use polyglot_export::uncut::Uncut;
+use polyglot_test_kit::scratch_database;
+use polyglot_test_servers::needs_servers;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use uuid::Uuid;
@@ -31,7 +32,7 @@ async fn ledger_with_export() -> (Ledger, Uuid) {
 
 /// With a way past the ledger, to make things older than they are.
 pub(crate) async fn ledger_with_pool() -> (Ledger, PgPool, Uuid) {
-    let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+    let database = scratch_database().await;
     let ledger = Ledger::new(database.url(), 4, "ledger-test").unwrap();
     // Several processes migrate at once when a deployment starts.
     let (first, second) = tokio::join!(ledger.migrate(), ledger.migrate());
@@ -75,6 +76,7 @@ fn is_lost<T>(result: Result<T, LedgerError>) -> bool {
 
 #[tokio::test]
 async fn a_claim_that_was_taken_over_changes_nothing() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     let old = claim(&ledger, id, "first", NONE).await.unwrap();
     let new = claim(&ledger, id, "second", LONG).await.unwrap();
@@ -102,6 +104,7 @@ async fn a_claim_that_was_taken_over_changes_nothing() {
 
 #[tokio::test]
 async fn of_many_claims_at_once_one_wins() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     let claims = (0..12).map(|n| {
         let ledger = ledger.clone();
@@ -116,6 +119,7 @@ async fn of_many_claims_at_once_one_wins() {
 
 #[tokio::test]
 async fn an_export_whose_workers_are_lost_again_and_again_fails() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     for _ in 0..3 {
         claim(&ledger, id, "doomed", NONE).await.unwrap();
@@ -137,6 +141,7 @@ async fn cut(ledger: &Ledger, id: Uuid) {
 
 #[tokio::test]
 async fn a_worker_that_is_lost_with_many_shards_is_one_failure() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
     cut(&ledger, id).await;
     for attempts_left in [2, 1] {
@@ -158,6 +163,7 @@ async fn a_worker_that_is_lost_with_many_shards_is_one_failure() {
 
 #[tokio::test]
 async fn an_export_that_is_deleted_between_two_attempts_leaves_no_shard() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
     cut(&ledger, id).await;
     let shard = claim(&ledger, id, "worker", LONG).await.unwrap();
@@ -172,6 +178,7 @@ async fn an_export_that_is_deleted_between_two_attempts_leaves_no_shard() {
 
 #[tokio::test]
 async fn a_passing_failure_is_tried_again_and_a_lasting_one_is_not() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     let policy = RetryPolicy { first_pause: Duration::from_millis(300), ..RetryPolicy::new(2) };
     let passing = Failure::new(FailureKind::StorageUnavailable, "words", "detail");
@@ -189,6 +196,7 @@ async fn a_passing_failure_is_tried_again_and_a_lasting_one_is_not() {
 
 #[tokio::test]
 async fn the_sweep_announces_abandoned_work_once() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     let drained = ledger.relay::<LedgerError, _>(10, async |_| Ok(())).await.unwrap();
     assert_eq!(drained, 1);
@@ -212,6 +220,7 @@ async fn the_sweep_announces_abandoned_work_once() {
 
 #[tokio::test]
 async fn what_waits_for_a_worker_is_found_without_a_message() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     assert_eq!(ledger.ready(9).await.unwrap(), [id]);
     let held = claim(&ledger, id, "w", LONG).await.unwrap();
@@ -232,6 +241,7 @@ async fn what_waits_for_a_worker_is_found_without_a_message() {
 
 #[tokio::test]
 async fn however_many_relays_there_are_messages_go_out_in_order() {
+    needs_servers!();
     let (ledger, first) = ledger_with_export().await;
     let mut expected = vec![first];
     for _ in 0..40 {
@@ -259,6 +269,7 @@ async fn however_many_relays_there_are_messages_go_out_in_order() {
 /// What a process was doing when it died may still arrive at the store after the first look.
 #[tokio::test]
 async fn leftovers_are_looked_for_three_times() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
     let doomed = claim(&ledger, id, "doomed", NONE).await.unwrap();
     ledger.begin_upload(&doomed, "key").await.unwrap();
@@ -297,6 +308,7 @@ async fn make_due(pool: &PgPool) {
 /// The SDK may have created a second upload of the key, of which nobody knows.
 #[tokio::test]
 async fn the_key_of_a_finished_upload_is_looked_at_and_its_file_left_alone() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
     let claim = claim(&ledger, id, "w", LONG).await.unwrap();
     ledger.begin_upload(&claim, "key").await.unwrap();
@@ -310,6 +322,7 @@ async fn the_key_of_a_finished_upload_is_looked_at_and_its_file_left_alone() {
 /// A frozen worker may keep the snapshot of an export that others have completed: with the row its session is found.
 #[tokio::test]
 async fn an_attempt_of_several_objects_is_looked_after_when_they_are_complete() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
     let claim = claim(&ledger, id, "w", LONG).await.unwrap();
     ledger.begin_upload(&claim, "folder/").await.unwrap();
@@ -322,7 +335,8 @@ async fn an_attempt_of_several_objects_is_looked_after_when_they_are_complete() 
 
 #[tokio::test]
 async fn the_sessions_of_lost_attempts_end_and_no_others() {
-    let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+    needs_servers!();
+    let database = scratch_database().await;
     let names: Vec<String> = (0..20).map(|attempt| session_name(Uuid::nil(), attempt)).collect();
     let mut lost = Vec::new();
     for name in &names[..3] {
@@ -345,6 +359,7 @@ async fn the_sessions_of_lost_attempts_end_and_no_others() {
 
 #[tokio::test]
 async fn a_request_that_no_worker_can_read_waits_for_one_that_can_and_fails_after_an_hour() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
     let state = async || -> (String, Option<String>, i32) {
         sqlx::query_as("SELECT state, error_code, failures FROM exports").fetch_one(&pool).await.unwrap()
@@ -364,6 +379,7 @@ async fn a_request_that_no_worker_can_read_waits_for_one_that_can_and_fails_afte
 
 #[tokio::test]
 async fn an_export_whose_time_is_up_ends_without_a_worker() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     ledger.claim(id, "doomed", &Terms { timeout: Some(NONE), ..terms(NONE) }).await.unwrap();
     assert_eq!(ledger.sweep().await.unwrap().unwrap().overdue, 1);
@@ -377,6 +393,7 @@ async fn reserve(ledger: &Ledger, key: &str, body: &str) -> Reservation {
 
 #[tokio::test]
 async fn a_key_stands_for_its_first_answer() {
+    needs_servers!();
     let (ledger, pool, _) = ledger_with_pool().await;
     let Reservation::Ours(key) = reserve(&ledger, "k", "body").await else { panic!("not ours") };
     assert!(matches!(reserve(&ledger, "k", "body").await, Reservation::InProgress));
@@ -408,6 +425,7 @@ async fn a_key_stands_for_its_first_answer() {
 
 #[tokio::test]
 async fn a_key_whose_holder_is_not_heard_of_is_taken_over() {
+    needs_servers!();
     let (ledger, pool, _) = ledger_with_pool().await;
     let Reservation::Ours(slow) = reserve(&ledger, "k", "body").await else { panic!("not ours") };
     run(&pool, "UPDATE idempotency_keys SET created_at = created_at - interval '61 seconds'").await;
@@ -422,6 +440,7 @@ async fn a_key_whose_holder_is_not_heard_of_is_taken_over() {
 
 #[tokio::test]
 async fn identical_requests_share_one_export_if_they_want_to() {
+    needs_servers!();
     let (ledger, _, other) = ledger_with_pool().await;
     let wanted = request("name");
     let join = |tenant: &'static str| {
@@ -451,7 +470,8 @@ async fn identical_requests_share_one_export_if_they_want_to() {
 /// A database in which exports of the version before have ended, and one is being worked on.
 #[tokio::test]
 async fn a_ledger_with_exports_of_the_version_before_is_brought_up_to_date() {
-    let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+    needs_servers!();
+    let database = scratch_database().await;
     let mut connection = PgConnectOptions::connect(&database.url().parse().unwrap()).await.unwrap();
     let mut before = sqlx::migrate!("../migrations");
     before.migrations.to_mut().retain(|migration| migration.version < 9);

@@ -7,6 +7,7 @@ use polyglot_export::ledger::{
     Claim, Claimed, Committed, Keeper, Ledger, LedgerError, Planned, Renewal, RetryPolicy, StoredShard, Terms, Work,
 };
 use polyglot_export::status::Status;
+use polyglot_test_servers::needs_servers;
 use serde_json::json;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
@@ -75,6 +76,7 @@ fn passing() -> Failure {
 
 #[tokio::test]
 async fn every_shard_is_done_once_and_the_export_is_finished_after_the_last() {
+    needs_servers!();
     let (ledger, _, id) = cut(3, 2).await;
     // From the submission, and from the plan: for one shard, whose claim tells of the next.
     assert_eq!(messages(&ledger).await, 2);
@@ -118,6 +120,7 @@ async fn every_shard_is_done_once_and_the_export_is_finished_after_the_last() {
 
 #[tokio::test]
 async fn a_shard_whose_worker_is_lost_is_another_one_s() {
+    needs_servers!();
     let (ledger, _, id) = cut(3, 3).await;
     let lost = claim(&ledger, id, NONE).await.unwrap();
     let taken = claim(&ledger, id, LONG).await.unwrap();
@@ -136,6 +139,7 @@ async fn a_shard_whose_worker_is_lost_is_another_one_s() {
 
 #[tokio::test]
 async fn one_outage_is_one_failure_however_many_shards_meet_it() {
+    needs_servers!();
     let (ledger, pool, id) = cut(8, 8).await;
     let failures =
         async || -> i32 { sqlx::query_scalar("SELECT failures FROM exports").fetch_one(&pool).await.unwrap() };
@@ -175,6 +179,7 @@ async fn one_outage_is_one_failure_however_many_shards_meet_it() {
 /// thousands of shards changed would be gone over for each of them.
 #[tokio::test]
 async fn progress_is_counted_from_the_shards_and_commits_leave_the_export_s_row_alone() {
+    needs_servers!();
     let (ledger, pool, id) = cut(8, 8).await;
     let version =
         async || -> String { sqlx::query_scalar("SELECT ctid::text FROM exports").fetch_one(&pool).await.unwrap() };
@@ -205,6 +210,7 @@ async fn progress_is_counted_from_the_shards_and_commits_leave_the_export_s_row_
 
 #[tokio::test]
 async fn without_its_snapshot_an_export_starts_over_and_mixes_nothing() {
+    needs_servers!();
     let (ledger, _, id) = cut(3, 3).await;
     let first = claim(&ledger, id, LONG).await.unwrap();
     let second = claim(&ledger, id, LONG).await.unwrap();
@@ -224,6 +230,7 @@ async fn without_its_snapshot_an_export_starts_over_and_mixes_nothing() {
 
 #[tokio::test]
 async fn a_shard_that_is_too_small_makes_the_next_plan_coarser_and_is_no_failure() {
+    needs_servers!();
     let (ledger, pool, id) = cut(3, 3).await;
     let small = claim(&ledger, id, LONG).await.unwrap();
     ledger.too_small(&small).await.unwrap();
@@ -235,6 +242,7 @@ async fn a_shard_that_is_too_small_makes_the_next_plan_coarser_and_is_no_failure
 
 #[tokio::test]
 async fn a_cancelled_export_ends_with_whoever_notices_first() {
+    needs_servers!();
     let (ledger, pool, id) = cut(3, 3).await;
     let (first, second) = (claim(&ledger, id, LONG).await.unwrap(), claim(&ledger, id, LONG).await.unwrap());
     ledger.delete(id).await.unwrap();
@@ -252,6 +260,7 @@ async fn a_cancelled_export_ends_with_whoever_notices_first() {
 
 #[tokio::test]
 async fn a_snapshot_that_is_too_old_ends_its_export() {
+    needs_servers!();
     let (ledger, pool, id) = cut(2, 2).await;
     sqlx::query("UPDATE exports SET snapshot_until = now() - interval '1 second'").execute(&pool).await.unwrap();
     assert_eq!(ledger.sweep().await.unwrap().unwrap().overdue, 1);

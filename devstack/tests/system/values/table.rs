@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
+use polyglot_test_kit::System;
 use serde_json::{Value, json};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Postgres};
 
-use super::{bytes_of, python};
-use crate::harness::System;
+use super::bytes_of;
+use crate::python::run_script;
 
 #[derive(Debug, Clone)]
 pub(super) struct Column {
@@ -205,7 +206,7 @@ pub(super) async fn reload(system: &System, format: &str, compression: Option<&s
     std::fs::write(&like, json_texts(&mut connection, columns).await).unwrap();
     let compression = compression.unwrap_or("plain");
     let paths = [file, &described, &like, &copy].map(Path::as_os_str);
-    python("reload.py", [format.as_ref(), compression.as_ref()].into_iter().chain(paths));
+    run_script("reload.py", [format.as_ref(), compression.as_ref()].into_iter().chain(paths));
     empty_reloaded(&mut connection).await;
     copy_in(&mut connection, &format!("COPY reloaded ({}) FROM STDIN", names(columns)), bytes_of(&copy)).await;
     assert_reloaded(&mut connection, columns, format, &format!("{format} ({compression})")).await;
