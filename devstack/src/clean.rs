@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::console::say;
+use crate::console::print_line;
 use crate::data_lock::DataLock;
 use crate::error::{Error, Result};
 use crate::orphans;
@@ -18,7 +18,7 @@ const FILES: [&str; 6] =
 /// Removes the data. An error while a devstack runs on the folder.
 pub async fn clean(data_dir: &Path) -> Result<()> {
     let Ok(data_dir) = data_dir.canonicalize() else {
-        say(format!("{} does not exist: nothing to remove", data_dir.display()));
+        print_line(format!("{} does not exist: nothing to remove", data_dir.display()));
         return Ok(());
     };
     let lock = DataLock::take(&data_dir)?;
@@ -37,6 +37,6 @@ pub async fn clean(data_dir: &Path) -> Result<()> {
     drop(lock);
     // The folder stays when it has other files.
     let removed = fs::remove_dir(&data_dir).is_ok();
-    say(format!("removed {}{}", if removed { "" } else { "the devstack's data in " }, data_dir.display()));
+    print_line(format!("removed {}{}", if removed { "" } else { "the devstack's data in " }, data_dir.display()));
     Ok(())
 }

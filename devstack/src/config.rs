@@ -188,8 +188,8 @@ mod tests {
             ("S3_BUCKET", "A"),
         ];
         for (name, value) in cases {
-            let words = with(&[(name, value)]).unwrap_err().to_string();
-            assert!(words.starts_with(&format!("{name}: ")), "{name}={value}: {words}");
+            let message = with(&[(name, value)]).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{name}: ")), "{name}={value}: {message}");
         }
     }
 
@@ -200,14 +200,14 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        let words = with(&[("DATABASE_URL", "pg://u:topsecret@h/d")]).unwrap_err().to_string();
-        assert!(!words.contains("topsecret"), "{words}");
+        let message = with(&[("DATABASE_URL", "pg://u:topsecret@h/d")]).unwrap_err().to_string();
+        assert!(!message.contains("topsecret"), "{message}");
     }
 
     #[test]
     fn half_a_key_pair_is_refused() {
-        let words = with(&[("S3_ENDPOINT", "http://h:1"), ("AWS_ACCESS_KEY_ID", "x")]).unwrap_err().to_string();
-        assert!(words.starts_with("AWS_SECRET_ACCESS_KEY"), "{words}");
+        let message = with(&[("S3_ENDPOINT", "http://h:1"), ("AWS_ACCESS_KEY_ID", "x")]).unwrap_err().to_string();
+        assert!(message.starts_with("AWS_SECRET_ACCESS_KEY"), "{message}");
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
         fs::write(&file, "amqp://u:p@h/%2f\n").unwrap();
         let config = with(&[("AMQP_URL_FILE", file.to_str().unwrap())]).unwrap();
         assert_eq!(config.broker, Broker::External("amqp://u:p@h/%2f".into()));
-        let words = with(&[("AMQP_URL_FILE", "/no/such/file")]).unwrap_err().to_string();
-        assert!(words.starts_with("AMQP_URL: ") && words.contains("/no/such/file"), "{words}");
+        let message = with(&[("AMQP_URL_FILE", "/no/such/file")]).unwrap_err().to_string();
+        assert!(message.starts_with("AMQP_URL: ") && message.contains("/no/such/file"), "{message}");
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Writes one line to standard output. Errors are ignored: a closed output is no reason to stop.
-pub fn say(line: impl AsRef<str>) {
+pub fn print_line(line: impl AsRef<str>) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{}", line.as_ref()).and_then(|()| out.flush());
 }
@@ -40,7 +40,7 @@ impl ProgressLine {
 
     fn draw(&mut self, text: &str) {
         if !self.in_place {
-            return say(text);
+            return print_line(text);
         }
         let mut out = io::stdout().lock();
         // Back to the first column, clear to the end of the line.
@@ -50,7 +50,7 @@ impl ProgressLine {
 
     fn end_line(&mut self) {
         if std::mem::take(&mut self.drawn) {
-            say("");
+            print_line("");
         }
     }
 }

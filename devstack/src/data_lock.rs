@@ -52,8 +52,8 @@ mod tests {
     fn a_second_devstack_is_refused_until_the_first_has_ended() {
         let dir = ScratchDir::new("lock").unwrap();
         let first = DataLock::take(dir.path()).unwrap();
-        let words = DataLock::take(dir.path()).unwrap_err().to_string();
-        assert!(words.contains("already running") && words.contains(&std::process::id().to_string()), "{words}");
+        let message = DataLock::take(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("already running") && message.contains(&std::process::id().to_string()), "{message}");
         drop(first);
         DataLock::take(dir.path()).unwrap();
     }

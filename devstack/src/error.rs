@@ -56,7 +56,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: `Error::io("open the door")` reads "cannot open the door".
+    /// For `map_err`: `Error::io("open the file")` reads "cannot open the file".
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }
@@ -82,17 +82,17 @@ impl Error {
 
     /// The message and every cause, a cause a line.
     pub fn with_causes(&self) -> String {
-        let mut words = self.to_string();
+        let mut message = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(source) = cause {
             let text = source.to_string();
-            if !words.ends_with(&text) {
-                words.push_str("\n  because: ");
-                words.push_str(&text);
+            if !message.ends_with(&text) {
+                message.push_str("\n  because: ");
+                message.push_str(&text);
             }
             cause = source.source();
         }
-        words
+        message
     }
 }
 
@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn causes_follow_the_message() {
-        let error = Error::io("open the door")(io::Error::other("it is stuck"));
-        assert_eq!(error.to_string(), "cannot open the door");
-        assert_eq!(error.with_causes(), "cannot open the door\n  because: it is stuck");
+        let error = Error::io("open the file")(io::Error::other("no such file"));
+        assert_eq!(error.to_string(), "cannot open the file");
+        assert_eq!(error.with_causes(), "cannot open the file\n  because: no such file");
     }
 }

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use rustix::process::geteuid;
 
-use crate::console::say;
+use crate::console::print_line;
 use crate::error::{Error, Result};
 
 /// File in a cluster's folder outside of the data folder, which names the data folder that it belongs to.
@@ -44,7 +44,7 @@ pub(crate) fn find_or_create(data_dir: &Path) -> Result<ClusterFolder> {
     }
     let folder = create_elsewhere(data_dir, user)?;
     symlink(&folder, &link).map_err(Error::path("link", &link))?;
-    say(format!(
+    print_line(format!(
         "PostgreSQL runs as the user postgres, which cannot reach {}: its files are in {}",
         data_dir.display(),
         folder.display()

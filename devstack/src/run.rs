@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::binaries::Binaries;
 use crate::config::RunConfig;
-use crate::console::{ProgressLine, grouped, say, seconds, size};
+use crate::console::{ProgressLine, grouped, print_line, seconds, size};
 use crate::data_lock::DataLock;
 use crate::embedded_s3::S3Keys;
 use crate::error::{Error, Result};
@@ -56,26 +56,26 @@ impl Stack {
         let began = Instant::now();
         let left = orphans::stop(data_dir, Duration::from_secs(20)).await;
         if left > 0 {
-            say(format!("stopped {left} processes that an earlier run had left running"));
+            print_line(format!("stopped {left} processes that an earlier run had left running"));
         }
         check_port(config.port)?;
         let addresses = self.servers.start(config, data_dir).await?;
         if config.source_database_url.is_none() {
             seed_records(&addresses.database, config.seed_rows).await?;
         } else {
-            say("rows come from SOURCE_DATABASE_URL: nothing is seeded");
+            print_line("rows come from SOURCE_DATABASE_URL: nothing is seeded");
         }
         addresses.write(config, data_dir)?;
         self.start_services(config, data_dir, binaries, &addresses)?;
         self.wait_ready(&addresses.api).await?;
-        say(format!("api and {} worker(s) ready after {}", config.workers, seconds(began.elapsed())));
-        say(format!("metrics: {}/metrics,{}", addresses.api, addresses.worker_metrics_urls()));
+        print_line(format!("api and {} worker(s) ready after {}", config.workers, seconds(began.elapsed())));
+        print_line(format!("metrics: {}/metrics,{}", addresses.api, addresses.worker_metrics_urls()));
 
         let source = config.source_database_url.as_deref().unwrap_or(&addresses.database);
         if seed::has_sample_columns(source).await? {
             self.export_sample(source, &addresses.api, &data_dir.join("sample-export.csv")).await?;
         } else {
-            say("no sample export: the database has no table records with the columns of the sample");
+            print_line("no sample export: the database has no table records with the columns of the sample");
         }
         print_addresses(&addresses.api, data_dir);
         Ok(())
@@ -178,7 +178,7 @@ impl Stack {
             sample = sample_export::run(api, file) => sample?,
             error = failing => return Err(error),
         };
-        say(format!(
+        print_line(format!(
             "sample export: {} rows, {} in {}: {}",
             grouped(sample.rows),
             size(sample.bytes),
@@ -199,7 +199,7 @@ impl Stack {
     /// Stops the api and the workers, then the servers. A second signal kills all of them at once.
     async fn stop(self, signals: &StopSignals) {
         if self.supervisor.is_some() {
-            say("stopping: the api and the workers finish their work (Ctrl-C again to stop at once)");
+            print_line("stopping: the api and the workers finish their work (Ctrl-C again to stop at once)");
         }
         if let Some(supervisor) = self.supervisor {
             supervisor.stop(GRACE, signals.forced()).await;
@@ -262,7 +262,7 @@ async fn seed_records(url: &str, rows: u64) -> Result<()> {
 }
 
 fn print_addresses(api: &str, data_dir: &Path) {
-    say(format!(
+    print_line(format!(
         "
 Up. The page: {api}/
 Addresses and keys of every part: {dir}/stack.env   logs: {dir}/logs/   Ctrl-C stops everything.

@@ -193,9 +193,9 @@ mod tests {
     #[test]
     fn progress_shows_what_is_known() {
         let document = json!({"status": "running", "progress": {"rows": 1500, "rowsTotal": 1000, "bytes": 2_000_000}});
-        let words = describe_progress(&document, Duration::from_millis(1500));
-        assert_eq!(words, "sample export: running, 1,500 of 1,500 rows, 2.0 MB, 1.5 s");
-        let words = describe_progress(&json!({"status": "pending", "progress": {"rowsTotal": null}}), Duration::ZERO);
-        assert_eq!(words, "sample export: pending, 0 rows, 0 B, 0.0 s");
+        let line = describe_progress(&document, Duration::from_millis(1500));
+        assert_eq!(line, "sample export: running, 1,500 of 1,500 rows, 2.0 MB, 1.5 s");
+        let line = describe_progress(&json!({"status": "pending", "progress": {"rowsTotal": null}}), Duration::ZERO);
+        assert_eq!(line, "sample export: pending, 0 rows, 0 B, 0.0 s");
     }
 }

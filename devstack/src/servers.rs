@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::config::{Broker, RunConfig};
-use crate::console::{say, seconds};
+use crate::console::{print_line, seconds};
 use crate::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
 use crate::error::{Error, Result};
 use crate::launch::rotate;
@@ -63,7 +63,11 @@ impl Servers {
             let began = Instant::now();
             let server = Postgres::start(data_dir, &postgres_log, postgres_settings.clone()).await?;
             server.ensure_database("polyglot").await?;
-            say(format!("PostgreSQL on 127.0.0.1:{} after {}", postgres_settings.port, seconds(began.elapsed())));
+            print_line(format!(
+                "PostgreSQL on 127.0.0.1:{} after {}",
+                postgres_settings.port,
+                seconds(began.elapsed())
+            ));
             Ok(Some(server))
         };
 
@@ -79,17 +83,23 @@ impl Servers {
                 Broker::Private if Rabbit::is_installed() => {}
                 Broker::External(_) => return Ok(None),
                 Broker::Private => {
-                    say("RabbitMQ is not installed: running without a broker, workers look for work in the ledger");
+                    print_line(
+                        "RabbitMQ is not installed: running without a broker, workers look for work in the ledger",
+                    );
                     return Ok(None);
                 }
                 Broker::Without => {
-                    say("AMQP_URL is empty: running without a broker, workers look for work in the ledger");
+                    print_line("AMQP_URL is empty: running without a broker, workers look for work in the ledger");
                     return Ok(None);
                 }
             }
             let began = Instant::now();
             let server = Rabbit::start(data_dir, &rabbit_log, rabbit_settings.clone()).await?;
-            say(format!("RabbitMQ on 127.0.0.1:{} after {}", rabbit_settings.amqp_port, seconds(began.elapsed())));
+            print_line(format!(
+                "RabbitMQ on 127.0.0.1:{} after {}",
+                rabbit_settings.amqp_port,
+                seconds(began.elapsed())
+            ));
             Ok(Some(server))
         };
 
@@ -105,7 +115,7 @@ impl Servers {
             let root = data_dir.join("s3");
             make_bucket(&root, &config.bucket)?;
             let server = EmbeddedS3::start(&root, s3_port, Some(keys.clone())).await?;
-            say(format!("object storage on 127.0.0.1:{s3_port}, its files in {}", root.display()));
+            print_line(format!("object storage on 127.0.0.1:{s3_port}, its files in {}", root.display()));
             Ok::<_, Error>(Some(server))
         };
 
@@ -173,10 +183,10 @@ impl Servers {
             tokio::join!(postgres, rabbit);
         };
         tokio::select! {
-            () = orderly => if started { say("stopped") },
+            () = orderly => if started { print_line("stopped") },
             () = signals.forced() => {
                 // Dropping them has killed them; PostgreSQL recovers at its next start.
-                say(format!("stopped at once (PostgreSQL {postgres_pid:?}, RabbitMQ {rabbit_pid:?})"));
+                print_line(format!("stopped at once (PostgreSQL {postgres_pid:?}, RabbitMQ {rabbit_pid:?})"));
             }
         }
         drop(self.s3);

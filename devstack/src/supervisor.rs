@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::console::{say, seconds};
+use crate::console::{print_line, seconds};
 use crate::error::{Error, Result, indent};
 use crate::launch::{Launch, Running, rotate, tail};
 
@@ -124,7 +124,7 @@ impl Supervisor {
         };
         tokio::select! {
             () = ended => return,
-            () = tokio::time::sleep(grace) => say(format!("still running after {}: killed", seconds(grace))),
+            () = tokio::time::sleep(grace) => print_line(format!("still running after {}: killed", seconds(grace))),
             () = at_once => {}
         }
         self.orders.send_replace(Order::Kill);
@@ -193,7 +193,7 @@ impl ServiceTask {
                 }
                 match self.launch() {
                     Ok(running) => break running,
-                    Err(error) => say(format!("{}: {}", self.service.name, error.with_causes())),
+                    Err(error) => print_line(format!("{}: {}", self.service.name, error.with_causes())),
                 }
             };
         }
@@ -201,7 +201,7 @@ impl ServiceTask {
 
     fn report(&self, status: Result<ExitStatus>, ran_for: Duration) {
         let status = status.map_or_else(|error| error.with_causes(), |status| status.to_string());
-        say(format!(
+        print_line(format!(
             "{} ended after {} ({status}) and is started again in a second; the end of {}:\n{}",
             self.service.name,
             seconds(ran_for),
@@ -277,10 +277,10 @@ mod tests {
         let dir = ScratchDir::new("supervisor").unwrap();
         let mut supervisor = Supervisor::new(dir.path()).unwrap();
         supervisor.start(shell("api", "echo no database; exit 3")).unwrap();
-        let words = wait_until("the failure is noticed", async || supervisor.check().err()).await.to_string();
+        let message = wait_until("the failure is noticed", async || supervisor.check().err()).await.to_string();
         assert!(
-            words.contains("api ends again and again") && words.contains("no database") && words.contains('3'),
-            "{words}"
+            message.contains("api ends again and again") && message.contains("no database") && message.contains('3'),
+            "{message}"
         );
         supervisor.stop(Duration::from_secs(5), std::future::pending()).await;
     }
@@ -302,7 +302,7 @@ mod tests {
         let dir = ScratchDir::new("supervisor").unwrap();
         let mut supervisor = Supervisor::new(dir.path()).unwrap();
         supervisor.start(Service { program: "/no/such/program".into(), ..shell("api", "") }).unwrap();
-        let words = wait_until("the failure is noticed", async || supervisor.check().err()).await.to_string();
-        assert!(words.contains("/no/such/program"), "{words}");
+        let message = wait_until("the failure is noticed", async || supervisor.check().err()).await.to_string();
+        assert!(message.contains("/no/such/program"), "{message}");
     }
 }

@@ -12,7 +12,7 @@ use rustix::process::{Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::binaries::binaries_folder;
-use crate::console::{say, seconds};
+use crate::console::{print_line, seconds};
 use crate::data_lock::DataLock;
 use crate::embedded_s3::{EmbeddedS3, S3Keys};
 use crate::error::{Error, Result};
@@ -89,7 +89,10 @@ impl RunningServers {
             SeaweedFs::start(dir, &seaweed_log, &keys.access_key, &keys.secret_key),
             EmbeddedS3::start(&s3_root, 0, Some(keys.clone())),
         )?;
-        say(format!("PostgreSQL, RabbitMQ, SeaweedFS and the embedded S3 are up after {}", seconds(began.elapsed())));
+        print_line(format!(
+            "PostgreSQL, RabbitMQ, SeaweedFS and the embedded S3 are up after {}",
+            seconds(began.elapsed())
+        ));
         Ok(Self { postgres, rabbit, seaweed, embedded, keys })
     }
 

@@ -1,5 +1,5 @@
-//! The kit of the tests that run the whole system: start a system of api and workers, call its api, wait until something
-//! is so. What is right or wrong is for the tests to say.
+//! The kit of the tests that run the whole system: start a system of api and workers, call its api, wait for a condition.
+//! Assertions about the product are in the tests.
 
 mod api_client;
 mod bucket;

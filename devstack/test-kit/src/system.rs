@@ -34,7 +34,7 @@ impl Setup {
 /// A system. Its api is called through it: it dereferences to the [`ApiClient`].
 #[derive(Debug)]
 pub struct System {
-    /// Address of its ledger's database, which is the source as well unless the test says otherwise.
+    /// Address of its ledger's database, which is the source as well unless a test sets `SOURCE_DATABASE_URL`.
     pub database_url: String,
     /// Connections to that database, past any proxy.
     pub pool: PgPool,
@@ -165,7 +165,7 @@ impl System {
         self.workers.last_mut().unwrap()
     }
 
-    /// Starts a worker that the caller looks after.
+    /// Starts a worker that is not among `workers`.
     pub fn spawn_worker(&self, name: &str) -> Process {
         self.spawn_worker_as(name, Command::new(binary("polyglot-worker")))
     }

@@ -31,7 +31,7 @@ struct Cell {
 /// Outcome of a cell.
 struct Outcome {
     cell: Cell,
-    /// What the table says.
+    /// Entry in the table.
     result: String,
     /// For the report alone: they may differ from run to run.
     details: String,

@@ -129,12 +129,12 @@ impl<'a> RandomFaults<'a> {
     async fn inject_one(&mut self) -> String {
         let link = Link::ALL[self.random.random_range(0..Link::ALL.len())];
         match self.random.random_range(0..100) {
-            0..16 => self.to_running_worker(|this, at| {
+            0..16 => self.inject_into_worker(|this, at| {
                 this.workers[at] = None;
                 this.repair_after(800..1200, Repair::StartWorker(at));
                 format!("worker {at} killed")
             }),
-            16..30 => self.to_running_worker(|this, at| {
+            16..30 => self.inject_into_worker(|this, at| {
                 if let Some(worker) = &this.workers[at] {
                     worker.signal(Signal::STOP);
                 }
@@ -142,7 +142,7 @@ impl<'a> RandomFaults<'a> {
                 let after = this.repair_after(1000..8000, Repair::Resume(at));
                 format!("worker {at} frozen for {after:?}")
             }),
-            30..38 => self.to_running_worker(|this, at| {
+            30..38 => self.inject_into_worker(|this, at| {
                 if let Some(worker) = this.workers[at].take() {
                     worker.signal(Signal::TERM);
                     this.terminating.push(worker);
@@ -200,7 +200,7 @@ impl<'a> RandomFaults<'a> {
         }
     }
 
-    fn to_running_worker(&mut self, inject: impl FnOnce(&mut Self, usize) -> String) -> String {
+    fn inject_into_worker(&mut self, inject: impl FnOnce(&mut Self, usize) -> String) -> String {
         match self.pick_running_worker() {
             Some(at) => inject(self, at),
             None => "nothing: no worker is running".to_owned(),

@@ -90,8 +90,8 @@ impl Servers {
         self.url(role, SOURCE)
     }
 
-    /// Makes an empty ledger and a role that reads the source, both of this name. The role tells the sessions of one
-    /// system from those of the others.
+    /// Creates an empty ledger and a role that reads the source, both of this name. By the role the sessions of
+    /// one system are distinguished from those of the others.
     pub(crate) async fn make_ledger(&self, name: &str) {
         self.sql(format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}")).await;
         self.sql(format!("CREATE ROLE {name} LOGIN IN ROLE pg_read_all_data")).await;
@@ -107,7 +107,7 @@ impl Servers {
         let _ = connection.close().await;
     }
 
-    /// Restarts PostgreSQL by an immediate shutdown, which clients cannot tell from a crash.
+    /// Restarts PostgreSQL by an immediate shutdown, which for clients is like a crash.
     pub(crate) async fn restart_postgres(&self) {
         let mut postgres = self.postgres.lock().await;
         if let Some(running) = postgres.take() {

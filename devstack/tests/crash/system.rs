@@ -22,7 +22,7 @@ impl Link {
     pub(crate) const ALL: [Self; 4] = [Self::Ledger, Self::Source, Self::Broker, Self::Store];
 }
 
-/// The system. It dereferences to the one of the kit, which looks into ledger and bucket past the proxies.
+/// The system. It dereferences to the one of the kit, which reads ledger and bucket past the proxies.
 pub(crate) struct System {
     plain: PlainSystem,
     pub servers: Arc<Servers>,

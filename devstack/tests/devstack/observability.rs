@@ -68,7 +68,7 @@ fn prometheus_accepts_rules_and_configuration() {
         let path = root().join("observability").join(file);
         let output = Command::new("promtool").args(["check", check]).arg(path).output();
         let output = output.unwrap();
-        let words = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words}");
+        let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{report}");
     }
 }

@@ -143,7 +143,7 @@ async fn an_api_streams_what_another_one_does_also_when_its_listener_loses_its_c
     let id = system.submit("csv", None).await;
     stream.document(&id, |it| it["status"] == "completed").await;
 
-    // The listeners of both apis, which cannot be told apart here.
+    // The listeners of both apis, which cannot be distinguished here.
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'polyglot-api' AND query LIKE 'LISTEN%'";
     assert!(system.count(cut).await >= 1);

@@ -156,7 +156,7 @@ async fn small_exports_end_while_a_large_one_runs() {
     for id in &small {
         assert_eq!(system.wait_until_completed(id).await["progress"]["rows"], 10);
     }
-    // One worker, and nobody had to wait for the large one.
+    // There is one worker, and the small exports did not wait for the large one.
     assert_eq!(system.state(&large).await["status"], "running");
 }
 

@@ -74,14 +74,14 @@ async fn without_a_broker_the_service_works_from_the_ledger() {
         assert_eq!(system.wait_until_completed(id).await["attempt"], 1);
     }
     system.wait_until_ended(&cancelled).await;
-    // Messages that nobody will consume do not accumulate.
+    // Without a consumer, messages do not accumulate.
     system.wait_until_none("the outbox is empty", "SELECT count(*) FROM polyglot.outbox").await;
 }
 
 /// Runs `polyglot-worker dead-letters` and returns what it printed.
-fn dead_letters(system: &System, words: &[&str]) -> String {
+fn dead_letters(system: &System, arguments: &[&str]) -> String {
     let mut command = Command::new(binary("polyglot-worker"));
-    command.arg("dead-letters").args(words);
+    command.arg("dead-letters").args(arguments);
     let output = system.environment(&mut command).output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));

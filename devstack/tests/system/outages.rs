@@ -136,7 +136,7 @@ async fn without_its_database_the_api_answers_503_and_does_not_hang() {
     system.submit("csv", None).await;
 }
 
-/// A stalled connection is like a long sort: only a probe over another connection tells them apart.
+/// A stalled connection is like a long sort: only a probe over another connection distinguishes them.
 #[tokio::test]
 async fn an_attempt_on_a_silent_source_is_given_up_and_repeated() {
     needs_servers!();

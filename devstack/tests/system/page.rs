@@ -49,7 +49,7 @@ impl Stage {
         command.arg(format!("{ROOT}/devstack/tests/page/page.py")).args(scenarios);
         command.env("API_URL", self.system.url("")).env("OTHER_API_URL", &self.other_url);
         command.env("FAIL_DATASET", "failing").envs(env.iter().copied());
-        // Screenshots stay, to be looked at.
+        // Screenshots stay for people to see.
         command.env("SHOTS", format!("{ROOT}/target/page"));
         command
     }
@@ -87,7 +87,7 @@ async fn hundreds_of_exports_are_shown() {
     // Active exports come by events, so they would be in the list before their page is loaded.
     let unfinished = "SELECT count(*) FROM polyglot.exports WHERE state <> 'completed'";
     stage.system.wait_until_none("all exports are completed", unfinished).await;
-    // Other tests run in parallel, so this is no measurement: it tells a page that hangs from one that does not.
+    // Other tests run in parallel, so this is no measurement: it only finds a page that hangs.
     stage.play(&["many"], &[("ANSWER_MS", "2000")]).await;
 }
 

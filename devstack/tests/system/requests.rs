@@ -200,7 +200,7 @@ async fn a_download_waits_for_the_export_and_says_when_it_does_not() {
 #[tokio::test]
 async fn a_redirect_is_presigned_and_never_logged() {
     needs_servers!();
-    // The setting of somebody who debugs the service.
+    // The log levels for debugging the service.
     let verbose = "info,polyglot_api=trace,polyglot_worker=trace,polyglot_export=trace,sqlx=debug";
     let system = System::start(Setup::new(10, &[("RUST_LOG", verbose)])).await;
     let id = system.submit("csv", None).await;

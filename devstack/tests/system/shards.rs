@@ -177,7 +177,7 @@ async fn tables_at_the_edges_of_a_part_and_of_a_shard_are_whole() {
 }
 
 /// Gzip and Parquet as well: one member, one footer. Independent readers find the same rows in both, and by Parquet's
-/// statistics alone only those row groups that may have what is looked for.
+/// statistics alone only those row groups that may have the wanted rows.
 #[tokio::test]
 async fn one_worker_and_three_write_the_same_bytes() {
     needs_servers!();

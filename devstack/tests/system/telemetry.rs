@@ -78,8 +78,8 @@ fn promtool(scrape: &str) {
     let mut child = command.spawn().expect("promtool is there (devstack/install --tests installs it)");
     child.stdin.take().unwrap().write_all(scrape.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let words = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && words.is_empty(), "{words}\n{scrape}");
+    let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && report.is_empty(), "{report}\n{scrape}");
 }
 
 async fn scraped(url: &str) -> String {

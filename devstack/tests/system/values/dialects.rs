@@ -100,7 +100,7 @@ async fn a_spreadsheet_runs_no_cell_and_the_manifest_counts_them() {
 }
 
 #[tokio::test]
-async fn a_bigint_is_a_string_on_wish() {
+async fn a_bigint_is_a_string_on_request() {
     needs_servers!();
     let system = tricky().await;
     let (_, file) = exported(&system, "jsonl", &["id"], json!({"bigint": "string"})).await;

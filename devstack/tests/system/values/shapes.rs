@@ -40,7 +40,7 @@ const EVERY_TYPE: &str = "smallint, integer, bigint, real, double precision, num
 
 const ARRAYS: &str = "text[], integer[][], timestamptz[], json[], numeric(18,4)[], bytea[], inet[], int4range[]";
 
-/// The types, cut at the commas between them.
+/// The types of a list, split at the commas between them.
 fn each(list: &str) -> Vec<String> {
     let mut types: Vec<String> = Vec::new();
     let mut open = false;
@@ -187,7 +187,7 @@ fn first_cells(file: &std::path::Path) -> Vec<String> {
 #[tokio::test]
 async fn rows_are_in_the_order_of_the_key() {
     needs_servers!();
-    // Not the order of the columns in the table, and names that are words of SQL.
+    // Not the order of the columns in the table, and names that are keywords of SQL.
     for key in ["\"format\", \"case\"", "\"case\"", "t, \"case\""] {
         let (system, columns) = with_table(&format!(
             "CREATE TABLE public.records (\"case\" bigint, t text COLLATE \"C\", \"format\" numeric, PRIMARY KEY ({key}));

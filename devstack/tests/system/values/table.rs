@@ -1,4 +1,4 @@
-//! The table under test: what the catalog says of its columns, and the comparisons that PostgreSQL makes between it and
+//! The table under test: its columns in the catalog, and the comparisons that PostgreSQL makes between it and
 //! what came back out of a file.
 
 use std::path::Path;
@@ -250,7 +250,7 @@ pub(super) async fn reload_csv(system: &System, file: &Path, columns: &[Column])
     assert_same(&mut connection, "cells", columns, &pairs, "the cells of CSV").await;
 }
 
-/// A JSON Lines file is what `to_jsonb` says, as PostgreSQL reads it.
+/// Asserts that a JSON Lines file, as PostgreSQL reads it, equals `to_jsonb`.
 pub(super) async fn compare_jsonb(system: &System, file: &Path, columns: &[Column]) {
     let mut connection = connection(&system.pool).await;
     run(&mut connection, "DROP TABLE IF EXISTS lines; CREATE TABLE lines (line jsonb)".to_owned()).await;
