@@ -27,9 +27,6 @@ run:
 	cargo build --release --package polyglot-api --package polyglot-worker --package polyglot-devstack
 	@exec $(TARGET)/devstack run
 
-# Most tests wait for a server or for time to pass, so more of them run at once than there are cores.
-export RUST_TEST_THREADS ?= 5
-
 # Release, so that `make run` and `make test` share one build.
 test:
 	@devstack/install --tests

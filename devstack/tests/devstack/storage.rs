@@ -1,4 +1,4 @@
-//! What the service removes from an object store, with the embedded S3 as the store.
+//! Deletion of objects and uploads by the service, with the embedded S3 as the store.
 
 use aws_sdk_s3::primitives::ByteStream;
 use polyglot_devstack::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
