@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use polyglot_devstack::scratch_dir::ScratchDir;
+use polyglot_storage::ObjectStore;
 use serde_json::Value;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
@@ -68,8 +69,7 @@ async fn copy(servers: &Servers, rows: u64, mut take: impl FnMut(&[u8])) {
 
 /// Length and CRC-32 of an object.
 pub(crate) async fn stored_sum(system: &System, key: &str) -> (u64, u32) {
-    let (client, bucket) = (&system.storage.client, &system.storage.bucket);
-    let mut body = client.get_object().bucket(bucket).key(key).send().await.unwrap().body;
+    let mut body = system.storage.get(key, None).await.unwrap().body;
     let (mut length, mut crc) = (0, crc32fast::Hasher::new());
     while let Some(piece) = body.try_next().await.unwrap() {
         length += u64::try_from(piece.len()).unwrap();

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
+use polyglot_storage::ObjectStore;
 use rustix::process::Signal;
 
 use crate::broker;
@@ -74,18 +76,15 @@ async fn of(system: &System, wanted: &[String]) -> Vec<String> {
     note(broker::ready(url, &format!("{queue}.dead")).await.into(), "dead letters");
     note(i64::try_from(files_below(&system.temporary_files())).unwrap(), "temporary files");
 
-    let (client, bucket) = (&system.storage.client, &system.storage.bucket);
-    let listed = client.list_objects_v2().bucket(bucket).send().await.unwrap();
-    let mut objects: Vec<&str> = listed.contents().iter().filter_map(|object| object.key()).collect();
+    let mut objects = system.storage.list_keys("").try_concat().await.unwrap();
     objects.sort_unstable();
     let mut wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
     wanted.sort_unstable();
     if objects != wanted {
         left.push(format!("objects {objects:?} instead of {wanted:?}"));
     }
-    let uploads = client.list_multipart_uploads().bucket(bucket).send().await.unwrap();
-    for upload in uploads.uploads() {
-        left.push(format!("the upload {} of {}", upload.upload_id().unwrap_or("?"), upload.key().unwrap_or("?")));
+    for upload in system.storage.list_uploads("").await.unwrap().unwrap() {
+        left.push(format!("the upload {} of {}", upload.id, upload.key));
     }
     left
 }
@@ -97,12 +96,10 @@ fn files_below(folder: &std::path::Path) -> usize {
 
 /// Takes the system's ledger, bucket and queue away, for there are many systems in one run.
 pub(crate) async fn remove(system: System) {
-    let (client, bucket) = (&system.storage.client, &system.storage.bucket);
-    let listed = client.list_objects_v2().bucket(bucket).send().await.unwrap();
-    for key in listed.contents().iter().filter_map(|object| object.key()) {
-        client.delete_object().bucket(bucket).key(key).send().await.unwrap();
+    for key in system.storage.list_keys("").try_concat().await.unwrap() {
+        system.storage.delete(&key).await.unwrap();
     }
-    client.delete_bucket().bucket(bucket).send().await.ok();
+    system.storage.delete_bucket().await.ok();
     broker::delete(&system.servers.amqp_url, &system.name).await;
     system.ledger.close().await;
     let (servers, name) = (system.servers.clone(), system.name.clone());

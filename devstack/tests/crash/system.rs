@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use polyglot_devstack::scratch_dir::ScratchDir;
 use polyglot_devstack::{Proxy, S3Faults, free_port};
-use polyglot_storage::Storage;
+use polyglot_storage::S3Store;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
 use crate::door::Door;
@@ -21,7 +21,7 @@ pub(crate) struct System {
     /// Of its ledger, of the role that it reads the source with, and of its queue.
     pub name: String,
     pub ledger: PgPool,
-    pub storage: Storage,
+    pub storage: S3Store,
     /// To RabbitMQ, to the ledger, to the source, and to `s3`.
     pub amqp: Proxy,
     pub ledger_wire: Proxy,

@@ -11,7 +11,7 @@ use polyglot_devstack::scratch_database::test_variable;
 use polyglot_devstack::scratch_dir::ScratchDir;
 use polyglot_ledger::Connections;
 use polyglot_runtime::config::Environment;
-use polyglot_storage::Storage;
+use polyglot_storage::S3Store;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take here before a test gives up. Not a measurement: the machine may be busy.
@@ -99,7 +99,7 @@ pub(crate) fn binary(name: &str) -> PathBuf {
 }
 
 /// The bucket that `env` names, for the test itself.
-pub(crate) async fn own_storage(env: &[(String, String)]) -> Storage {
+pub(crate) async fn own_storage(env: &[(String, String)]) -> S3Store {
     let mut variables = env.to_vec();
     // As files would be: so that the client takes these and not what this process's environment says.
     let keys = ScratchDir::new("keys").unwrap();
@@ -111,5 +111,5 @@ pub(crate) async fn own_storage(env: &[(String, String)]) -> Storage {
     }
     let pairs: Vec<(&str, &str)> = variables.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let connections = Connections::from_environment(&Environment::fixed(&pairs)).unwrap();
-    Storage::new(&connections.storage).await
+    S3Store::new(&connections.storage).await
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
 use polyglot_devstack::scratch_database::ScratchDatabase;
 use polyglot_devstack::scratch_dir::ScratchDir;
 use polyglot_devstack::{free_port, seed};
-use polyglot_storage::Storage;
+use polyglot_storage::{ObjectStore, S3Store};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
@@ -31,7 +32,7 @@ pub(crate) struct Setup {
 pub(crate) struct System {
     pub pool: PgPool,
     pub database: ScratchDatabase,
-    pub storage: Storage,
+    pub storage: S3Store,
     pub queue: String,
     pub api: Option<Service>,
     pub workers: Vec<Service>,
@@ -228,13 +229,9 @@ impl System {
 
     /// Keys of all objects, and ids of all unfinished uploads, in the bucket.
     pub(crate) async fn stored(&self) -> (Vec<String>, Vec<String>) {
-        let (client, bucket) = (&self.storage.client, &self.storage.bucket);
-        let objects = client.list_objects_v2().bucket(bucket).send().await.unwrap();
-        let uploads = client.list_multipart_uploads().bucket(bucket).send().await.unwrap();
-        (
-            objects.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect(),
-            uploads.uploads().iter().filter_map(|upload| upload.upload_id().map(str::to_owned)).collect(),
-        )
+        let uploads = self.storage.list_uploads("").await.unwrap().unwrap();
+        let objects = self.storage.list_keys("").try_concat().await.unwrap();
+        (objects, uploads.into_iter().map(|upload| upload.id).collect())
     }
 
     /// Waits until neither the bucket nor the ledger holds anything of an export without a file.
