@@ -15,7 +15,7 @@ impl Upload<'_> {
     /// Removes whatever this attempt put into the store. What cannot be removed now stays in the ledger for the
     /// sweeper.
     pub(crate) async fn discard(self) {
-        let Self { target: Target { storage, ledger, .. }, claim, object_key, upload_key, .. } = self;
+        let Self { target: Target { storage, ledger, .. }, claim, object_key, key, .. } = self;
         if !self.may_be_recorded {
             return;
         }
@@ -23,7 +23,7 @@ impl Upload<'_> {
         let orphaned = Leftover {
             export_id: claim.export_id,
             attempt: claim.attempt,
-            object: OrphanedObject { object_key, upload_id, upload_key, owned: false },
+            object: OrphanedObject { object_key, upload_id, upload_key: key, owned: false },
             looks: 0,
         };
         let removal = async {

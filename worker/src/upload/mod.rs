@@ -44,7 +44,7 @@ pub(crate) struct Upload<'a> {
     /// The object's key or, ending in a slash, the prefix of the keys of its objects.
     object_key: String,
     /// The key of the object that this attempt writes as one stream.
-    upload_key: String,
+    key: String,
     /// Whether the ledger may have the attempt's object key.
     may_be_recorded: bool,
     /// Whether the store may have anything of the attempt.
@@ -56,19 +56,19 @@ pub(crate) struct Upload<'a> {
 impl<'a> Upload<'a> {
     pub(crate) fn new(target: Target<'a>, claim: &'a Claim) -> Self {
         let object_key = target.storage.object_key(claim.export_id, claim.attempt, &claim.request);
-        let upload_key = match claim.request.layout {
+        let key = match claim.request.layout {
             Layout::File => object_key.clone(),
             Layout::Files => format!("{object_key}{}", claim.request.part_name(1)),
         };
         let (may_be_recorded, may_be_stored) = (false, false);
-        Self { target, claim, object_key, upload_key, may_be_recorded, may_be_stored, multipart: None }
+        Self { target, claim, object_key, key, may_be_recorded, may_be_stored, multipart: None }
     }
 
     /// The upload that the attempt's start began, for the claim of a shard or of the finish.
     pub(crate) fn continue_attempt(target: Target<'a>, claim: &'a Claim, cut: &Cut) -> Self {
         let upload = Self::new(target, claim);
         let id = cut.upload_id.clone();
-        let multipart = id.map(|id| MultipartUpload { key: upload.upload_key.clone(), id });
+        let multipart = id.map(|id| MultipartUpload { key: upload.key.clone(), id });
         Self { may_be_recorded: true, may_be_stored: true, multipart, ..upload }
     }
 
@@ -90,7 +90,7 @@ impl<'a> Upload<'a> {
     pub(crate) async fn create(&mut self) -> Result<(), UploadError> {
         let Target { storage, ledger, ledger_timeout } = self.target;
         self.may_be_stored = true;
-        let upload = storage.create_upload(&self.upload_key, &self.headers(&self.upload_key)).await?;
+        let upload = storage.create_upload(&self.key, &self.headers(&self.key)).await?;
         let upload = self.multipart.insert(upload);
         persist(ledger_timeout, || ledger.record_upload(self.claim, &upload.key, &upload.id)).await?;
         Ok(())

@@ -19,10 +19,10 @@ impl Upload<'_> {
         let crc32 = u32::from_str_radix(&manifest.crc32, 16).ok();
         let published = match staged {
             StagedObject::Several => return Ok(None),
-            StagedObject::Single(part) => self.put(&self.upload_key, ObjectBody::from(part.bytes), part.crc32).await,
+            StagedObject::Single(part) => self.put(&self.key, ObjectBody::from(part.bytes), part.crc32).await,
             StagedObject::Multipart(parts) => storage.complete_upload(self.multipart()?, &parts, crc32).await,
         };
-        let head = storage.head(&self.upload_key, ChecksumMode::Included).await;
+        let head = storage.head(&self.key, ChecksumMode::Included).await;
         let (etag, head) = match (published, head) {
             (Ok(etag), head) => (etag, head?),
             // The answer was lost on its way, or the client repeated a Complete that had got through: the key is this
