@@ -24,7 +24,7 @@ help:
 # `exec`: signals reach the devstack itself, and no shell stands in between.
 run:
 	@devstack/install
-	cargo build --release --workspace --bins
+	cargo build --release --package polyglot-api --package polyglot-worker --package polyglot-devstack
 	@exec $(TARGET)/devstack run
 
 # Release, so that `make run` and `make test` share one build.

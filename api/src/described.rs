@@ -4,9 +4,10 @@
 use crate::dataset_config::Dataset;
 use polyglot_core::column::Column;
 use polyglot_core::format::Format;
+use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::{ColumnMapping, ExportRequest};
-use polyglot_core::selection::{Order, OrderKey};
+use polyglot_core::selection::OrderKey;
 
 use crate::problem::RouteError;
 

@@ -1,10 +1,10 @@
-//! Where the api and the worker are: next to this program, as cargo builds them and an archive would hold them.
+//! Paths of the api and the worker: next to this program, where cargo puts them and where an archive would have them.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The programs that are kept running, next to this one.
+/// The programs that `devstack run` keeps running.
 #[derive(Clone, Debug)]
 pub struct Binaries {
     pub api: PathBuf,
@@ -12,7 +12,7 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// An error names the one that is not built.
+    /// Finds both; an error names the one that is not built.
     pub fn find() -> Result<Self> {
         let folder = binaries_folder()?;
         let program = |name: &str| {
@@ -29,7 +29,7 @@ impl Binaries {
     }
 }
 
-/// The folder of this executable, where the others are too.
+/// The folder of this executable and of the other ones.
 pub fn binaries_folder() -> Result<PathBuf> {
     let own = std::env::current_exe().map_err(Error::io("find this program's own file"))?;
     own.parent().map(Path::to_owned).ok_or_else(|| Error::Refused(format!("{} is in no folder", own.display())))

@@ -1,29 +1,29 @@
-//! `devstack clean`: removes what `devstack run` keeps in its data folder, and nothing that it did not put there.
+//! `devstack clean`: removes from the data folder what `devstack run` keeps there, and nothing else.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::console::say;
+use crate::console::print_line;
 use crate::data_lock::DataLock;
 use crate::error::{Error, Result};
-use crate::leftovers;
-use crate::postgres_place;
+use crate::orphans;
+use crate::postgres_folder;
 
 const FOLDERS: [&str; 5] = ["postgres", "rabbitmq", "s3", "logs", "pids"];
 const FILES: [&str; 6] =
     ["stack.env", "secrets.env", "ports.env", "sample-export.csv", "sample-export.csv.unfinished", "devstack.lock"];
 
-/// Refuses while a devstack runs on the folder.
+/// Removes the data. An error while a devstack runs on the folder.
 pub async fn clean(data_dir: &Path) -> Result<()> {
     let Ok(data_dir) = data_dir.canonicalize() else {
-        say(format!("{} is not there: nothing to remove", data_dir.display()));
+        print_line(format!("{} does not exist: nothing to remove", data_dir.display()));
         return Ok(());
     };
     let lock = DataLock::take(&data_dir)?;
-    leftovers::stop(&data_dir, Duration::from_secs(10)).await;
-    postgres_place::remove(&data_dir)?;
+    orphans::stop(&data_dir, Duration::from_secs(10)).await;
+    postgres_folder::remove(&data_dir)?;
     for name in FOLDERS.iter().chain(&FILES) {
         let path = data_dir.join(name);
         let removed = match fs::symlink_metadata(&path) {
@@ -35,8 +35,8 @@ pub async fn clean(data_dir: &Path) -> Result<()> {
         removed.map_err(Error::path("remove", &path))?;
     }
     drop(lock);
-    // Stays when there is something of somebody else's in it.
-    let gone = fs::remove_dir(&data_dir).is_ok();
-    say(format!("removed {}{}", if gone { "" } else { "the devstack's data in " }, data_dir.display()));
+    // The folder stays when it has other files.
+    let removed = fs::remove_dir(&data_dir).is_ok();
+    print_line(format!("removed {}{}", if removed { "" } else { "the devstack's data in " }, data_dir.display()));
     Ok(())
 }

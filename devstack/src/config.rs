@@ -1,4 +1,4 @@
-//! What `devstack run` takes from the environment. Everything is checked here, before anything is started.
+//! Settings of `devstack run` from the environment. All are checked here, before anything is started.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,17 +8,17 @@ use crate::error::{Error, Result};
 /// The settings of `devstack run`.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
-    /// `PORT`: where the api listens.
+    /// `PORT`: the port of the api.
     pub port: u16,
-    /// `DATA_DIR`: everything that is kept between runs, as an absolute path.
+    /// `DATA_DIR`: the folder of everything that is kept between runs, as an absolute path.
     pub data_dir: PathBuf,
     /// `SEED_ROWS`: rows of the sample table when it is empty.
     pub seed_rows: u64,
-    /// `WORKERS`: how many workers are started.
+    /// `WORKERS`: number of workers.
     pub workers: u16,
     /// `DATABASE_URL`: a server of the user's, in place of a private one.
     pub database_url: Option<String>,
-    /// `SOURCE_DATABASE_URL`: handed on; nothing is seeded there.
+    /// `SOURCE_DATABASE_URL`: passed to the services; that database is not seeded.
     pub source_database_url: Option<String>,
     pub broker: Broker,
     /// `S3_ENDPOINT` and its keys: a storage of the user's, in place of the embedded one.
@@ -29,18 +29,18 @@ pub struct RunConfig {
     pub region: String,
 }
 
-/// `AMQP_URL`: which broker is used.
+/// The broker that is used, by `AMQP_URL`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Broker {
-    /// A private one, where RabbitMQ is installed. The variable is not set.
+    /// A private one where RabbitMQ is installed: the variable is not set.
     Private,
-    /// The user's.
+    /// The user's broker.
     External(String),
-    /// None: the variable is set to nothing.
+    /// No broker: the variable is empty.
     Without,
 }
 
-/// An object storage that somebody else runs. Without keys the api and the workers find theirs as AWS clients do.
+/// An object store that the devstack does not run. Without keys the api and the workers find theirs as AWS clients do.
 #[derive(Clone, Debug)]
 pub struct ExternalS3 {
     pub endpoint: String,
@@ -53,7 +53,8 @@ impl RunConfig {
         Self::from_lookup(|name| std::env::var(name).ok())
     }
 
-    /// `lookup` gives a variable's value; an empty one counts as none, but for `AMQP_URL`. `NAME_FILE` is read where `NAME` is not set.
+    /// Reads the variables through `lookup`. An empty value counts as not set, except for `AMQP_URL`. Where a secret `NAME` is
+    /// not set, the file that `NAME_FILE` names is read.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let vars = Variables { lookup };
         let data_dir = PathBuf::from(vars.text("DATA_DIR").unwrap_or_else(|| ".data".into()));
@@ -81,7 +82,7 @@ impl RunConfig {
             && bucket.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         if !bucket_fits {
             let problem =
-                format!("{bucket:?} is no bucket name: 3 to 63 of a-z, 0-9, '-' and '.', a letter or digit first");
+                format!("{bucket:?} is not a bucket name: 3 to 63 of a-z, 0-9, '-' and '.', a letter or digit first");
             return Err(Error::config("S3_BUCKET", problem));
         }
         Ok(Self {
@@ -113,7 +114,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         (self.lookup)(name).filter(|value| !value.is_empty())
     }
 
-    /// Whether the variable is there, if only empty.
+    /// Whether the variable is set, even if it is empty.
     fn is_set(&self, name: &str) -> bool {
         (self.lookup)(name).is_some()
     }
@@ -133,8 +134,8 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         let value = self.secret(name)?;
         match &value {
             Some(url) if !schemes.iter().any(|scheme| url.starts_with(scheme) && url.len() > scheme.len()) => {
-                // Not the value: it may hold a password.
-                Err(Error::config(name, format!("is no URL that begins with {}", schemes.join(" or "))))
+                // Without the value, which may have a password.
+                Err(Error::config(name, format!("is not a URL that begins with {}", schemes.join(" or "))))
             }
             _ => Ok(value),
         }
@@ -148,7 +149,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         };
         value.and_then(|value| T::try_from(value).ok()).ok_or_else(|| {
             let text = text.unwrap_or_default();
-            Error::config(name, format!("{text:?} is no whole number from {least} to {most}"))
+            Error::config(name, format!("{text:?} is not a whole number from {least} to {most}"))
         })
     }
 }
@@ -187,8 +188,8 @@ mod tests {
             ("S3_BUCKET", "A"),
         ];
         for (name, value) in cases {
-            let words = with(&[(name, value)]).unwrap_err().to_string();
-            assert!(words.starts_with(&format!("{name}: ")), "{name}={value}: {words}");
+            let message = with(&[(name, value)]).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{name}: ")), "{name}={value}: {message}");
         }
     }
 
@@ -199,14 +200,14 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        let words = with(&[("DATABASE_URL", "pg://u:topsecret@h/d")]).unwrap_err().to_string();
-        assert!(!words.contains("topsecret"), "{words}");
+        let message = with(&[("DATABASE_URL", "pg://u:topsecret@h/d")]).unwrap_err().to_string();
+        assert!(!message.contains("topsecret"), "{message}");
     }
 
     #[test]
     fn half_a_key_pair_is_refused() {
-        let words = with(&[("S3_ENDPOINT", "http://h:1"), ("AWS_ACCESS_KEY_ID", "x")]).unwrap_err().to_string();
-        assert!(words.starts_with("AWS_SECRET_ACCESS_KEY"), "{words}");
+        let message = with(&[("S3_ENDPOINT", "http://h:1"), ("AWS_ACCESS_KEY_ID", "x")]).unwrap_err().to_string();
+        assert!(message.starts_with("AWS_SECRET_ACCESS_KEY"), "{message}");
     }
 
     #[test]
@@ -216,7 +217,7 @@ mod tests {
         fs::write(&file, "amqp://u:p@h/%2f\n").unwrap();
         let config = with(&[("AMQP_URL_FILE", file.to_str().unwrap())]).unwrap();
         assert_eq!(config.broker, Broker::External("amqp://u:p@h/%2f".into()));
-        let words = with(&[("AMQP_URL_FILE", "/no/such/file")]).unwrap_err().to_string();
-        assert!(words.starts_with("AMQP_URL: ") && words.contains("/no/such/file"), "{words}");
+        let message = with(&[("AMQP_URL_FILE", "/no/such/file")]).unwrap_err().to_string();
+        assert!(message.starts_with("AMQP_URL: ") && message.contains("/no/such/file"), "{message}");
     }
 }

@@ -1,15 +1,15 @@
-//! What the person at the terminal sees: lines, and one progress line that is redrawn in place. No logic of its own.
+//! Output at the terminal: lines, and one progress line that is redrawn in place.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// Writes one line to standard output. A closed output is no reason to stop, so its errors are dropped.
-pub fn say(line: impl AsRef<str>) {
+/// Writes one line to standard output. Errors are ignored: a closed output is no reason to stop.
+pub fn print_line(line: impl AsRef<str>) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{}", line.as_ref()).and_then(|()| out.flush());
 }
 
-/// A line that changes: redrawn in place on a terminal, otherwise printed anew every two seconds.
+/// A line that changes: redrawn in place on a terminal, otherwise printed again every two seconds.
 #[derive(Debug)]
 pub struct ProgressLine {
     in_place: bool,
@@ -22,7 +22,7 @@ impl ProgressLine {
         Self { in_place: io::stdout().is_terminal(), last: None, drawn: false }
     }
 
-    /// Shows `text`, unless the last one was shown too short a while ago.
+    /// Shows `text`, unless the last one was shown a moment ago.
     pub fn show(&mut self, text: impl AsRef<str>) {
         let every = if self.in_place { Duration::from_millis(100) } else { Duration::from_secs(2) };
         if self.last.is_some_and(|last| last.elapsed() < every) {
@@ -32,7 +32,7 @@ impl ProgressLine {
         self.draw(text.as_ref());
     }
 
-    /// Shows `text` whenever the last one was, and leaves it standing.
+    /// Shows `text` in any case, and ends the line.
     pub fn finish(mut self, text: impl AsRef<str>) {
         self.draw(text.as_ref());
         self.end_line();
@@ -40,7 +40,7 @@ impl ProgressLine {
 
     fn draw(&mut self, text: &str) {
         if !self.in_place {
-            return say(text);
+            return print_line(text);
         }
         let mut out = io::stdout().lock();
         // Back to the first column, clear to the end of the line.
@@ -50,7 +50,7 @@ impl ProgressLine {
 
     fn end_line(&mut self) {
         if std::mem::take(&mut self.drawn) {
-            say("");
+            print_line("");
         }
     }
 }
@@ -67,7 +67,7 @@ impl Drop for ProgressLine {
     }
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -80,7 +80,7 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// Bytes in the largest decimal unit that leaves at least one before the point.
+/// Formats bytes in the largest decimal unit of which there is at least one.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
@@ -96,7 +96,7 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Seconds with one decimal.
+/// Formats a duration as seconds with one decimal.
 pub fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_in_words() {
+    fn numbers_are_formatted_for_readers() {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_234_567), "1,234,567");

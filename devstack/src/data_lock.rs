@@ -1,4 +1,4 @@
-//! One devstack a data folder: a file lock that ends with the process that holds it, however it ends.
+//! The lock that allows one devstack in a data folder. It is a file lock, so it ends with the process that holds it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -13,7 +13,7 @@ pub struct DataLock {
 }
 
 impl DataLock {
-    /// Takes the lock on `data_dir`, or says who has it.
+    /// Takes the lock on `data_dir`; an error names the process that holds it.
     pub fn take(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join("devstack.lock");
         let mut file = OpenOptions::new()
@@ -37,7 +37,7 @@ impl DataLock {
             }
             Err(TryLockError::Error(error)) => return Err(Error::path("lock", &path)(error)),
         }
-        // Only for the words above; the lock is what counts.
+        // For the message above only.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
@@ -49,11 +49,11 @@ mod tests {
     use crate::scratch_dir::ScratchDir;
 
     #[test]
-    fn a_second_one_is_refused_until_the_first_is_gone() {
+    fn a_second_devstack_is_refused_until_the_first_has_ended() {
         let dir = ScratchDir::new("lock").unwrap();
         let first = DataLock::take(dir.path()).unwrap();
-        let words = DataLock::take(dir.path()).unwrap_err().to_string();
-        assert!(words.contains("already running") && words.contains(&std::process::id().to_string()), "{words}");
+        let message = DataLock::take(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("already running") && message.contains(&std::process::id().to_string()), "{message}");
         drop(first);
         DataLock::take(dir.path()).unwrap();
     }

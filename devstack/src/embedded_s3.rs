@@ -1,4 +1,4 @@
-//! An S3 inside this process: files in a folder, requests over HTTP on 127.0.0.1. What it answers is in `s3_answers`.
+//! An S3 server inside this process: files in a folder, requests over HTTP on 127.0.0.1. `s3_handler` answers them.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -12,16 +12,16 @@ use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
 use crate::http_listener;
-use crate::s3_answers::S3Answers;
+use crate::s3_handler::S3Handler;
 
-/// The pair that signs requests.
+/// The pair of keys that signs requests.
 #[derive(Clone, Debug)]
 pub struct S3Keys {
     pub access_key: String,
     pub secret_key: String,
 }
 
-/// A running embedded S3. Dropping it closes its port and cuts its connections.
+/// A running embedded S3. Dropping it closes its port and its connections.
 #[derive(Debug)]
 pub struct EmbeddedS3 {
     endpoint: String,
@@ -29,18 +29,18 @@ pub struct EmbeddedS3 {
 }
 
 impl EmbeddedS3 {
-    /// Serves the folder `root`, which is made when missing. Port 0 takes any free one.
+    /// Serves the folder `root`, which is created when missing. Port 0 stands for any free one.
     ///
     /// With keys, only requests signed with them are answered; without, any (for tests of the server itself).
     pub async fn start(root: &Path, port: u16, keys: Option<S3Keys>) -> Result<Self> {
         fs::create_dir_all(root).map_err(Error::path("create", root))?;
-        let root = root.canonicalize().map_err(Error::path("look at", root))?;
+        let root = root.canonicalize().map_err(Error::path("resolve", root))?;
         let files = FileSystem::new(&root).map_err(|error| {
             Error::io(format!("open the object storage in {}", root.display()))(std::io::Error::other(format!(
                 "{error:?}"
             )))
         })?;
-        let mut builder = S3ServiceBuilder::new(S3Answers::new(files, root));
+        let mut builder = S3ServiceBuilder::new(S3Handler::new(files, root));
         if let Some(keys) = keys {
             builder.set_auth(SimpleAuth::from_single(keys.access_key, keys.secret_key));
         }
@@ -49,7 +49,7 @@ impl EmbeddedS3 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
             .map_err(Error::io(format!("listen on 127.0.0.1:{port} for the object storage")))?;
-        let address = listener.local_addr().map_err(Error::io("see the object storage's own address"))?;
+        let address = listener.local_addr().map_err(Error::io("find the address of the object storage"))?;
         let server = tokio::spawn(http_listener::serve(listener, service)).abort_handle();
         Ok(Self { endpoint: format!("http://{address}"), server })
     }
@@ -65,7 +65,7 @@ impl Drop for EmbeddedS3 {
     }
 }
 
-/// Makes the folder that is the bucket `name` of the storage in `root`.
+/// Creates the folder that is the bucket `name` of the store in `root`.
 pub fn make_bucket(root: &Path, name: &str) -> Result<()> {
     let folder = root.join(name);
     fs::create_dir_all(&folder).map_err(Error::path("create the bucket", &folder))

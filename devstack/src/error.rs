@@ -1,4 +1,4 @@
-//! What can go wrong in the devstack, in words for the person at the terminal. No retry or exit-code rules here.
+//! Errors of the devstack, worded for the person at the terminal. Retries and exit codes are decided elsewhere.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An environment variable holds what cannot be used.
+    /// An environment variable has an unusable value.
     #[error("{variable}: {problem}")]
     Config { variable: &'static str, problem: String },
 
-    /// A program or a file that has to be installed or built first is not there.
+    /// A program or a file that has to be installed or built first is missing.
     #[error("{what} not found: {advice}")]
     Missing { what: String, advice: String },
 
-    /// Something else has hold of what is needed.
+    /// The state of the machine or of the data folder does not allow it.
     #[error("{0}")]
     Refused(String),
 
-    /// A server or program that was started did not do what it should.
-    #[error("{name} {problem}{}", tail_in_words(log.as_deref(), tail))]
+    /// A server or program that was started failed.
+    #[error("{name} {problem}{}", describe_tail(log.as_deref(), tail))]
     Process { name: String, problem: String, log: Option<PathBuf>, tail: String },
 
     /// A call to the operating system failed.
@@ -42,7 +42,7 @@ pub enum Error {
         source: sqlx::Error,
     },
 
-    /// A request over HTTP did not come through.
+    /// An HTTP request failed.
     #[error("cannot {action}")]
     Http {
         action: String,
@@ -50,13 +50,13 @@ pub enum Error {
         source: reqwest::Error,
     },
 
-    /// The sample export did not end as it has to.
+    /// The sample export failed, or its file is not as expected.
     #[error("the sample export {0}")]
     Sample(String),
 }
 
 impl Error {
-    /// For `map_err`: `Error::io("open the door")` reads "cannot open the door".
+    /// For `map_err`: `Error::io("open the file")` reads "cannot open the file".
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }
@@ -82,21 +82,21 @@ impl Error {
 
     /// The message and every cause, a cause a line.
     pub fn with_causes(&self) -> String {
-        let mut words = self.to_string();
+        let mut message = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(source) = cause {
             let text = source.to_string();
-            if !words.ends_with(&text) {
-                words.push_str("\n  because: ");
-                words.push_str(&text);
+            if !message.ends_with(&text) {
+                message.push_str("\n  because: ");
+                message.push_str(&text);
             }
             cause = source.source();
         }
-        words
+        message
     }
 }
 
-fn tail_in_words(log: Option<&Path>, tail: &str) -> String {
+fn describe_tail(log: Option<&Path>, tail: &str) -> String {
     match log {
         Some(log) if tail.trim().is_empty() => format!(" (its log {} is empty)", log.display()),
         Some(log) => format!("; the end of {}:\n{}", log.display(), indent(tail)),
@@ -104,7 +104,7 @@ fn tail_in_words(log: Option<&Path>, tail: &str) -> String {
     }
 }
 
-/// Lines of somebody else's log, set off from our own words.
+/// Marks the lines of another program's log.
 pub(crate) fn indent(text: &str) -> String {
     text.trim_end().lines().map(|line| format!("  | {line}")).collect::<Vec<_>>().join("\n")
 }
@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn causes_follow_the_message() {
-        let error = Error::io("open the door")(io::Error::other("it is stuck"));
-        assert_eq!(error.to_string(), "cannot open the door");
-        assert_eq!(error.with_causes(), "cannot open the door\n  because: it is stuck");
+        let error = Error::io("open the file")(io::Error::other("no such file"));
+        assert_eq!(error.to_string(), "cannot open the file");
+        assert_eq!(error.with_causes(), "cannot open the file\n  because: no such file");
     }
 }

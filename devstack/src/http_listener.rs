@@ -1,4 +1,4 @@
-//! The accept loop of the HTTP servers inside this process. What they answer is theirs.
+//! The accept loop of the HTTP servers inside this process. Their services answer the requests.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ where
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // Out of file descriptors, or the peer has gone: neither is a reason to stop listening.
+                // No file descriptors left, or the peer has closed: neither is a reason to stop listening.
                 let Ok((socket, _)) = accepted else {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
@@ -30,7 +30,7 @@ where
                 let connection =
                     http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(socket), service.clone());
                 connections.spawn(async move {
-                    // A cut connection is the client's to report.
+                    // The client reports a broken connection.
                     let _ = connection.await;
                 });
             }

@@ -1,8 +1,9 @@
-//! Starting one program so that it ends with us, and stopping it. Which program, and when it is ready, is for the callers.
+//! Starting one program so that it ends with this process, and stopping it. Callers decide which program, and when it is
+//! ready.
 //!
-//! Three things make sure that nothing stays behind. `setpriv --pdeathsig` has the kernel signal the program when we end in
-//! whatever way. Each program carries [`MARK`] in its environment, by which the next run finds one that outlived us all the
-//! same. And a dropped [`Running`] kills what it holds.
+//! Three things prevent orphans. `setpriv --pdeathsig` has the kernel signal the program when this process ends. Each program
+//! has [`OWNER_VARIABLE`] in its environment, by which the next run finds one that is still running. And a dropped
+//! [`Running`] kills its program.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -20,10 +21,10 @@ use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 
-/// Every program that is started here has this variable; its value is the data folder that the program belongs to.
-pub const MARK: &str = "POLYGLOT_DEVSTACK";
+/// Environment variable of every program that is started here: the data folder that the program belongs to.
+pub const OWNER_VARIABLE: &str = "POLYGLOT_DEVSTACK";
 
-/// How a program is to be started.
+/// A program to start.
 #[derive(Debug)]
 pub struct Launch {
     name: String,
@@ -73,7 +74,7 @@ impl Launch {
         self
     }
 
-    /// Keeps variables of ours that begin with `prefix` away from the program.
+    /// Removes variables of this process that begin with `prefix` from the program's environment.
     pub fn without_env_prefix(mut self, prefix: &str) -> Self {
         let ours = std::env::vars_os().map(|(key, _)| key);
         self.env.extend(ours.filter(|key| key.to_string_lossy().starts_with(prefix)).map(|key| (key, None)));
@@ -91,13 +92,13 @@ impl Launch {
         self
     }
 
-    /// The signal that the program gets when we die (its name without `SIG`); TERM by default.
+    /// The signal that the program gets when this process ends (its name without `SIG`); TERM by default.
     pub fn death_signal(mut self, signal: &'static str) -> Self {
         self.death_signal = signal;
         self
     }
 
-    /// Starts the program in a process group of its own, so that a Ctrl-C at the terminal reaches us alone.
+    /// Starts the program in a process group of its own, so that Ctrl-C at the terminal reaches this process alone.
     pub fn spawn(self) -> Result<Running> {
         let log = OpenOptions::new()
             .create(true)
@@ -118,12 +119,12 @@ impl Launch {
                 None => command.env_remove(key),
             };
         }
-        command.env(MARK, &self.owner);
+        command.env(OWNER_VARIABLE, &self.owner);
         if let Some(cwd) = &self.cwd {
             command.current_dir(cwd);
         }
         command.stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0).kill_on_drop(true);
-        let child = spawn_from_lasting_thread(command)
+        let child = spawn_from_permanent_thread(command)
             .map_err(Error::io(format!("start {} through setpriv (from util-linux)", self.program.display())))?;
         Ok(Running { name: self.name, child, log: self.log })
     }
@@ -142,7 +143,7 @@ impl Running {
         &self.name
     }
 
-    /// The process id, while the program runs or was not waited for.
+    /// The process id, until the end of the program was waited for.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
@@ -153,13 +154,13 @@ impl Running {
 
     /// The exit status when the program has ended.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        self.child.try_wait().map_err(Error::io(format!("look after {}", self.name)))
+        self.child.try_wait().map_err(Error::io(format!("read the state of {}", self.name)))
     }
 
     /// Sends a signal; a program that has ended gets none, and that is no error.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid().and_then(pid_of) {
-            // It may end between the two lines; as it was not waited for, its number is not somebody else's yet.
+            // It may end between the two lines. As it was not waited for, its id is not reused yet.
             let _ = kill_process(pid, signal);
         }
     }
@@ -189,7 +190,7 @@ impl Running {
     }
 }
 
-/// A process id as the system calls want it.
+/// The process id in the form that the system calls take.
 pub(crate) fn pid_of(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
@@ -210,7 +211,7 @@ pub fn tail(path: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// Moves the log of the run before to `NAME.log.1`, in place of an older one.
+/// Renames the log of the previous run to `NAME.log.1`, in place of an older one.
 pub fn rotate(log: &Path) -> Result<()> {
     let mut old = log.as_os_str().to_owned();
     old.push(".1");
@@ -222,9 +223,9 @@ pub fn rotate(log: &Path) -> Result<()> {
 
 /// Spawns from a thread that lives as long as the process.
 ///
-/// The kernel sends the death signal when the *thread* that started the program ends, and threads of the async runtime
-/// come and go (in a test they end with the test).
-fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
+/// The kernel sends the death signal when the *thread* that started the program ends, and threads of the async runtime may
+/// end earlier than the process (in a test they end with the test).
+fn spawn_from_permanent_thread(command: Command) -> io::Result<Child> {
     type Job = (Command, Handle, mpsc::SyncSender<io::Result<Child>>);
     static THREAD: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
     let jobs = THREAD.get_or_init(|| {
@@ -235,12 +236,12 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
                 let _ = answer.send(command.spawn());
             }
         });
-        // Without the thread its receiver is gone, and each send below says so.
+        // Without the thread there is no receiver, and each send below fails.
         drop(spawned);
         sender
     });
     let (answer, result) = mpsc::sync_channel(1);
-    let gone = || io::Error::other("the launcher thread is gone");
-    jobs.send((command, Handle::current(), answer)).map_err(|_| gone())?;
-    result.recv().map_err(|_| gone())?
+    let ended = || io::Error::other("the launcher thread has ended");
+    jobs.send((command, Handle::current(), answer)).map_err(|_| ended())?;
+    result.recv().map_err(|_| ended())?
 }

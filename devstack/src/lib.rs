@@ -1,7 +1,7 @@
 //! The whole system on one machine: private servers, the api and the workers, for `make run` and for the tests.
 //!
-//! The parts are public so that tests can start servers, put a [`proxy`] in between, kill services and limit their memory.
-//! Nothing here is needed where the system is deployed.
+//! The parts are public so that tests can start servers, put a [`proxy`] in front of them, kill processes and limit their
+//! memory. A deployment needs nothing of this crate.
 
 pub mod binaries;
 pub mod clean;
@@ -12,16 +12,16 @@ pub mod embedded_s3;
 pub mod error;
 mod http_listener;
 pub mod launch;
-pub mod leftovers;
 pub mod memory_limit;
+pub mod orphans;
 pub mod ports;
 pub mod postgres;
-mod postgres_place;
+mod postgres_folder;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod run;
-mod s3_answers;
 pub mod s3_faults;
+mod s3_handler;
 pub mod s3_operation;
 pub mod sample_export;
 pub mod scratch_database;
@@ -33,6 +33,7 @@ pub mod servers;
 pub mod signals;
 pub mod stack_env;
 pub mod supervisor;
+pub mod wait;
 pub mod with_servers;
 
 pub use error::{Error, Result};

@@ -1,4 +1,4 @@
-//! Runs a command under a memory limit of the kernel (a version 1 cgroup) and tells what became of it. For tests, as root.
+//! Runs a command under a memory limit of the kernel (a version 1 cgroup) and measures its memory. For tests, as root.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,16 +13,16 @@ use crate::error::{Error, Result};
 
 const ROOT: &str = "/sys/fs/cgroup/memory";
 
-/// A cgroup with a limit on memory and on memory plus swap. Dropping it removes it; its processes have ended by then.
+/// A cgroup with a limit on memory and on memory plus swap. Dropping it removes it, which needs its processes to have ended.
 #[derive(Debug)]
 pub struct MemoryLimit {
     folder: PathBuf,
 }
 
 impl MemoryLimit {
-    /// Makes a group whose processes together get `bytes`, swap included, before the kernel kills one of them.
+    /// Creates a group whose processes together may use `bytes`, swap included, before the kernel kills one of them.
     ///
-    /// An error says why this machine cannot: not root, no version 1 memory controller, or a folder that is read-only.
+    /// An error says what is missing: root, a version 1 memory controller, or a writable folder.
     pub fn new(bytes: u64) -> Result<Self> {
         let folder = Path::new(ROOT).join(format!("polyglot-{}", uuid::Uuid::new_v4().simple()));
         fs::create_dir(&folder).map_err(Error::io(format!(
@@ -31,7 +31,7 @@ impl MemoryLimit {
         )))?;
         let group = Self { folder };
         group.write("memory.limit_in_bytes", &bytes.to_string())?;
-        // Absent where the kernel does not account for swap; where there is no swap it makes no difference.
+        // Missing where the kernel does not account for swap. Without swap it makes no difference.
         if group.folder.join("memory.memsw.limit_in_bytes").exists() {
             group.write("memory.memsw.limit_in_bytes", &bytes.to_string())?;
         }
@@ -46,7 +46,7 @@ impl MemoryLimit {
         command
     }
 
-    /// How many of the group's processes the kernel has killed for want of memory.
+    /// Number of processes of the group that the kernel has killed for lack of memory.
     pub fn oom_kills(&self) -> Result<u64> {
         let text = self.read("memory.oom_control")?;
         text.lines()
@@ -54,8 +54,8 @@ impl MemoryLimit {
             .ok_or_else(|| Error::Refused(format!("memory.oom_control names no oom_kill: {text:?}")))
     }
 
-    /// The most that the group ever had charged. Counts cached file pages too, so it may touch the limit without harm;
-    /// [`PeakMemory`] is the measure of a process.
+    /// The peak of the memory that is charged to the group. It includes cached file pages, so it may reach the limit without
+    /// harm; [`PeakMemory`] measures a process.
     pub fn peak_with_page_cache(&self) -> Result<u64> {
         let text = self.read("memory.max_usage_in_bytes")?;
         text.trim().parse().map_err(|_| Error::Refused(format!("memory.max_usage_in_bytes holds {text:?}")))
@@ -74,7 +74,7 @@ impl MemoryLimit {
 
 impl Drop for MemoryLimit {
     fn drop(&mut self) {
-        // A process that ended a moment ago is still leaving; one that runs on keeps the group, and the next line says so.
+        // The kernel removes a process that has just ended after a moment. One that still runs keeps the group.
         for _ in 0..50 {
             if fs::remove_dir(&self.folder).is_ok() {
                 return;
@@ -98,7 +98,7 @@ pub fn peak_resident(pid: u32) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Watches a process's peak memory until it ends, because afterwards the kernel no longer knows it.
+/// Samples a process's peak memory until it ends: afterwards the kernel no longer has it.
 #[derive(Debug)]
 pub struct PeakMemory {
     peak: Arc<AtomicU64>,
@@ -107,7 +107,7 @@ pub struct PeakMemory {
 }
 
 impl PeakMemory {
-    /// Looks every 10 ms. What is allocated and the process's end may fall between two looks; the peak is then missed.
+    /// Samples every 10 ms. A peak between the last sample and the end of the process is missed.
     pub fn watch(pid: u32) -> Self {
         let (peak, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (seen, ended) = (Arc::clone(&peak), Arc::clone(&stop));
@@ -149,9 +149,9 @@ mod tests {
         assert_eq!(peak_resident(u32::MAX - 1), None);
     }
 
-    /// Runs where a limit can be made; elsewhere the error has to say what is missing.
+    /// Where no limit can be created, the error has to say what is missing.
     #[test]
-    fn a_hungry_process_is_killed_and_a_modest_one_is_not() {
+    fn a_process_over_the_limit_is_killed_and_a_small_one_is_not() {
         let group = match MemoryLimit::new(32 * 1024 * 1024) {
             Ok(group) => group,
             Err(error) => {
@@ -159,12 +159,12 @@ mod tests {
                 return;
             }
         };
-        let modest = group.command("true").status().unwrap();
-        assert!(modest.success());
+        let small = group.command("true").status().unwrap();
+        assert!(small.success());
         assert_eq!(group.oom_kills().unwrap(), 0);
         // tail keeps the one endless line in memory.
-        let hungry = group.command("sh").args(["-c", "exec tail -n 1 /dev/zero"]).status().unwrap();
-        assert_eq!(hungry.signal(), Some(9), "{hungry:?}");
+        let large = group.command("sh").args(["-c", "exec tail -n 1 /dev/zero"]).status().unwrap();
+        assert_eq!(large.signal(), Some(9), "{large:?}");
         assert_eq!(group.oom_kills().unwrap(), 1);
         assert!(group.peak_with_page_cache().unwrap() > 16 * 1024 * 1024);
     }

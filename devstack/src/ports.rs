@@ -1,4 +1,4 @@
-//! Free TCP ports on the loopback address, and which one was whose the last time. No listening here.
+//! Free TCP ports on the loopback address, and the ports that servers had in the last run. Nothing listens here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,11 +9,11 @@ use rand::Rng;
 use crate::error::{Error, Result};
 use crate::stack_env;
 
-/// Below the range that Linux gives to outgoing connections (32768 and up), so that no connection of anybody takes a port
-/// between our choice and the server's bind; and without a well-known port of the servers that we start.
+/// Below the range that Linux uses for outgoing connections (32768 and up), so that no connection takes a port between the
+/// choice and the server's bind, and without the well-known ports of the servers that are started here.
 const RANGE: std::ops::RangeInclusive<u16> = 20_000..=24_999;
 
-/// A port on 127.0.0.1 that nobody listens on now.
+/// A port on 127.0.0.1 on which nothing listens now.
 ///
 /// Another process may take it before it is used; the choice is random so that two callers at once rarely meet.
 pub fn free_port() -> Result<u16> {
@@ -49,13 +49,13 @@ pub struct RememberedPorts {
 }
 
 impl RememberedPorts {
-    /// Reads the file; one that is missing or unreadable remembers nothing.
+    /// Reads the file. A file that is missing or unreadable counts as empty.
     pub fn open(file: PathBuf) -> Self {
         let ports = stack_env::read(&file).unwrap_or_default();
         Self { file, ports }
     }
 
-    /// The port that `name` had the last time where it is still free, otherwise a new one.
+    /// The port that `name` had in the last run if it is still free, otherwise a new one.
     pub fn get(&mut self, name: &str) -> Result<u16> {
         let taken = |port: u16, ports: &BTreeMap<String, String>| {
             ports.iter().any(|(other, value)| other != name && value.parse() == Ok(port))
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_kept_until_somebody_else_has_it() {
+    fn a_port_is_kept_while_it_is_free() {
         let dir = ScratchDir::new("ports").unwrap();
         let file = dir.path().join("ports.env");
         let first = RememberedPorts::open(file.clone()).get("postgres").unwrap();

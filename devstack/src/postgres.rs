@@ -1,4 +1,4 @@
-//! A private PostgreSQL: initdb once, start, wait, stop. Where its cluster may lie is in `postgres_place`.
+//! A private PostgreSQL: initdb once, start, wait, stop. `postgres_folder` chooses the folder of its cluster.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
@@ -13,16 +13,16 @@ use tokio::process::Command;
 
 use crate::error::{Error, Result, indent};
 use crate::launch::{Launch, Running};
-use crate::leftovers;
-use crate::postgres_place::{self, Place};
+use crate::orphans;
+use crate::postgres_folder::{self, ClusterFolder};
 
-/// How the server is to be run.
+/// Settings of the server.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
     pub port: u16,
-    /// With false, a crash of the machine may lose the data: for tests.
+    /// If false, a crash of the machine may lose the data: for tests.
     pub durable: bool,
-    /// Of the superuser `polyglot`; without one every local user may connect as `postgres`.
+    /// Password of the superuser `polyglot`; without one every local user may connect as `postgres`.
     pub password: Option<String>,
     pub max_connections: u32,
 }
@@ -35,25 +35,27 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts the server whose cluster is in (or linked from) `data_dir/postgres`, which is made when missing.
+    /// Starts the server whose cluster is in (or linked from) `data_dir/postgres`, which is created when missing.
     ///
-    /// What a killed run left behind is stopped first. Resolves when the server accepts connections.
+    /// A server that an earlier run left running is stopped first. Returns when the server accepts connections.
     pub async fn start(data_dir: &Path, log: &Path, settings: PostgresSettings) -> Result<Self> {
         let bin = find_programs()?;
-        let place = postgres_place::find_or_make(data_dir)?;
-        let cluster = place.folder.join("cluster");
+        let folder = postgres_folder::find_or_create(data_dir)?;
+        let cluster = folder.path.join("cluster");
         if !cluster.join("PG_VERSION").exists() {
-            initdb(&bin, &place, &cluster, &settings).await?;
+            initdb(&bin, &folder, &cluster, &settings).await?;
         }
         check_version(&bin, &cluster).await?;
-        stop_leftover(&cluster).await;
+        stop_orphan(&cluster).await;
 
-        // Children of a postmaster that was killed hold its shared memory for a moment: then try again.
+        // The children of a killed postmaster hold its shared memory for a moment; after that it can be started.
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut server =
-                Self { running: launch(&bin, &place, &cluster, data_dir, log, &settings)?, settings: settings.clone() };
+            let mut server = Self {
+                running: launch(&bin, &folder, &cluster, data_dir, log, &settings)?,
+                settings: settings.clone(),
+            };
             match server.wait_ready().await {
                 Err(Error::Process { tail, .. }) if tries < 10 && tail.contains("pre-existing shared memory block") => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -77,16 +79,16 @@ impl Postgres {
         self.running.pid()
     }
 
-    /// Makes the database `name` unless it is there.
+    /// Creates the database `name` unless it exists.
     pub async fn ensure_database(&self, name: &str) -> Result<()> {
-        let action = format!("make the database {name}");
+        let action = format!("create the database {name}");
         let mut connection = PgConnection::connect(&self.url("postgres")).await.map_err(Error::sql(&action))?;
-        let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
             .bind(name)
             .fetch_one(&mut connection)
             .await
             .map_err(Error::sql(&action))?;
-        if !there {
+        if !exists {
             let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
             connection.execute(sqlx::AssertSqlSafe(statement)).await.map_err(Error::sql(&action))?;
         }
@@ -94,12 +96,12 @@ impl Postgres {
         Ok(())
     }
 
-    /// The server's "fast" shutdown: sessions are ended, data is written; killed after 30 seconds.
+    /// Stops the server by its "fast" shutdown: sessions are ended, data is written. Killed after 30 seconds.
     pub async fn stop(self) {
         self.running.stop(Signal::INT, Duration::from_secs(30)).await;
     }
 
-    /// The "immediate" shutdown: nothing is written; the next start recovers from the log.
+    /// Stops the server by its "immediate" shutdown: nothing is written, and the next start recovers from the log.
     pub async fn stop_at_once(self) {
         self.running.stop(Signal::QUIT, Duration::from_secs(5)).await;
     }
@@ -115,7 +117,7 @@ impl Postgres {
                     let _ = connection.close().await;
                     return Ok(());
                 }
-                // Recovery after a kill takes as long as it takes.
+                // Recovery after a kill may take minutes.
                 Err(error) if is_starting(&error) && started.elapsed() < Duration::from_mins(10) => {}
                 Err(error) if started.elapsed() > Duration::from_secs(30) => {
                     return Err(Error::sql("connect to the private PostgreSQL after 30 s")(error));
@@ -133,7 +135,7 @@ fn is_starting(error: &sqlx::Error) -> bool {
 
 fn launch(
     bin: &Path,
-    place: &Place,
+    folder: &ClusterFolder,
     cluster: &Path,
     owner: &Path,
     log: &Path,
@@ -142,10 +144,10 @@ fn launch(
     let mut options = vec![
         format!("port={}", settings.port),
         "listen_addresses=127.0.0.1".to_owned(),
-        // A socket's path may have 107 bytes; a data folder's path more.
+        // A socket's path is limited to 107 bytes, which a data folder's path may exceed.
         "unix_socket_directories=".to_owned(),
         format!("max_connections={}", settings.max_connections),
-        // Minimal, so that rows of a table that is made in the same transaction (the seed) skip the log.
+        // Minimal, so that rows of a table that is created in the same transaction (the seed) skip the log.
         "wal_level=minimal".to_owned(),
         "max_wal_senders=0".to_owned(),
         "shared_buffers=128MB".to_owned(),
@@ -160,8 +162,8 @@ fn launch(
     }
     Launch::new("PostgreSQL", bin.join("postgres"), owner, log)
         .without_env_prefix("PG")
-        .user(place.run_as)
-        .current_dir(&place.folder)
+        .user(folder.run_as)
+        .current_dir(&folder.path)
         .death_signal("INT")
         .arg("-D")
         .arg(cluster)
@@ -169,7 +171,8 @@ fn launch(
         .spawn()
 }
 
-/// The folder of `postgres` and `initdb`: the newest one that Debian's packages installed, else what `pg_config` says.
+/// The folder of `postgres` and `initdb`: the newest version that Debian's packages installed, otherwise the one that
+/// `pg_config` names.
 fn find_programs() -> Result<PathBuf> {
     let mut installed: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -178,9 +181,9 @@ fn find_programs() -> Result<PathBuf> {
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .collect();
     installed.sort();
-    let asked = std::process::Command::new("pg_config").arg("--bindir").stderr(Stdio::null()).output().ok();
-    let told = asked.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    let candidates = installed.into_iter().rev().map(|(_, path)| path).chain(told);
+    let pg_config = std::process::Command::new("pg_config").arg("--bindir").stderr(Stdio::null()).output().ok();
+    let configured = pg_config.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let candidates = installed.into_iter().rev().map(|(_, path)| path).chain(configured);
     candidates.into_iter().find(|path| path.join("postgres").exists() && path.join("initdb").exists()).ok_or_else(
         || Error::Missing {
             what: "a PostgreSQL server".into(),
@@ -191,10 +194,10 @@ fn find_programs() -> Result<PathBuf> {
     )
 }
 
-/// A cluster of another major version cannot be opened; say so before the server does in its own words.
+/// Refuses a cluster of another major version with advice; the server's own message has none.
 async fn check_version(bin: &Path, cluster: &Path) -> Result<()> {
     let file = cluster.join("PG_VERSION");
-    let made_by = fs::read_to_string(&file).map_err(Error::path("read", &file))?;
+    let cluster_version = fs::read_to_string(&file).map_err(Error::path("read", &file))?;
     let output = Command::new(bin.join("postgres"))
         .arg("--version")
         .output()
@@ -202,30 +205,30 @@ async fn check_version(bin: &Path, cluster: &Path) -> Result<()> {
         .map_err(Error::io("ask postgres for its version"))?;
     let version = String::from_utf8_lossy(&output.stdout).into_owned();
     let major: String = version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-    if made_by.trim() == major {
+    if cluster_version.trim() == major {
         return Ok(());
     }
     Err(Error::Refused(format!(
-        "the database in {} was made by PostgreSQL {} and the one installed is {major}: use another DATA_DIR, or `make clean-data` to begin anew",
+        "the database in {} was created by PostgreSQL {}, and {major} is installed: use another DATA_DIR, or remove the data with `make clean-data`",
         cluster.display(),
-        made_by.trim()
+        cluster_version.trim()
     )))
 }
 
-async fn initdb(bin: &Path, place: &Place, cluster: &Path, settings: &PostgresSettings) -> Result<()> {
-    // Under another name until it is whole, so that a run that was killed here leaves no half cluster.
-    let unfinished = place.folder.join("cluster-unfinished");
+async fn initdb(bin: &Path, folder: &ClusterFolder, cluster: &Path, settings: &PostgresSettings) -> Result<()> {
+    // Under another name until it is complete, so that a run that is killed here leaves no partial cluster.
+    let unfinished = folder.path.join("cluster-unfinished");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).map_err(Error::path("remove", &unfinished))?;
     }
     fs::DirBuilder::new().mode(0o700).create(&unfinished).map_err(Error::path("create", &unfinished))?;
-    let password_file = place.folder.join("password-unfinished");
-    if let Some((uid, gid)) = place.run_as {
-        chown(&unfinished, Some(uid), Some(gid)).map_err(Error::path("give away", &unfinished))?;
+    let password_file = folder.path.join("password-unfinished");
+    if let Some((uid, gid)) = folder.run_as {
+        chown(&unfinished, Some(uid), Some(gid)).map_err(Error::path("change the owner of", &unfinished))?;
     }
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
-    if let Some((uid, gid)) = place.run_as {
+    if let Some((uid, gid)) = folder.run_as {
         command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
     }
     command.arg("--").arg(bin.join("initdb")).arg("-D").arg(&unfinished);
@@ -233,9 +236,9 @@ async fn initdb(bin: &Path, place: &Place, cluster: &Path, settings: &PostgresSe
     if let Some(password) = &settings.password {
         fs::write(&password_file, password).map_err(Error::path("write", &password_file))?;
         fs::set_permissions(&password_file, fs::Permissions::from_mode(0o600))
-            .map_err(Error::path("protect", &password_file))?;
-        if let Some((uid, gid)) = place.run_as {
-            chown(&password_file, Some(uid), Some(gid)).map_err(Error::path("give away", &password_file))?;
+            .map_err(Error::path("change the mode of", &password_file))?;
+        if let Some((uid, gid)) = folder.run_as {
+            chown(&password_file, Some(uid), Some(gid)).map_err(Error::path("change the owner of", &password_file))?;
         }
         command.args(["-U", "polyglot", "-A", "scram-sha-256"]).arg(format!("--pwfile={}", password_file.display()));
     } else {
@@ -245,7 +248,7 @@ async fn initdb(bin: &Path, place: &Place, cluster: &Path, settings: &PostgresSe
         command.arg("--no-sync");
     }
     let output = command
-        .current_dir(&place.folder)
+        .current_dir(&folder.path)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
@@ -253,10 +256,10 @@ async fn initdb(bin: &Path, place: &Place, cluster: &Path, settings: &PostgresSe
         .map_err(Error::io("run initdb"))?;
     let _ = fs::remove_file(&password_file);
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         return Err(Error::Process {
             name: "initdb".into(),
-            problem: format!("failed ({}):\n{}", output.status, indent(&words)),
+            problem: format!("failed ({}):\n{}", output.status, indent(&stderr)),
             log: None,
             tail: String::new(),
         });
@@ -266,8 +269,8 @@ async fn initdb(bin: &Path, place: &Place, cluster: &Path, settings: &PostgresSe
 
 /// Stops the server that still runs on `cluster`, and removes a pid file that would keep a new one from starting.
 ///
-/// The caller holds the lock on the data folder, so whatever runs there is a leftover.
-async fn stop_leftover(cluster: &Path) {
+/// The caller holds the lock on the data folder, so whatever runs there is an orphan.
+async fn stop_orphan(cluster: &Path) {
     let pid_file = cluster.join("postmaster.pid");
     let Some(pid) = fs::read_to_string(&pid_file).ok().and_then(|text| text.lines().next()?.trim().parse::<u32>().ok())
     else {
@@ -281,7 +284,7 @@ async fn stop_leftover(cluster: &Path) {
     };
     let asked = Instant::now();
     while runs_here() {
-        leftovers::send(pid, if asked.elapsed() < Duration::from_secs(20) { Signal::INT } else { Signal::KILL });
+        orphans::send(pid, if asked.elapsed() < Duration::from_secs(20) { Signal::INT } else { Signal::KILL });
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let _ = fs::remove_file(&pid_file);

@@ -1,4 +1,4 @@
-//! A TCP proxy that does to connections what a network does on a bad day. For tests; it knows nothing of the protocols.
+//! A TCP proxy that injects network faults: refused, broken, stalled and slow connections. For tests; it knows no protocol.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::error::{Error, Result};
 
-/// Which way bytes go.
+/// Direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the server.
@@ -23,9 +23,9 @@ pub enum Direction {
     ToClient,
 }
 
-/// A listener on a free port of 127.0.0.1 that forwards to one target. Dropping it cuts everything.
+/// A listener on a free port of 127.0.0.1 that forwards to one target. Dropping it disconnects everything.
 ///
-/// Each fault stays until another call changes it or [`Proxy::restore`] lifts all of them; faults add up.
+/// Each fault lasts until another call changes it or [`Proxy::restore`] ends all of them. Faults add up.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -37,32 +37,32 @@ pub struct Proxy {
 
 #[derive(Clone, Debug, Default)]
 struct Rules {
-    hold: bool,
+    stall: bool,
     bytes_per_second: Option<u64>,
-    /// Connections that are older than this number are cut.
+    /// Connections of an earlier generation are disconnected.
     generation: u64,
-    cut_after: Option<CutAfter>,
-    hold_after: Option<HoldAfter>,
+    disconnect_after: Option<DisconnectAfter>,
+    stall_after: Option<StallAfter>,
 }
 
-/// Nothing more goes this way once so many bytes have been forwarded since the proxy began.
+/// Stalls a direction once so many bytes were forwarded in it since the proxy started.
 #[derive(Clone, Copy, Debug)]
-struct HoldAfter {
+struct StallAfter {
     direction: Direction,
     total: u64,
 }
 
 impl Rules {
-    fn holds(&self, direction: Direction, counters: &Counters) -> bool {
+    fn stalls(&self, direction: Direction, counters: &Counters) -> bool {
         let spent =
-            |it: HoldAfter| it.direction == direction && counters.of(direction).load(Ordering::Relaxed) >= it.total;
-        self.hold || self.hold_after.is_some_and(spent)
+            |it: StallAfter| it.direction == direction && counters.of(direction).load(Ordering::Relaxed) >= it.total;
+        self.stall || self.stall_after.is_some_and(spent)
     }
 }
 
 /// Bytes that may still pass in one direction; shared by all connections.
 #[derive(Clone, Debug)]
-struct CutAfter {
+struct DisconnectAfter {
     direction: Direction,
     left: Arc<Mutex<u64>>,
 }
@@ -90,11 +90,11 @@ impl Counters {
 }
 
 impl Proxy {
-    /// Starts to forward to `target`, a `host:port`, on the current Tokio runtime. The target need not be there yet.
+    /// Starts to forward to `target`, a `host:port`, on the current Tokio runtime. The target need not listen yet.
     pub fn start(target: impl Into<String>) -> Result<Self> {
         let target = target.into();
         let reservation = reserve().map_err(Error::io("find a port for a proxy"))?;
-        let address = reservation.local_addr().map_err(Error::io("see the proxy's own address"))?;
+        let address = reservation.local_addr().map_err(Error::io("find the address of a proxy"))?;
         let listener = listen(address).map_err(Error::io(format!("listen on {address}")))?;
         let (rules, seen) = watch::channel(Rules::default());
         let (commands, orders) = mpsc::unbounded_channel();
@@ -104,7 +104,7 @@ impl Proxy {
         Ok(Self { address, rules, commands, counters, server })
     }
 
-    /// `127.0.0.1:port`: what a client connects to in the target's place.
+    /// `127.0.0.1:port`: the address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -113,7 +113,7 @@ impl Proxy {
         self.address.port()
     }
 
-    /// Refuses new connections (the port is closed); present ones go on. In force when it returns.
+    /// Refuses new connections (the port is closed); open ones stay. In effect when it returns.
     pub async fn refuse_new(&self) {
         let (done, wait) = oneshot::channel();
         if self.commands.send(Command::Refuse(done)).is_ok() {
@@ -121,35 +121,35 @@ impl Proxy {
         }
     }
 
-    /// Cuts all present connections with a reset, on both sides; new ones are welcome.
-    pub fn cut_all(&self) {
+    /// Resets all open connections, on both sides. New ones are accepted.
+    pub fn disconnect_all(&self) {
         self.rules.send_modify(|rules| rules.generation += 1);
     }
 
-    /// Forwards nothing from now on, without closing anything; new connections are accepted and get no answer.
-    pub fn hold(&self) {
-        self.rules.send_modify(|rules| rules.hold = true);
+    /// Forwards nothing from now on, without closing anything. New connections are accepted and get no answer.
+    pub fn stall(&self) {
+        self.rules.send_modify(|rules| rules.stall = true);
     }
 
     /// Forwards at most this many bytes a second, in each direction of each connection.
-    pub fn slow_to(&self, bytes_per_second: u64) {
+    pub fn throttle(&self, bytes_per_second: u64) {
         self.rules.send_modify(|rules| rules.bytes_per_second = Some(bytes_per_second.max(1)));
     }
 
-    /// Forwards `bytes` more in this direction, counted over all connections, and then cuts all connections, once.
-    pub fn cut_after(&self, direction: Direction, bytes: u64) {
-        let cut = CutAfter { direction, left: Arc::new(Mutex::new(bytes)) };
-        self.rules.send_modify(|rules| rules.cut_after = Some(cut));
+    /// Forwards `bytes` more in this direction, counted over all connections, and then resets all connections, once.
+    pub fn disconnect_after(&self, direction: Direction, bytes: u64) {
+        let fault = DisconnectAfter { direction, left: Arc::new(Mutex::new(bytes)) };
+        self.rules.send_modify(|rules| rules.disconnect_after = Some(fault));
     }
 
-    /// Forwards about `bytes` more in this direction (a read's worth may come on top), counted over all connections, and
-    /// then nothing more that way, without closing anything.
-    pub fn hold_after(&self, direction: Direction, bytes: u64) {
+    /// Forwards about `bytes` more in this direction (and at most one read more), counted over all connections, and then
+    /// nothing, without closing anything.
+    pub fn stall_after(&self, direction: Direction, bytes: u64) {
         let total = self.forwarded(direction).saturating_add(bytes);
-        self.rules.send_modify(|rules| rules.hold_after = Some(HoldAfter { direction, total }));
+        self.rules.send_modify(|rules| rules.stall_after = Some(StallAfter { direction, total }));
     }
 
-    /// Lifts every fault: forwards, at full speed, and accepts. What was held goes on.
+    /// Ends every fault: accepts, and forwards at full speed, also what was stalled.
     pub async fn restore(&self) -> Result<()> {
         self.rules.send_modify(|rules| {
             *rules = Rules { generation: rules.generation, ..Rules::default() };
@@ -180,7 +180,8 @@ impl Drop for Proxy {
     }
 }
 
-/// A socket that has a free address and does not listen. Only who asks for it as [`listen`] does may have the address too.
+/// A socket that has a free address and does not listen. Other sockets share the address only with the option that
+/// [`listen`] sets.
 fn reserve() -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseport(true)?;
@@ -197,8 +198,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(1024)
 }
 
-/// While the proxy refuses, `reservation` keeps its port: a client is refused, and nobody else gets the port in the
-/// meantime, such as an outgoing connection that the system chooses one for.
+/// While the proxy refuses connections, `reservation` keeps its port, so that no other socket gets it in the meantime, such as
+/// an outgoing connection.
 async fn serve(
     reservation: TcpSocket,
     listener: TcpListener,
@@ -209,8 +210,8 @@ async fn serve(
 ) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
-    // Lets a connection that used up a `cut_after` cut all the others.
-    let (cut, mut cuts) = mpsc::unbounded_channel::<()>();
+    // A connection that has used up a `disconnect_after` requests the reset of all connections.
+    let (request_reset, mut reset_requests) = mpsc::unbounded_channel::<()>();
     loop {
         tokio::select! {
             command = commands.recv() => match command {
@@ -230,24 +231,24 @@ async fn serve(
             accepted = async { match &listener { Some(listener) => listener.accept().await, None => std::future::pending().await } } => {
                 if let Ok((client, _)) = accepted {
                     counters.connections.fetch_add(1, Ordering::Relaxed);
-                    connections.spawn(carry(client, target.clone(), rules.clone(), Arc::clone(&counters), cut.clone()));
+                    connections.spawn(forward_connection(client, target.clone(), rules.clone(), Arc::clone(&counters), request_reset.clone()));
                 }
             }
-            Some(()) = cuts.recv() => connections.abort_all(),
+            Some(()) = reset_requests.recv() => connections.abort_all(),
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-/// One connection, until an end closes it or it is cut. However it ends, an end that is still open is reset.
-async fn carry(
+/// Forwards one connection until a side closes it or it is disconnected. A side that is still open then is reset.
+async fn forward_connection(
     mut client: TcpStream,
     target: String,
     rules: watch::Receiver<Rules>,
     counters: Arc<Counters>,
-    cut: mpsc::UnboundedSender<()>,
+    request_reset: mpsc::UnboundedSender<()>,
 ) {
-    // A zero linger makes closing a reset. It also acts on a close after an orderly end, so that is awaited below.
+    // A zero linger makes every close a reset, also one after an orderly end, which is therefore waited for below.
     let _ = client.set_zero_linger();
     let _ = client.set_nodelay(true);
     let born = rules.borrow().generation;
@@ -261,14 +262,14 @@ async fn carry(
         let up = pump(from_client, to_server, Direction::ToServer, rules.clone(), &counters);
         let down = pump(from_server, to_client, Direction::ToClient, rules, &counters);
         tokio::try_join!(up, down)?;
-        // Both ends have said that they are done: let what is in the buffers arrive before the reset.
+        // Both sides have finished: bytes in the buffers need time to arrive before the reset.
         tokio::time::sleep(Duration::from_millis(200)).await;
         io::Result::Ok(())
     };
     tokio::select! {
         ended = forward => {
             if ended.is_err_and(|error| error.kind() == io::ErrorKind::QuotaExceeded) {
-                let _ = cut.send(());
+                let _ = request_reset.send(());
             }
         }
         () = async { let _ = older.wait_for(|rules| rules.generation > born).await; } => {}
@@ -277,7 +278,7 @@ async fn carry(
 
 /// Forwards one direction until its end, and passes the end on.
 ///
-/// Borrowed halves, because an owned one says an orderly goodbye when it is dropped, and a cut must not.
+/// The halves are borrowed, because an owned one closes its direction in order when it is dropped, and a reset must not.
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
@@ -288,11 +289,11 @@ async fn pump(
     let mut buffer = vec![0_u8; 64 * 1024];
     loop {
         let limit = rules.borrow().bytes_per_second;
-        // At most a tenth of a second's worth, so that a slow line is an even one.
+        // At most the bytes of a tenth of a second, so that a throttled connection is a steady one.
         let piece =
             limit.map_or(buffer.len(), |rate| usize::try_from(rate / 10).unwrap_or(usize::MAX).clamp(1, buffer.len()));
         let read = from.read(&mut buffer[..piece]).await?;
-        if rules.wait_for(|rules| !rules.holds(direction, counters)).await.is_err() {
+        if rules.wait_for(|rules| !rules.stalls(direction, counters)).await.is_err() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         if read == 0 {
@@ -302,7 +303,7 @@ async fn pump(
         to.write_all(&buffer[..allowed]).await?;
         counters.of(direction).fetch_add(allowed as u64, Ordering::Relaxed);
         if allowed < read {
-            // What was let through is to arrive before the reset overtakes it.
+            // The bytes need time to arrive before the reset.
             tokio::time::sleep(Duration::from_millis(20)).await;
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
@@ -317,12 +318,14 @@ fn fraction(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }
 
-/// How many of `wanted` bytes may pass. Fewer than wanted once, when the allowance is used up; all of them afterwards.
+/// Number of `wanted` bytes that may pass: fewer than wanted once, when the allowance is used up, and all of them afterwards.
 fn take_allowance(rules: &Rules, direction: Direction, wanted: usize) -> usize {
-    /// In place of a number of bytes left: the cut has happened.
+    /// Value of `left` once the connections were reset.
     const SPENT: u64 = u64::MAX;
-    let Some(cut) = rules.cut_after.as_ref().filter(|cut| cut.direction == direction) else { return wanted };
-    let mut left = cut.left.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(fault) = rules.disconnect_after.as_ref().filter(|fault| fault.direction == direction) else {
+        return wanted;
+    };
+    let mut left = fault.left.lock().unwrap_or_else(PoisonError::into_inner);
     if *left == SPENT {
         return wanted;
     }

@@ -1,4 +1,4 @@
-//! A private RabbitMQ with an epmd of its own: configure, start, wait, stop. Queues are for those who use them.
+//! A private RabbitMQ with an epmd of its own: configure, start, wait, stop. The services declare their queues.
 
 use std::fs;
 use std::io;
@@ -14,15 +14,15 @@ use tokio::time::timeout;
 use crate::error::{Error, Result};
 use crate::launch::{Launch, Running};
 
-/// Its three ports, all on 127.0.0.1, and who may connect.
+/// Ports of the broker, all on 127.0.0.1, and the password of its user.
 #[derive(Clone, Debug)]
 pub struct RabbitSettings {
     pub amqp_port: u16,
-    /// For the Erlang distribution, which `rabbitmqctl` uses.
+    /// Port of the Erlang distribution, which `rabbitmqctl` uses.
     pub distribution_port: u16,
-    /// For the port mapper of the distribution.
+    /// Port of the port mapper (epmd) of the distribution.
     pub epmd_port: u16,
-    /// Of the user `polyglot`. Counts at the first start only: the broker keeps its users.
+    /// Password of the user `polyglot`. Used at the first start only: the broker keeps its users.
     pub password: String,
 }
 
@@ -39,20 +39,20 @@ impl Rabbit {
         find_scripts().is_ok()
     }
 
-    /// Starts the broker whose files are in `data_dir/rabbitmq`. Resolves when it answers on its AMQP port.
+    /// Starts the broker whose files are in `data_dir/rabbitmq`. Returns when it answers on its AMQP port.
     ///
     /// The node is always `polyglot@localhost`, so data stays usable when ports change.
     pub async fn start(data_dir: &Path, log: &Path, settings: RabbitSettings) -> Result<Self> {
         let scripts = find_scripts()?;
         let home = data_dir.join("rabbitmq");
         let booted = home.join("first-boot-done");
-        // A first boot that was cut short leaves tables that no later boot repairs.
+        // An interrupted first boot leaves tables that no later boot repairs.
         if !booted.exists() && home.exists() {
             fs::remove_dir_all(&home).map_err(Error::path("remove", &home))?;
         }
         write_configuration(&home, &settings)?;
 
-        // Started here and not by the Erlang machine, which would leave it behind as a daemon.
+        // Started here and not by the Erlang machine, which would leave it running as a daemon.
         let epmd = environment(Launch::new("epmd", "epmd", data_dir, log), &home, &settings)
             .args(["-port", &settings.epmd_port.to_string(), "-address", "127.0.0.1"])
             .spawn()?;
@@ -75,7 +75,7 @@ impl Rabbit {
         self.node.pid()
     }
 
-    /// The broker's own orderly stop; killed after 30 seconds.
+    /// Stops the broker in order; killed after 30 seconds.
     pub async fn stop(self) {
         self.node.stop(Signal::TERM, Duration::from_secs(30)).await;
         self.epmd.stop(Signal::TERM, Duration::from_secs(2)).await;
@@ -138,13 +138,13 @@ fn write_configuration(home: &Path, settings: &RabbitSettings) -> Result<()> {
     Ok(())
 }
 
-/// Every port and folder private, whatever the machine's own configuration or this process's environment says.
+/// Sets every port and folder to a private one, whatever the machine's configuration or this process's environment says.
 fn environment(launch: Launch, home: &Path, settings: &RabbitSettings) -> Launch {
     let file = |name: &str| home.join(name);
     launch
         .without_env_prefix("RABBITMQ_")
         .without_env_prefix("ERL_")
-        // Has the script replace itself by the Erlang machine, so that the process we started is the broker.
+        // Makes the script replace itself by the Erlang machine, so that the process that is started is the broker.
         .env("RUNNING_UNDER_SYSTEMD", "true")
         .without_env("NOTIFY_SOCKET")
         .env("HOME", file("home"))
@@ -171,7 +171,7 @@ fn environment(launch: Launch, home: &Path, settings: &RabbitSettings) -> Launch
         .current_dir(home)
 }
 
-/// Whether a broker answers the AMQP greeting: it listens only once it is wholly up.
+/// Whether a broker answers the AMQP greeting. It listens only once it is ready.
 async fn greets(port: u16) -> bool {
     let greet = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
@@ -185,7 +185,7 @@ async fn greets(port: u16) -> bool {
 }
 
 async fn wait_for_port(port: u16) {
-    // Without it the node would start an epmd of its own; nothing worse, so there is no error here.
+    // Without epmd the node starts one of its own, so this is no error.
     for _ in 0..100 {
         if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
             return;

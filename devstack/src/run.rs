@@ -1,4 +1,4 @@
-//! `devstack run`: the whole system on this machine, in the order in which a person reads about it. The parts are elsewhere.
+//! `devstack run`: starts the whole system on this machine, part by part, and stops it. Each part has a module of its own.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -8,26 +8,27 @@ use std::time::{Duration, Instant};
 
 use crate::binaries::Binaries;
 use crate::config::RunConfig;
-use crate::console::{ProgressLine, grouped, say, seconds, size};
+use crate::console::{ProgressLine, grouped, print_line, seconds, size};
 use crate::data_lock::DataLock;
 use crate::embedded_s3::S3Keys;
 use crate::error::{Error, Result};
-use crate::leftovers;
+use crate::orphans;
 use crate::sample_export;
 use crate::seed::{self, Seeded};
 use crate::servers::{Addresses, Servers};
 use crate::signals::StopSignals;
 use crate::supervisor::{Service, Supervisor};
 
-/// How long the api and the workers may take to finish what they are at when the stack is stopped.
+/// Longest time that the api and the workers get to finish their work when the system is stopped.
 const GRACE: Duration = Duration::from_secs(40);
+/// Longest time until the api is ready.
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
-/// Brings the stack up and keeps it up until a stop signal. Everything that was started has ended when this returns.
+/// Starts the system and keeps it running until a stop signal. When this returns, every process has ended.
 pub async fn run(config: RunConfig) -> Result<()> {
     let signals = StopSignals::install()?;
     let binaries = Binaries::find()?;
-    let data_dir = make_data_dir(&config.data_dir)?;
+    let data_dir = create_data_dir(&config.data_dir)?;
     let _lock = DataLock::take(&data_dir)?;
 
     let mut stack = Stack { supervisor: None, servers: Servers::default() };
@@ -39,12 +40,12 @@ pub async fn run(config: RunConfig) -> Result<()> {
         signals.requested().await;
     }
     stack.stop(&signals).await;
-    // What was being started when the signal came.
-    leftovers::kill(&data_dir).await;
+    // Processes that were being started when the signal came.
+    orphans::kill(&data_dir).await;
     outcome
 }
 
-/// What has been started so far.
+/// The parts that have been started so far.
 struct Stack {
     supervisor: Option<Supervisor>,
     servers: Servers,
@@ -53,30 +54,30 @@ struct Stack {
 impl Stack {
     async fn bring_up(&mut self, config: &RunConfig, data_dir: &Path, binaries: &Binaries) -> Result<()> {
         let began = Instant::now();
-        let left = leftovers::stop(data_dir, Duration::from_secs(20)).await;
+        let left = orphans::stop(data_dir, Duration::from_secs(20)).await;
         if left > 0 {
-            say(format!("stopped {left} processes that an earlier run had left behind"));
+            print_line(format!("stopped {left} processes that an earlier run had left running"));
         }
         check_port(config.port)?;
         let addresses = self.servers.start(config, data_dir).await?;
         if config.source_database_url.is_none() {
             seed_records(&addresses.database, config.seed_rows).await?;
         } else {
-            say("rows come from SOURCE_DATABASE_URL: nothing is seeded");
+            print_line("rows come from SOURCE_DATABASE_URL: nothing is seeded");
         }
         addresses.write(config, data_dir)?;
         self.start_services(config, data_dir, binaries, &addresses)?;
         self.wait_ready(&addresses.api).await?;
-        say(format!("api and {} worker(s) ready after {}", config.workers, seconds(began.elapsed())));
-        say(format!("metrics: {}/metrics,{}", addresses.api, addresses.worker_metrics_urls()));
+        print_line(format!("api and {} worker(s) ready after {}", config.workers, seconds(began.elapsed())));
+        print_line(format!("metrics: {}/metrics,{}", addresses.api, addresses.worker_metrics_urls()));
 
         let source = config.source_database_url.as_deref().unwrap_or(&addresses.database);
         if seed::has_sample_columns(source).await? {
             self.export_sample(source, &addresses.api, &data_dir.join("sample-export.csv")).await?;
         } else {
-            say("no sample export: the database has no table records with the columns of the sample");
+            print_line("no sample export: the database has no table records with the columns of the sample");
         }
-        greet(&addresses.api, data_dir);
+        print_addresses(&addresses.api, data_dir);
         Ok(())
     }
 
@@ -96,7 +97,7 @@ impl Stack {
             ("AWS_REGION".to_owned(), config.region.clone()),
         ];
         env.extend(config.source_database_url.iter().map(|url| ("SOURCE_DATABASE_URL".to_owned(), url.clone())));
-        // What was read from a file is handed on as the value.
+        // A value that was read from a file is passed as the value itself.
         let mut without_env: Vec<String> =
             ["DATABASE_URL_FILE", "SOURCE_DATABASE_URL_FILE", "AMQP_URL_FILE", "S3_ENDPOINT_FILE"]
                 .map(str::to_owned)
@@ -107,7 +108,7 @@ impl Stack {
             without_env.extend(["AWS_ACCESS_KEY_ID_FILE", "AWS_SECRET_ACCESS_KEY_FILE"].map(str::to_owned));
         }
         if config.s3.is_none() {
-            // The user's own account at AWS is none of the embedded storage's business.
+            // Settings of the user's own AWS account must not reach the clients of the embedded store.
             without_env.extend(
                 ["AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "S3_PUBLIC_ENDPOINT"]
                     .map(str::to_owned),
@@ -177,7 +178,7 @@ impl Stack {
             sample = sample_export::run(api, file) => sample?,
             error = failing => return Err(error),
         };
-        say(format!(
+        print_line(format!(
             "sample export: {} rows, {} in {}: {}",
             grouped(sample.rows),
             size(sample.bytes),
@@ -195,10 +196,10 @@ impl Stack {
         Ok(())
     }
 
-    /// First those that use the servers, then the servers. A second signal ends all of them at once.
+    /// Stops the api and the workers, then the servers. A second signal kills all of them at once.
     async fn stop(self, signals: &StopSignals) {
         if self.supervisor.is_some() {
-            say("stopping: the api and the workers finish what they are at (once more to stop at once)");
+            print_line("stopping: the api and the workers finish their work (Ctrl-C again to stop at once)");
         }
         if let Some(supervisor) = self.supervisor {
             supervisor.stop(GRACE, signals.forced()).await;
@@ -207,14 +208,14 @@ impl Stack {
     }
 }
 
-fn make_data_dir(path: &Path) -> Result<PathBuf> {
-    // Others may pass through (PostgreSQL may run as another user) and not look around.
+fn create_data_dir(path: &Path) -> Result<PathBuf> {
+    // Other users may traverse it (PostgreSQL may run as one) but not list it.
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o711)
         .create(path)
-        .map_err(|error| Error::config("DATA_DIR", format!("cannot make the folder {}: {error}", path.display())))?;
-    let path = path.canonicalize().map_err(Error::path("look at", path))?;
+        .map_err(|error| Error::config("DATA_DIR", format!("cannot create the folder {}: {error}", path.display())))?;
+    let path = path.canonicalize().map_err(Error::path("resolve", path))?;
     let logs = path.join("logs");
     fs::create_dir_all(&logs)
         .map_err(|error| Error::config("DATA_DIR", format!("cannot write in {}: {error}", path.display())))?;
@@ -226,7 +227,9 @@ fn check_port(port: u16) -> Result<()> {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(Error::config(
             "PORT",
-            format!("{port} is taken by another program: stop that one, or choose another, as in `make run PORT=8081`"),
+            format!(
+                "{port} is in use by another program: stop that one, or choose another, as in `make run PORT=8081`"
+            ),
         )),
         Err(error) => Err(Error::config("PORT", format!("cannot listen on {port}: {error}"))),
     }
@@ -241,7 +244,7 @@ async fn seed_records(url: &str, rows: u64) -> Result<()> {
             line.show(format!("seeding the table records: about {} of {} rows, {took}", grouped(done), grouped(rows)));
         } else {
             line.show(format!(
-                "seeding the table records: {} rows written, now its index and statistics, {took}",
+                "seeding the table records: {} rows written, now index and statistics, {took}",
                 grouped(rows)
             ));
         }
@@ -251,15 +254,15 @@ async fn seed_records(url: &str, rows: u64) -> Result<()> {
         Seeded::Filled { rows } => line.finish(format!("table records: {} rows seeded in {}", grouped(rows), seconds(began.elapsed()))),
         Seeded::Kept { rows: there } if there == rows => line.finish(format!("table records: {} rows, kept", grouped(there))),
         Seeded::Kept { rows: there } => line.finish(format!(
-            "table records: {} rows, kept as they are (SEED_ROWS={rows} counts for an empty table only; `make clean-data` begins anew)",
+            "table records: {} rows, kept (SEED_ROWS={rows} applies to an empty table only; `make clean-data` removes the data)",
             grouped(there)
         )),
     }
     Ok(())
 }
 
-fn greet(api: &str, data_dir: &Path) {
-    say(format!(
+fn print_addresses(api: &str, data_dir: &Path) {
+    print_line(format!(
         "
 Up. The page: {api}/
 Addresses and keys of every part: {dir}/stack.env   logs: {dir}/logs/   Ctrl-C stops everything.

@@ -1,8 +1,8 @@
-//! An HTTP proxy before an S3 endpoint that knows the operations: it holds one of them before the store hears of it or
-//! before its client hears of the outcome, and answers in the store's place. For tests.
+//! An HTTP proxy in front of an S3 endpoint that knows the operations: it holds a request before the store gets it, or a
+//! response before the client gets it, and answers with errors in place of the store. For tests.
 //!
-//! Requests go on with every header as it came, `Host` too, because the signature covers them; bodies are streamed.
-//! Refusing and cutting connections is for a [`Proxy`](crate::Proxy) before it.
+//! Requests are forwarded with every header unchanged, `Host` too, because the signature covers them; bodies are streamed.
+//! A [`Proxy`](crate::Proxy) in front of it refuses and resets connections.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,40 +24,40 @@ use crate::http_listener;
 use crate::s3_operation::{Operation, part_number};
 
 type Body = BoxBody<Bytes, hyper::Error>;
-/// Ends the client's connection without an answer.
-type Cut = Box<dyn std::error::Error + Send + Sync>;
+/// Ends the client's connection without a response.
+type Disconnect = Box<dyn std::error::Error + Send + Sync>;
 
-/// On which side of the store a [`Gate`] is.
+/// The side of the store on which a [`Gate`] holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The request is here as a whole, and the store has heard nothing of it.
+    /// The whole request is held; the store has received nothing of it.
     Request,
-    /// The store has done it and answered, and the client has heard nothing of that.
-    Answer,
+    /// The store has done the operation; its response is held, and the client has received nothing of it.
+    Response,
 }
 
-/// What is answered in the store's place.
+/// A response in place of the store's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ErrorResponse {
     /// 500 `InternalError`.
     InternalError,
     /// 503 `SlowDown`.
     SlowDown,
-    /// 501 `NotImplemented`: what a store says that does not have the operation.
+    /// 501 `NotImplemented`: the response of a store without the operation.
     NotImplemented,
     /// 200 with an error in its body, as S3 may answer a Complete that failed after its head was sent.
     ErrorWithin200,
 }
 
-/// Whether the store gets a request that is answered in its place.
+/// Whether the store gets a request whose response is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forward {
     No,
-    /// The store does what is asked; only its answer is replaced.
-    First,
+    /// The store does the operation; only its response is replaced.
+    Yes,
 }
 
-/// The proxy. Dropping it closes its port and cuts its connections.
+/// The proxy. Dropping it closes its port and its connections.
 #[derive(Debug)]
 pub struct S3Faults {
     address: SocketAddr,
@@ -78,7 +78,7 @@ struct Rules {
     seen: Vec<Operation>,
 }
 
-/// A gate that nothing has reached.
+/// A gate that no request has reached.
 #[derive(Debug)]
 struct Waiting {
     operation: Operation,
@@ -98,13 +98,13 @@ enum GateState {
 struct Substitute {
     /// `None`: every operation.
     operation: Option<Operation>,
-    answer: Answer,
+    response: ErrorResponse,
     forward: Forward,
-    /// How often it is still given; `None`: until it is lifted.
+    /// Remaining uses; `None`: until it is removed.
     left: Option<u32>,
 }
 
-/// Holds the first request that fits, and no other one. Dropping it opens it.
+/// Holds the first matching request, and no other one. Dropping it opens it.
 #[derive(Debug)]
 pub struct Gate {
     state: watch::Sender<GateState>,
@@ -113,12 +113,12 @@ pub struct Gate {
 impl Gate {
     /// Waits until a request is held here.
     pub async fn reached(&self) {
-        // The sender is `self.state`, so it is there.
+        // The sender is `self.state`, so it exists.
         let _ = self.state.subscribe().wait_for(|state| *state >= GateState::Reached).await;
     }
 
-    /// Lets go of what is held: the request reaches the store, whether or not its client is still there, or the answer
-    /// its client. A gate that nothing has reached holds nothing any more.
+    /// Releases what is held: the request reaches the store, whether or not its client is still connected, or the response
+    /// reaches its client. A gate that was never reached holds nothing any more.
     pub fn open(&self) {
         self.state.send_replace(GateState::Open);
     }
@@ -132,7 +132,7 @@ impl Drop for Gate {
 
 impl Shared {
     fn rules(&self) -> MutexGuard<'_, Rules> {
-        // No code that holds it can panic halfway through a change.
+        // No code that holds the lock can panic in the middle of a change.
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -148,13 +148,13 @@ impl Shared {
         Some(gates.remove(at).state)
     }
 
-    fn substitute(&self, operation: Operation, forward: Forward) -> Option<Answer> {
+    fn substitute(&self, operation: Operation, forward: Forward) -> Option<ErrorResponse> {
         let mut rules = self.rules();
         let found = rules.substitutes.iter_mut().find(|it| {
             it.forward == forward && it.left != Some(0) && it.operation.is_none_or(|wanted| wanted == operation)
         })?;
         found.left = found.left.map(|left| left - 1);
-        Some(found.answer)
+        Some(found.response)
     }
 }
 
@@ -164,7 +164,7 @@ impl S3Faults {
         let target = endpoint.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::io("listen for the S3 faults"))?;
-        let address = listener.local_addr().map_err(Error::io("see the address of the S3 faults"))?;
+        let address = listener.local_addr().map_err(Error::io("find the address of the S3 faults"))?;
         let shared = Arc::new(Shared { target, rules: Mutex::default() });
         let server = tokio::spawn(serve(listener, Arc::clone(&shared))).abort_handle();
         Ok(Self { address, shared, server })
@@ -175,17 +175,17 @@ impl S3Faults {
         self.address
     }
 
-    /// What a client has in the store's place.
+    /// The endpoint for clients.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Will hold the next request of this operation.
+    /// Adds a gate for the next request of this operation.
     pub fn gate(&self, operation: Operation, side: Side) -> Gate {
         self.add_gate(operation, None, side)
     }
 
-    /// Will hold the next `UploadPart` of this number.
+    /// Adds a gate for the next `UploadPart` of this number.
     pub fn gate_part(&self, number: u32, side: Side) -> Gate {
         self.add_gate(Operation::UploadPart, Some(number), side)
     }
@@ -196,17 +196,17 @@ impl S3Faults {
         Gate { state }
     }
 
-    /// Answers requests of `operation` (`None`: all) in the store's place, `times` or until [`S3Faults::restore`].
-    pub fn answer(&self, operation: Option<Operation>, answer: Answer, forward: Forward, times: Option<u32>) {
-        self.shared.rules().substitutes.push(Substitute { operation, answer, forward, left: times });
+    /// Responds to requests of `operation` (`None`: all) in place of the store, `times` or until [`S3Faults::restore`].
+    pub fn respond(&self, operation: Option<Operation>, response: ErrorResponse, forward: Forward, times: Option<u32>) {
+        self.shared.rules().substitutes.push(Substitute { operation, response, forward, left: times });
     }
 
-    /// Gives the store its own word back. Gates stay.
+    /// Removes every replaced response. Gates stay.
     pub fn restore(&self) {
         self.shared.rules().substitutes.clear();
     }
 
-    /// How many requests of this operation have come so far.
+    /// Number of requests of this operation so far.
     pub fn seen(&self, operation: Operation) -> usize {
         self.shared.rules().seen.iter().filter(|seen| **seen == operation).count()
     }
@@ -219,55 +219,55 @@ impl Drop for S3Faults {
 }
 
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let service = service_fn(move |request| respond(Arc::clone(&shared), request));
+    let service = service_fn(move |request| handle(Arc::clone(&shared), request));
     http_listener::serve(listener, service).await;
 }
 
-/// A task of its own, so that a request which is on its way arrives even if its client is gone by then.
-async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Cut> {
-    match tokio::spawn(carry(shared, request)).await {
-        Ok(answer) => answer,
-        // Only when the runtime goes down, or the task panicked.
+/// Handles a request in a task of its own, so that a request in flight arrives even if its client has disconnected.
+async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Disconnect> {
+    match tokio::spawn(forward_or_substitute(shared, request)).await {
+        Ok(response) => response,
+        // The runtime is shut down, or the task panicked.
         Err(error) => Err(error.into()),
     }
 }
 
-async fn carry(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Cut> {
+async fn forward_or_substitute(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Disconnect> {
     let (operation, part) = (Operation::of(request.method(), request.uri()), part_number(request.uri()));
     let uri = request.uri().clone();
     shared.rules().seen.push(operation);
     let request = if let Some(gate) = shared.gate(operation, part, Side::Request) {
         let (head, body) = request.into_parts();
-        // All of it, so that it no longer depends on its client.
+        // The whole body, so that the request no longer depends on its client.
         let body = body.collect().await?.to_bytes();
         hold(&gate).await;
-        Request::from_parts(head, whole(body))
+        Request::from_parts(head, full_body(body))
     } else {
         request.map(BodyExt::boxed)
     };
-    if let Some(answer) = shared.substitute(operation, Forward::No) {
-        // Read to its end, as a store does that fails afterwards; else the client would see a broken connection.
+    if let Some(substitute) = shared.substitute(operation, Forward::No) {
+        // Read to its end, as a store does that fails afterwards. Otherwise the client would see a broken connection.
         request.into_body().collect().await?;
-        return Ok(in_words(answer, &uri));
+        return Ok(error_response(substitute, &uri));
     }
-    let answer = forward(&shared.target, request).await?;
-    let answer = if let Some(gate) = shared.gate(operation, part, Side::Answer) {
-        let (head, body) = answer.into_parts();
+    let response = forward(&shared.target, request).await?;
+    let response = if let Some(gate) = shared.gate(operation, part, Side::Response) {
+        let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         hold(&gate).await;
-        if let Some(instead) = shared.substitute(operation, Forward::No) {
-            return Ok(in_words(instead, &uri));
+        if let Some(substitute) = shared.substitute(operation, Forward::No) {
+            return Ok(error_response(substitute, &uri));
         }
-        Response::from_parts(head, whole(body))
+        Response::from_parts(head, full_body(body))
     } else {
-        answer.map(BodyExt::boxed)
+        response.map(BodyExt::boxed)
     };
-    if let Some(instead) = shared.substitute(operation, Forward::First) {
-        // It is done only once all of it has come.
-        answer.into_body().collect().await?;
-        return Ok(in_words(instead, &uri));
+    if let Some(substitute) = shared.substitute(operation, Forward::Yes) {
+        // The operation is done only when the whole response has arrived.
+        response.into_body().collect().await?;
+        return Ok(error_response(substitute, &uri));
     }
-    Ok(answer)
+    Ok(response)
 }
 
 async fn hold(gate: &watch::Sender<GateState>) {
@@ -278,12 +278,12 @@ async fn hold(gate: &watch::Sender<GateState>) {
         }
         first
     });
-    // The sender is borrowed, so it is there.
+    // The sender is borrowed, so it exists.
     let _ = gate.subscribe().wait_for(|state| *state == GateState::Open).await;
 }
 
-/// One connection a request: the store's own limits on idle ones cannot get in the way of a test.
-async fn forward(target: &str, request: Request<Body>) -> Result<Response<Incoming>, Cut> {
+/// Sends the request over a connection of its own, so that the store's limits on idle connections do not affect a test.
+async fn forward(target: &str, request: Request<Body>) -> Result<Response<Incoming>, Disconnect> {
     let stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -291,23 +291,23 @@ async fn forward(target: &str, request: Request<Body>) -> Result<Response<Incomi
     Ok(sender.send_request(request).await?)
 }
 
-fn whole(bytes: Bytes) -> Body {
+fn full_body(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
 }
 
-fn in_words(answer: Answer, uri: &Uri) -> Response<Body> {
-    let (status, code, words) = match answer {
-        Answer::InternalError => (500, "InternalError", "We encountered an internal error. Please try again."),
-        Answer::SlowDown => (503, "SlowDown", "Please reduce your request rate."),
-        Answer::NotImplemented => (501, "NotImplemented", "This operation is not implemented."),
-        Answer::ErrorWithin200 => (200, "InternalError", "We encountered an internal error. Please try again."),
+fn error_response(response: ErrorResponse, uri: &Uri) -> Response<Body> {
+    let (status, code, message) = match response {
+        ErrorResponse::InternalError => (500, "InternalError", "We encountered an internal error. Please try again."),
+        ErrorResponse::SlowDown => (503, "SlowDown", "Please reduce your request rate."),
+        ErrorResponse::NotImplemented => (501, "NotImplemented", "This operation is not implemented."),
+        ErrorResponse::ErrorWithin200 => (200, "InternalError", "We encountered an internal error. Please try again."),
     };
     let text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{words}</Message>\
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\
          <Resource>{}</Resource><RequestId>fault</RequestId></Error>",
         uri.path()
     );
-    let mut response = Response::new(whole(text.into()));
+    let mut response = Response::new(full_body(text.into()));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
     response

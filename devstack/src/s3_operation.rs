@@ -1,8 +1,8 @@
-//! Which S3 operation a request is, by its method, path and query. Nothing of its body or signature is read.
+//! The S3 operation of a request, by its method, path and query. Body and signature are not read.
 
 use hyper::{Method, Uri};
 
-/// The operations that tests tell apart.
+/// The operations that tests distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     CreateMultipartUpload,
@@ -14,7 +14,7 @@ pub enum Operation {
     GetObject,
     HeadObject,
     DeleteObject,
-    /// Whatever concerns a bucket as a whole, and what this service never asks for.
+    /// Any operation on a bucket as a whole, and any that the service does not use.
     Other,
 }
 

@@ -1,4 +1,4 @@
-//! One export through the front door: submit, watch, download, count. The proof, after a start, that all parts work together.
+//! One export through the api: submit, wait, download, count. It shows, after a start, that all parts work together.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::error::{Error, Result};
 
 /// The columns of the sample table.
 const COLUMNS: [&str; 5] = ["id", "created_at", "name", "value", "metadata"];
-/// How long the api may be away (it may be starting again) before that is an error.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest time without an answer of the api, which may be restarting.
+const API_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What came of it.
+/// The result of the export.
 #[derive(Debug)]
 pub struct SampleExport {
     pub file: PathBuf,
@@ -31,14 +31,14 @@ pub struct SampleExport {
 
 /// Exports the table `records` as CSV through the api at `api` into `file`, showing its progress.
 ///
-/// The file appears when it is whole.
+/// The file appears when it is complete.
 pub async fn run(api: &str, file: &Path) -> Result<SampleExport> {
     let client = Client::builder()
         .no_proxy()
         .redirect(redirect::Policy::none())
         .connect_timeout(Duration::from_secs(10))
         .build()
-        .map_err(Error::http("make an HTTP client"))?;
+        .map_err(Error::http("create an HTTP client"))?;
     let started = Instant::now();
     let id = submit(&client, api).await?;
     wait_completed(&client, api, &id, started).await?;
@@ -67,15 +67,15 @@ async fn submit(client: &Client, api: &str) -> Result<String> {
 
 async fn wait_completed(client: &Client, api: &str, id: &str, started: Instant) -> Result<()> {
     let mut line = ProgressLine::new();
-    let mut heard = Instant::now();
+    let mut last_answer = Instant::now();
     loop {
         match status(client, api, id).await {
             Ok(document) => {
-                heard = Instant::now();
-                let words = progress_in_words(&document, started.elapsed());
+                last_answer = Instant::now();
+                let progress = describe_progress(&document, started.elapsed());
                 match document["status"].as_str() {
                     Some("completed") => {
-                        line.finish(words);
+                        line.finish(progress);
                         return Ok(());
                     }
                     Some(status @ ("failed" | "cancelled" | "expired")) => {
@@ -83,10 +83,10 @@ async fn wait_completed(client: &Client, api: &str, id: &str, started: Instant) 
                         let error = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
                         return Err(Error::Sample(format!("{id} is {status}: {error}")));
                     }
-                    _ => line.show(words),
+                    _ => line.show(progress),
                 }
             }
-            Err(error) if heard.elapsed() > PATIENCE => return Err(error),
+            Err(error) if last_answer.elapsed() > API_TIMEOUT => return Err(error),
             Err(_) => {}
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -105,7 +105,7 @@ async fn status(client: &Client, api: &str, id: &str) -> Result<Value> {
     answer.json().await.map_err(Error::http(action))
 }
 
-fn progress_in_words(document: &Value, took: Duration) -> String {
+fn describe_progress(document: &Value, took: Duration) -> String {
     let status = document["status"].as_str().unwrap_or("?");
     let progress = &document["progress"];
     let rows = progress["rows"].as_u64().unwrap_or(0);
@@ -123,7 +123,7 @@ async fn download(client: &Client, api: &str, id: &str, file: &Path) -> Result<(
     let mut answer = client.get(&url).send().await.map_err(Error::http(action))?;
     if answer.status().is_redirection() {
         let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        // We speak no TLS: a storage behind https is read through the api.
+        // This client has no TLS: a store behind https is read through the api.
         url = if location.starts_with("http://") { location.to_owned() } else { format!("{url}?delivery=proxy") };
         answer = client.get(&url).send().await.map_err(Error::http(action))?;
     }
@@ -155,7 +155,7 @@ async fn refused(what: &str, answer: Response) -> Error {
     Error::Sample(format!("{what}: {status} {body}"))
 }
 
-/// Counts the records of a CSV that comes in pieces: a line break inside quotes ends none.
+/// Counts the records of a CSV in pieces: a line break inside quotes ends none.
 #[derive(Debug, Default)]
 struct RecordCounter {
     quoted: bool,
@@ -164,7 +164,7 @@ struct RecordCounter {
 
 impl RecordCounter {
     fn feed(&mut self, piece: &[u8]) {
-        // A doubled quote inside quotes turns the state twice, so it needs no case of its own.
+        // A doubled quote inside quotes changes the state twice, so it needs no case of its own.
         for byte in piece {
             match byte {
                 b'"' => self.quoted = !self.quoted,
@@ -191,11 +191,11 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_said_with_what_is_known() {
+    fn progress_shows_what_is_known() {
         let document = json!({"status": "running", "progress": {"rows": 1500, "rowsTotal": 1000, "bytes": 2_000_000}});
-        let words = progress_in_words(&document, Duration::from_millis(1500));
-        assert_eq!(words, "sample export: running, 1,500 of 1,500 rows, 2.0 MB, 1.5 s");
-        let words = progress_in_words(&json!({"status": "pending", "progress": {"rowsTotal": null}}), Duration::ZERO);
-        assert_eq!(words, "sample export: pending, 0 rows, 0 B, 0.0 s");
+        let line = describe_progress(&document, Duration::from_millis(1500));
+        assert_eq!(line, "sample export: running, 1,500 of 1,500 rows, 2.0 MB, 1.5 s");
+        let line = describe_progress(&json!({"status": "pending", "progress": {"rowsTotal": null}}), Duration::ZERO);
+        assert_eq!(line, "sample export: pending, 0 rows, 0 B, 0.0 s");
     }
 }

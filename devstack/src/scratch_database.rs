@@ -1,18 +1,11 @@
-//! A database of one's own on a server of the tests, and what the tests' environment says about the servers.
+//! An empty database with a name of its own, on a server that exists.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use crate::error::{Error, Result};
 
-/// The value of a variable that `devstack with-servers` sets, or an error that says how to get it.
-pub fn test_variable(name: &'static str) -> Result<String> {
-    std::env::var(name).map_err(|_| {
-        Error::config(name, "is not set: run `make test`, or `devstack with-servers -- cargo test …`, which starts the servers that this test needs")
-    })
-}
-
-/// An empty database with a name of its own. [`ScratchDatabase::remove`] drops it; one that is not removed goes with the server.
+/// An empty database. [`ScratchDatabase::remove`] drops it; otherwise it lasts as long as its server.
 #[derive(Clone, Debug)]
 pub struct ScratchDatabase {
     maintenance_url: String,
@@ -21,16 +14,11 @@ pub struct ScratchDatabase {
 }
 
 impl ScratchDatabase {
-    /// Makes one on the server at `maintenance_url`, whose user may create databases.
+    /// Creates one on the server at `maintenance_url`, whose user may create databases.
     pub async fn create(maintenance_url: &str) -> Result<Self> {
         let name = format!("scratch_{}", uuid::Uuid::new_v4().simple());
         run(maintenance_url, format!("CREATE DATABASE {name}")).await?;
         Ok(Self { url: with_database(maintenance_url, &name), maintenance_url: maintenance_url.to_owned(), name })
-    }
-
-    /// Makes one on the server of the tests (`TEST_DATABASE_URL`).
-    pub async fn for_test() -> Result<Self> {
-        Self::create(&test_variable("TEST_DATABASE_URL")?).await
     }
 
     pub fn url(&self) -> &str {
@@ -41,7 +29,7 @@ impl ScratchDatabase {
         &self.name
     }
 
-    /// Drops it, and cuts the sessions that are still in it.
+    /// Drops it, and ends the sessions that are still in it.
     pub async fn remove(self) -> Result<()> {
         run(&self.maintenance_url, format!("DROP DATABASE {} WITH (FORCE)", self.name)).await
     }
@@ -55,7 +43,7 @@ async fn run(url: &str, statement: String) -> Result<()> {
     Ok(())
 }
 
-/// `url` with another database; its parameters stay.
+/// Replaces the database of `url`; its parameters stay.
 fn with_database(url: &str, name: &str) -> String {
     let (address, parameters) =
         url.split_once('?').map_or((url, None), |(address, parameters)| (address, Some(parameters)));

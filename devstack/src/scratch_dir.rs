@@ -1,4 +1,4 @@
-//! A throw-away folder that is removed with its value. Only the folder; who uses it stops its servers first.
+//! A throw-away folder that is removed with its value. Its user stops servers in it first.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// A new folder of our own under the system's temporary folder, removed when dropped.
+/// A new folder in the system's temporary folder, removed when dropped.
 #[derive(Debug)]
 pub struct ScratchDir {
     path: PathBuf,
 }
 
 impl ScratchDir {
-    /// Makes `polyglot-PURPOSE-…`. Others may pass through it (a server that runs as another user has to) but not list it.
+    /// Creates `polyglot-PURPOSE-…`. Other users may traverse it (a server may run as one) but not list it.
     pub fn new(purpose: &str) -> Result<Self> {
         let name = format!("polyglot-{purpose}-{}", uuid::Uuid::new_v4().simple());
         let path = std::env::temp_dir().join(name);
@@ -32,7 +32,7 @@ impl Drop for ScratchDir {
         reason = "nothing can be awaited in a drop, and the pauses are short and rare"
     )]
     fn drop(&mut self) {
-        // A server that was killed a moment ago may still be adding a file.
+        // A server that has just been killed may still add a file.
         for _ in 0..20 {
             match fs::remove_dir_all(&self.path) {
                 Ok(()) => return,

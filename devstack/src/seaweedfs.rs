@@ -1,4 +1,4 @@
-//! SeaweedFS as a strict S3 for tests: start, wait, kill. `run` uses the embedded S3 instead.
+//! SeaweedFS as a strict S3 for tests: start, wait, kill. `devstack run` uses the embedded S3 instead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::launch::{Launch, Running};
 use crate::ports::free_ports;
 
-/// A running SeaweedFS with one identity that may do everything.
+/// A running SeaweedFS with one identity, which has all permissions.
 #[derive(Debug)]
 pub struct SeaweedFs {
     running: Running,
@@ -16,7 +16,7 @@ pub struct SeaweedFs {
 }
 
 impl SeaweedFs {
-    /// Starts it with its files in `data_dir/seaweedfs`. Resolves when its S3 port answers as S3 does.
+    /// Starts it with its files in `data_dir/seaweedfs`. Returns when its S3 port answers as S3 does.
     pub async fn start(data_dir: &Path, log: &Path, access_key: &str, secret_key: &str) -> Result<Self> {
         let program = find_program()?;
         let home = data_dir.join("seaweedfs");
@@ -29,7 +29,7 @@ impl SeaweedFs {
         let config = home.join("s3.json");
         fs::write(&config, identities.to_string()).map_err(Error::path("write", &config))?;
 
-        // Each bucket has volumes of its own, by default seven at a time, and each test a bucket.
+        // Each bucket has volumes of its own, by default seven at once, and each test has a bucket.
         let growth = home.join("master.toml");
         fs::write(&growth, "[master.volume_growth]\ncopy_1 = 1\n").map_err(Error::path("write", &growth))?;
 
@@ -67,7 +67,7 @@ impl SeaweedFs {
         self.running.pid()
     }
 
-    /// Kills it: its orderly stop takes 25 seconds, and what it holds is thrown away.
+    /// Kills it: its orderly stop takes 25 seconds, and its data is thrown away.
     pub async fn stop_at_once(self) {
         self.running.kill().await;
     }
@@ -77,13 +77,13 @@ impl SeaweedFs {
             .no_proxy()
             .timeout(Duration::from_secs(2))
             .build()
-            .map_err(Error::http("make an HTTP client"))?;
+            .map_err(Error::http("create an HTTP client"))?;
         let started = Instant::now();
         loop {
             if let Some(status) = self.running.ended()? {
                 return Err(self.running.failure(format!("ended while starting ({status})")));
             }
-            // Unsigned: an S3 that has read its identities refuses with 403.
+            // The request is not signed: an S3 that has read its identities answers 403.
             let answer = http.get(&self.endpoint).send().await;
             if answer.is_ok_and(|answer| answer.status() == 403) {
                 return Ok(());
@@ -98,7 +98,7 @@ impl SeaweedFs {
 
 /// `weed` on the PATH, or in the `.tools/venv` of this folder or one above it.
 fn find_program() -> Result<PathBuf> {
-    let here = std::env::current_dir().map_err(Error::io("see the current folder"))?;
+    let here = std::env::current_dir().map_err(Error::io("find the current folder"))?;
     let tools = here.ancestors().map(|folder| folder.join(".tools/venv/bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let candidates: Vec<PathBuf> = tools.chain(std::env::split_paths(&path)).collect();

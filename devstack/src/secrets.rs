@@ -1,4 +1,4 @@
-//! Passwords and keys of the private servers: made once, kept in the data folder. External servers bring their own.
+//! Passwords and keys of the private servers: generated once and kept in the data folder. External servers have their own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Opens the file. One that exists and cannot be read is an error: new secrets would lock us out of our own servers.
+    /// Opens the file. A file that cannot be read is an error: the servers would refuse new secrets.
     pub fn open(file: &Path) -> Result<Self> {
         let known = if file.exists() { stack_env::read(file)? } else { BTreeMap::new() };
         Ok(Self { file: file.to_owned(), known })
     }
 
-    /// The secret called `name`: 32 hexadecimal digits (122 random bits), the same ones each time.
+    /// The secret called `name`: 32 hexadecimal digits (122 random bits), the same in every run.
     pub fn get(&mut self, name: &str) -> Result<String> {
         if let Some(secret) = self.known.get(name) {
             return Ok(secret.clone());

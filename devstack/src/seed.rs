@@ -1,4 +1,4 @@
-//! Fills the sample table `records` once. What a row holds is in `seed/records.sql`, which psql can run as well.
+//! Fills the sample table `records` once. `seed/records.sql`, which psql can run as well, defines its rows.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use sqlx::{Connection, Executor};
 use crate::error::{Error, Result};
 
 const SQL: &str = include_str!("../seed/records.sql");
-/// What a row takes on disk before its index is built, for the estimate of the progress.
+/// Bytes of a row on disk without its index, for the estimate of the progress.
 const BYTES_PER_ROW: u64 = 332;
 
-/// What [`fill`] found or did.
+/// Result of [`fill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seeded {
     /// The table was missing or empty and now has this many rows.
     Filled { rows: u64 },
-    /// The table had this many rows already and was left as it is.
+    /// The table had this many rows already and was not changed.
     Kept { rows: u64 },
 }
 
@@ -29,14 +29,14 @@ impl Seeded {
     }
 }
 
-/// Makes `public.records` in the database at `url` where it is missing, and fills it with `rows` rows where it is empty.
+/// Creates `public.records` in the database at `url` where it is missing, and fills it with `rows` rows where it is empty.
 ///
 /// All or nothing: an interrupted fill leaves no row.
 pub async fn fill(url: &str, rows: u64) -> Result<Seeded> {
     fill_with_progress(url, rows, |_| {}).await
 }
 
-/// Like [`fill`]; `progress` gets an estimate of the rows that are written, about twice a second.
+/// As [`fill`]; `progress` gets an estimate of the rows that are written, about twice a second.
 pub async fn fill_with_progress(url: &str, rows: u64, mut progress: impl FnMut(u64)) -> Result<Seeded> {
     let options: PgConnectOptions = url.parse().map_err(Error::sql("read the database's URL"))?;
     let options = options.options([("seed.rows", rows.to_string())]);
@@ -48,7 +48,7 @@ pub async fn fill_with_progress(url: &str, rows: u64, mut progress: impl FnMut(u
         return Ok(Seeded::Kept { rows });
     }
 
-    // Rows of an open transaction are seen by nobody, but the files of the database grow.
+    // Rows of an open transaction are invisible to other sessions, but the files of the database grow.
     let mut watcher = PgConnection::connect_with(&options).await.map_err(Error::sql("connect to watch the seeding"))?;
     let empty = database_bytes(&mut watcher).await?;
     {
@@ -83,38 +83,38 @@ pub async fn count_rows(url: &str) -> Result<(u64, Duration)> {
 /// Whether `public.records` in the database at `url` has the five columns of the sample.
 pub async fn has_sample_columns(url: &str) -> Result<bool> {
     let mut connection =
-        PgConnection::connect(url).await.map_err(Error::sql("connect to look at the table records"))?;
+        PgConnection::connect(url).await.map_err(Error::sql("connect to inspect the table records"))?;
     let found: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('public.records') AND NOT attisdropped \
          AND attname IN ('id', 'created_at', 'name', 'value', 'metadata')",
     )
     .fetch_one(&mut connection)
     .await
-    .map_err(Error::sql("look at the table records"))?;
+    .map_err(Error::sql("inspect the table records"))?;
     let _ = connection.close().await;
     Ok(found == 5)
 }
 
 async fn run_sections(connection: &mut PgConnection) -> Result<()> {
     for (step, statements) in sections() {
-        // VACUUM must be alone in its message, so each section is one.
+        // VACUUM must be alone in its message, so each section is a message.
         connection.execute(statements).await.map_err(Error::sql(format!("seed the table records (step {step})")))?;
     }
     Ok(())
 }
 
-/// The parts of the file that begin at a line `-- step: NAME`.
+/// The sections of the file, which begin at a line `-- step: NAME`.
 fn sections() -> impl Iterator<Item = (&'static str, &'static str)> {
     SQL.split("\n-- step: ").skip(1).filter_map(|section| section.split_once('\n'))
 }
 
 async fn holds_rows(connection: &mut PgConnection) -> Result<bool> {
-    let action = "look whether the table records is empty";
-    let there: bool = sqlx::query_scalar("SELECT to_regclass('public.records') IS NOT NULL")
+    let action = "check whether the table records is empty";
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('public.records') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await
         .map_err(Error::sql(action))?;
-    if !there {
+    if !exists {
         return Ok(false);
     }
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.records)")

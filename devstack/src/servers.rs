@@ -1,10 +1,10 @@
-//! The servers under the api and the workers: private ones, or those that the user named; and where each is reached.
+//! The servers that the api and the workers use: private ones, or those that the user named, and their addresses.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::config::{Broker, RunConfig};
-use crate::console::{say, seconds};
+use crate::console::{print_line, seconds};
 use crate::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
 use crate::error::{Error, Result};
 use crate::launch::rotate;
@@ -15,7 +15,7 @@ use crate::secrets::Secrets;
 use crate::signals::StopSignals;
 use crate::stack_env;
 
-/// The private servers that run.
+/// The private servers that are running.
 #[derive(Debug, Default)]
 pub struct Servers {
     postgres: Option<Postgres>,
@@ -23,24 +23,24 @@ pub struct Servers {
     s3: Option<EmbeddedS3>,
 }
 
-/// Where each part is reached; in this order in `stack.env`.
+/// Address of each part; in this order in `stack.env`.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     pub api: String,
     pub database: String,
-    /// Empty: there is no broker.
+    /// Empty where there is no broker.
     pub amqp: String,
     pub s3_endpoint: String,
-    /// `None` where the clients find their own.
+    /// `None` where the AWS clients find keys themselves.
     pub keys: Option<S3Keys>,
-    /// Ports on which the workers answer `GET /metrics`, in their order.
+    /// Ports of `GET /metrics` of the workers, in their order.
     pub worker_metrics: Vec<u16>,
 }
 
 impl Servers {
-    /// Starts what `config` does not name, side by side, each into its field of `self`.
+    /// Starts the servers that `config` does not name, in parallel, each into its field of `self`.
     ///
-    /// On an error those that did start are in `self` and want to be stopped.
+    /// On an error `self` has those that did start, which have to be stopped.
     pub async fn start(&mut self, config: &RunConfig, data_dir: &Path) -> Result<Addresses> {
         let mut secrets = Secrets::open(&data_dir.join("secrets.env"))?;
         let mut ports = RememberedPorts::open(data_dir.join("ports.env"));
@@ -63,7 +63,11 @@ impl Servers {
             let began = Instant::now();
             let server = Postgres::start(data_dir, &postgres_log, postgres_settings.clone()).await?;
             server.ensure_database("polyglot").await?;
-            say(format!("PostgreSQL on 127.0.0.1:{} after {}", postgres_settings.port, seconds(began.elapsed())));
+            print_line(format!(
+                "PostgreSQL on 127.0.0.1:{} after {}",
+                postgres_settings.port,
+                seconds(began.elapsed())
+            ));
             Ok(Some(server))
         };
 
@@ -79,17 +83,23 @@ impl Servers {
                 Broker::Private if Rabbit::is_installed() => {}
                 Broker::External(_) => return Ok(None),
                 Broker::Private => {
-                    say("RabbitMQ is not installed: running without a broker, workers look for work in the ledger");
+                    print_line(
+                        "RabbitMQ is not installed: running without a broker, workers look for work in the ledger",
+                    );
                     return Ok(None);
                 }
                 Broker::Without => {
-                    say("AMQP_URL is empty: running without a broker, workers look for work in the ledger");
+                    print_line("AMQP_URL is empty: running without a broker, workers look for work in the ledger");
                     return Ok(None);
                 }
             }
             let began = Instant::now();
             let server = Rabbit::start(data_dir, &rabbit_log, rabbit_settings.clone()).await?;
-            say(format!("RabbitMQ on 127.0.0.1:{} after {}", rabbit_settings.amqp_port, seconds(began.elapsed())));
+            print_line(format!(
+                "RabbitMQ on 127.0.0.1:{} after {}",
+                rabbit_settings.amqp_port,
+                seconds(began.elapsed())
+            ));
             Ok(Some(server))
         };
 
@@ -105,11 +115,11 @@ impl Servers {
             let root = data_dir.join("s3");
             make_bucket(&root, &config.bucket)?;
             let server = EmbeddedS3::start(&root, s3_port, Some(keys.clone())).await?;
-            say(format!("object storage on 127.0.0.1:{s3_port}, its files in {}", root.display()));
+            print_line(format!("object storage on 127.0.0.1:{s3_port}, its files in {}", root.display()));
             Ok::<_, Error>(Some(server))
         };
 
-        // Each is kept as soon as it is there, so that one that fails does not take the others down unstopped.
+        // All are awaited, so that one that fails does not drop, and with that kill, the others.
         let (postgres, rabbit, s3) = tokio::join!(postgres, rabbit, s3);
         let mut failure = None;
         match postgres {
@@ -154,7 +164,7 @@ impl Servers {
         })
     }
 
-    /// The orderly stop of all; a second stop signal kills them.
+    /// Stops all servers in order; a second stop signal kills them.
     pub async fn stop(self, signals: &StopSignals) {
         let started = self.postgres.is_some() || self.rabbit.is_some() || self.s3.is_some();
         let (postgres_pid, rabbit_pid) =
@@ -173,10 +183,10 @@ impl Servers {
             tokio::join!(postgres, rabbit);
         };
         tokio::select! {
-            () = orderly => if started { say("stopped") },
+            () = orderly => if started { print_line("stopped") },
             () = signals.forced() => {
-                // Dropping their owners has killed them; PostgreSQL recovers at its next start.
-                say(format!("stopped at once (PostgreSQL {postgres_pid:?}, RabbitMQ {rabbit_pid:?})"));
+                // Dropping them has killed them; PostgreSQL recovers at its next start.
+                print_line(format!("stopped at once (PostgreSQL {postgres_pid:?}, RabbitMQ {rabbit_pid:?})"));
             }
         }
         drop(self.s3);
@@ -184,13 +194,13 @@ impl Servers {
 }
 
 impl Addresses {
-    /// Where the workers are asked for their metrics, with a comma between.
+    /// URLs of the workers' metrics, separated by commas.
     pub fn worker_metrics_urls(&self) -> String {
         let urls = self.worker_metrics.iter().map(|port| format!("http://127.0.0.1:{port}/metrics"));
         urls.collect::<Vec<_>>().join(",")
     }
 
-    /// Writes `stack.env`, by which scripts and tests find everything.
+    /// Writes `stack.env`, in which scripts and tests find the addresses.
     pub fn write(&self, config: &RunConfig, data_dir: &Path) -> Result<()> {
         let keys = self.keys.as_ref();
         stack_env::write(

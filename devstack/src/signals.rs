@@ -1,4 +1,4 @@
-//! How the devstack is asked to stop: Ctrl-C, SIGTERM, SIGHUP; a second one means at once. What stopping does is not here.
+//! Stop signals of the devstack: Ctrl-C, SIGTERM, SIGHUP; a second one means at once. Stopping itself is elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -7,24 +7,24 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 
-/// Signals closer together than this are one wish: `timeout` and `make` pass on a signal that the terminal or the caller has
-/// sent to the whole process group already.
-const ONE_WISH: Duration = Duration::from_secs(1);
+/// Signals within this time count as one: `timeout` and `make` pass on a signal that the terminal or the caller has already
+/// sent to the whole process group.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Counts the stop signals that came. Clones see the same count.
+/// Counts the stop signals. Clones share the count.
 #[derive(Clone, Debug)]
 pub struct StopSignals {
     count: watch::Receiver<u32>,
 }
 
 impl StopSignals {
-    /// Takes the stop signals over from their default action for the rest of the process.
+    /// Replaces the default action of the stop signals for the rest of the process.
     pub fn install() -> Result<Self> {
         let (sender, count) = watch::channel(0);
         let listen = |kind| signal(kind).map_err(Error::io("listen for stop signals"));
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut terminate = listen(SignalKind::terminate())?;
-        // `nohup devstack run` ignores SIGHUP on purpose: leave it ignored.
+        // `nohup devstack run` ignores SIGHUP on purpose.
         let mut hangup = if hangup_is_ignored() { None } else { Some(listen(SignalKind::hangup())?) };
         tokio::spawn(async move {
             let mut last: Option<Instant> = None;
@@ -34,7 +34,7 @@ impl StopSignals {
                     _ = terminate.recv() => {}
                     Some(()) = async { match &mut hangup { Some(hangup) => hangup.recv().await, None => std::future::pending().await } } => {}
                 }
-                if last.is_none_or(|last| last.elapsed() > ONE_WISH) {
+                if last.is_none_or(|last| last.elapsed() > SAME_SIGNAL) {
                     last = Some(Instant::now());
                     sender.send_modify(|count| *count += 1);
                 }
@@ -43,12 +43,12 @@ impl StopSignals {
         Ok(Self { count })
     }
 
-    /// Resolves once a stop signal came.
+    /// Returns after the first stop signal.
     pub async fn requested(&self) {
         self.at_least(1).await;
     }
 
-    /// Resolves once a second stop signal came: stop at once.
+    /// Returns after the second stop signal: stop at once.
     pub async fn forced(&self) {
         self.at_least(2).await;
     }
@@ -56,7 +56,7 @@ impl StopSignals {
     async fn at_least(&self, wanted: u32) {
         let mut count = self.count.clone();
         if count.wait_for(|count| *count >= wanted).await.is_err() {
-            // The listener is gone only when the runtime is: nothing will ever come.
+            // The listener ends only with the runtime: no signal will come.
             std::future::pending::<()>().await;
         }
     }

@@ -11,13 +11,13 @@ use crate::error::{Error, Result};
 /// Writes the pairs in their order, a pair a line, unquoted (the form that `docker --env-file` reads too).
 ///
 /// The file has mode 0600 and is replaced in one step, so a reader sees the old one or the new one. A line break in a key
-/// or value is an error, because the file could not be read back.
+/// or value is an error: the file could not be read back.
 pub fn write<'a>(path: &Path, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<()> {
     let mut text = String::new();
     for (key, value) in pairs {
         if key.is_empty() || key.contains(['=', '\n', '\r']) || value.contains(['\n', '\r']) {
             return Err(Error::Refused(format!(
-                "{key:?} cannot be written to {}: it holds a line break",
+                "{key:?} cannot be written to {}: it contains a line break",
                 path.display()
             )));
         }
@@ -38,7 +38,7 @@ pub fn write<'a>(path: &Path, pairs: impl IntoIterator<Item = (&'a str, &'a str)
     save().map_err(Error::path("write", path))
 }
 
-/// Reads what [`write`] wrote. Empty lines and lines that begin with `#` are skipped.
+/// Reads a file of [`write`]. Empty lines and lines that begin with `#` are skipped.
 pub fn read(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = fs::read_to_string(path).map_err(Error::path("read", path))?;
     text.lines()
@@ -58,7 +58,7 @@ mod tests {
     use crate::scratch_dir::ScratchDir;
 
     #[test]
-    fn what_is_written_is_read_and_nobody_else_may() {
+    fn what_is_written_is_read_and_only_by_its_owner() {
         let dir = ScratchDir::new("stack-env").unwrap();
         let path = dir.path().join("stack.env");
         let url = "postgres://u:p@127.0.0.1:1/db?sslmode=disable&x='y z'";

@@ -1,4 +1,4 @@
-//! Keeps services running, as an orchestrator would: one that ends is started again after a second. What they are is not here.
+//! Keeps services running, as an orchestrator would: a service that ends is started again after a second.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,24 +10,24 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::console::{say, seconds};
+use crate::console::{print_line, seconds};
 use crate::error::{Error, Result, indent};
 use crate::launch::{Launch, Running, rotate, tail};
 
-/// Between the end of a service and its next start.
+/// Pause between the end of a service and its next start.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A service that lives shorter than this did not get to work.
-const AT_ONCE: Duration = Duration::from_secs(5);
+/// A service that ran for less than this has failed to start.
+const SHORTEST_RUN: Duration = Duration::from_secs(5);
 
 /// A program to keep running.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// Also the name of its log and of its pid file.
+    /// Name of the service, of its log and of its pid file.
     pub name: String,
     pub program: PathBuf,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
-    /// Variables of ours that it must not see.
+    /// Variables of this process that the service must not have.
     pub without_env: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ pub struct Supervisor {
     owner: PathBuf,
     orders: watch::Sender<Order>,
     tasks: Vec<JoinHandle<()>>,
-    deaths: Arc<Mutex<Vec<Death>>>,
+    exits: Arc<Mutex<Vec<Exit>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,10 +48,10 @@ enum Order {
 }
 
 #[derive(Debug)]
-struct Death {
+struct Exit {
     service: String,
     status: String,
-    lived: Duration,
+    ran_for: Duration,
     log: PathBuf,
 }
 
@@ -70,36 +70,36 @@ impl Supervisor {
             owner: data_dir.to_owned(),
             orders: watch::channel(Order::Run).0,
             tasks: Vec::new(),
-            deaths: Arc::default(),
+            exits: Arc::default(),
         })
     }
 
-    /// Starts `service` and keeps it running. A program that is not there shows in its log and in [`Supervisor::check`].
+    /// Starts `service` and keeps it running. A missing program shows in its log and in [`Supervisor::check`].
     pub fn start(&mut self, service: Service) -> Result<()> {
-        let keeper = Keeper {
+        let task = ServiceTask {
             log: self.owner.join("logs").join(format!("{}.log", service.name)),
             pid_file: self.owner.join("pids").join(format!("{}.pid", service.name)),
             owner: self.owner.clone(),
-            deaths: Arc::clone(&self.deaths),
+            exits: Arc::clone(&self.exits),
             service,
         };
-        rotate(&keeper.log)?;
-        let first = keeper.launch()?;
-        self.tasks.push(tokio::spawn(keeper.keep(first, self.orders.subscribe())));
+        rotate(&task.log)?;
+        let first = task.launch()?;
+        self.tasks.push(tokio::spawn(task.run(first, self.orders.subscribe())));
         Ok(())
     }
 
-    /// An error once a service ended three times in a row right after its start: it will not come up by itself.
+    /// An error once a service has ended three times in a row right after its start.
     pub fn check(&self) -> Result<()> {
-        let deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
-        for death in deaths.iter().rev() {
-            let last: Vec<_> = deaths.iter().rev().filter(|other| other.service == death.service).take(3).collect();
-            if last.len() == 3 && last.iter().all(|death| death.lived < AT_ONCE) {
+        let exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
+        for exit in exits.iter().rev() {
+            let last: Vec<_> = exits.iter().rev().filter(|other| other.service == exit.service).take(3).collect();
+            if last.len() == 3 && last.iter().all(|exit| exit.ran_for < SHORTEST_RUN) {
                 return Err(Error::Process {
-                    name: death.service.clone(),
-                    problem: format!("ends again and again right after its start ({})", death.status),
-                    log: Some(death.log.clone()),
-                    tail: tail(&death.log, 20),
+                    name: exit.service.clone(),
+                    problem: format!("ends again and again right after its start ({})", exit.status),
+                    log: Some(exit.log.clone()),
+                    tail: tail(&exit.log, 20),
                 });
             }
         }
@@ -113,7 +113,7 @@ impl Supervisor {
         Error::Process { name: service.to_owned(), problem: problem.into(), log: Some(log), tail }
     }
 
-    /// SIGTERM to all, SIGKILL to those that are still there after `grace` or when `at_once` resolves.
+    /// Sends SIGTERM to all, and SIGKILL to those that still run after `grace` or when `at_once` resolves.
     pub async fn stop(mut self, grace: Duration, at_once: impl Future<Output = ()>) {
         self.orders.send_replace(Order::Stop);
         let mut tasks = std::mem::take(&mut self.tasks);
@@ -124,7 +124,7 @@ impl Supervisor {
         };
         tokio::select! {
             () = ended => return,
-            () = tokio::time::sleep(grace) => say(format!("still running after {}: killed", seconds(grace))),
+            () = tokio::time::sleep(grace) => print_line(format!("still running after {}: killed", seconds(grace))),
             () = at_once => {}
         }
         self.orders.send_replace(Order::Kill);
@@ -143,16 +143,16 @@ impl Drop for Supervisor {
     }
 }
 
-/// What one task needs to keep one service running.
-struct Keeper {
+/// The task that keeps one service running.
+struct ServiceTask {
     service: Service,
     owner: PathBuf,
     log: PathBuf,
     pid_file: PathBuf,
-    deaths: Arc<Mutex<Vec<Death>>>,
+    exits: Arc<Mutex<Vec<Exit>>>,
 }
 
-impl Keeper {
+impl ServiceTask {
     fn launch(&self) -> Result<Running> {
         let Service { name, program, args, env, without_env } = &self.service;
         let mut launch = Launch::new(name, program, &self.owner, &self.log).args(args);
@@ -163,7 +163,7 @@ impl Keeper {
             launch = launch.env(key, value);
         }
         let running = launch.spawn()?;
-        // Whole at once: a reader must not see half a number.
+        // Renamed into place: a reader must not see part of the number.
         let temporary = self.pid_file.with_extension("unfinished");
         let pid = running.pid().unwrap_or_default();
         fs::write(&temporary, format!("{pid}\n"))
@@ -172,20 +172,20 @@ impl Keeper {
         Ok(running)
     }
 
-    async fn keep(self, first: Running, mut orders: watch::Receiver<Order>) {
+    async fn run(self, first: Running, mut orders: watch::Receiver<Order>) {
         let mut running = first;
         loop {
-            let born = Instant::now();
+            let started = Instant::now();
             let status = tokio::select! {
                 status = running.wait() => status,
                 () = at_least(&mut orders, Order::Stop) => {
-                    end(running, &mut orders).await;
+                    terminate(running, &mut orders).await;
                     let _ = fs::remove_file(&self.pid_file);
                     return;
                 }
             };
             let _ = fs::remove_file(&self.pid_file);
-            self.report(status, born.elapsed());
+            self.report(status, started.elapsed());
             running = loop {
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE) => {}
@@ -193,36 +193,36 @@ impl Keeper {
                 }
                 match self.launch() {
                     Ok(running) => break running,
-                    Err(error) => say(format!("{}: {}", self.service.name, error.with_causes())),
+                    Err(error) => print_line(format!("{}: {}", self.service.name, error.with_causes())),
                 }
             };
         }
     }
 
-    fn report(&self, status: Result<ExitStatus>, lived: Duration) {
+    fn report(&self, status: Result<ExitStatus>, ran_for: Duration) {
         let status = status.map_or_else(|error| error.with_causes(), |status| status.to_string());
-        say(format!(
+        print_line(format!(
             "{} ended after {} ({status}) and is started again in a second; the end of {}:\n{}",
             self.service.name,
-            seconds(lived),
+            seconds(ran_for),
             self.log.display(),
             indent(&tail(&self.log, 8))
         ));
-        let mut deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
-        // Only the last three of a service count; a list that grows with every restart would be a leak.
-        if deaths.len() > 100 {
-            deaths.drain(..50);
+        let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only the last three exits of a service count, so older ones are dropped.
+        if exits.len() > 100 {
+            exits.drain(..50);
         }
-        deaths.push(Death { service: self.service.name.clone(), status, lived, log: self.log.clone() });
+        exits.push(Exit { service: self.service.name.clone(), status, ran_for, log: self.log.clone() });
     }
 }
 
 async fn at_least(orders: &mut watch::Receiver<Order>, wanted: Order) {
-    // Without a supervisor there is nobody to run for.
+    // A dropped supervisor means stop.
     let _ = orders.wait_for(|order| *order >= wanted).await;
 }
 
-async fn end(mut running: Running, orders: &mut watch::Receiver<Order>) {
+async fn terminate(mut running: Running, orders: &mut watch::Receiver<Order>) {
     running.signal(Signal::TERM);
     tokio::select! {
         _ = running.wait() => return,
@@ -235,6 +235,7 @@ async fn end(mut running: Running, orders: &mut watch::Receiver<Order>) {
 mod tests {
     use super::*;
     use crate::scratch_dir::ScratchDir;
+    use crate::wait::wait_until;
 
     fn shell(name: &str, script: &str) -> Service {
         Service {
@@ -246,34 +247,25 @@ mod tests {
         }
     }
 
-    async fn until<T>(mut probe: impl FnMut() -> Option<T>) -> T {
-        for _ in 0..200 {
-            if let Some(found) = probe() {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("it did not happen within 10 s");
-    }
-
     fn pid(dir: &ScratchDir, name: &str) -> Option<u32> {
         fs::read_to_string(dir.path().join(format!("pids/{name}.pid"))).ok()?.trim().parse().ok()
     }
 
     #[tokio::test]
-    async fn a_killed_service_comes_back_after_a_second() {
+    async fn a_killed_service_is_started_again_after_a_second() {
         let dir = ScratchDir::new("supervisor").unwrap();
         let mut supervisor = Supervisor::new(dir.path()).unwrap();
         supervisor.start(shell("worker-1", "echo $GREETING; exec sleep 60")).unwrap();
         let log = dir.path().join("logs/worker-1.log");
-        until(|| (tail(&log, 10) == "hello").then_some(())).await;
-        let first = until(|| pid(&dir, "worker-1")).await;
+        wait_until("the service runs", async || tail(&log, 10) == "hello").await;
+        let first = wait_until("its process id is known", async || pid(&dir, "worker-1")).await;
         let killed = Instant::now();
-        crate::leftovers::send(first, Signal::KILL);
-        let second = until(|| pid(&dir, "worker-1").filter(|pid| *pid != first)).await;
+        crate::orphans::send(first, Signal::KILL);
+        let second =
+            wait_until("it is started again", async || pid(&dir, "worker-1").filter(|pid| *pid != first)).await;
         assert!(killed.elapsed() >= Duration::from_millis(900));
         assert!(fs::exists(format!("/proc/{second}")).unwrap());
-        until(|| (tail(&log, 10) == "hello\nhello").then_some(())).await;
+        wait_until("the service runs again", async || tail(&log, 10) == "hello\nhello").await;
         supervisor.check().unwrap();
         supervisor.stop(Duration::from_secs(5), std::future::pending()).await;
         assert!(!fs::exists(format!("/proc/{second}")).unwrap());
@@ -281,36 +273,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_never_comes_up_is_told_with_its_last_words() {
+    async fn a_service_that_never_starts_is_reported_with_the_end_of_its_log() {
         let dir = ScratchDir::new("supervisor").unwrap();
         let mut supervisor = Supervisor::new(dir.path()).unwrap();
         supervisor.start(shell("api", "echo no database; exit 3")).unwrap();
-        let words = until(|| supervisor.check().err()).await.to_string();
+        let message = wait_until("the failure is noticed", async || supervisor.check().err()).await.to_string();
         assert!(
-            words.contains("api ends again and again") && words.contains("no database") && words.contains('3'),
-            "{words}"
+            message.contains("api ends again and again") && message.contains("no database") && message.contains('3'),
+            "{message}"
         );
         supervisor.stop(Duration::from_secs(5), std::future::pending()).await;
     }
 
     #[tokio::test]
-    async fn one_that_ignores_the_signal_is_killed_after_the_grace() {
+    async fn a_service_that_ignores_the_signal_is_killed_after_the_grace() {
         let dir = ScratchDir::new("supervisor").unwrap();
         let mut supervisor = Supervisor::new(dir.path()).unwrap();
         supervisor.start(shell("api", "trap '' TERM; echo up; while :; do sleep 1; done")).unwrap();
         let log = dir.path().join("logs/api.log");
-        until(|| (tail(&log, 1) == "up").then_some(())).await;
+        wait_until("the service runs", async || tail(&log, 1) == "up").await;
         let started = Instant::now();
         supervisor.stop(Duration::from_millis(500), std::future::pending()).await;
         assert!(started.elapsed() >= Duration::from_millis(500) && started.elapsed() < Duration::from_secs(5));
     }
 
     #[tokio::test]
-    async fn a_program_that_is_not_there_is_told() {
+    async fn a_missing_program_is_reported() {
         let dir = ScratchDir::new("supervisor").unwrap();
         let mut supervisor = Supervisor::new(dir.path()).unwrap();
         supervisor.start(Service { program: "/no/such/program".into(), ..shell("api", "") }).unwrap();
-        let words = until(|| supervisor.check().err()).await.to_string();
-        assert!(words.contains("/no/such/program"), "{words}");
+        let message = wait_until("the failure is noticed", async || supervisor.check().err()).await.to_string();
+        assert!(message.contains("/no/such/program"), "{message}");
     }
 }

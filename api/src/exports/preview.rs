@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
-use polyglot_core::selection::Order;
 use polyglot_source::sql::{order_sql, where_sql};
 use polyglot_source::sql::{quote_identifier, quote_relation};
 use serde::Serialize;

@@ -1,7 +1,8 @@
 //! Whether the server would run the filters and the order of a submission. It is the server that knows what text is a
 //! value of a type and which operators a type has, so it is asked to plan the query, which it does without reading rows.
 
-use polyglot_core::selection::{Filter, FilterOp, Order, OrderKey};
+use polyglot_core::order::Order;
+use polyglot_core::selection::{Filter, FilterOp, OrderKey};
 use polyglot_source::sql::{order_sql, where_sql};
 use polyglot_source::sql::{quote_identifier, quote_relation};
 

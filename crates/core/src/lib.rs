@@ -7,6 +7,7 @@ pub mod failure;
 pub mod format;
 pub mod format_options;
 pub mod manifest;
+pub mod order;
 pub mod relation;
 pub mod request;
 pub mod selection;

@@ -2,8 +2,9 @@
 //! only as quoted identifiers that were found in the catalog, values only as quoted literals.
 
 use polyglot_core::column::Column;
+use polyglot_core::order::Order;
 use polyglot_core::relation::{Relation, RelationName};
-use polyglot_core::selection::{Direction, Filter, FilterOp, Order, OrderKey};
+use polyglot_core::selection::{Direction, Filter, FilterOp, OrderKey};
 
 /// A name as a quoted SQL identifier.
 #[must_use]

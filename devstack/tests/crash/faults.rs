@@ -1,31 +1,32 @@
-//! What goes wrong at a step, once, and the help that the world gives afterwards: another worker in a dead one's place,
-//! the api and the servers started again.
+//! The faults of the matrix: what happens once to an export that is held at a step, and what is repaired afterwards: another
+//! worker in a dead one's place, the api and the servers started again.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use polyglot_devstack::proxy::Direction;
-use polyglot_devstack::s3_faults::{Answer, Forward};
+use polyglot_devstack::s3_faults::{ErrorResponse, Forward};
 use polyglot_devstack::s3_operation::Operation;
+use polyglot_test_kit::wait_until_within;
 use rustix::process::Signal;
 
 use crate::broker;
-use crate::remains;
-use crate::steps::{File, Held, Step};
-use crate::system::System;
+use crate::cleanup_checks;
+use crate::steps::{File, HeldExport, Step};
+use crate::system::{Link, System};
 
-/// How long the object store is away: longer than the SDK's own repetitions last as a rule.
-const STORE_AWAY: Duration = Duration::from_secs(4);
-/// How often an operation is refused: as often as the SDK tries it.
+/// Length of an outage of the object store: as a rule longer than the SDK's own retries.
+const STORE_OUTAGE: Duration = Duration::from_secs(4);
+/// Number of refusals of an operation: as many as the SDK makes attempts.
 const SDK_ATTEMPTS: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     WorkerKilled,
-    /// What it had sent reaches the store only when another worker has done the export and the store has been searched
-    /// for what the dead one left.
+    /// The request that it had sent reaches the store only when another worker has completed the export and the store has
+    /// been checked for uploads of the dead one.
     WorkerKilledRequestLate,
-    /// The one that is not kept at the step.
+    /// The worker that is not held at the step.
     OtherWorkerKilled,
     WorkerFrozen,
     WorkerTerminated,
@@ -33,13 +34,13 @@ pub(crate) enum Fault {
     BrokerRestarted,
     QueuePurged,
     PostgresRestarted,
-    SourceCut,
-    LedgerCut,
+    SourceDisconnected,
+    LedgerDisconnected,
     StoreRefuses,
-    StoreCuts,
+    StoreDisconnects,
     StoreFails,
     CompleteFails,
-    CompleteFailsDone,
+    CompleteFailsButDone,
     Deleted,
 }
 
@@ -54,20 +55,20 @@ impl Fault {
         Self::BrokerRestarted,
         Self::QueuePurged,
         Self::PostgresRestarted,
-        Self::SourceCut,
-        Self::LedgerCut,
+        Self::SourceDisconnected,
+        Self::LedgerDisconnected,
         Self::StoreRefuses,
-        Self::StoreCuts,
+        Self::StoreDisconnects,
         Self::StoreFails,
         Self::CompleteFails,
-        Self::CompleteFailsDone,
+        Self::CompleteFailsButDone,
         Self::Deleted,
     ];
 
-    pub(crate) fn words(self) -> &'static str {
+    pub(crate) fn description(self) -> &'static str {
         match self {
             Self::WorkerKilled => "worker killed",
-            Self::WorkerKilledRequestLate => "worker killed, its request late",
+            Self::WorkerKilledRequestLate => "worker killed, its request delivered late",
             Self::OtherWorkerKilled => "the other worker killed",
             Self::WorkerFrozen => "worker frozen past its lease",
             Self::WorkerTerminated => "worker SIGTERM",
@@ -75,13 +76,13 @@ impl Fault {
             Self::BrokerRestarted => "broker killed",
             Self::QueuePurged => "queue purged",
             Self::PostgresRestarted => "PostgreSQL restarted",
-            Self::SourceCut => "source cut",
-            Self::LedgerCut => "ledger cut",
-            Self::StoreRefuses => "S3 refuses",
-            Self::StoreCuts => "S3 cuts",
-            Self::StoreFails => "S3 500",
-            Self::CompleteFails => "Complete 200 + error",
-            Self::CompleteFailsDone => "Complete 200 + error, but done",
+            Self::SourceDisconnected => "source disconnected",
+            Self::LedgerDisconnected => "ledger disconnected",
+            Self::StoreRefuses => "S3 refuses connections",
+            Self::StoreDisconnects => "S3 drops connections",
+            Self::StoreFails => "S3 answers 500",
+            Self::CompleteFails => "CompleteMultipartUpload: 200 with an error",
+            Self::CompleteFailsButDone => "CompleteMultipartUpload: 200 with an error, but done",
             Self::Deleted => "DELETE",
         }
     }
@@ -92,37 +93,37 @@ impl Fault {
     }
 
     pub(crate) fn applies_to(self, step: Step) -> bool {
-        if step.is_cut() {
+        if step.is_sharded() {
             return self.applies_to_shards(step);
         }
         match self {
-            Self::OtherWorkerKilled | Self::SourceCut | Self::LedgerCut => false,
+            Self::OtherWorkerKilled | Self::SourceDisconnected | Self::LedgerDisconnected => false,
             Self::WorkerKilled | Self::WorkerFrozen | Self::WorkerTerminated => step.has_worker(),
             Self::WorkerKilledRequestLate => {
                 matches!(step, Step::CreateSent | Step::PartSent | Step::CompleteSent | Step::PutSent)
             }
-            Self::CompleteFails | Self::CompleteFailsDone => {
+            Self::CompleteFails | Self::CompleteFailsButDone => {
                 step.file() != File::Small && !matches!(step, Step::CommitPending | Step::Completed)
             }
             _ => true,
         }
     }
 
-    /// Where shards make a difference, within some minutes for all of them. That a worker is killed is tried at each step; that
-    /// it sleeps or leaves, with a shard and with the finish. The servers are not: a shard's request
-    /// to the store fails like any part's, so one of a shard and one of the end is enough for each answer; messages matter
-    /// while there are shards to be told of; and the snapshot while there are rows to be read. The api has no part in it.
+    /// The steps of a sharded export at which the fault is injected: those where shards make a difference, few enough that
+    /// all of them take some minutes. Killing a worker is tried at each step; freezing or terminating it with a shard and with
+    /// the end. A shard's request to the store fails like any part's, so one of a shard and one of the end is enough for each
+    /// response. Messages matter while shards are announced, and the snapshot while rows are read. The api has no part in it.
     /// A gzip file differs in its end alone, and takes longest.
     fn applies_to_shards(self, step: Step) -> bool {
         use Step::{
-            CutCompleteDone, CutCompleteSent, EndSent, LastShardStored, ShardCommitPending, ShardSent, ShardStored,
-            ShardsPlanned,
+            EndSent, LastShardStored, ShardCommitPending, ShardSent, ShardStored, ShardedCompleteDone,
+            ShardedCompleteSent, ShardsPlanned,
         };
         match self {
             Self::WorkerKilled | Self::Deleted => true,
-            Self::WorkerKilledRequestLate => matches!(step, ShardSent | EndSent | CutCompleteSent),
-            Self::WorkerFrozen => matches!(step, ShardSent | ShardCommitPending | CutCompleteDone),
-            Self::WorkerTerminated => matches!(step, ShardsPlanned | ShardSent | CutCompleteSent),
+            Self::WorkerKilledRequestLate => matches!(step, ShardSent | EndSent | ShardedCompleteSent),
+            Self::WorkerFrozen => matches!(step, ShardSent | ShardCommitPending | ShardedCompleteDone),
+            Self::WorkerTerminated => matches!(step, ShardsPlanned | ShardSent | ShardedCompleteSent),
             Self::ApiKilled => false,
             Self::BrokerRestarted => matches!(step, ShardsPlanned | LastShardStored),
             Self::QueuePurged => matches!(step, ShardsPlanned | ShardSent),
@@ -130,39 +131,40 @@ impl Fault {
                 matches!(step, ShardsPlanned | ShardCommitPending)
             }
             Self::OtherWorkerKilled => matches!(step, ShardSent | LastShardStored),
-            Self::SourceCut => matches!(step, ShardsPlanned | ShardSent),
-            Self::LedgerCut => matches!(step, ShardCommitPending | CutCompleteDone),
-            Self::StoreRefuses => matches!(step, ShardSent | CutCompleteSent),
-            Self::StoreCuts => matches!(step, ShardSent | EndSent | CutCompleteDone),
-            Self::StoreFails => matches!(step, ShardStored | CutCompleteSent),
-            Self::CompleteFails | Self::CompleteFailsDone => step == CutCompleteSent,
+            Self::SourceDisconnected => matches!(step, ShardsPlanned | ShardSent),
+            Self::LedgerDisconnected => matches!(step, ShardCommitPending | ShardedCompleteDone),
+            Self::StoreRefuses => matches!(step, ShardSent | ShardedCompleteSent),
+            Self::StoreDisconnects => matches!(step, ShardSent | EndSent | ShardedCompleteDone),
+            Self::StoreFails => matches!(step, ShardStored | ShardedCompleteSent),
+            Self::CompleteFails | Self::CompleteFailsButDone => step == ShardedCompleteSent,
         }
     }
 
-    /// In which attempts an export that is cut may end; one that is not may need any number.
+    /// Attempts in which a sharded export may end; one that is not sharded may need any number.
     pub(crate) fn attempts(self, step: Step) -> RangeInclusive<i32> {
         match (self, step) {
-            _ if !step.is_cut() => 0..=i32::MAX,
-            // The only process that kept the snapshot.
-            (Self::WorkerKilled | Self::SourceCut | Self::PostgresRestarted, Step::ShardsPlanned) => 2..=2,
+            _ if !step.is_sharded() => 0..=i32::MAX,
+            // The only process that held the snapshot.
+            (Self::WorkerKilled | Self::SourceDisconnected | Self::PostgresRestarted, Step::ShardsPlanned) => 2..=2,
             // As that one, unless the other one joins in the moment between.
             (Self::WorkerTerminated, Step::ShardsPlanned)
-            // Every keeper is lost, and the other shards may or may not have been read by then.
-            | (Self::SourceCut, Step::ShardSent)
+            // Every snapshot holder is lost, and the other shards may or may not have been read by then.
+            | (Self::SourceDisconnected, Step::ShardSent)
             // The same, and whether the commit can wait for the ledger depends on how long the server takes to start.
             | (Self::PostgresRestarted, _) => 1..=2,
             _ => 1..=1,
         }
     }
 
-    /// Does it to `system`, and returns when it is over. A shared fault is the caller's to do before.
-    pub(crate) async fn strike(self, system: &mut System, held: &mut Held) {
+    /// Injects the fault and returns when it is over. A shared fault has been injected by the caller.
+    pub(crate) async fn inject(self, system: &mut System, held: &mut HeldExport) {
         match self {
             Self::WorkerKilled => {
-                // Killed when it is dropped.
-                system.workers.remove(held.worker(system).await);
+                let killed = held.worker(system).await;
+                // Dropping it kills it.
+                system.workers.remove(killed);
                 held.release(system).await;
-                staff(system);
+                ensure_worker(system);
             }
             Self::OtherWorkerKilled => {
                 let other = 1 - held.worker(system).await;
@@ -170,126 +172,125 @@ impl Fault {
                 held.release(system).await;
             }
             Self::WorkerKilledRequestLate => {
-                system.workers.remove(held.worker(system).await);
-                staff(system);
-                held.ended(system).await;
-                // Until somebody has looked for what the dead worker had begun, and found nothing.
-                no_more(system, "SELECT count(*) FROM polyglot.uploads WHERE looks = 0").await;
+                let killed = held.worker(system).await;
+                system.workers.remove(killed);
+                ensure_worker(system);
+                held.wait_for_end(system).await;
+                // Until the store has been checked for uploads that the dead worker began, and none was found.
+                wait_until_none(system, "SELECT count(*) FROM polyglot.uploads WHERE looks = 0").await;
                 held.release(system).await;
             }
             Self::WorkerFrozen => {
                 let frozen = held.worker(system).await;
                 system.workers[frozen].signal(Signal::STOP);
                 held.release(system).await;
-                staff_beside(system);
-                held.ended(system).await;
-                // Its snapshot must not last for as long as it sleeps.
-                no_more(system, remains::OPEN_ON_SOURCE).await;
+                ensure_second_worker(system);
+                held.wait_for_end(system).await;
+                // Its snapshot must not last for as long as it is frozen.
+                wait_until_none(system, cleanup_checks::OPEN_ON_SOURCE).await;
                 system.workers[frozen].signal(Signal::CONT);
             }
             Self::WorkerTerminated => {
                 let leaving = held.worker(system).await;
                 system.workers[leaving].signal(Signal::TERM);
-                staff_beside(system);
-                // Longer than the grace, which is a second.
+                ensure_second_worker(system);
+                // The grace is a second: only after it does the worker give its work back instead of finishing it.
                 tokio::time::sleep(Duration::from_millis(1500)).await;
                 held.release(system).await;
                 let mut terminated = system.workers.remove(leaving);
-                let status = terminated.ended().await;
+                let status = terminated.wait_for_exit().await;
                 assert!(status.success(), "the worker ended with {status} after SIGTERM");
             }
             Self::ApiKilled => {
                 system.api = None;
                 held.release(system).await;
-                staff(system);
+                ensure_worker(system);
                 system.start_api();
-                system.door.answers("/health").await;
+                system.wait_until_ok("/health").await;
             }
             Self::QueuePurged => {
                 broker::purge(&system.servers.amqp_url, &system.name).await;
                 held.release(system).await;
-                staff(system);
+                ensure_worker(system);
             }
             Self::BrokerRestarted | Self::PostgresRestarted => {
                 held.release(system).await;
-                staff(system);
+                ensure_worker(system);
             }
-            Self::SourceCut => {
-                system.source_wire.cut_all();
+            Self::SourceDisconnected => {
+                system.link(Link::Source).disconnect_all();
                 held.release(system).await;
             }
-            Self::LedgerCut => {
-                system.ledger_wire.cut_all();
+            Self::LedgerDisconnected => {
+                system.link(Link::Ledger).disconnect_all();
                 held.release(system).await;
             }
             Self::StoreRefuses => {
-                system.s3_wire.refuse_new().await;
-                system.s3_wire.cut_all();
+                system.link(Link::Store).refuse_new().await;
+                system.link(Link::Store).disconnect_all();
                 held.release(system).await;
-                staff(system);
-                tokio::time::sleep(STORE_AWAY).await;
-                system.s3_wire.restore().await.unwrap();
+                ensure_worker(system);
+                // The fault is an outage of this length.
+                tokio::time::sleep(STORE_OUTAGE).await;
+                system.link(Link::Store).restore().await.unwrap();
             }
-            Self::StoreCuts => {
-                system.s3_wire.cut_all();
-                system.s3_wire.cut_after(Direction::ToServer, 2 << 20);
+            Self::StoreDisconnects => {
+                system.link(Link::Store).disconnect_all();
+                system.link(Link::Store).disconnect_after(Direction::ToServer, 2 << 20);
                 held.release(system).await;
-                staff(system);
+                ensure_worker(system);
             }
             Self::StoreFails => {
-                system.s3.answer(None, Answer::InternalError, Forward::No, None);
+                system.s3_faults.respond(None, ErrorResponse::InternalError, Forward::No, None);
                 held.release(system).await;
-                staff(system);
-                tokio::time::sleep(STORE_AWAY).await;
-                system.s3.restore();
+                ensure_worker(system);
+                // The fault is an outage of this length.
+                tokio::time::sleep(STORE_OUTAGE).await;
+                system.s3_faults.restore();
             }
-            Self::CompleteFails | Self::CompleteFailsDone => {
-                let forward = if self == Self::CompleteFails { Forward::No } else { Forward::First };
+            Self::CompleteFails | Self::CompleteFailsButDone => {
+                let forward = if self == Self::CompleteFails { Forward::No } else { Forward::Yes };
                 let complete = Some(Operation::CompleteMultipartUpload);
-                system.s3.answer(complete, Answer::ErrorWithin200, forward, Some(SDK_ATTEMPTS));
+                system.s3_faults.respond(complete, ErrorResponse::ErrorWithin200, forward, Some(SDK_ATTEMPTS));
                 held.release(system).await;
-                staff(system);
+                ensure_worker(system);
             }
             Self::Deleted => {
                 let asked = Instant::now();
                 let id = held.id.clone();
                 let releasing = async {
-                    // The deletion waits behind the lock where there is one.
+                    // Time for the deletion to arrive at the lock, where there is one. Nothing outside shows that it waits.
                     tokio::time::sleep(Duration::from_millis(300)).await;
                     held.release(system).await;
                 };
-                let (status, ()) = tokio::join!(system.door.delete(&id), releasing);
+                let (status, ()) = tokio::join!(system.delete_with_retries(&id), releasing);
                 assert!(status.is_success(), "DELETE: {status}");
-                staff(system);
-                held.ended(system).await;
+                ensure_worker(system);
+                held.wait_for_end(system).await;
                 assert!(asked.elapsed() < Duration::from_secs(10), "cancelled after {:?}", asked.elapsed());
             }
         }
     }
 }
 
-/// Waits until this is 0.
-async fn no_more(system: &System, count: &'static str) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let left = system.count(count).await;
-        if left == 0 {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{left} for half a minute: {count}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+/// Waits until this count is 0.
+async fn wait_until_none(system: &System, count: &'static str) {
+    wait_until_within(Duration::from_secs(30), count, async || match system.count(count).await {
+        0 => Ok(()),
+        count => Err(format!("The count is {count}.")),
+    })
+    .await;
 }
 
-/// A worker, where there is none.
-fn staff(system: &mut System) {
+/// Starts a worker where there is none.
+fn ensure_worker(system: &mut System) {
     if system.workers.is_empty() {
         system.add_worker();
     }
 }
 
-/// Another worker than the one that was hurt, where there is none.
-fn staff_beside(system: &mut System) {
+/// Starts a worker beside the one that the fault hit, where there is no other.
+fn ensure_second_worker(system: &mut System) {
     if system.workers.len() == 1 {
         system.add_worker();
     }

@@ -1,19 +1,18 @@
-//! The file that an export has to come to: what the same request gives when nothing disturbs it, which for one of them
-//! is checked against PostgreSQL's own `COPY`.
+//! The expected file of an export: what the same request gives when nothing disturbs it, which for one of them is checked
+//! against PostgreSQL's own `COPY`.
 
 use std::process::Command;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use polyglot_devstack::scratch_dir::ScratchDir;
-use polyglot_storage::ObjectStore;
+use polyglot_test_kit::DEADLINE;
 use serde_json::Value;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
-use crate::remains;
+use crate::cleanup_checks;
 use crate::servers::Servers;
-use crate::service::PATIENCE;
 use crate::system::System;
 
 /// Runs each request once, undisturbed.
@@ -22,29 +21,29 @@ pub(crate) async fn files(servers: &Arc<Servers>, requests: &[Value]) -> Vec<Vec
     system.add_worker();
     let mut ids = Vec::new();
     for request in requests {
-        ids.push(system.door.submit(request).await);
+        ids.push(system.submit_request(request).await);
     }
     let (mut files, mut keys) = (Vec::new(), Vec::new());
     for id in &ids {
-        let record = system.ended(id, PATIENCE).await;
+        let record = system.wait_for_end_in_ledger(id, DEADLINE).await;
         assert_eq!((record.state.as_str(), record.attempt), ("completed", 1), "{record:?}");
         keys.extend(record.object_key);
-        files.push(system.door.download(id).await);
+        files.push(system.download(id).await);
     }
-    remains::nothing_but(&mut system, &keys).await;
-    remains::remove(system).await;
+    cleanup_checks::assert_nothing_remains_but(&mut system, &keys).await;
+    cleanup_checks::remove(system).await;
     files
 }
 
 /// PostgreSQL's own CSV of the first `rows` rows, in the notation that the service promises for timestamps.
-pub(crate) async fn copied(servers: &Servers, rows: u64) -> Vec<u8> {
+pub(crate) async fn csv_by_copy(servers: &Servers, rows: u64) -> Vec<u8> {
     let mut all = Vec::new();
     copy(servers, rows, |piece| all.extend_from_slice(piece)).await;
     all
 }
 
-/// The same of a file that is too large to be in memory: its length and its CRC-32.
-pub(crate) async fn copied_sum(servers: &Servers, rows: u64) -> (u64, u32) {
+/// Length and CRC-32 of that CSV, where it is too large for memory.
+pub(crate) async fn length_and_crc32_by_copy(servers: &Servers, rows: u64) -> (u64, u32) {
     let (mut length, mut crc) = (0, crc32fast::Hasher::new());
     let take = |piece: &[u8]| {
         length += u64::try_from(piece.len()).unwrap();
@@ -67,20 +66,9 @@ async fn copy(servers: &Servers, rows: u64, mut take: impl FnMut(&[u8])) {
     }
 }
 
-/// Length and CRC-32 of an object.
-pub(crate) async fn stored_sum(system: &System, key: &str) -> (u64, u32) {
-    let mut body = system.storage.get(key, None).await.unwrap().body;
-    let (mut length, mut crc) = (0, crc32fast::Hasher::new());
-    while let Some(piece) = body.try_next().await.unwrap() {
-        length += u64::try_from(piece.len()).unwrap();
-        crc.update(&piece);
-    }
-    (length, crc.finalize())
-}
-
-/// The same without gzip, by the program of that name.
-pub(crate) fn unzipped(file: &[u8]) -> Vec<u8> {
-    let folder = ScratchDir::new("unzipped").unwrap();
+/// The file without its gzip, by the program of that name.
+pub(crate) fn gunzip(file: &[u8]) -> Vec<u8> {
+    let folder = ScratchDir::new("gunzip").unwrap();
     let path = folder.path().join("file.gz");
     std::fs::write(&path, file).unwrap();
     let output = Command::new("gzip").arg("-dc").arg(&path).output().unwrap();

@@ -1,5 +1,5 @@
-//! The servers under all systems of this target: PostgreSQL and RabbitMQ of its own, which can be restarted under the
-//! feet of everybody, and the object store of the test run, which cannot.
+//! The servers of all systems of this target: a private PostgreSQL and RabbitMQ, which can be restarted while the systems
+//! run, and the object store of the test run, which cannot.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use std::time::Duration;
 use polyglot_devstack::ports::free_ports;
 use polyglot_devstack::postgres::{Postgres, PostgresSettings};
 use polyglot_devstack::rabbitmq::{Rabbit, RabbitSettings};
-use polyglot_devstack::scratch_database::test_variable;
 use polyglot_devstack::scratch_dir::ScratchDir;
 use polyglot_devstack::{secrets, seed};
 use polyglot_ledger::Ledger;
+use polyglot_test_servers::TestServers;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use tokio::sync::Mutex;
 
-/// One test of this target at a time: each wants the machine for itself.
-pub(crate) static ALONE: Mutex<()> = Mutex::const_new(());
+/// Held by a test while it runs: each needs the whole machine.
+pub(crate) static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// A ledger with its tables and nothing in them, which each system's is a copy of.
+/// A ledger without exports, of which each system's is a copy.
 const TEMPLATE: &str = "ledger_template";
 /// The database that is exported from.
 const SOURCE: &str = "source";
@@ -64,11 +64,11 @@ impl Servers {
             rabbit_settings,
             dir,
             amqp_url,
-            s3_endpoint: test_variable("TEST_S3_ENDPOINT").unwrap_or_else(|error| panic!("{error}")),
+            s3_endpoint: TestServers::from_environment().unwrap().s3_endpoint,
             _scratch: scratch,
         };
-        // What was committed must outlive a crash of the server, though not one of the machine: the tests' setting may
-        // lose the last moments.
+        // A commit must outlive a crash of the server, though not one of the machine. The setting of the test servers may
+        // lose the last commits.
         servers.sql("ALTER ROLE postgres SET synchronous_commit TO on".to_owned()).await;
         servers.sql(format!("CREATE DATABASE {TEMPLATE}")).await;
         servers.sql(format!("CREATE DATABASE {SOURCE}")).await;
@@ -90,8 +90,8 @@ impl Servers {
         self.url(role, SOURCE)
     }
 
-    /// Makes an empty ledger and a role that reads the source, both of this name: by the role a system's sessions are
-    /// told apart from those of the others.
+    /// Creates an empty ledger and a role that reads the source, both of this name. By the role the sessions of
+    /// one system are distinguished from those of the others.
     pub(crate) async fn make_ledger(&self, name: &str) {
         self.sql(format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}")).await;
         self.sql(format!("CREATE ROLE {name} LOGIN IN ROLE pg_read_all_data")).await;
@@ -107,7 +107,7 @@ impl Servers {
         let _ = connection.close().await;
     }
 
-    /// The immediate shutdown, which is what a crash of the server is like for its clients, and a new start.
+    /// Restarts PostgreSQL by an immediate shutdown, which for clients is like a crash.
     pub(crate) async fn restart_postgres(&self) {
         let mut postgres = self.postgres.lock().await;
         if let Some(running) = postgres.take() {
@@ -127,7 +127,7 @@ impl Servers {
         *rabbit = Some(Rabbit::start(&self.dir, &log, self.rabbit_settings.clone()).await.unwrap());
     }
 
-    /// Ends both. Without it they are killed when this is dropped.
+    /// Stops both servers. Without it they are killed when this is dropped.
     pub(crate) async fn stop(&self) {
         if let Some(postgres) = self.postgres.lock().await.take() {
             postgres.stop_at_once().await;
@@ -135,7 +135,7 @@ impl Servers {
         if let Some(rabbit) = self.rabbit.lock().await.take() {
             rabbit.stop_at_once().await;
         }
-        // The processes that a killed postmaster leaves notice it after a moment.
+        // The children of a killed postmaster notice its end after a moment; the folder is removed after that.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -1,38 +1,51 @@
-//! One system of its own: a ledger, a bucket, a queue, an api and workers, with a proxy on each connection, and what the
-//! tests ask of it past those proxies.
+//! The system of the kit with a proxy in front of each server, over servers that can be restarted.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
 
-use polyglot_devstack::scratch_dir::ScratchDir;
-use polyglot_devstack::{Proxy, S3Faults, free_port};
-use polyglot_storage::S3Store;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use polyglot_devstack::{Proxy, S3Faults};
+use polyglot_test_kit::{System as PlainSystem, wait_until_within};
 
-use crate::door::Door;
 use crate::servers::Servers;
-use crate::service::{PATIENCE, Service, binary, own_storage, service_variables};
 
+/// A connection of the services to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    Ledger,
+    Source,
+    Broker,
+    Store,
+}
+
+impl Link {
+    pub(crate) const ALL: [Self; 4] = [Self::Ledger, Self::Source, Self::Broker, Self::Store];
+}
+
+/// The system. It dereferences to the one of the kit, which reads ledger and bucket past the proxies.
 pub(crate) struct System {
+    plain: PlainSystem,
     pub servers: Arc<Servers>,
-    /// Of its ledger, of the role that it reads the source with, and of its queue.
+    /// Name of its ledger's database, of the role that it reads the source with, and of its queue.
     pub name: String,
-    pub ledger: PgPool,
-    pub storage: S3Store,
-    /// To RabbitMQ, to the ledger, to the source, and to `s3`.
-    pub amqp: Proxy,
-    pub ledger_wire: Proxy,
-    pub source_wire: Proxy,
-    pub s3_wire: Proxy,
-    pub s3: S3Faults,
-    pub api: Option<Service>,
-    pub workers: Vec<Service>,
-    pub files: ScratchDir,
-    pub door: Door,
-    env: Vec<(String, String)>,
+    /// The proxies in the order of [`Link::ALL`].
+    links: [Proxy; 4],
+    /// Behind the proxy of [`Link::Store`]: faults that know the operations of S3.
+    pub s3_faults: S3Faults,
+}
+
+impl Deref for System {
+    type Target = PlainSystem;
+
+    fn deref(&self) -> &PlainSystem {
+        &self.plain
+    }
+}
+
+impl DerefMut for System {
+    fn deref_mut(&mut self) -> &mut PlainSystem {
+        &mut self.plain
+    }
 }
 
 impl System {
@@ -40,155 +53,78 @@ impl System {
     pub(crate) async fn start(servers: &Arc<Servers>, env: &[(&str, &str)]) -> Self {
         let name = format!("crash_{}", uuid::Uuid::new_v4().simple());
         servers.make_ledger(&name).await;
-        let proxy = |target: &str| Proxy::start(target).unwrap();
         let (user_and_broker, path) = servers.amqp_url.rsplit_once('/').unwrap();
         let (user, broker) = user_and_broker.rsplit_once('@').unwrap();
-        let amqp = proxy(broker);
-        let ledger_wire = proxy(&servers.postgres_address());
-        let source_wire = proxy(&servers.postgres_address());
-        let s3 = S3Faults::start(&servers.s3_endpoint).await.unwrap();
-        let s3_wire = proxy(&s3.address().to_string());
-        let port = own_port();
-        let through = |url: String, wire: &Proxy| url.replace(&servers.postgres_address(), &wire.address().to_string());
-
-        let mut variables = service_variables();
-        let bucket = name.replace('_', "-");
-        variables.push(("S3_BUCKET".to_owned(), bucket));
-        // The test looks at the store directly.
-        let storage = own_storage(&variables).await;
-        let ours = [
-            ("AMQP_URL", format!("{user}@{}/{path}", amqp.address())),
-            ("AMQP_QUEUE", name.clone()),
-            ("DATABASE_URL", through(servers.url("postgres", &name), &ledger_wire)),
-            ("SOURCE_DATABASE_URL", through(servers.source_url(&name), &source_wire)),
-            ("S3_ENDPOINT", format!("http://{}", s3_wire.address())),
+        let s3_faults = S3Faults::start(&servers.s3_endpoint).await.unwrap();
+        let postgres = servers.postgres_address();
+        let links = Link::ALL.map(|link| {
+            let target = match link {
+                Link::Ledger | Link::Source => postgres.clone(),
+                Link::Broker => broker.to_owned(),
+                Link::Store => s3_faults.address().to_string(),
+            };
+            Proxy::start(target).unwrap()
+        });
+        let address = |link: Link| links[link as usize].address().to_string();
+        let through = |url: String, link: Link| url.replace(&postgres, &address(link));
+        let database_url = servers.url("postgres", &name);
+        let proxied = [
+            ("AMQP_URL", format!("{user}@{}/{path}", address(Link::Broker))),
+            ("DATABASE_URL", through(database_url.clone(), Link::Ledger)),
+            ("SOURCE_DATABASE_URL", through(servers.source_url(&name), Link::Source)),
+            ("S3_ENDPOINT", format!("http://{}", address(Link::Store))),
             ("S3_PUBLIC_ENDPOINT", servers.s3_endpoint.clone()),
-            ("PORT", port.to_string()),
             ("LEASE_SECONDS", "5".to_owned()),
             ("EXPORT_TIMEOUT_MS", "600000".to_owned()),
         ];
-        variables.retain(|(name, _)| !["AMQP_URL", "S3_ENDPOINT"].contains(&name.as_str()));
-        variables.extend(ours.map(|(name, value)| (name.to_owned(), value)));
-        variables.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let options = PgPoolOptions::new().max_connections(3).acquire_timeout(Duration::from_secs(10));
-        let mut system = Self {
-            ledger: options.connect(&servers.url("postgres", &name)).await.unwrap(),
-            servers: Arc::clone(servers),
-            name,
-            storage,
-            amqp,
-            ledger_wire,
-            source_wire,
-            s3_wire,
-            s3,
-            api: None,
-            workers: Vec::new(),
-            files: ScratchDir::new("crash-system").unwrap(),
-            door: Door::new(port),
-            env: variables,
-        };
-        system.start_api();
-        system.door.answers("/health/ready").await;
-        system
+        let proxied = proxied.map(|(name, value)| (name.to_owned(), value));
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut plain = PlainSystem::prepare(&name, &database_url, proxied.into_iter().chain(env).collect()).await;
+        plain.start_api();
+        plain.wait_until_ready().await;
+        Self { plain, servers: Arc::clone(servers), name, links, s3_faults }
     }
 
-    pub(crate) fn start_api(&mut self) {
-        let command = Command::new(binary("polyglot-api"));
-        self.api = Some(Service::start("polyglot-api", "api", command, &self.env, self.files.path()));
+    /// The proxy in front of a server.
+    pub(crate) fn link(&self, link: Link) -> &Proxy {
+        &self.links[link as usize]
     }
 
-    pub(crate) fn add_worker(&mut self) {
-        let name = format!("worker-{}", self.workers.len() + 1);
-        let service = self.spawn_worker(&name);
-        self.workers.push(service);
-    }
-
-    /// Which of the workers the ledger means by the name that this statement finds.
+    /// The worker whose name this statement finds in the ledger, by its place among the workers.
     pub(crate) async fn worker_named_by(&self, sql: &'static str) -> usize {
-        let name: String = sqlx::query_scalar(sql).fetch_one(&self.ledger).await.unwrap();
+        let name: String = sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap();
         // `worker-`, the process, `-`, random digits.
         let process: u32 = name.split('-').nth(1).and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("{name}"));
         let found = self.workers.iter().position(|worker| worker.child.id() == process);
         found.unwrap_or_else(|| panic!("{name} is not among the workers"))
     }
 
-    /// Every piece of work that a worker of this system was given, dead ones too, as their logs have it. The ledger forgets
-    /// the shards of an export that has ended.
+    /// Every claim of a worker of this system, dead ones included, out of their logs: the ledger forgets the shards of an
+    /// export that has ended.
     pub(crate) fn claims(&self) -> Vec<ClaimedWork> {
         let logs = std::fs::read_dir(self.files.path()).unwrap().flatten().map(|entry| entry.path());
         let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
         let texts: Vec<String> = logs.map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect();
-        texts.iter().flat_map(|text| text.lines()).filter_map(ClaimedWork::of).collect()
+        texts.iter().flat_map(|text| text.lines()).filter_map(ClaimedWork::parse).collect()
     }
 
-    /// Starts a worker with a folder of its own for temporary files.
-    pub(crate) fn spawn_worker(&self, name: &str) -> Service {
-        let folder = self.temporary_files().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut env = self.env.clone();
-        env.push(("TMPDIR".to_owned(), folder.to_str().unwrap().to_owned()));
-        let command = Command::new(binary("polyglot-worker"));
-        Service::start("polyglot-worker", name, command, &env, self.files.path())
-    }
-
-    /// Holds a folder for each worker.
-    pub(crate) fn temporary_files(&self) -> PathBuf {
-        self.files.path().join("tmp")
-    }
-
-    /// One value out of the ledger, past the proxies. Waits while PostgreSQL is being restarted.
-    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match sqlx::query_scalar(sql).fetch_one(&self.ledger).await {
-                Ok(count) => return count,
-                Err(error) => assert!(Instant::now() < deadline, "{sql}: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    /// What the ledger says of an export.
+    /// The ledger's row of an export.
     pub(crate) async fn record(&self, id: &str) -> Record {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let found = sqlx::query_as(
-                "SELECT state, attempt, failures, error_code, error_detail, object_key FROM polyglot.exports WHERE id = $1::uuid",
-            );
-            match found.bind(id).fetch_one(&self.ledger).await {
-                Ok(record) => return record,
-                Err(error) => assert!(Instant::now() < deadline, "export {id} in the ledger: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let sql = "SELECT state, attempt, failures, error_code, error_detail, object_key FROM polyglot.exports WHERE id = $1::uuid";
+        self.query("for an export", async || sqlx::query_as(sql).bind(id).fetch_one(&self.pool).await).await
     }
 
-    /// Waits until the ledger says that the export has ended.
-    pub(crate) async fn ended(&self, id: &str, patience: Duration) -> Record {
-        let deadline = Instant::now() + patience;
-        loop {
+    /// Waits for the end of an export as the ledger has it, since the api may be down.
+    pub(crate) async fn wait_for_end_in_ledger(&self, id: &str, limit: Duration) -> Record {
+        wait_until_within(limit, "the export has ended", async || {
             let record = self.record(id).await;
-            if record.has_ended() {
-                return record;
-            }
-            assert!(Instant::now() < deadline, "after {} s not at its end: {record:?}", patience.as_secs());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            if record.has_ended() { Ok(record) } else { Err(format!("{record:?}")) }
+        })
+        .await
     }
 }
 
-/// A port that no other system of this process has, for between the choice and the api's bind there is time.
-fn own_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = free_port().unwrap();
-        if GIVEN.lock().unwrap().insert(port) {
-            return port;
-        }
-    }
-}
-
-/// A piece of work as a worker's log tells of it.
+/// A piece of work as the log of the worker that claimed it has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClaimedWork {
     pub attempt: i32,
@@ -197,8 +133,8 @@ pub(crate) struct ClaimedWork {
 }
 
 impl ClaimedWork {
-    fn of(line: &str) -> Option<Self> {
-        // They are the span's, which stands before the words.
+    fn parse(line: &str) -> Option<Self> {
+        // The fields are those of the span, which stands before the message.
         let (fields, _) = line.split_once("work claimed")?;
         let field = |name: &str| {
             let value = fields.split_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('='))?;

@@ -1,13 +1,12 @@
-//! What may be exported and what a request chooses of it: the `DATASETS` file, odd names, every kind of relation,
-//! filters, order, columns that are kept back, and the manifest. The rows of the files are compared with what is known
-//! of a few small tables.
+//! Datasets and what a request selects from them: the `DATASETS` file, unusual names, every kind of relation, filters,
+//! order, hidden columns, and the manifest. The rows of the files are compared with those of a few small tables.
 
 use polyglot_devstack::scratch_dir::ScratchDir;
+use polyglot_test_kit::{Setup, System, export_request};
+use polyglot_test_servers::needs_servers;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-
-use crate::harness::{Setup, System};
 
 /// 63 bytes, the most that PostgreSQL keeps of a name.
 const LONGEST: &str = "ein_sehr_langer_name_mit_umlauten_äöü_und_noch_mehr_zeicheny";
@@ -96,8 +95,8 @@ impl Shop {
         let files = ScratchDir::new("datasets-test").unwrap();
         let path = files.path().join("datasets.toml");
         std::fs::write(&path, FILE).unwrap();
-        let env = vec![("DATASETS".to_owned(), path.to_str().unwrap().to_owned())];
-        let mut system = System::without_worker(Setup { env, ..Setup::default() }).await;
+        let env = [("DATASETS", path.to_str().unwrap())];
+        let mut system = System::without_worker(Setup::new(0, &env)).await;
         for statement in TABLES {
             let made = sqlx::query(AssertSqlSafe(*statement)).execute(&system.pool).await;
             made.unwrap_or_else(|error| panic!("{statement}: {error}"));
@@ -115,20 +114,10 @@ impl Shop {
         answer.json().await.unwrap()
     }
 
-    /// Submits what is expected to be taken.
-    async fn submit(&self, request: &Value) -> String {
-        let answer = self.system.post(request).await;
-        let status = answer.status();
-        let body: Value = answer.json().await.unwrap();
-        assert_eq!(status, StatusCode::CREATED, "{request} gives {body:#}");
-        body["exportId"].as_str().unwrap().to_owned()
-    }
-
     /// The lines of the file, without the header.
     async fn lines(&self, request: &Value) -> Vec<String> {
-        let id = self.submit(request).await;
-        self.system.completed(&id).await;
-        let file = String::from_utf8(self.system.download(&id).await).unwrap();
+        let (_, _, file) = self.system.export(request).await;
+        let file = String::from_utf8(file).unwrap();
         file.lines().skip(1).map(str::to_owned).collect()
     }
 
@@ -138,17 +127,17 @@ impl Shop {
     }
 }
 
-/// For CSV, of these columns under their own names, with some members more.
+/// Request for a CSV file of these columns, with further members.
 fn request(dataset: &str, columns: &[&str], more: &Value) -> Value {
-    let columns: Vec<Value> = columns.iter().map(|name| json!({"source": name, "target": name})).collect();
-    let mut request = json!({"format": "csv", "dataset": dataset, "columns": columns});
+    let mut request = export_request("csv", None, columns);
+    request["dataset"] = dataset.into();
     for (name, value) in more.as_object().unwrap() {
         request[name] = value.clone();
     }
     request
 }
 
-/// The fields that a 400 names, and the whole of it.
+/// The fields that an answer of 400 names, and its body.
 async fn refused(answer: Response) -> (Vec<String>, Value) {
     let status = answer.status();
     let body: Value = answer.json().await.unwrap();
@@ -163,6 +152,7 @@ fn columns_of(dataset: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn datasets_are_what_the_file_and_the_catalog_say() {
+    needs_servers!();
     let shop = Shop::open(false).await;
     assert_eq!(LONGEST.len(), 63);
     let list: Value = shop.system.get("/datasets").await.json().await.unwrap();
@@ -237,7 +227,8 @@ async fn datasets_are_what_the_file_and_the_catalog_say() {
 }
 
 #[tokio::test]
-async fn names_that_stand_for_nothing_are_refused() {
+async fn names_without_a_dataset_are_refused() {
+    needs_servers!();
     let shop = Shop::open(false).await;
     for dataset in
         ["users", "secrets", "private.secrets", "shop.orders", "records", "ORDERS", "a\u{0}b", "orders\"; --"]
@@ -259,18 +250,20 @@ async fn names_that_stand_for_nothing_are_refused() {
 
 #[tokio::test]
 async fn a_file_that_cannot_be_used_stops_the_api() {
+    needs_servers!();
     let mut system = System::without_worker(Setup::default()).await;
     let path = system.file("bad.toml");
     std::fs::write(&path, "[[dataset]]\nrelation = \"orders\"\n").unwrap();
     system.set("DATASETS", path.to_str().unwrap());
     system.start_api();
     let api = system.api.as_mut().unwrap();
-    assert!(!api.ended().await.success());
+    assert!(!api.wait_for_exit().await.success());
     assert!(api.log().contains("DATASETS: ") && api.log().contains("dataset[0].relation"), "{}", api.log());
 }
 
 #[tokio::test]
 async fn every_kind_of_relation_is_exported() {
+    needs_servers!();
     let shop = Shop::open(true).await;
     for (dataset, columns, lines) in [
         ("orders", &["id", "note"][..], &["1,a", "2,b", "3,c"][..]),
@@ -296,6 +289,7 @@ async fn every_kind_of_relation_is_exported() {
 
 #[tokio::test]
 async fn odd_identifiers_work_everywhere() {
+    needs_servers!();
     let shop = Shop::open(true).await;
     let odd = ["select", "Mixed Case", "üñí😀", "a\"b", "a'b", " ", LONGEST];
     // A name of one space is a column; in a submission it counts as empty.
@@ -316,6 +310,7 @@ async fn odd_identifiers_work_everywhere() {
 
 #[tokio::test]
 async fn filters_find_the_rows_that_postgres_would() {
+    needs_servers!();
     let shop = Shop::open(true).await;
     let cases: &[(&str, &str, Value, &[&str])] = &[
         ("id", "=", json!(2), &["2"]),
@@ -384,7 +379,7 @@ async fn filters_find_the_rows_that_postgres_would() {
         let send = shop.system.request(Method::POST, "/exports").header("content-type", "application/json").body(body);
         let answer: Value = send.send().await.unwrap().json().await.unwrap();
         let id = answer["exportId"].as_str().unwrap_or_else(|| panic!("{answer:#}"));
-        shop.system.completed(id).await;
+        shop.system.wait_until_completed(id).await;
         let file = String::from_utf8(shop.system.download(id).await).unwrap();
         assert_eq!(file.lines().skip(1).collect::<Vec<_>>(), ids, "{number}");
     }
@@ -392,6 +387,7 @@ async fn filters_find_the_rows_that_postgres_would() {
 
 #[tokio::test]
 async fn a_filter_that_does_not_fit_its_column_is_refused_by_field() {
+    needs_servers!();
     let shop = Shop::open(false).await;
     let many: Vec<String> = (0..1000).map(|at| if at == 777 { "x".to_owned() } else { at.to_string() }).collect();
     let cases = [
@@ -469,6 +465,7 @@ async fn a_filter_that_does_not_fit_its_column_is_refused_by_field() {
 
 #[tokio::test]
 async fn a_hostile_value_stays_a_value() {
+    needs_servers!();
     let shop = Shop::open(true).await;
     let hostile = [
         "'; DROP TABLE shop.typed; --",
@@ -501,6 +498,7 @@ async fn a_hostile_value_stays_a_value() {
 
 #[tokio::test]
 async fn rows_come_in_the_order_that_was_asked_for() {
+    needs_servers!();
     let shop = Shop::open(true).await;
     for (dataset, order, ids) in [
         ("orders", json!([]), &["1", "2", "3"][..]),
@@ -526,7 +524,8 @@ async fn rows_come_in_the_order_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn columns_that_are_kept_back_do_not_exist() {
+async fn hidden_columns_do_not_exist_for_clients() {
+    needs_servers!();
     let shop = Shop::open(false).await;
     for (more, field) in [
         (json!({"columns": [{"source": "note", "target": "note"}]}), "columns[0].source"),
@@ -536,7 +535,7 @@ async fn columns_that_are_kept_back_do_not_exist() {
     ] {
         let (fields, body) = refused(shop.system.post(&request("sales", &["id"], &more)).await).await;
         assert_eq!(fields, [field], "{more}");
-        // The same words as for a column that is nowhere.
+        // The same text as for a column that does not exist.
         assert_eq!(body["errors"][0]["message"], "there is no column \"note\"; there is id, total, placed");
     }
     assert!(!shop.dataset("sales").await.to_string().contains("note"));
@@ -544,6 +543,7 @@ async fn columns_that_are_kept_back_do_not_exist() {
 
 #[tokio::test]
 async fn a_manifest_says_what_the_file_holds() {
+    needs_servers!();
     let mut shop = Shop::open(false).await;
     let wanted = json!({
         "compression": "zstd",
@@ -553,7 +553,7 @@ async fn a_manifest_says_what_the_file_holds() {
     });
     let mut wanted = request("orders", &["note"], &wanted);
     wanted["columns"][0]["target"] = json!("Note");
-    let id = shop.submit(&wanted).await;
+    let id = shop.system.submit_request(&wanted).await;
     let path = format!("/exports/{id}/manifest");
     let early = shop.system.get(&path).await;
     assert_eq!(early.status(), StatusCode::CONFLICT);
@@ -561,13 +561,13 @@ async fn a_manifest_says_what_the_file_holds() {
     let early: Value = early.json().await.unwrap();
     assert_eq!(early["type"], "urn:polyglot:problem:export-not-finished");
     assert!(shop.system.state(&id).await["links"]["manifest"].is_null());
-    let cancelled = shop.submit(&wanted).await;
-    shop.system.request(Method::DELETE, &format!("/exports/{cancelled}")).send().await.unwrap();
+    let cancelled = shop.system.submit_request(&wanted).await;
+    shop.system.delete(&cancelled).await;
     shop.system.add_worker();
-    shop.system.ended(&cancelled).await;
+    shop.system.wait_until_ended(&cancelled).await;
     assert_eq!(shop.system.get(&format!("/exports/{cancelled}/manifest")).await.status(), StatusCode::GONE);
 
-    let state = shop.system.completed(&id).await;
+    let state = shop.system.wait_until_completed(&id).await;
     assert_eq!(state["links"]["manifest"], path.as_str());
     let file = shop.system.download(&id).await;
     let manifest: Value = shop.system.get(&path).await.json().await.unwrap();
@@ -608,16 +608,16 @@ async fn a_manifest_says_what_the_file_holds() {
     );
 
     // The key is there to break ties, but clients of this dataset do not know of it.
-    let hidden = shop.submit(&request("hidden key", &["note"], &json!({}))).await;
-    shop.system.completed(&hidden).await;
+    let hidden = shop.system.submit_request(&request("hidden key", &["note"], &json!({}))).await;
+    shop.system.wait_until_completed(&hidden).await;
     let manifest: Value = shop.system.get(&format!("/exports/{hidden}/manifest")).await.json().await.unwrap();
     assert_eq!(manifest["order"], json!({"by": [], "promised": true}));
 
-    // It outlives the file.
-    shop.system.request(Method::DELETE, &format!("/exports/{id}")).send().await.unwrap();
+    // The manifest outlives the file.
+    shop.system.delete(&id).await;
     assert_eq!(shop.system.state(&id).await["status"], "expired");
     assert_eq!(shop.system.get(&path).await.status(), StatusCode::OK);
-    // One that was completed before there were manifests.
+    // An export that was completed before there were manifests has none.
     sqlx::query("UPDATE polyglot.exports SET manifest = NULL").execute(&shop.system.pool).await.unwrap();
     let missing = shop.system.get(&path).await;
     assert_eq!(missing.status(), StatusCode::NOT_FOUND);

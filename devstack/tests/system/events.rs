@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use polyglot_test_kit::{DEADLINE, Setup, System, sample_request};
+use polyglot_test_servers::needs_servers;
 use reqwest::{Response, StatusCode};
 use rustix::process::Signal;
 use serde_json::Value;
 use sqlx::postgres::PgPoolOptions;
 
-use crate::harness::{PATIENCE, Setup, System, export_request};
-
-/// One event as it came.
+/// One event of a stream.
 #[derive(Debug)]
 struct Event {
     name: String,
@@ -18,7 +18,7 @@ struct Event {
     data: Value,
 }
 
-/// A stream of them.
+/// A stream of events.
 struct Stream {
     response: Response,
     text: String,
@@ -40,7 +40,7 @@ impl Stream {
         request.send().await.unwrap()
     }
 
-    /// The next one, comments left out; `None` at the end of the stream, which need not be a clean one.
+    /// The next event, comments left out; `None` at the end of the stream, whether it was closed or interrupted.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -56,21 +56,23 @@ impl Stream {
                 let (name, id) = (field("event").unwrap(), field("id").unwrap().parse().unwrap());
                 return Some(Event { name, id, data: serde_json::from_str(&data).unwrap() });
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream is silent");
+            let chunk = tokio::time::timeout(DEADLINE, self.response.chunk()).await.expect("the stream is silent");
             self.text.push_str(std::str::from_utf8(&chunk.ok()??).unwrap());
         }
     }
 
-    /// The first document of the export that is as wanted.
+    /// The next document of the export for which `wanted` holds.
     async fn document(&mut self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let event = self.next().await.expect("the stream goes on");
-            if event.name == "export" && event.data["exportId"] == id && wanted(&event.data) {
-                return event.data;
+        let document = async {
+            loop {
+                let event = self.next().await.expect("the stream has not ended");
+                if event.name == "export" && event.data["exportId"] == id && wanted(&event.data) {
+                    return event.data;
+                }
             }
-            assert!(Instant::now() < deadline, "no such document of {id}; the last event is {event:?}");
-        }
+        };
+        let found = tokio::time::timeout(DEADLINE, document).await;
+        found.unwrap_or_else(|_| panic!("the stream has no such document of {id} within {DEADLINE:?}"))
     }
 }
 
@@ -78,6 +80,7 @@ const WHOLE_LIFE: [&str; 5] = ["pending", "planning", "running", "finishing", "c
 
 #[tokio::test]
 async fn every_state_comes_in_order_and_the_stream_ends_with_the_export() {
+    needs_servers!();
     let system = System::with_rows(2000).await;
     let id = system.submit("csv", None).await;
     let url = system.url(&format!("/exports/{id}/events"));
@@ -99,7 +102,8 @@ async fn every_state_comes_in_order_and_the_stream_ends_with_the_export() {
     assert_eq!(last_document, system.state(&id).await);
     assert_eq!(last_document["progress"]["rows"], 2000);
 
-    // Who comes back hears what it has missed, and no more; who has heard everything is told not to come back.
+    // A client that reconnects gets the state events it missed, and no others. One that has missed none gets 204, which tells
+    // it not to reconnect.
     let mut again = Stream::open(&url, Some(states[2].0)).await;
     let mut missed = Vec::new();
     while let Some(event) = again.next().await {
@@ -113,6 +117,7 @@ async fn every_state_comes_in_order_and_the_stream_ends_with_the_export() {
 
 #[tokio::test]
 async fn rows_are_seen_to_grow() {
+    needs_servers!();
     let system = System::with_rows(20_000).await;
     for statement in [
         "ALTER TABLE public.records RENAME TO fast_records",
@@ -130,35 +135,38 @@ async fn rows_are_seen_to_grow() {
 }
 
 #[tokio::test]
-async fn an_api_tells_of_what_another_one_does_also_when_its_own_ear_is_cut_off() {
+async fn an_api_streams_what_another_one_does_also_when_its_listener_loses_its_connection() {
+    needs_servers!();
     let system = System::with_rows(500).await;
     let (_other, url) = system.another_api().await;
     let mut stream = Stream::open(&format!("{url}/events"), None).await;
     let id = system.submit("csv", None).await;
     stream.document(&id, |it| it["status"] == "completed").await;
 
-    // Both listeners; one of them is not ours to choose.
+    // The listeners of both apis, which cannot be distinguished here.
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'polyglot-api' AND query LIKE 'LISTEN%'";
     assert!(system.count(cut).await >= 1);
     let id = system.submit("json", None).await;
     stream.document(&id, |it| it["status"] == "completed").await;
-    system.post(&export_request("xml", None)).await;
+    system.post(&sample_request("xml", None)).await;
 }
 
 #[tokio::test]
-async fn what_no_word_came_of_is_found_by_looking() {
+async fn changes_without_a_notification_are_found_by_polling() {
+    needs_servers!();
     let system = System::with_rows(10).await;
     let mut stream = Stream::open(&system.url("/events"), None).await;
     let id = system.submit("csv", None).await;
     stream.document(&id, |it| it["status"] == "completed").await;
-    // As the sweep does it, or an operator: no process says a word.
+    // As the sweeper or an operator changes it: without a notification.
     sqlx::query("UPDATE polyglot.exports SET state = 'expired'").execute(&system.pool).await.unwrap();
     stream.document(&id, |it| it["status"] == "expired").await;
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_to_another_api_hears_what_it_has_missed() {
+async fn a_client_that_reconnects_to_another_api_gets_what_it_has_missed() {
+    needs_servers!();
     let mut system = System::with_rows(500).await;
     let (_other, url) = system.another_api().await;
     let mut stream = Stream::open(&system.url("/events"), None).await;
@@ -166,7 +174,7 @@ async fn a_client_that_comes_back_to_another_api_hears_what_it_has_missed() {
     stream.document(&first, |it| it["status"] == "completed").await;
     let last = sqlx::query_scalar("SELECT max(id) FROM polyglot.state_changes").fetch_one(&system.pool).await.unwrap();
     let second = system.submit("json", None).await;
-    system.completed(&second).await;
+    system.wait_until_completed(&second).await;
     system.api = None;
     assert!(drain(stream).await, "the stream of a dead api ends");
 
@@ -191,7 +199,8 @@ async fn drain(mut stream: Stream) -> bool {
 }
 
 #[tokio::test]
-async fn an_api_that_stops_does_not_wait_for_those_who_follow() {
+async fn an_api_that_stops_does_not_wait_for_open_streams() {
+    needs_servers!();
     let mut system = System::without_worker(Setup { rows: 10, ..Setup::default() }).await;
     let id = system.submit("csv", None).await;
     let one = Stream::open(&system.url(&format!("/exports/{id}/events")), None).await;
@@ -199,7 +208,7 @@ async fn an_api_that_stops_does_not_wait_for_those_who_follow() {
     let mut api = system.api.take().unwrap();
     let asked = Instant::now();
     api.signal(Signal::TERM);
-    assert!(api.ended().await.success());
+    assert!(api.wait_for_exit().await.success());
     // Half of the time that a drain may take.
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     assert!(drain(one).await && drain(all).await);
@@ -207,6 +216,7 @@ async fn an_api_that_stops_does_not_wait_for_those_who_follow() {
 
 #[tokio::test]
 async fn bad_ids_are_named() {
+    needs_servers!();
     let system = System::without_worker(Setup::default()).await;
     for (path, last, status, field) in [
         ("/events", Some("x"), 400, Some("Last-Event-ID")),
@@ -226,13 +236,14 @@ async fn bad_ids_are_named() {
 }
 
 #[tokio::test]
-async fn what_happened_while_the_ledger_was_away_is_told() {
+async fn changes_during_a_ledger_outage_are_streamed_afterwards() {
+    needs_servers!();
     let system = System::with_rows(10).await;
     let mut stream = Stream::open(&system.url("/events"), None).await;
     let id = system.submit("csv", None).await;
     stream.document(&id, |it| it["status"] == "completed").await;
-    // A database is closed from another one.
-    let (server, name) = system.database.url().rsplit_once('/').unwrap();
+    // A database is closed over a connection to another one.
+    let (server, name) = system.database_url.rsplit_once('/').unwrap();
     let outside = PgPoolOptions::new().connect(&format!("{server}/postgres")).await.unwrap();
     let connections = |allowed: bool| {
         let statement = format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {allowed}");
@@ -243,9 +254,9 @@ async fn what_happened_while_the_ledger_was_away_is_told() {
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'polyglot-api'";
     assert!(system.count(cut).await >= 1);
-    // Longer than a connection is waited for, so that the api has given up following.
+    // Longer than the api waits for a connection, so that its feed has failed. Nothing outside of the api shows that.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    // Neither active any more, nor behind what is the newest change when it follows again.
+    // Neither active any more, nor newer than the newest change when the feed starts again.
     sqlx::query("UPDATE polyglot.exports SET state = 'expired'").execute(&system.pool).await.unwrap();
     connections(true).await;
     stream.document(&id, |it| it["status"] == "expired").await;

@@ -1,11 +1,13 @@
 //! The files themselves: every format, read to the end by independent readers and compared with the table row by row.
 
-use std::process::Command;
+use std::ffi::OsStr;
 
+use polyglot_test_kit::{Setup, System};
+use polyglot_test_servers::needs_servers;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 
-use crate::harness::{Setup, System, export_request};
+use crate::python::run_script;
 
 /// Every format, plain and, where it is text, with gzip.
 pub(crate) const CASES: [(&str, Option<&str>); 9] = [
@@ -20,25 +22,13 @@ pub(crate) const CASES: [(&str, Option<&str>); 9] = [
     ("parquet", None),
 ];
 
-/// Has `read_export.py` compare a file with the rows that PostgreSQL itself tells.
+/// Compares a file with the rows that PostgreSQL itself returns, by `read_export.py`.
 fn compare(file: &std::path::Path, format: &str, gzip: bool, expected: &std::path::Path) {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let python = format!("{root}/.tools/venv/bin/python");
-    let script = format!("{root}/devstack/tests/system/read_export.py");
-    let output = Command::new(&python)
-        .args([script.as_str(), format, if gzip { "gzip" } else { "plain" }])
-        .args([file, expected])
-        .output()
-        .unwrap_or_else(|error| panic!("{python}: {error}; devstack/install --tests makes it"));
-    assert!(
-        output.status.success(),
-        "{format}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let compression = if gzip { "gzip" } else { "plain" };
+    run_script("read_export.py", [OsStr::new(format), OsStr::new(compression), file.as_os_str(), expected.as_os_str()]);
 }
 
-/// Writes what the table holds, by PostgreSQL's own output, for the readers to compare with.
+/// Writes the rows of the table as PostgreSQL returns them, for the readers to compare with.
 async fn write_expected(system: &System) -> std::path::PathBuf {
     let rows: Vec<String> = sqlx::query_scalar(
         "SELECT json_build_object('id', id::text, 'name', name, 'value', value::text, 'metadata', metadata::text,
@@ -58,7 +48,7 @@ async fn every_format_equals_the_table(rows: u64) {
     let expected = write_expected(&system).await;
     for (format, compression) in CASES {
         let id = system.submit(format, compression).await;
-        let state = system.completed(&id).await;
+        let state = system.wait_until_completed(&id).await;
         assert_eq!(state["progress"]["rows"], rows, "{state:#}");
         let bytes = system.download(&id).await;
         assert_eq!(state["progress"]["bytes"], bytes.len());
@@ -67,38 +57,42 @@ async fn every_format_equals_the_table(rows: u64) {
         compare(&file, format, compression.is_some(), &expected);
         // The same table, the same request, another export: the same bytes.
         let again = system.submit(format, compression).await;
-        system.completed(&again).await;
+        system.wait_until_completed(&again).await;
         assert!(system.download(&again).await == bytes, "{format}: a second export differs");
     }
-    // Every export above is complete, so nothing of any attempt is left beside the files. Their rows wait for the sweeper's
-    // looks for uploads of which nobody knows.
+    // Every export above is complete, so nothing of any attempt remains beside the files. The rows of their uploads wait for
+    // the sweeper, which checks the keys for unknown uploads.
     assert_eq!(system.count("SELECT count(*) FROM polyglot.uploads WHERE looks = 0").await, 0);
-    assert_eq!(system.stored().await.1, Vec::<String>::new());
+    assert_eq!(system.bucket.uploads().await, []);
 }
 
 #[tokio::test]
 async fn every_format_holds_the_whole_table() {
+    needs_servers!();
     every_format_equals_the_table(20_000).await;
 }
 
 #[tokio::test]
 async fn every_format_holds_a_table_without_rows() {
+    needs_servers!();
     every_format_equals_the_table(0).await;
 }
 
 #[tokio::test]
 async fn every_format_holds_a_table_of_one_row() {
+    needs_servers!();
     every_format_equals_the_table(1).await;
 }
 
 #[tokio::test]
 async fn a_file_of_many_parts_is_whole() {
+    needs_servers!();
     // 60 MB of JSON are eight parts, uploaded two at a time.
     let system = System::with_rows(200_000).await;
     let expected = write_expected(&system).await;
     for format in ["json", "parquet"] {
         let id = system.submit(format, None).await;
-        system.completed(&id).await;
+        system.wait_until_completed(&id).await;
         let file = system.file(format);
         std::fs::write(&file, system.download(&id).await).unwrap();
         compare(&file, format, false, &expected);
@@ -109,6 +103,7 @@ async fn a_file_of_many_parts_is_whole() {
 /// CSV output (which differs from ours in booleans and the form of timestamps alone).
 #[tokio::test]
 async fn other_types_are_as_postgres_prints_them() {
+    needs_servers!();
     let system = System::without_worker(Setup::default()).await;
     let columns = [
         ("b", "boolean", "CASE b WHEN true THEN 'true' WHEN false THEN 'false' END"),
@@ -149,12 +144,9 @@ async fn other_types_are_as_postgres_prints_them() {
     let mut system = system;
     system.wait_until_ready().await;
     system.add_worker();
-    let mapping: Vec<_> = columns.iter().map(|(name, ..)| json!({"source": name, "target": name})).collect();
-    let answer = system.post(&json!({"format": "csv", "columns": mapping})).await;
-    let body: serde_json::Value = answer.json().await.unwrap();
-    let id = body["exportId"].as_str().unwrap_or_else(|| panic!("{body:#}"));
-    system.completed(id).await;
-    let ours = String::from_utf8(system.download(id).await).unwrap();
+    let mapping = polyglot_test_kit::columns(columns.iter().map(|(name, ..)| name));
+    let (_, _, ours) = system.export(&json!({"format": "csv", "columns": mapping})).await;
+    let ours = String::from_utf8(ours).unwrap();
 
     let expressions: Vec<String> =
         columns.iter().map(|(name, _, expression)| format!("{expression} AS {}", quoted(name))).collect();
@@ -182,48 +174,43 @@ async fn other_types_are_as_postgres_prints_them() {
 
     // The same rows in the other text formats and, without the infinities, in Parquet: none may fail.
     for format in ["json", "jsonl", "xml"] {
-        let answer = system.post(&json!({"format": format, "columns": mapping})).await;
-        let body: serde_json::Value = answer.json().await.unwrap();
-        system.completed(body["exportId"].as_str().unwrap()).await;
+        system.export(&json!({"format": format, "columns": mapping})).await;
     }
     sqlx::query("DELETE FROM public.records WHERE id = 1").execute(&system.pool).await.unwrap();
-    let answer = system.post(&json!({"format": "parquet", "columns": mapping})).await;
-    let body: serde_json::Value = answer.json().await.unwrap();
-    system.completed(body["exportId"].as_str().unwrap()).await;
+    system.export(&json!({"format": "parquet", "columns": mapping})).await;
 }
 
 #[tokio::test]
-async fn what_a_format_cannot_hold_fails_with_row_and_column_and_leaves_nothing() {
+async fn an_unrepresentable_value_fails_the_export_with_row_and_column_and_leaves_nothing() {
+    needs_servers!();
     let system = System::with_rows(50).await;
     sqlx::query("UPDATE public.records SET name = E'bell \\u0007' WHERE id = 17").execute(&system.pool).await.unwrap();
     sqlx::query("UPDATE public.records SET created_at = 'infinity' WHERE id = 18").execute(&system.pool).await.unwrap();
     for (format, row, column) in [("xml", 17, "name"), ("parquet", 18, "created_at")] {
         let id = system.submit(format, None).await;
-        let state = system.ended(&id).await;
+        let state = system.wait_until_ended(&id).await;
         assert_eq!(state["status"], "failed", "{state:#}");
         let error = state["error"].as_str().unwrap();
         assert!(error.contains(&format!("Row {row} ")) && error.contains(&format!("{column:?}")), "{error}");
         let download = system.get(&format!("/exports/{id}/download")).await;
         assert_eq!(download.status().as_u16(), 409);
     }
-    system.nothing_is_left().await;
+    system.wait_until_cleaned_up().await;
     // The same rows are no trouble for CSV.
     let id = system.submit("csv", None).await;
-    system.completed(&id).await;
+    system.wait_until_completed(&id).await;
 }
 
 #[tokio::test]
 async fn the_embedded_store_of_make_run_delivers_the_same_bytes() {
-    let endpoint = polyglot_devstack::scratch_database::test_variable("TEST_S3_EMBEDDED_ENDPOINT").unwrap();
+    let servers = needs_servers!();
     let strict = System::with_rows(60_000).await;
-    let embedded = System::start(Setup { rows: 60_000, env: vec![("S3_ENDPOINT".to_owned(), endpoint)] }).await;
+    let embedded = System::start(Setup::new(60_000, &[("S3_ENDPOINT", &servers.s3_embedded_endpoint)])).await;
     for (format, compression) in [("csv", None), ("json", Some("gzip")), ("parquet", None)] {
         let mut files = Vec::new();
         for system in [&strict, &embedded] {
-            let answer = system.post(&export_request(format, compression)).await;
-            let body: serde_json::Value = answer.json().await.unwrap();
-            let id = body["exportId"].as_str().unwrap();
-            system.completed(id).await;
+            let id = system.submit(format, compression).await;
+            system.wait_until_completed(&id).await;
             let download = system.get(&format!("/exports/{id}/download")).await;
             let header = |name: &str| download.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
             let disposition = header("content-disposition");

@@ -1,4 +1,4 @@
-//! The ledger by itself: who may claim, who may end, and what a claim that is no longer good can still do (nothing).
+//! The ledger alone: claims, the end of an export, and claims that are no longer valid, which can change nothing.
 
 use std::time::Duration;
 
@@ -9,19 +9,20 @@ use polyglot_core::relation::RelationName;
 use polyglot_core::request::{ColumnMapping, ExportRequest};
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
-use polyglot_devstack::scratch_database::ScratchDatabase;
 use polyglot_ledger::{
     Accepted, Claim, Claimed, Deletion, Finished, Keeper, Ledger, LedgerError, Planned, Renewal, Reservation,
     RetryPolicy, Submission, Terms, Waiting,
 };
 use polyglot_runtime::telemetry::TraceContext;
 use polyglot_source::session::{self, session_name};
+use polyglot_test_kit::{scratch_database, wait_until};
+use polyglot_test_servers::needs_servers;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use uuid::Uuid;
 
 const LONG: Duration = Duration::from_mins(1);
-/// Runs out at once: a worker that is dead before anybody looks.
+/// A lease that expires at once: the worker counts as dead.
 const NONE: Duration = Duration::ZERO;
 
 async fn ledger_with_export() -> (Ledger, Uuid) {
@@ -29,9 +30,9 @@ async fn ledger_with_export() -> (Ledger, Uuid) {
     (ledger, id)
 }
 
-/// With a way past the ledger, to make things older than they are.
+/// A ledger, connections to its database, with which a test changes times, and the id of an export.
 pub(crate) async fn ledger_with_pool() -> (Ledger, PgPool, Uuid) {
-    let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+    let database = scratch_database().await;
     let ledger = Ledger::new(database.url(), 4, "ledger-test").unwrap();
     // Several processes migrate at once when a deployment starts.
     let (first, second) = tokio::join!(ledger.migrate(), ledger.migrate());
@@ -75,13 +76,14 @@ fn is_lost<T>(result: Result<T, LedgerError>) -> bool {
 
 #[tokio::test]
 async fn a_claim_that_was_taken_over_changes_nothing() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     let old = claim(&ledger, id, "first", NONE).await.unwrap();
     let new = claim(&ledger, id, "second", LONG).await.unwrap();
     assert!(new.fence > old.fence && new.attempt > old.attempt);
     assert!(claim(&ledger, id, "third", LONG).await.is_none(), "two hold the same work");
 
-    let failure = Failure::new(FailureKind::Internal, "words", "detail");
+    let failure = Failure::new(FailureKind::Internal, "message", "detail");
     assert!(is_lost(ledger.renew(&old, LONG, 9, 9).await));
     assert!(is_lost(ledger.streaming(&old, None, SingleStreamReason::Small).await));
     assert!(is_lost(ledger.begin_upload(&old, "old").await));
@@ -102,6 +104,7 @@ async fn a_claim_that_was_taken_over_changes_nothing() {
 
 #[tokio::test]
 async fn of_many_claims_at_once_one_wins() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     let claims = (0..12).map(|n| {
         let ledger = ledger.clone();
@@ -116,6 +119,7 @@ async fn of_many_claims_at_once_one_wins() {
 
 #[tokio::test]
 async fn an_export_whose_workers_are_lost_again_and_again_fails() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     for _ in 0..3 {
         claim(&ledger, id, "doomed", NONE).await.unwrap();
@@ -125,8 +129,8 @@ async fn an_export_whose_workers_are_lost_again_and_again_fails() {
     assert_eq!((export.status, export.error_code.as_deref()), (Status::Failed, Some("worker_lost")));
 }
 
-/// Has the export cut into eight shards.
-async fn cut(ledger: &Ledger, id: Uuid) {
+/// Divides the export into eight shards.
+async fn plan_eight_shards(ledger: &Ledger, id: Uuid) {
     let planner = claim(ledger, id, "planner", LONG).await.unwrap();
     ledger.begin_upload(&planner, "key").await.unwrap();
     let bounds = vec![serde_json::json!({}); 8];
@@ -137,8 +141,9 @@ async fn cut(ledger: &Ledger, id: Uuid) {
 
 #[tokio::test]
 async fn a_worker_that_is_lost_with_many_shards_is_one_failure() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
-    cut(&ledger, id).await;
+    plan_eight_shards(&ledger, id).await;
     for attempts_left in [2, 1] {
         for _ in 0..4 {
             claim(&ledger, id, &format!("lost with {attempts_left} left"), LONG).await.unwrap();
@@ -158,10 +163,11 @@ async fn a_worker_that_is_lost_with_many_shards_is_one_failure() {
 
 #[tokio::test]
 async fn an_export_that_is_deleted_between_two_attempts_leaves_no_shard() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
-    cut(&ledger, id).await;
+    plan_eight_shards(&ledger, id).await;
     let shard = claim(&ledger, id, "worker", LONG).await.unwrap();
-    let failure = Failure::new(FailureKind::SnapshotLost, "words", "detail");
+    let failure = Failure::new(FailureKind::SnapshotLost, "message", "detail");
     assert!(ledger.fail_attempt(&shard, &failure, RetryPolicy::new(3)).await.unwrap());
     assert_eq!(ledger.delete(id).await.unwrap(), Deletion::Cancelling);
     for table in ["SELECT count(*) FROM shards", "SELECT count(*) FROM keepers"] {
@@ -171,17 +177,17 @@ async fn an_export_that_is_deleted_between_two_attempts_leaves_no_shard() {
 }
 
 #[tokio::test]
-async fn a_passing_failure_is_tried_again_and_a_lasting_one_is_not() {
+async fn a_transient_failure_is_retried_and_a_permanent_one_is_not() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     let policy = RetryPolicy { first_pause: Duration::from_millis(300), ..RetryPolicy::new(2) };
-    let passing = Failure::new(FailureKind::StorageUnavailable, "words", "detail");
+    let passing = Failure::new(FailureKind::StorageUnavailable, "message", "detail");
     let first = claim(&ledger, id, "w", LONG).await.unwrap();
     assert!(ledger.fail(&first, &passing, policy).await.unwrap());
     assert_eq!(ledger.find(id).await.unwrap().unwrap().status, Status::Pending);
     assert!(claim(&ledger, id, "hasty", LONG).await.is_none(), "claimed during the pause");
     assert!(ledger.ready(9).await.unwrap().is_empty());
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(ledger.ready(9).await.unwrap(), [id]);
+    wait_until("the pause is over", async || ledger.ready(9).await.unwrap() == [id]).await;
     let second = claim(&ledger, id, "w", LONG).await.unwrap();
     assert!(!ledger.fail(&second, &passing, policy).await.unwrap(), "more attempts than allowed");
     assert_eq!(ledger.find(id).await.unwrap().unwrap().status, Status::Failed);
@@ -189,6 +195,7 @@ async fn a_passing_failure_is_tried_again_and_a_lasting_one_is_not() {
 
 #[tokio::test]
 async fn the_sweep_announces_abandoned_work_once() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     let drained = ledger.relay::<LedgerError, _>(10, async |_| Ok(())).await.unwrap();
     assert_eq!(drained, 1);
@@ -211,7 +218,8 @@ async fn the_sweep_announces_abandoned_work_once() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_worker_is_found_without_a_message() {
+async fn work_is_found_without_a_message() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     assert_eq!(ledger.ready(9).await.unwrap(), [id]);
     let held = claim(&ledger, id, "w", LONG).await.unwrap();
@@ -224,6 +232,7 @@ async fn what_waits_for_a_worker_is_found_without_a_message() {
     // A heartbeat moves it on.
     let held = claim(&ledger, id, "w", Duration::from_millis(100)).await.unwrap();
     ledger.renew(&held, LONG, 0, 0).await.unwrap();
+    // Past the end of the first lease.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(ledger.ready(9).await.unwrap().is_empty());
     assert_eq!(ledger.complete(&held, &finished(), None).await.unwrap(), Renewal::Held);
@@ -231,7 +240,8 @@ async fn what_waits_for_a_worker_is_found_without_a_message() {
 }
 
 #[tokio::test]
-async fn however_many_relays_there_are_messages_go_out_in_order() {
+async fn several_relays_publish_messages_in_order() {
+    needs_servers!();
     let (ledger, first) = ledger_with_export().await;
     let mut expected = vec![first];
     for _ in 0..40 {
@@ -242,7 +252,7 @@ async fn however_many_relays_there_are_messages_go_out_in_order() {
         let (ledger, sent) = (ledger.clone(), std::sync::Arc::clone(&sent));
         tokio::spawn(async move {
             let publish = async |messages: Vec<Waiting>| {
-                // As long as a broker takes, so that the relays meet.
+                // The time that a broker takes, so that the relays run at the same time.
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 sent.lock().unwrap().extend(messages.iter().map(|message| message.export_id));
                 Ok(())
@@ -256,9 +266,10 @@ async fn however_many_relays_there_are_messages_go_out_in_order() {
     assert_eq!(*sent.lock().unwrap(), expected);
 }
 
-/// What a process was doing when it died may still arrive at the store after the first look.
+/// A request of a process that died may arrive at the store after the first check.
 #[tokio::test]
-async fn leftovers_are_looked_for_three_times() {
+async fn the_uploads_of_lost_attempts_are_checked_three_times() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
     let doomed = claim(&ledger, id, "doomed", NONE).await.unwrap();
     ledger.begin_upload(&doomed, "key").await.unwrap();
@@ -266,24 +277,24 @@ async fn leftovers_are_looked_for_three_times() {
     let mut given_up = None;
     assert!(ledger.leftovers(9).await.unwrap().is_empty(), "it may still be at work");
     claim(&ledger, id, "next", LONG).await.unwrap();
-    for look in 0..3 {
+    for check in 0..3 {
         let found = ledger.leftovers(9).await.unwrap();
         assert_eq!((found.len(), found[0].attempt, &*found[0].object.object_key), (1, 1, "key"));
-        assert_eq!((found[0].looks, found[0].object.owned), (look, false));
-        assert!(ledger.leftovers(9).await.unwrap().is_empty(), "another sweeper looks at the same one");
-        // A look that was not finished, by a store that was away, is taken again.
+        assert_eq!((found[0].looks, found[0].object.owned), (check, false));
+        assert!(ledger.leftovers(9).await.unwrap().is_empty(), "another sweeper checks the same one");
+        // A check that was not finished because the store was unavailable is repeated.
         make_due(&pool).await;
         assert_eq!(ledger.leftovers(9).await.unwrap(), found);
         given_up = found.first().cloned();
         ledger.looked(&found[0]).await.unwrap();
-        ledger.looked(&found[0]).await.expect("a look that another one was faster with");
+        ledger.looked(&found[0]).await.expect("a check that another sweeper has recorded");
         assert!(ledger.leftovers(9).await.unwrap().is_empty(), "not yet again");
         make_due(&pool).await;
     }
     assert!(ledger.leftovers(9).await.unwrap().is_empty());
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM uploads").fetch_one(&pool).await.unwrap();
     assert_eq!(left, 0);
-    // It only slept for all that time: what it gives up now is looked for again.
+    // The worker was only frozen for all that time: the upload that it abandons now is checked for again.
     let mut given_up = given_up.unwrap();
     given_up.object.upload_id = Some("upload".to_owned());
     ledger.abandon_upload(&given_up).await.unwrap();
@@ -296,9 +307,10 @@ async fn make_due(pool: &PgPool) {
     run(pool, "UPDATE uploads SET look_at = now()").await;
 }
 
-/// The SDK may have created a second upload of the key, of which nobody knows.
+/// The SDK may have created a second upload of the key, whose id is not known.
 #[tokio::test]
-async fn the_key_of_a_finished_upload_is_looked_at_and_its_file_left_alone() {
+async fn the_key_of_a_completed_upload_is_checked_and_its_file_stays() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
     let claim = claim(&ledger, id, "w", LONG).await.unwrap();
     ledger.begin_upload(&claim, "key").await.unwrap();
@@ -309,9 +321,10 @@ async fn the_key_of_a_finished_upload_is_looked_at_and_its_file_left_alone() {
     assert_eq!((found[0].looks, found[0].object.owned, found[0].object.upload_id.as_deref()), (1, true, None));
 }
 
-/// A frozen worker may keep the snapshot of an export that others have completed: with the row its session is found.
+/// A frozen worker may hold the snapshot of an export that others have completed. By the row its session is found.
 #[tokio::test]
-async fn an_attempt_of_several_objects_is_looked_after_when_they_are_complete() {
+async fn the_uploads_of_a_completed_attempt_of_several_objects_are_checked() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
     let claim = claim(&ledger, id, "w", LONG).await.unwrap();
     ledger.begin_upload(&claim, "folder/").await.unwrap();
@@ -324,7 +337,8 @@ async fn an_attempt_of_several_objects_is_looked_after_when_they_are_complete() 
 
 #[tokio::test]
 async fn the_sessions_of_lost_attempts_end_and_no_others() {
-    let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+    needs_servers!();
+    let database = scratch_database().await;
     let names: Vec<String> = (0..20).map(|attempt| session_name(Uuid::nil(), attempt)).collect();
     let mut lost = Vec::new();
     for name in &names[..3] {
@@ -347,6 +361,7 @@ async fn the_sessions_of_lost_attempts_end_and_no_others() {
 
 #[tokio::test]
 async fn a_request_that_no_worker_can_read_waits_for_one_that_can_and_fails_after_an_hour() {
+    needs_servers!();
     let (ledger, pool, id) = ledger_with_pool().await;
     let state = async || -> (String, Option<String>, i32) {
         sqlx::query_as("SELECT state, error_code, failures FROM exports").fetch_one(&pool).await.unwrap()
@@ -366,6 +381,7 @@ async fn a_request_that_no_worker_can_read_waits_for_one_that_can_and_fails_afte
 
 #[tokio::test]
 async fn an_export_whose_time_is_up_ends_without_a_worker() {
+    needs_servers!();
     let (ledger, id) = ledger_with_export().await;
     ledger.claim(id, "doomed", &Terms { timeout: Some(NONE), ..terms(NONE) }).await.unwrap();
     assert_eq!(ledger.sweep().await.unwrap().unwrap().overdue, 1);
@@ -379,6 +395,7 @@ async fn reserve(ledger: &Ledger, key: &str, body: &str) -> Reservation {
 
 #[tokio::test]
 async fn a_key_stands_for_its_first_answer() {
+    needs_servers!();
     let (ledger, pool, _) = ledger_with_pool().await;
     let Reservation::Ours(key) = reserve(&ledger, "k", "body").await else { panic!("not ours") };
     assert!(matches!(reserve(&ledger, "k", "body").await, Reservation::InProgress));
@@ -409,7 +426,8 @@ async fn a_key_stands_for_its_first_answer() {
 }
 
 #[tokio::test]
-async fn a_key_whose_holder_is_not_heard_of_is_taken_over() {
+async fn an_idempotency_key_without_an_answer_is_taken_over_after_a_minute() {
+    needs_servers!();
     let (ledger, pool, _) = ledger_with_pool().await;
     let Reservation::Ours(slow) = reserve(&ledger, "k", "body").await else { panic!("not ours") };
     run(&pool, "UPDATE idempotency_keys SET created_at = created_at - interval '61 seconds'").await;
@@ -429,6 +447,7 @@ async fn a_key_whose_holder_is_not_heard_of_is_taken_over() {
 
 #[tokio::test]
 async fn identical_requests_share_one_export_if_they_want_to() {
+    needs_servers!();
     let (ledger, _, other) = ledger_with_pool().await;
     let wanted = request("name");
     let join = |tenant: &'static str| {
@@ -458,7 +477,8 @@ async fn identical_requests_share_one_export_if_they_want_to() {
 /// A database in which exports of the version before have ended, and one is being worked on.
 #[tokio::test]
 async fn a_ledger_with_exports_of_the_version_before_is_brought_up_to_date() {
-    let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+    needs_servers!();
+    let database = scratch_database().await;
     let mut connection = PgConnectOptions::connect(&database.url().parse().unwrap()).await.unwrap();
     let mut before = sqlx::migrate!("../migrations");
     before.migrations.to_mut().retain(|migration| migration.version < 9);
@@ -480,7 +500,7 @@ async fn a_ledger_with_exports_of_the_version_before_is_brought_up_to_date() {
     ledger.migrate().await.unwrap();
     let running: Uuid =
         sqlx::query_scalar("SELECT id FROM exports WHERE state = 'running'").fetch_one(&mut connection).await.unwrap();
-    // Its worker holds it until the lease ends, and then it begins anew.
+    // Its worker holds it until the lease ends, and then it starts over.
     assert!(claim(&ledger, running, "new", LONG).await.is_none());
     sqlx::raw_sql("UPDATE shards SET leased_until = now() - interval '1 second'")
         .execute(&mut connection)

@@ -1,4 +1,4 @@
-//! The ledger of an export that is cut: who may do which shard, what a commit comes to, and when the export starts over.
+//! The ledger of a sharded export: claims of shards, their commits, and when the export starts over.
 
 use std::time::Duration;
 
@@ -7,6 +7,8 @@ use polyglot_core::status::Status;
 use polyglot_ledger::{
     Claim, Claimed, Committed, Keeper, Ledger, LedgerError, Planned, Renewal, RetryPolicy, StoredShard, Terms, Work,
 };
+use polyglot_test_kit::wait_until;
+use polyglot_test_servers::needs_servers;
 use serde_json::json;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
@@ -39,12 +41,12 @@ async fn plan(ledger: &Ledger, id: Uuid, shards: i32, parallelism: u16) {
     let bounds = (1..=shards).map(|number| json!({"from": [number.to_string()]})).collect();
     let planned = Planned { plan: json!({"a": "plan"}), bounds, rows_estimate: Some(9), parallelism };
     assert_eq!(ledger.planned(&start, &planned, keeper("1-1")).await.unwrap(), Renewal::Held);
-    // What a repeat of a call whose answer was lost finds.
+    // The result of a call that is repeated because its answer was lost.
     assert!(matches!(ledger.planned(&start, &planned, keeper("1-1")).await, Err(LedgerError::LeaseLost)));
 }
 
-/// With an export of so many shards, of which so many may be worked on at a time.
-async fn cut(shards: i32, parallelism: u16) -> (Ledger, PgPool, Uuid) {
+/// A ledger with an export of so many shards, of which so many may be claimed at once.
+async fn sharded(shards: i32, parallelism: u16) -> (Ledger, PgPool, Uuid) {
     let (ledger, pool, id) = ledger_with_pool().await;
     plan(&ledger, id, shards, parallelism).await;
     (ledger, pool, id)
@@ -70,13 +72,14 @@ async fn messages(ledger: &Ledger) -> usize {
 }
 
 fn passing() -> Failure {
-    Failure::new(FailureKind::StorageUnavailable, "words", "detail")
+    Failure::new(FailureKind::StorageUnavailable, "message", "detail")
 }
 
 #[tokio::test]
 async fn every_shard_is_done_once_and_the_export_is_finished_after_the_last() {
-    let (ledger, _, id) = cut(3, 2).await;
-    // From the submission, and from the plan: for one shard, whose claim tells of the next.
+    needs_servers!();
+    let (ledger, _, id) = sharded(3, 2).await;
+    // One from the submission, and one from the plan, for one shard. Claiming it enqueues the message for the next one.
     assert_eq!(messages(&ledger).await, 2);
     let first = claim(&ledger, id, LONG).await.unwrap();
     assert_eq!(messages(&ledger).await, 1);
@@ -117,8 +120,9 @@ async fn every_shard_is_done_once_and_the_export_is_finished_after_the_last() {
 }
 
 #[tokio::test]
-async fn a_shard_whose_worker_is_lost_is_another_one_s() {
-    let (ledger, _, id) = cut(3, 3).await;
+async fn the_shard_of_a_lost_worker_is_claimed_by_another() {
+    needs_servers!();
+    let (ledger, _, id) = sharded(3, 3).await;
     let lost = claim(&ledger, id, NONE).await.unwrap();
     let taken = claim(&ledger, id, LONG).await.unwrap();
     assert_eq!((lost.shard, taken.shard), (1, 1));
@@ -128,7 +132,7 @@ async fn a_shard_whose_worker_is_lost_is_another_one_s() {
     assert!(matches!(ledger.give_back(&lost).await, Err(LedgerError::LeaseLost)));
     assert_eq!(ledger.renew(&taken, LONG, 0, 0).await.unwrap(), Renewal::Held);
     assert_eq!(commit(&ledger, &taken).await.unwrap(), Committed::More);
-    // What is given back is the next one's.
+    // A shard that is given back is claimed next.
     let second = claim(&ledger, id, LONG).await.unwrap();
     ledger.give_back(&second).await.unwrap();
     assert_eq!(claim(&ledger, id, LONG).await.unwrap().shard, second.shard);
@@ -136,7 +140,8 @@ async fn a_shard_whose_worker_is_lost_is_another_one_s() {
 
 #[tokio::test]
 async fn one_outage_is_one_failure_however_many_shards_meet_it() {
-    let (ledger, pool, id) = cut(8, 8).await;
+    needs_servers!();
+    let (ledger, pool, id) = sharded(8, 8).await;
     let failures =
         async || -> i32 { sqlx::query_scalar("SELECT failures FROM exports").fetch_one(&pool).await.unwrap() };
     for round in 1..3 {
@@ -150,13 +155,13 @@ async fn one_outage_is_one_failure_however_many_shards_meet_it() {
         }
         assert_eq!(failures().await, round);
         assert!(claim(&ledger, id, LONG).await.is_none(), "claimed during the pause");
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        // One that notices when the pause is over: it adds neither a failure nor another pause.
+        wait_until("the pause is over", async || ledger.ready(9).await.unwrap() == [id]).await;
+        // A failure that is noticed after the pause adds neither a failure nor another pause.
         assert!(ledger.fail(&late, &passing(), RETRY).await.unwrap());
         assert_eq!(failures().await, round);
         assert_eq!(ledger.ready(9).await.unwrap(), [id]);
     }
-    // What goes on is no longer failing.
+    // A committed shard resets the failures.
     let done = claim(&ledger, id, LONG).await.unwrap();
     commit(&ledger, &done).await.unwrap();
     assert_eq!(failures().await, 0);
@@ -165,17 +170,18 @@ async fn one_outage_is_one_failure_however_many_shards_meet_it() {
     // A lasting failure of one shard is the export's.
     let failing = claim(&ledger, id, LONG).await.unwrap();
     let held = claim(&ledger, id, LONG).await.unwrap();
-    let lasting = Failure::new(FailureKind::Unrepresentable, "words", "detail");
+    let lasting = Failure::new(FailureKind::Unrepresentable, "message", "detail");
     assert!(!ledger.fail(&failing, &lasting, RETRY).await.unwrap());
     assert!(matches!(ledger.renew(&held, LONG, 0, 0).await, Err(LedgerError::LeaseLost)));
     assert_eq!(ledger.find(id).await.unwrap().unwrap().status, Status::Failed);
 }
 
-/// Where the ledger is in the source's database the export's own snapshot keeps every version of a row, and what each of
-/// thousands of shards changed would be gone over for each of them.
+/// Where ledger and source share a database, the export's own snapshot preserves every version of a row. If each of thousands
+/// of shards updated the export's row, each update would read all versions before it.
 #[tokio::test]
 async fn progress_is_counted_from_the_shards_and_commits_leave_the_export_s_row_alone() {
-    let (ledger, pool, id) = cut(8, 8).await;
+    needs_servers!();
+    let (ledger, pool, id) = sharded(8, 8).await;
     let version =
         async || -> String { sqlx::query_scalar("SELECT ctid::text FROM exports").fetch_one(&pool).await.unwrap() };
     let mut claims = Vec::new();
@@ -193,7 +199,7 @@ async fn progress_is_counted_from_the_shards_and_commits_leave_the_export_s_row_
     assert_eq!(version().await, before);
     let failing = claim(&ledger, id, LONG).await.unwrap();
     assert_eq!(failing.shard, 5);
-    let lasting = Failure::new(FailureKind::Unrepresentable, "words", "detail");
+    let lasting = Failure::new(FailureKind::Unrepresentable, "message", "detail");
     ledger.fail(&failing, &lasting, RETRY).await.unwrap();
     let export = ledger.find(id).await.unwrap().unwrap();
     assert_eq!(
@@ -205,16 +211,17 @@ async fn progress_is_counted_from_the_shards_and_commits_leave_the_export_s_row_
 
 #[tokio::test]
 async fn without_its_snapshot_an_export_starts_over_and_mixes_nothing() {
-    let (ledger, _, id) = cut(3, 3).await;
+    needs_servers!();
+    let (ledger, _, id) = sharded(3, 3).await;
     let first = claim(&ledger, id, LONG).await.unwrap();
     let second = claim(&ledger, id, LONG).await.unwrap();
     commit(&ledger, &first).await.unwrap();
     assert!(ledger.keep(id, 1, Keeper { owner: "other", ..keeper("2-2") }).await.unwrap());
     assert_eq!(ledger.snapshots(id, 1).await.unwrap(), ["2-2", "1-1"]);
-    let lost = Failure::new(FailureKind::SnapshotLost, "words", "detail");
+    let lost = Failure::new(FailureKind::SnapshotLost, "message", "detail");
     assert!(ledger.fail_attempt(&second, &lost, RETRY).await.unwrap());
     assert!(!ledger.keep(id, 1, keeper("1-1")).await.unwrap(), "the old snapshot is kept");
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    wait_until("the pause is over", async || ledger.ready(9).await.unwrap() == [id]).await;
     plan(&ledger, id, 2, 2).await;
     assert!(ledger.stored_shards(id, 0, 9).await.unwrap().is_empty(), "shards of two snapshots");
     assert!(ledger.snapshots(id, 1).await.unwrap().is_empty());
@@ -224,7 +231,8 @@ async fn without_its_snapshot_an_export_starts_over_and_mixes_nothing() {
 
 #[tokio::test]
 async fn a_shard_that_is_too_small_makes_the_next_plan_coarser_and_is_no_failure() {
-    let (ledger, pool, id) = cut(3, 3).await;
+    needs_servers!();
+    let (ledger, pool, id) = sharded(3, 3).await;
     let small = claim(&ledger, id, LONG).await.unwrap();
     ledger.too_small(&small).await.unwrap();
     let start = claim(&ledger, id, LONG).await.unwrap();
@@ -235,7 +243,8 @@ async fn a_shard_that_is_too_small_makes_the_next_plan_coarser_and_is_no_failure
 
 #[tokio::test]
 async fn a_cancelled_export_ends_with_whoever_notices_first() {
-    let (ledger, pool, id) = cut(3, 3).await;
+    needs_servers!();
+    let (ledger, pool, id) = sharded(3, 3).await;
     let (first, second) = (claim(&ledger, id, LONG).await.unwrap(), claim(&ledger, id, LONG).await.unwrap());
     ledger.delete(id).await.unwrap();
     assert_eq!(ledger.renew(&first, LONG, 0, 0).await.unwrap(), Renewal::CancelRequested);
@@ -252,7 +261,8 @@ async fn a_cancelled_export_ends_with_whoever_notices_first() {
 
 #[tokio::test]
 async fn a_snapshot_that_is_too_old_ends_its_export() {
-    let (ledger, pool, id) = cut(2, 2).await;
+    needs_servers!();
+    let (ledger, pool, id) = sharded(2, 2).await;
     sqlx::query("UPDATE exports SET snapshot_until = now() - interval '1 second'").execute(&pool).await.unwrap();
     assert_eq!(ledger.sweep().await.unwrap().unwrap().overdue, 1);
     let export = ledger.find(id).await.unwrap().unwrap();

@@ -1,11 +1,11 @@
-//! The whole system, as a user meets it: the real binaries over real PostgreSQL, RabbitMQ and S3. `make test` starts
-//! the servers; each test has a database, a bucket and a queue of its own, so they run side by side.
+//! Tests of the whole system: the real binaries over real PostgreSQL, RabbitMQ and S3. `make test` starts the servers. Each
+//! test has a database, a bucket and a queue of its own, so tests run in parallel.
 
 mod datasets;
 mod description;
+mod document_commands;
 mod events;
 mod formats;
-mod harness;
 mod ledger;
 mod ledger_shards;
 mod lifecycle;
@@ -14,9 +14,8 @@ mod messages;
 mod outages;
 mod page;
 mod preview;
+mod python;
 mod requests;
-#[path = "../service/mod.rs"]
-mod service;
 mod shapes;
 mod shards;
 mod submissions;

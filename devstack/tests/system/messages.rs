@@ -1,16 +1,13 @@
-//! Messages that are lost, doubled, meaningless or never sent: the ledger has the work all the same.
+//! Messages that are lost, duplicated, unreadable or never sent: the ledger decides what work there is.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueuePurgeOptions};
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use polyglot_devstack::scratch_database::test_variable;
-use reqwest::Method;
-
-use crate::harness::{PATIENCE, Setup, System, binary};
+use polyglot_test_kit::{Setup, System, binary, wait_until};
+use polyglot_test_servers::{TestServers, needs_servers};
 
 struct Broker {
     _connection: Connection,
@@ -19,8 +16,8 @@ struct Broker {
 
 impl Broker {
     async fn connect() -> Self {
-        let url = test_variable("TEST_AMQP_URL").unwrap();
-        let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+        let servers = TestServers::from_environment().unwrap();
+        let connection = Connection::connect(&servers.amqp_url, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         Self { _connection: connection, channel }
     }
@@ -36,19 +33,13 @@ impl Broker {
 
     /// Waits for a message in the queue and takes it.
     async fn wait_for(&self, queue: &str) -> BasicGetMessage {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(message) = self.take(queue).await {
-                return message;
-            }
-            assert!(Instant::now() < deadline, "nothing in {queue}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        wait_until(&format!("{queue} has a message"), async || self.take(queue).await).await
     }
 }
 
 #[tokio::test]
-async fn a_message_that_is_lost_costs_seconds() {
+async fn a_lost_message_delays_its_export_by_seconds() {
+    needs_servers!();
     let mut system = System::without_worker(Setup { rows: 10, ..Setup::default() }).await;
     system.wait_until_ready().await;
     let ids = [system.submit("csv", None).await, system.submit("json", None).await];
@@ -59,15 +50,15 @@ async fn a_message_that_is_lost_costs_seconds() {
     broker.channel.queue_purge(system.queue.as_str().into(), QueuePurgeOptions::default()).await.unwrap();
     system.add_worker();
     for id in &ids {
-        system.completed(id).await;
+        system.wait_until_completed(id).await;
     }
 }
 
 #[tokio::test]
 async fn without_a_broker_the_service_works_from_the_ledger() {
-    let env = vec![("AMQP_URL".to_owned(), String::new())];
-    let mut system = System::without_worker(Setup { rows: 100, env }).await;
-    // Ready without one, and it says so.
+    needs_servers!();
+    let mut system = System::without_worker(Setup::new(100, &[("AMQP_URL", "")])).await;
+    // The api is ready without a broker, and says so.
     system.wait_until_ready().await;
     let ready: serde_json::Value = system.get("/health/ready").await.json().await.unwrap();
     assert_eq!(ready["checks"]["broker"], "none", "{ready:#}");
@@ -78,23 +69,19 @@ async fn without_a_broker_the_service_works_from_the_ledger() {
         ids.push(system.submit("csv", None).await);
     }
     let cancelled = system.submit("csv", None).await;
-    system.request(Method::DELETE, &format!("/exports/{cancelled}")).send().await.unwrap();
+    system.delete(&cancelled).await;
     for id in &ids {
-        assert_eq!(system.completed(id).await["attempt"], 1);
+        assert_eq!(system.wait_until_completed(id).await["attempt"], 1);
     }
-    system.ended(&cancelled).await;
-    // Messages that nobody will ever read do not pile up.
-    let deadline = Instant::now() + PATIENCE;
-    while system.count("SELECT count(*) FROM polyglot.outbox").await > 0 {
-        assert!(Instant::now() < deadline, "the outbox fills up");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    system.wait_until_ended(&cancelled).await;
+    // Without a consumer, messages do not accumulate.
+    system.wait_until_none("the outbox is empty", "SELECT count(*) FROM polyglot.outbox").await;
 }
 
-/// Runs `polyglot-worker dead-letters`; the answer is what it printed.
-fn dead_letters(system: &System, words: &[&str]) -> String {
+/// Runs `polyglot-worker dead-letters` and returns what it printed.
+fn dead_letters(system: &System, arguments: &[&str]) -> String {
     let mut command = Command::new(binary("polyglot-worker"));
-    command.arg("dead-letters").args(words);
+    command.arg("dead-letters").args(arguments);
     let output = system.environment(&mut command).output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
@@ -103,12 +90,13 @@ fn dead_letters(system: &System, words: &[&str]) -> String {
 
 #[tokio::test]
 async fn an_unreadable_message_goes_to_the_dead_letters_with_the_reason() {
+    needs_servers!();
     let system = System::with_rows(5).await;
     let broker = Broker::connect().await;
     let dead = format!("{}.dead", system.queue);
-    // Before the queues are there, nothing can be sent to them.
+    // An export that has completed shows that the queues exist.
     let id = system.submit("csv", None).await;
-    system.completed(&id).await;
+    system.wait_until_completed(&id).await;
     broker.publish(&system.queue, b"{\"exportId\": 7}").await;
     // A message for an export that is not known is dropped; one that comes twice does nothing the second time.
     broker.publish(&system.queue, b"{\"exportId\": \"00000000-0000-7000-8000-000000000000\"}").await;
@@ -117,14 +105,15 @@ async fn an_unreadable_message_goes_to_the_dead_letters_with_the_reason() {
     let headers = letter.properties.headers().clone().unwrap();
     let Some(AMQPValue::LongString(reason)) = headers.inner().get("x-reason") else { panic!("{headers:?}") };
     assert!(reason.to_string().starts_with("not a message of this service: "), "{reason}");
-    // The worker goes on.
+    // The worker continues.
     let id = system.submit("csv", None).await;
-    system.completed(&id).await;
+    system.wait_until_completed(&id).await;
     assert!(broker.take(&dead).await.is_none());
 }
 
 #[tokio::test]
 async fn dead_letters_are_listed_put_back_and_discarded() {
+    needs_servers!();
     let mut system = System::without_worker(Setup { rows: 5, ..Setup::default() }).await;
     system.wait_until_ready().await;
     let waiting = system.submit("csv", None).await;
@@ -154,5 +143,5 @@ async fn dead_letters_are_listed_put_back_and_discarded() {
     let nonsense = Command::new(binary("polyglot-worker")).args(["dead-letters", "all"]).output().unwrap();
     assert_eq!(nonsense.status.code(), Some(2));
     system.add_worker();
-    system.completed(&waiting).await;
+    system.wait_until_completed(&waiting).await;
 }

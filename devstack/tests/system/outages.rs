@@ -1,148 +1,123 @@
-//! Servers that go away for a while.
+//! Servers that are unavailable for a while.
 
 use std::time::{Duration, Instant};
 
 use polyglot_devstack::Proxy;
-use polyglot_devstack::scratch_database::{ScratchDatabase, test_variable};
+use polyglot_devstack::proxy::Direction;
+use polyglot_test_kit::{Setup, System, sample_request, scratch_database, wait_until};
+use polyglot_test_servers::needs_servers;
 use reqwest::StatusCode;
 
-use crate::harness::{PATIENCE, Setup, System, export_request};
-
-/// `url` with another host and port.
-fn through(url: &str, proxy: &Proxy) -> (String, String) {
-    let (scheme, rest) = url.split_once("://").unwrap();
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
-    let at = if user.is_empty() { String::new() } else { format!("{user}@") };
-    let slash = if rest.contains('/') { "/" } else { "" };
-    (host.to_owned(), format!("{scheme}://{at}{}{slash}{path}", proxy.address()))
-}
-
+/// Starts a proxy in front of the server that `url` names. The second value is the URL through the proxy.
 fn proxied(url: &str) -> (Proxy, String) {
-    // The target is needed to start the proxy and the proxy to know the address, so the host is split off first.
-    let host = url.split_once("://").unwrap().1.split('/').next().unwrap().rsplit('@').next().unwrap().to_owned();
+    let authority = url.split_once("://").unwrap().1.split('/').next().unwrap();
+    let host = authority.rsplit('@').next().unwrap();
     let proxy = Proxy::start(host).unwrap();
-    let (_, url) = through(url, &proxy);
-    (proxy, url)
+    let through_proxy = url.replacen(host, &proxy.address().to_string(), 1);
+    (proxy, through_proxy)
 }
 
 #[tokio::test]
-async fn a_broker_that_is_away_costs_seconds_and_nothing_else() {
-    let (proxy, url) = proxied(&test_variable("TEST_AMQP_URL").unwrap());
-    let env = vec![("AMQP_URL".to_owned(), url)];
-    let mut system = System::without_worker(Setup { rows: 100, env }).await;
+async fn a_broker_outage_delays_exports_by_seconds_and_nothing_else() {
+    let servers = needs_servers!();
+    let (proxy, url) = proxied(&servers.amqp_url);
+    let mut system = System::without_worker(Setup::new(100, &[("AMQP_URL", &url)])).await;
     system.wait_until_ready().await;
     system.add_worker();
     let first = system.submit("csv", None).await;
-    system.completed(&first).await;
+    system.wait_until_completed(&first).await;
     proxy.refuse_new().await;
-    proxy.cut_all();
+    proxy.disconnect_all();
     let id = system.submit("csv", None).await;
-    // An older finding may be passed on for a second.
-    let deadline = Instant::now() + PATIENCE;
-    while system.get("/health/ready").await.status() != StatusCode::SERVICE_UNAVAILABLE {
-        assert!(Instant::now() < deadline, "the api does not notice");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    // The worker looks into the ledger.
-    system.completed(&id).await;
+    // The result of a check may be reused for a second.
+    wait_until("the api reports the outage", async || {
+        system.get("/health/ready").await.status() == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    // The worker finds the export in the ledger.
+    system.wait_until_completed(&id).await;
     assert_eq!(system.count("SELECT count(*) FROM polyglot.outbox").await, 1);
     proxy.restore().await.unwrap();
     system.wait_until_ready().await;
-    let deadline = Instant::now() + PATIENCE;
-    while system.count("SELECT count(*) FROM polyglot.outbox").await > 0 {
-        assert!(Instant::now() < deadline, "the outbox does not drain");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    // And the worker hears messages again.
-    let deadline = Instant::now() + PATIENCE;
-    while system.workers[0].log().matches("waiting for work").count() < 2 {
-        assert!(Instant::now() < deadline, "the worker does not come back");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    system.wait_until_none("the outbox is empty", "SELECT count(*) FROM polyglot.outbox").await;
+    wait_until("the worker consumes messages again", async || {
+        system.workers[0].log().matches("waiting for work").count() >= 2
+    })
+    .await;
     let id = system.submit("csv", None).await;
-    system.completed(&id).await;
+    system.wait_until_completed(&id).await;
 }
 
 #[tokio::test]
-async fn a_store_that_goes_away_in_the_middle_is_tried_again_and_leaves_no_half_file() {
-    let (proxy, url) = proxied(&test_variable("TEST_S3_ENDPOINT").unwrap());
-    let env = vec![("S3_ENDPOINT".to_owned(), url), ("LEASE_SECONDS".to_owned(), "5".to_owned())];
-    let mut system = System::without_worker(Setup { rows: 150_000, env }).await;
+async fn a_store_outage_in_the_middle_of_an_export_is_retried_and_leaves_no_partial_file() {
+    let servers = needs_servers!();
+    let (proxy, url) = proxied(&servers.s3_endpoint);
+    let env = [("S3_ENDPOINT", url.as_str()), ("LEASE_SECONDS", "5")];
+    let mut system = System::without_worker(Setup::new(150_000, &env)).await;
     system.wait_until_ready().await;
     // The third part never arrives.
-    proxy.cut_after(polyglot_devstack::proxy::Direction::ToServer, 20 << 20);
+    proxy.disconnect_after(Direction::ToServer, 20 << 20);
     system.add_worker();
     let id = system.submit("json", None).await;
-    let deadline = Instant::now() + PATIENCE;
-    while proxy.forwarded(polyglot_devstack::proxy::Direction::ToServer) < 18 << 20 {
-        assert!(Instant::now() < deadline, "nothing was uploaded");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait_until("two parts are uploaded", async || proxy.forwarded(Direction::ToServer) >= 18 << 20).await;
     proxy.refuse_new().await;
-    proxy.cut_all();
-    while system.count("SELECT count(*) FROM polyglot.exports WHERE failures > 0").await == 0 {
-        assert!(Instant::now() < deadline, "nothing fails");
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
+    proxy.disconnect_all();
+    wait_until("a failure is recorded", async || {
+        system.count("SELECT count(*) FROM polyglot.exports WHERE failures > 0").await > 0
+    })
+    .await;
     let state = system.state(&id).await;
     assert_eq!((&state["error"], &state["status"]), (&serde_json::Value::Null, &"running".into()), "{state:#}");
-    assert_eq!(system.stored().await.0, Vec::<String>::new(), "a half file is visible");
+    assert_eq!(system.bucket.objects().await, Vec::<String>::new(), "a partial file is visible");
     proxy.restore().await.unwrap();
-    let state = system.completed(&id).await;
+    let state = system.wait_until_completed(&id).await;
     // Only what had not been stored was done again.
     assert_eq!(state["attempt"], 1, "{state:#}");
     assert_eq!(state["progress"]["rows"], 150_000);
-    let deadline = Instant::now() + PATIENCE;
-    while system.stored().await.1 != Vec::<String>::new()
-        || system.count("SELECT count(*) FROM polyglot.uploads WHERE looks < 2").await > 0
-    {
-        assert!(Instant::now() < deadline, "left: {:?}", system.stored().await);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(system.stored().await.0.len(), 1);
+    system.wait_until_cleaned_up_except(1).await;
 }
 
 #[tokio::test]
-async fn a_store_that_stays_away_fails_the_export() {
-    let (proxy, url) = proxied(&test_variable("TEST_S3_ENDPOINT").unwrap());
-    let env = vec![("S3_ENDPOINT".to_owned(), url), ("MAX_ATTEMPTS".to_owned(), "1".to_owned())];
-    let mut system = System::without_worker(Setup { rows: 100, env }).await;
+async fn a_lasting_store_outage_fails_the_export() {
+    let servers = needs_servers!();
+    let (proxy, url) = proxied(&servers.s3_endpoint);
+    let env = [("S3_ENDPOINT", url.as_str()), ("MAX_ATTEMPTS", "1")];
+    let mut system = System::without_worker(Setup::new(100, &env)).await;
     system.wait_until_ready().await;
     system.add_worker();
     proxy.refuse_new().await;
-    proxy.cut_all();
+    proxy.disconnect_all();
     let id = system.submit("csv", None).await;
-    let state = system.ended(&id).await;
+    let state = system.wait_until_ended(&id).await;
     assert_eq!(state["status"], "failed", "{state:#}");
     assert!(state["error"].as_str().unwrap().contains("object store"), "{state:#}");
     proxy.restore().await.unwrap();
-    system.nothing_is_left().await;
+    system.wait_until_cleaned_up().await;
 }
 
 #[tokio::test]
-async fn without_its_database_the_api_says_503_and_does_not_hang() {
+async fn without_its_database_the_api_answers_503_and_does_not_hang() {
+    needs_servers!();
     let mut system = System::without_worker(Setup { rows: 10, ..Setup::default() }).await;
-    let url = system.database.url().to_owned();
-    let (proxy, through_proxy) = proxied(&url);
+    let (proxy, through_proxy) = proxied(&system.database_url);
     system.api = None;
     system.set("DATABASE_URL", &through_proxy);
     system.start_api();
     system.wait_until_ready().await;
     let requests = [
-        system.request(reqwest::Method::POST, "/exports").json(&export_request("csv", None)),
+        system.request(reqwest::Method::POST, "/exports").json(&sample_request("csv", None)),
         system.request(reqwest::Method::GET, "/exports"),
         system.request(reqwest::Method::GET, &format!("/exports/{}", uuid::Uuid::now_v7())),
     ];
-    // Gone, and, which is worse, silent.
+    // First the server refuses connections, then it is silent, which is worse.
     for silent in [false, true] {
         if silent {
             proxy.restore().await.unwrap();
             system.wait_until_ready().await;
-            proxy.hold();
+            proxy.stall();
         } else {
             proxy.refuse_new().await;
-            proxy.cut_all();
+            proxy.disconnect_all();
         }
         for request in &requests {
             let asked = Instant::now();
@@ -161,25 +136,25 @@ async fn without_its_database_the_api_says_503_and_does_not_hang() {
     system.submit("csv", None).await;
 }
 
-/// A connection that is held looks like a long sort: only a look from outside tells them apart.
+/// A stalled connection is like a long sort: only a probe over another connection distinguishes them.
 #[tokio::test]
-async fn a_source_that_falls_silent_is_given_up_and_tried_again() {
-    let database = ScratchDatabase::for_test().await.unwrap_or_else(|error| panic!("{error}"));
+async fn an_attempt_on_a_silent_source_is_given_up_and_repeated() {
+    needs_servers!();
+    let database = scratch_database().await;
     polyglot_devstack::seed::fill(database.url(), 100_000).await.unwrap();
     let (proxy, url) = proxied(database.url());
-    let mut system =
-        System::without_worker(Setup { rows: 0, env: vec![("SOURCE_DATABASE_URL".to_owned(), url)] }).await;
+    let mut system = System::without_worker(Setup::new(0, &[("SOURCE_DATABASE_URL", &url)])).await;
     system.wait_until_ready().await;
-    // Slow enough to be caught in the middle.
-    proxy.slow_to(1 << 20);
+    // Slow enough for the test to act while rows are being read.
+    proxy.throttle(1 << 20);
     system.add_worker();
     let id = system.submit("csv", None).await;
-    system.wait_until(&id, "reading", |state| state["progress"]["rows"].as_i64() > Some(0)).await;
-    proxy.hold();
-    system.wait_until(&id, "given up", |state| state["status"] == "pending").await;
-    assert!(system.workers[0].log().contains("looked for in vain"));
+    system.wait_for_state(&id, "reading", |state| state["progress"]["rows"].as_i64() > Some(0)).await;
+    proxy.stall();
+    system.wait_for_state(&id, "given up", |state| state["status"] == "pending").await;
+    assert!(system.workers[0].log().contains("its liveness probe failed"));
     proxy.restore().await.unwrap();
-    let state = system.completed(&id).await;
+    let state = system.wait_until_completed(&id).await;
     assert_eq!(state["progress"]["rows"], 100_000, "{state:#}");
     assert!(state["attempt"].as_i64() > Some(1), "{state:#}");
 }

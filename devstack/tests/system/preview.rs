@@ -1,9 +1,9 @@
-//! The first rows of an export that is only thought of.
+//! The preview: the first rows of an export that is not submitted.
 
+use polyglot_test_kit::{Setup, System};
+use polyglot_test_servers::needs_servers;
 use reqwest::Method;
 use serde_json::{Value, json};
-
-use crate::harness::{Setup, System};
 
 async fn preview(system: &System, body: &Value) -> (u16, Value) {
     let answer = system.request(Method::POST, "/exports/preview").json(body).send().await.unwrap();
@@ -12,6 +12,7 @@ async fn preview(system: &System, body: &Value) -> (u16, Value) {
 
 #[tokio::test]
 async fn the_first_rows_are_those_that_the_file_begins_with() {
+    needs_servers!();
     let system = System::with_rows(100).await;
     let body = json!({
         "format": "csv",
@@ -27,7 +28,7 @@ async fn the_first_rows_are_those_that_the_file_begins_with() {
 
     let accepted: Value = system.post(&body).await.json().await.unwrap();
     let id = accepted["exportId"].as_str().unwrap();
-    system.completed(id).await;
+    system.wait_until_completed(id).await;
     let file = String::from_utf8(system.download(id).await).unwrap();
     for (row, line) in rows.iter().zip(file.lines().skip(1)) {
         let number = row[0].as_str().unwrap();
@@ -46,7 +47,8 @@ async fn the_first_rows_are_those_that_the_file_begins_with() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_shown_is_said() {
+async fn a_preview_that_fails_says_why() {
+    needs_servers!();
     let system = System::without_worker(Setup { rows: 10, ..Setup::default() }).await;
     let columns = json!([{"source": "value", "target": "value"}]);
     let (status, problem) = preview(&system, &json!({"format": "cvs", "columns": columns})).await;
@@ -78,7 +80,7 @@ async fn what_cannot_be_shown_is_said() {
         assert_eq!(answered, status, "{problem}");
         assert_eq!(problem["type"], format!("urn:polyglot:problem:{kind}"));
     }
-    // The one that was too slow has not kept the others' connections.
+    // The preview that was too slow does not occupy the connections.
     let answer = system.get("/datasets").await;
     assert_eq!(answer.status(), 200);
 }

@@ -9,6 +9,7 @@ Exits with 1 and says where they differ. What a reader cannot read to the end ra
 import csv
 import datetime
 import decimal
+import gc
 import gzip
 import io
 import json
@@ -49,7 +50,7 @@ def read_csv(data):
     rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
     assert rows[0] == ["id", "created_at", "name", "value", "metadata"], rows[0]
     for id_, created_at, name, value, metadata in rows[1:]:
-        yield {"id": id_, "created_at": micros(created_at), "name": name, "value": value, "metadata": exact(metadata)}
+        yield {"id": id_, "created_at": micros(created_at), "name": name, "value": value, "metadata": metadata}
 
 
 def read_json_row(row):
@@ -125,22 +126,30 @@ def read_parquet(path):
             at = row["created_at"].astimezone(datetime.timezone.utc)
             assert isinstance(row["value"], decimal.Decimal)
             yield {"id": str(row["id"]), "created_at": at.strftime("%Y-%m-%dT%H:%M:%S.%f"), "name": row["name"],
-                   "value": format(row["value"], "f"), "metadata": exact(row["metadata"])}
+                   "value": format(row["value"], "f"), "metadata": row["metadata"]}
+
+
+def with_exact_metadata(row):
+    return {**row, "metadata": exact(row["metadata"])}
 
 
 def main():
+    # Hundreds of thousands of small objects that all stay: collecting cycles would take half of the time.
+    gc.disable()
     kind, framing, path, expected_path = sys.argv[1:]
     with open(expected_path, encoding="utf-8", newline="\n") as lines:
         expected = [json.loads(line) for line in lines]
-    for row in expected:
-        row["metadata"] = exact(row["metadata"])
+    # CSV and Parquet have the text of a JSON value, which is compared as it is where it is PostgreSQL's own.
+    text = kind in ("csv", "parquet")
+    if not text:
+        expected = [with_exact_metadata(row) for row in expected]
     with open(path, "rb") as file:
         data = unframe(file.read(), framing == "gzip")
     readers = {"csv": lambda: read_csv(data), "json": lambda: read_json(data), "jsonl": lambda: read_jsonl(data),
                "xml": lambda: read_xml(data, expected), "parquet": lambda: read_parquet(path)}
     count = 0
     for number, (got, wanted) in enumerate(zip(readers[kind](), expected, strict=True), 1):
-        if got != wanted:
+        if got != wanted and not (text and with_exact_metadata(got) == with_exact_metadata(wanted)):
             print(f"row {number} differs:\n  file     {got}\n  database {wanted}")
             return 1
         count += 1

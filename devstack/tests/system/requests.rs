@@ -1,10 +1,10 @@
-//! What the api answers: good requests, every kind of bad one, and the two deliveries of a file.
+//! Answers of the api to good requests and to every kind of bad one, and the two deliveries of a file.
 
+use polyglot_test_kit::{Setup, System, sample_request};
+use polyglot_test_servers::needs_servers;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-
-use crate::harness::{Setup, System, export_request};
 
 async fn problem(answer: reqwest::Response, status: u16) -> Value {
     assert_eq!(answer.status().as_u16(), status, "{:?}", answer.text().await);
@@ -26,6 +26,7 @@ fn fields(problem: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn bad_requests_are_refused_with_the_field_named() {
+    needs_servers!();
     let system = System::without_worker(Setup { rows: 3, ..Setup::default() }).await;
     let column = json!({"source": "id", "target": "id"});
     for (body, field) in [
@@ -65,26 +66,27 @@ async fn bad_requests_are_refused_with_the_field_named() {
     problem(send("application/json", "{\"format\": \"csv\",".to_owned()).await.unwrap(), 400).await;
     problem(send("application/json", "[]".to_owned()).await.unwrap(), 400).await;
     problem(send("application/json", String::new()).await.unwrap(), 400).await;
-    problem(send("text/plain", export_request("csv", None).to_string()).await.unwrap(), 400).await;
+    problem(send("text/plain", sample_request("csv", None).to_string()).await.unwrap(), 400).await;
     problem(send("application/json", format!("\"{}\"", "x".repeat(2 << 20))).await.unwrap(), 413).await;
     problem(system.get("/exports/not-a-uuid").await, 400).await;
     problem(system.get("/exports/not-a-uuid/download").await, 400).await;
     let unknown = uuid::Uuid::now_v7();
     problem(system.get(&format!("/exports/{unknown}")).await, 404).await;
     problem(system.get(&format!("/exports/{unknown}/download")).await, 404).await;
-    problem(system.request(Method::DELETE, &format!("/exports/{unknown}")).send().await.unwrap(), 404).await;
+    problem(system.delete(&unknown.to_string()).await, 404).await;
     problem(system.get("/exports?status=done").await, 400).await;
     problem(system.get("/exports?limit=0").await, 400).await;
     problem(system.get("/exports?cursor=%25").await, 400).await;
     problem(system.get("/no-such-page").await, 404).await;
     problem(system.request(Method::PUT, "/exports").send().await.unwrap(), 405).await;
-    // Nothing of it was accepted, and the table is still there.
+    // None was accepted, and the table still exists.
     assert_eq!(system.count("SELECT count(*) FROM polyglot.exports").await, 0);
     assert_eq!(system.count("SELECT count(*) FROM public.records").await, 3);
 }
 
 #[tokio::test]
 async fn an_accepted_export_and_its_message_are_one_transaction() {
+    needs_servers!();
     let system = System::without_worker(Setup { rows: 1, ..Setup::default() }).await;
     let id = system.submit("csv", None).await;
     let state = system.state(&id).await;
@@ -96,12 +98,13 @@ async fn an_accepted_export_and_its_message_are_one_transaction() {
     for field in ["rows", "rowsTotal", "bytes", "shardsDone", "shards", "etaSeconds"] {
         assert!(state["progress"].get(field).is_some(), "{field} in {state:#}");
     }
-    // The relay has taken the message out, or will; the export is never without one of the two.
+    // The relay has published the message or will publish it.
     assert_eq!(system.count("SELECT count(*) FROM polyglot.exports").await, 1);
 }
 
 #[tokio::test]
 async fn the_list_is_newest_first_and_pages() {
+    needs_servers!();
     let system = System::without_worker(Setup { rows: 1, ..Setup::default() }).await;
     let mut ids = Vec::new();
     for _ in 0..5 {
@@ -126,6 +129,7 @@ async fn the_list_is_newest_first_and_pages() {
 
 #[tokio::test]
 async fn both_deliveries_give_the_same_file_and_headers() {
+    needs_servers!();
     let system = System::with_rows(2_000).await;
     for (format, compression, content_type) in [
         ("csv", None, "text/csv; charset=utf-8"),
@@ -135,7 +139,7 @@ async fn both_deliveries_give_the_same_file_and_headers() {
         ("parquet", None, "application/octet-stream"),
     ] {
         let id = system.submit(format, compression).await;
-        system.completed(&id).await;
+        system.wait_until_completed(&id).await;
         let mut bodies = Vec::new();
         for delivery in ["redirect", "proxy"] {
             let answer = system.get(&format!("/exports/{id}/download?delivery={delivery}")).await;
@@ -150,7 +154,7 @@ async fn both_deliveries_give_the_same_file_and_headers() {
         assert!(bodies[0] == bodies[1], "{format}");
     }
     let id = system.submit("csv", None).await;
-    system.completed(&id).await;
+    system.wait_until_completed(&id).await;
     let whole = system.download(&id).await;
     let path = format!("/exports/{id}/download?delivery=proxy");
     let part = system.request(Method::GET, &path).header("range", "bytes=10-19").send().await.unwrap();
@@ -176,6 +180,7 @@ async fn both_deliveries_give_the_same_file_and_headers() {
 
 #[tokio::test]
 async fn a_download_waits_for_the_export_and_says_when_it_does_not() {
+    needs_servers!();
     let mut system = System::without_worker(Setup { rows: 100, ..Setup::default() }).await;
     let id = system.submit("csv", None).await;
     let path = format!("/exports/{id}/download");
@@ -194,12 +199,12 @@ async fn a_download_waits_for_the_export_and_says_when_it_does_not() {
 
 #[tokio::test]
 async fn a_redirect_is_presigned_and_never_logged() {
-    // What a person would set who looks for a fault.
-    let chatty = "info,polyglot=trace,sqlx=debug".to_owned();
-    let env = vec![("RUST_LOG".to_owned(), chatty)];
-    let system = System::start(Setup { rows: 10, env }).await;
+    needs_servers!();
+    // The log levels for debugging the service.
+    let verbose = "info,polyglot=trace,sqlx=debug";
+    let system = System::start(Setup::new(10, &[("RUST_LOG", verbose)])).await;
     let id = system.submit("csv", None).await;
-    system.completed(&id).await;
+    system.wait_until_completed(&id).await;
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let answer = client.get(system.url(&format!("/exports/{id}/download"))).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::FOUND);
@@ -225,23 +230,26 @@ async fn a_redirect_is_presigned_and_never_logged() {
 
 #[tokio::test]
 async fn deleting_takes_the_file_away() {
+    needs_servers!();
     let system = System::with_rows(10).await;
     let id = system.submit("csv", None).await;
-    system.completed(&id).await;
-    assert_eq!(system.stored().await.0.len(), 1);
+    system.wait_until_completed(&id).await;
+    assert_eq!(system.bucket.objects().await.len(), 1);
     for _ in 0..2 {
-        let answer = system.request(Method::DELETE, &format!("/exports/{id}")).send().await.unwrap();
+        let answer = system.delete(&id).await;
         assert_eq!(answer.status(), StatusCode::NO_CONTENT);
         assert_eq!(system.state(&id).await["status"], "expired");
     }
     problem(system.get(&format!("/exports/{id}/download")).await, 410).await;
-    system.nothing_is_left().await;
+    system.wait_until_cleaned_up().await;
 }
 
 #[tokio::test]
 async fn the_benchmark_runs_real_exports_and_cleans_up() {
+    needs_servers!();
     let system = System::with_rows(3_000).await;
     let (first, second) = tokio::join!(system.get("/exports/benchmark"), async {
+        // The first one has to be running, which nothing shows before its answer.
         tokio::time::sleep(std::time::Duration::from_millis(150)).await;
         system.get("/exports/benchmark?rows=10").await
     });
@@ -258,7 +266,7 @@ async fn the_benchmark_runs_real_exports_and_cleans_up() {
         let memory = result["peakMemoryMB"].as_f64().unwrap();
         assert!(memory > 5.0 && memory < 256.0, "{body:#}");
     }
-    system.nothing_is_left().await;
+    system.wait_until_cleaned_up().await;
     let few = system.get("/exports/benchmark?rows=10&formats=jsonl").await;
     let body: Value = few.json().await.unwrap();
     assert_eq!(body["results"][0]["format"], "jsonl", "{body:#}");
@@ -269,6 +277,7 @@ async fn the_benchmark_runs_real_exports_and_cleans_up() {
 
 #[tokio::test]
 async fn health_says_what_is_down() {
+    needs_servers!();
     let system = System::without_worker(Setup { rows: 0, ..Setup::default() }).await;
     let health: Value = system.get("/health").await.json().await.unwrap();
     assert_eq!(health["status"], "ok");

@@ -1,17 +1,17 @@
-//! Tables at the edge of what a worker of 256 MB can take: very wide rows, very large cells. Each is exported, or
-//! refused with the limit named; the kernel's limit, swap included, is the judge.
+//! Tables at the limits of a worker with 256 MB: very wide rows, very large cells. Each is exported, or refused with the
+//! limit named. The kernel enforces the memory limit, swap included.
 
 use polyglot_devstack::memory_limit::{MemoryLimit, PeakMemory};
-use serde_json::{Value, json};
+use polyglot_test_kit::{Setup, System, binary, export_request, sample_request};
+use polyglot_test_servers::needs_servers;
+use serde_json::json;
 use sqlx::AssertSqlSafe;
-
-use crate::harness::{Setup, System, binary};
 
 const LIMIT: u64 = 256 << 20;
 
 const FORMATS: [&str; 5] = ["csv", "json", "jsonl", "xml", "parquet"];
 
-/// A system whose worker lives under the limit, and whose table the statements make.
+/// A system whose worker runs under the limit, over a table of the test.
 struct Limited {
     system: System,
     limit: MemoryLimit,
@@ -32,19 +32,13 @@ impl Limited {
     }
 
     async fn submit(&self, format: &str, columns: &[String], compression: Option<&str>) -> String {
-        let columns: Vec<Value> = columns.iter().map(|name| json!({"source": name, "target": name})).collect();
-        let mut request = json!({"format": format, "columns": columns});
-        if let Some(compression) = compression {
-            request["compression"] = compression.into();
-        }
-        let answer: Value = self.system.post(&request).await.json().await.unwrap();
-        answer["exportId"].as_str().unwrap_or_else(|| panic!("{answer:#}")).to_owned()
+        self.system.submit_request(&export_request(format, compression, columns)).await
     }
 
-    /// The worker ends well, and was never killed.
-    async fn end(mut self, what: &str) {
+    /// Asserts that the worker ends with success on SIGTERM, and that the kernel has killed none.
+    async fn assert_never_killed(mut self, what: &str) {
         self.system.workers[0].signal(rustix::process::Signal::TERM);
-        let status = self.system.workers[0].ended().await;
+        let status = self.system.workers[0].wait_for_exit().await;
         assert!(status.success(), "{status}");
         assert_eq!(self.limit.oom_kills().unwrap(), 0);
         println!("{what}: peak {} MiB", self.peak.bytes() >> 20);
@@ -57,6 +51,7 @@ fn names(names: &[&str]) -> Vec<String> {
 
 #[tokio::test]
 async fn a_cell_of_200_mb_is_refused_with_row_and_limit_named() {
+    needs_servers!();
     // Compressed to a hundredth, and not compressed at all; in text, in JSON, in an array.
     let limited = Limited::start(&[
         "CREATE TABLE public.records (id bigint PRIMARY KEY, t text, raw text, b bytea, j jsonb, a text[])".to_owned(),
@@ -72,7 +67,7 @@ async fn a_cell_of_200_mb_is_refused_with_row_and_limit_named() {
     for (column, key) in [("t", 51), ("raw", 52), ("b", 53), ("j", 54), ("a", 55)] {
         for format in FORMATS {
             let id = limited.submit(format, &names(&["id", column]), None).await;
-            let state = limited.system.ended(&id).await;
+            let state = limited.system.wait_until_ended(&id).await;
             assert_eq!(
                 (&state["status"], &state["errorCode"]),
                 (&"failed".into(), &"row_too_large".into()),
@@ -86,12 +81,13 @@ async fn a_cell_of_200_mb_is_refused_with_row_and_limit_named() {
     }
     // Without the large columns, the rows are no trouble.
     let id = limited.submit("csv", &names(&["id"]), None).await;
-    assert_eq!(limited.system.completed(&id).await["progress"]["rows"], 100);
-    limited.end("cells of 200 MB").await;
+    assert_eq!(limited.system.wait_until_completed(&id).await["progress"]["rows"], 100);
+    limited.assert_never_killed("cells of 200 MB").await;
 }
 
 #[tokio::test]
-async fn many_cells_that_are_small_as_stored_are_measured_together() {
+async fn many_cells_that_are_small_when_compressed_are_measured_together() {
+    needs_servers!();
     let columns: Vec<String> = (0..300).map(|n| format!("j{n}")).collect();
     let limited = Limited::start(&[
         format!("CREATE TABLE public.records (id text PRIMARY KEY, {} jsonb)", columns.join(" jsonb, ")),
@@ -102,17 +98,18 @@ async fn many_cells_that_are_small_as_stored_are_measured_together() {
     ])
     .await;
     let id = limited.submit("parquet", &[&["id".to_owned()], &columns[..]].concat(), None).await;
-    let state = limited.system.ended(&id).await;
+    let state = limited.system.wait_until_ended(&id).await;
     let error = state["error"].as_str().unwrap_or_else(|| panic!("{state:#}"));
     assert!(error.starts_with("Row 1 of the export (id key 1): its values take about 85 MiB"), "{error}");
     // One of them alone is no trouble.
     let id = limited.submit("json", &columns[..1], None).await;
-    limited.system.completed(&id).await;
-    limited.end("300 cells of 300 kB").await;
+    limited.system.wait_until_completed(&id).await;
+    limited.assert_never_killed("300 cells of 300 kB").await;
 }
 
 #[tokio::test]
 async fn cells_just_below_the_limit_fit_whatever_they_become() {
+    needs_servers!();
     // What grows most: control characters in JSON, quotes in CSV, ampersands in XML.
     let size = (7 << 20) / 3;
     let limited = Limited::start(&[
@@ -145,17 +142,18 @@ async fn cells_just_below_the_limit_fit_whatever_they_become() {
             let first = limited.submit(format, &columns, compression).await;
             let second = limited.submit(format, &columns, None).await;
             for id in [first, second] {
-                let state = limited.system.completed(&id).await;
+                let state = limited.system.wait_until_completed(&id).await;
                 assert_eq!((&state["progress"]["rows"], &state["attempt"]), (&3.into(), &1.into()), "{state:#}");
             }
             println!("{column} in {format}: peak so far {} MiB", limited.peak.bytes() >> 20);
         }
     }
-    limited.end("cells of 7 MiB").await;
+    limited.assert_never_killed("cells of 7 MiB").await;
 }
 
 #[tokio::test]
 async fn a_table_of_1600_columns_fits() {
+    needs_servers!();
     let types = ["integer", "smallint", "real", "boolean", "date"];
     let columns: Vec<String> = (1..1600).map(|n| format!("c{n}")).collect();
     let definitions: Vec<String> =
@@ -181,32 +179,30 @@ async fn a_table_of_1600_columns_fits() {
         let first = limited.submit(format, &all, None).await;
         let second = limited.submit(format, &all, None).await;
         for id in [first, second] {
-            let state = limited.system.completed(&id).await;
+            let state = limited.system.wait_until_completed(&id).await;
             assert_eq!((&state["progress"]["rows"], &state["attempt"]), (&20_000.into(), &1.into()), "{state:#}");
         }
         println!("1,600 columns in {format}: peak so far {} MiB", limited.peak.bytes() >> 20);
     }
-    limited.end("1,600 columns").await;
+    limited.assert_never_killed("1,600 columns").await;
 }
 
 #[tokio::test]
 async fn the_largest_row_groups_fit() {
+    needs_servers!();
     let limit = MemoryLimit::new(LIMIT).unwrap_or_else(|error| panic!("this test needs root and a cgroup: {error}"));
     let mut system = System::without_worker(Setup { rows: 400_000, ..Setup::default() }).await;
     system.wait_until_ready().await;
     let pid = system.add_worker_as(limit.command(binary("polyglot-worker"))).child.id();
     let limited = Limited { system, limit, peak: PeakMemory::watch(pid) };
-    let columns: Vec<Value> =
-        crate::harness::ALL_COLUMNS.iter().map(|name| json!({"source": name, "target": name})).collect();
     let mut submitted = Vec::new();
     for codec in ["snappy", "zstd"] {
-        let options = json!({"rowGroupBytes": 32 << 20, "codec": codec});
-        let request = json!({"format": "parquet", "columns": columns, "options": options});
-        let answer: Value = limited.system.post(&request).await.json().await.unwrap();
-        submitted.push(answer["exportId"].as_str().unwrap_or_else(|| panic!("{answer:#}")).to_owned());
+        let mut request = sample_request("parquet", None);
+        request["options"] = json!({"rowGroupBytes": 32 << 20, "codec": codec});
+        submitted.push(limited.system.submit_request(&request).await);
     }
     for id in submitted {
-        assert_eq!(limited.system.completed(&id).await["progress"]["rows"], 400_000);
+        assert_eq!(limited.system.wait_until_completed(&id).await["progress"]["rows"], 400_000);
     }
-    limited.end("two with row groups of 32 MiB").await;
+    limited.assert_never_killed("two with row groups of 32 MiB").await;
 }

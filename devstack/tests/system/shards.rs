@@ -1,19 +1,17 @@
-//! Exports that are cut into shards: the same bytes from any number of workers, the rows of one moment, whatever the key is
-//! and however the rows are spread.
+//! Sharded exports: the same bytes from any number of workers and the rows of one snapshot, whatever the key is and however
+//! the rows are distributed.
 
-use std::path::Path;
-use std::process::Command;
-
-use reqwest::Method;
+use polyglot_test_kit::{Setup, System, export_request, sample_request, wait_until};
+use polyglot_test_servers::needs_servers;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
-use crate::harness::{Setup, System, export_request};
+use crate::python::run_script;
 
 /// Rows of the tables here: 64 MiB of CSV, four shards.
 const ROWS: i64 = 200_000;
 
-/// By what is special about the key.
+/// Tables by what is special about their key: a description, the columns of the key, and their values in row n.
 const TABLES: [(&str, &str, &str); 10] = [
     ("numbers", "id bigint PRIMARY KEY", "n"),
     (
@@ -46,11 +44,10 @@ async fn table(system: &System, key: &str, values: &str) {
 }
 
 fn body(format: &str) -> Value {
-    let columns = [json!({"source": "number", "target": "number"}), json!({"source": "payload", "target": "payload"})];
-    json!({"format": format, "columns": columns})
+    export_request(format, None, ["number", "payload"])
 }
 
-/// Ready, with so many workers.
+/// A ready system with so many workers.
 async fn system(rows: u64, workers: usize) -> System {
     let mut system = System::without_worker(Setup { rows, ..Setup::default() }).await;
     system.wait_until_ready().await;
@@ -61,16 +58,12 @@ async fn system(rows: u64, workers: usize) -> System {
 }
 
 async fn completed(system: &System, body: &Value) -> (String, Value) {
-    let answer = system.post(body).await;
-    let status = answer.status();
-    let answer: Value = answer.json().await.unwrap();
-    assert_eq!(status, 201, "{answer:#}");
-    let id = answer["exportId"].as_str().unwrap().to_owned();
-    let state = system.completed(&id).await;
+    let id = system.submit_request(body).await;
+    let state = system.wait_until_completed(&id).await;
     (id, state)
 }
 
-/// The file, and how many shards it was made of.
+/// The file, and the number of its shards.
 async fn exported(system: &System, body: &Value) -> (Vec<u8>, i64) {
     let (id, state) = completed(system, body).await;
     let shards = state["progress"]["shards"].as_i64().unwrap();
@@ -83,8 +76,7 @@ async fn exported(system: &System, body: &Value) -> (Vec<u8>, i64) {
 }
 
 async fn delete(system: &System, id: &str) {
-    let answer = system.request(Method::DELETE, &format!("/exports/{id}")).send().await.unwrap();
-    assert_eq!(answer.status(), 204);
+    assert_eq!(system.delete(id).await.status(), 204);
 }
 
 fn numbers(csv: &[u8]) -> Vec<i64> {
@@ -99,6 +91,7 @@ async fn expected(system: &System, rest: &str) -> Vec<i64> {
 
 #[tokio::test]
 async fn along_every_kind_of_key_every_row_is_there_once_and_in_order() {
+    needs_servers!();
     let system = system(0, 2).await;
     for (what, key, values) in TABLES {
         table(&system, key, values).await;
@@ -114,7 +107,8 @@ async fn along_every_kind_of_key_every_row_is_there_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn directions_filters_other_keys_and_partitions_are_cut() {
+async fn directions_filters_other_keys_and_partitions_are_sharded() {
+    needs_servers!();
     let system = system(0, 2).await;
     table(&system, "id bigint PRIMARY KEY, code text COLLATE \"C\" NOT NULL UNIQUE", "n, lpad((-n)::text, 9, '0')")
         .await;
@@ -130,7 +124,7 @@ async fn directions_filters_other_keys_and_partitions_are_cut() {
     check(json!({"orderBy": ["code"]}), "ORDER BY code", 3).await;
     let most = json!({"filters": [{"column": "number", "op": ">", "value": 50_000}]});
     check(most, "WHERE number > 50000 ORDER BY id", 2).await;
-    // What stays one stream says why.
+    // An export of one stream says why.
     let few = json!({"filters": [{"column": "number", "op": "<", "value": 200}]});
     assert_eq!(check(few, "WHERE number < 200 ORDER BY id", 1).await, 1);
     assert_eq!(check(json!({"orderBy": ["payload"]}), "ORDER BY payload, id", 1).await, 1);
@@ -155,6 +149,7 @@ async fn directions_filters_other_keys_and_partitions_are_cut() {
 /// Files of no row, of just the size that a store takes as a part, of just a shard's, and of two; and one row more.
 #[tokio::test]
 async fn tables_at_the_edges_of_a_part_and_of_a_shard_are_whole() {
+    needs_servers!();
     const ROW: i64 = 1 << 10;
     const HEADER: i64 = 15;
     let system = system(0, 2).await;
@@ -181,22 +176,11 @@ async fn tables_at_the_edges_of_a_part_and_of_a_shard_are_whole() {
     }
 }
 
-fn python(script: &str, arguments: &[&Path]) -> String {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let output = Command::new(format!("{root}/.tools/venv/bin/python"))
-        .arg(format!("{root}/devstack/tests/system/{script}"))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said
-}
-
 /// Gzip and Parquet as well: one member, one footer. Independent readers find the same rows in both, and by Parquet's
-/// statistics alone only those row groups that may have what is looked for.
+/// statistics alone only those row groups that may have the wanted rows.
 #[tokio::test]
 async fn one_worker_and_three_write_the_same_bytes() {
+    needs_servers!();
     let mut system = system(600_000, 1).await;
     let formats = [
         ("csv", None),
@@ -208,27 +192,28 @@ async fn one_worker_and_three_write_the_same_bytes() {
     ];
     let mut files = Vec::new();
     for (format, compression) in formats {
-        let (file, shards) = exported(&system, &export_request(format, compression)).await;
+        let (file, shards) = exported(&system, &sample_request(format, compression)).await;
         assert!(shards > 1, "{format}: {shards} shards");
         files.push(file);
     }
     system.add_worker();
     system.add_worker();
     for ((format, compression), one) in formats.iter().zip(&files) {
-        let (three, _) = exported(&system, &export_request(format, *compression)).await;
+        let (three, _) = exported(&system, &sample_request(format, *compression)).await;
         assert!(three == *one, "{format} {compression:?}: three workers write another file");
     }
     let (csv, zipped, parquet) = (system.file("all.csv"), system.file("all.csv.gz"), system.file("all.parquet"));
     for (path, file) in [(&csv, &files[0]), (&zipped, &files[1]), (&parquet, &files[5])] {
         std::fs::write(path, file).unwrap();
     }
-    let said = python("read_shards.py", &[&csv, &zipped, &parquet]);
-    assert!(said.contains("600000 rows"), "{said}");
+    let printed = run_script("read_shards.py", [&csv, &zipped, &parquet]);
+    assert!(printed.contains("600000 rows"), "{printed}");
 }
 
-/// The sum stays the same in every moment, and in no mixture of two.
+/// The sum is the same in every snapshot, and in no mixture of two.
 #[tokio::test]
-async fn many_workers_see_one_moment() {
+async fn all_workers_read_one_snapshot() {
+    needs_servers!();
     let system = system(0, 3).await;
     table(&system, "id bigint PRIMARY KEY", "n").await;
     let pool = system.pool.clone();
@@ -263,6 +248,7 @@ async fn many_workers_see_one_moment() {
 /// for each. Pieces come out smaller than the store takes, and the export is one stream in the end.
 #[tokio::test]
 async fn shards_that_come_out_too_small_are_planned_again() {
+    needs_servers!();
     let system = system(0, 2).await;
     table(&system, "id bigint PRIMARY KEY", "n").await;
     sqlx::raw_sql(AssertSqlSafe(format!(
@@ -283,18 +269,15 @@ async fn shards_that_come_out_too_small_are_planned_again() {
     let file = system.download(&id).await;
     std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&file[..]), &mut csv).unwrap();
     assert!(numbers(&csv) == expected(&system, "ORDER BY id").await);
-    // It was no failure, and the parts that were stored before are gone.
+    // It counts as no failure, and the parts that were stored before are removed.
     assert_eq!(system.count("SELECT count(*) FROM polyglot.exports WHERE failures > 0").await, 0);
-    let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
-    while !system.stored().await.1.is_empty() {
-        assert!(std::time::Instant::now() < deadline, "left: {:?}", system.stored().await);
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    wait_until("the uploads are aborted", async || system.bucket.uploads().await.is_empty()).await;
 }
 
 /// Each file is whole by itself, and larger than a worker holds in memory.
 #[tokio::test]
 async fn the_layout_of_several_files_is_one_for_each_shard() {
+    needs_servers!();
     let system = system(0, 2).await;
     table(&system, "id bigint PRIMARY KEY", "n").await;
     let mut several = body("csv");
@@ -319,9 +302,9 @@ async fn the_layout_of_several_files_is_one_for_each_shard() {
     assert!(all == expected(&system, "ORDER BY id").await);
     assert!(files.iter().all(|file| file.len() > 40 << 20), "{:?}", files.iter().map(Vec::len).collect::<Vec<_>>());
     assert_eq!(system.get(&format!("/exports/{id}/download")).await.status(), 409);
-    assert_eq!(system.stored().await.0.len(), files.len() + 1);
+    assert_eq!(system.bucket.objects().await.len(), files.len() + 1);
     delete(&system, &id).await;
-    assert_eq!(system.stored().await.0.len(), 1);
+    assert_eq!(system.bucket.objects().await.len(), 1);
 }
 
 /// Every file that the manifest names, by its link.

@@ -1,5 +1,5 @@
-//! What the processes tell of themselves: metrics that Prometheus takes, one trace from a request to its file, and log lines
-//! that say by themselves what they are about.
+//! Telemetry of the processes: metrics that Prometheus accepts, one trace from a request to its file, and log lines that
+//! name their export.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -17,24 +17,20 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use polyglot_core::status::Status;
 use polyglot_devstack::free_port;
 use polyglot_runtime::telemetry::METRICS;
+use polyglot_test_kit::{Setup, System, binary, export_request, first_rows, wait_until};
+use polyglot_test_servers::needs_servers;
 use prost::Message;
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
-use crate::harness::{PATIENCE, Setup, System, binary};
-
-/// Of the table here: 64 MiB of CSV, four shards.
+/// Rows of the table here: 64 MiB of CSV, four shards.
 const ROWS: i64 = 200_000;
 
-fn setup(env: &[(&str, &str)]) -> Setup {
-    Setup { rows: 10, env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect() }
-}
-
-/// The api, over a table that is cut into shards.
+/// The api, over a table that is exported in shards.
 async fn api(env: &[(&str, &str)]) -> System {
-    let system = System::without_worker(setup(env)).await;
+    let system = System::without_worker(Setup::new(10, env)).await;
     let sql = format!(
         "DROP TABLE public.records CASCADE;
          CREATE TABLE public.records (id bigint PRIMARY KEY, payload text);
@@ -47,10 +43,10 @@ async fn api(env: &[(&str, &str)]) -> System {
 }
 
 fn body(format: &str) -> Value {
-    json!({"format": format, "columns": [{"source": "id", "target": "id"}, {"source": "payload", "target": "payload"}]})
+    export_request(format, None, ["id", "payload"])
 }
 
-/// Submits with these headers; the answer is the export's id.
+/// Submits with these headers, and returns the export's id.
 async fn submit(system: &System, body: &Value, headers: &[(&str, &str)]) -> String {
     let mut request = system.request(Method::POST, "/exports").json(body);
     for (name, value) in headers {
@@ -82,8 +78,8 @@ fn promtool(scrape: &str) {
     let mut child = command.spawn().expect("promtool is there (devstack/install --tests installs it)");
     child.stdin.take().unwrap().write_all(scrape.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let words = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && words.is_empty(), "{words}\n{scrape}");
+    let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && report.is_empty(), "{report}\n{scrape}");
 }
 
 async fn scraped(url: &str) -> String {
@@ -94,45 +90,37 @@ async fn scraped(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn metrics_say_what_happened_and_prometheus_takes_them() {
+async fn metrics_count_what_happened_and_prometheus_accepts_them() {
+    needs_servers!();
     let mut system = api(&[]).await;
     let port = free_port().unwrap().to_string();
     system.set("METRICS_PORT", &port);
     system.add_worker();
-    let cut = submit(&system, &body("csv"), &[]).await;
-    let shards = system.completed(&cut).await["progress"]["shards"].as_f64().unwrap();
+    let sharded = submit(&system, &body("csv"), &[]).await;
+    let shards = system.wait_until_completed(&sharded).await["progress"]["shards"].as_f64().unwrap();
     assert!(shards > 1.0);
-    let whole = submit(
-        &system,
-        &json!({"compression": "zstd", "format": body("json")["format"], "columns": body("json")["columns"]}),
-        &[],
-    )
-    .await;
-    system.completed(&whole).await;
+    let whole = submit(&system, &export_request("json", Some("zstd"), ["id", "payload"]), &[]).await;
+    system.wait_until_completed(&whole).await;
     assert_eq!(system.get("/nowhere/at/all").await.status(), StatusCode::NOT_FOUND);
-    assert_eq!(system.get(&format!("/exports/{cut}")).await.status(), StatusCode::OK);
+    assert_eq!(system.get(&format!("/exports/{sharded}")).await.status(), StatusCode::OK);
 
-    // What the api looks up is up to five seconds old.
-    let deadline = Instant::now() + PATIENCE;
-    let api = loop {
+    // What the api reads from the ledger is up to five seconds old.
+    let api = wait_until("both exports are counted", async || {
         let api = scraped(&system.url("/metrics")).await;
-        if value(&api, "polyglot_exports", &[("state", "completed")]) == Some(2.0) {
-            break api;
-        }
-        assert!(Instant::now() < deadline, "{api}");
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
+        if value(&api, "polyglot_exports", &[("state", "completed")]) == Some(2.0) { Ok(api) } else { Err(api) }
+    })
+    .await;
     let worker = scraped(&format!("http://127.0.0.1:{port}/metrics")).await;
     promtool(&api);
     promtool(&worker);
 
     // Both together have every metric that is described, and no other.
-    let told = |text: &str| -> BTreeSet<String> {
+    let exposed = |text: &str| -> BTreeSet<String> {
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         types.map(str::to_owned).collect()
     };
     let described: BTreeSet<String> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
-    assert_eq!(told(&api).union(&told(&worker)).cloned().collect::<BTreeSet<_>>(), described);
+    assert_eq!(exposed(&api).union(&exposed(&worker)).cloned().collect::<BTreeSet<_>>(), described);
 
     for status in Status::ALL {
         let count = value(&api, "polyglot_exports", &[("state", status.name())]);
@@ -191,12 +179,15 @@ async fn metrics_say_what_happened_and_prometheus_takes_them() {
     let health = system.environment(&mut command).arg("health").output().unwrap();
     assert!(health.status.success(), "{health:?}");
     system.workers[0].signal(Signal::TERM);
-    assert!(system.workers[0].ended().await.success());
+    assert!(system.workers[0].wait_for_exit().await.success());
     let health = system.environment(&mut command).output().unwrap();
     assert_eq!(health.status.code(), Some(1), "{health:?}");
 }
 
-/// A place to send traces to.
+/// Time between two batches of spans that a process sends.
+const BATCH_DELAY: Duration = Duration::from_millis(200);
+
+/// A collector of traces.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<Seen>>>);
 
@@ -207,7 +198,7 @@ struct Seen {
 }
 
 impl Collector {
-    /// Listens; the answer is its address.
+    /// Listens, and returns its address.
     async fn listen(&self) -> String {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -220,21 +211,29 @@ impl Collector {
         self.0.lock().unwrap().clone()
     }
 
-    /// The spans of the trace in which there is a span of that name, once it is there.
-    async fn trace_with(&self, name: &str, among: impl Fn(&Seen) -> bool) -> Vec<Seen> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+    /// The spans of the trace that has a span of this name, once every span in it has its parent: `among` says whether a
+    /// trace counts, and `parent` is the span of the client, which is not sent to this collector.
+    async fn complete_trace_with(&self, name: &str, parent: &str, among: impl Fn(&Seen) -> bool) -> Vec<Seen> {
+        let trace = wait_until(&format!("the trace with {name} is complete"), async || {
             let spans = self.spans();
-            if let Some(found) = spans.iter().find(|seen| seen.span.name == name && among(seen)) {
-                let trace = found.span.trace_id.clone();
-                // The last spans of the other process may still be on their way.
-                tokio::time::sleep(Duration::from_secs(2)).await;
-                return self.spans().into_iter().filter(|seen| seen.span.trace_id == trace).collect();
-            }
-            let names: Vec<String> = spans.into_iter().map(|seen| seen.span.name).collect();
-            assert!(Instant::now() < deadline, "{name} is not among {names:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+            let Some(found) = spans.iter().find(|seen| seen.span.name == name && among(seen)) else {
+                return Err(format!("{:?}", counted(&spans)));
+            };
+            let trace = &found.span.trace_id;
+            let spans: Vec<&Seen> = spans.iter().filter(|seen| seen.span.trace_id == *trace).collect();
+            let ids: BTreeSet<String> = spans.iter().map(|seen| hex(&seen.span.span_id)).collect();
+            let has_parent = |seen: &&&Seen| {
+                let wanted = hex(&seen.span.parent_span_id);
+                wanted.is_empty() || wanted == parent || ids.contains(&wanted)
+            };
+            let orphans: Vec<&str> =
+                spans.iter().filter(|seen| !has_parent(seen)).map(|seen| seen.span.name.as_str()).collect();
+            if orphans.is_empty() { Ok(trace.clone()) } else { Err(format!("{orphans:?} have no parent yet.")) }
+        })
+        .await;
+        // Spans that should not be there, or that have no children, would come within the next batches.
+        tokio::time::sleep(4 * BATCH_DELAY).await;
+        self.spans().into_iter().filter(|seen| seen.span.trace_id == trace).collect()
     }
 }
 
@@ -264,19 +263,24 @@ fn hex(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn one_trace_leads_from_the_request_to_its_file() {
+    needs_servers!();
     let collector = Collector::default();
     let endpoint = collector.listen().await;
-    let mut system = api(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), ("OTEL_BSP_SCHEDULE_DELAY", "200")]).await;
+    let mut system = api(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("OTEL_BSP_SCHEDULE_DELAY", &BATCH_DELAY.as_millis().to_string()),
+    ])
+    .await;
     system.add_worker();
     system.add_worker();
     let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
     let place = format!("00-{trace}-{parent}-01");
     let id = submit(&system, &body("csv"), &[("traceparent", &place), ("tracestate", "vendor=1")]).await;
-    let state = system.completed(&id).await;
+    let state = system.wait_until_completed(&id).await;
     let shards = usize::try_from(state["progress"]["shards"].as_u64().unwrap()).unwrap();
     assert!(shards > 1, "{state:#}");
 
-    let spans = collector.trace_with("complete", |_| true).await;
+    let spans = collector.complete_trace_with("complete", parent, |_| true).await;
     let names = counted(&spans);
     assert!(spans.iter().all(|seen| hex(&seen.span.trace_id) == trace && seen.span.trace_state == "vendor=1"));
     for (name, wanted) in
@@ -284,17 +288,20 @@ async fn one_trace_leads_from_the_request_to_its_file() {
     {
         assert_eq!(names.get(name), Some(&wanted), "{name} of {names:?}");
     }
-    // Each piece of work was claimed; each but what a look into the ledger found was announced.
+    // Each piece of work was claimed. Each was announced, except those that a worker found in the ledger.
     assert_eq!(names.get("claim"), Some(&(shards + 2)), "{names:?}");
     assert!(names.get("publish").is_some_and(|publish| *publish >= 1), "{names:?}");
-    // From every span the way leads to the one that the client had.
+    // The parents of every span lead to the span of the client.
     let parents: BTreeMap<String, String> =
         spans.iter().map(|seen| (hex(&seen.span.span_id), hex(&seen.span.parent_span_id))).collect();
     for seen in &spans {
         let mut at = hex(&seen.span.span_id);
         for _ in 0..5 {
             if at != parent {
-                at = parents.get(&at).unwrap_or_else(|| panic!("{} has no way up: {names:?}", seen.span.name)).clone();
+                at = parents
+                    .get(&at)
+                    .unwrap_or_else(|| panic!("{} has no known parent: {names:?}", seen.span.name))
+                    .clone();
             }
         }
         assert_eq!(at, parent, "{}", seen.span.name);
@@ -310,10 +317,10 @@ async fn one_trace_leads_from_the_request_to_its_file() {
         .collect();
     assert_eq!(numbers.len(), shards, "{numbers:?}");
 
-    // One that nobody traces begins a trace of its own; and looks at the processes are in none.
-    let other = submit(&system, &json!({"format": "csv", "columns": [{"source": "id", "target": "id"}], "filters": [{"column": "id", "op": "<", "value": 5}]}), &[]).await;
-    system.completed(&other).await;
-    let spans = collector.trace_with("complete", |seen| hex(&seen.span.trace_id) != trace).await;
+    // A request without a trace begins one of its own. Health checks are in no trace.
+    let other = submit(&system, &first_rows(export_request("csv", None, ["id"]), 4), &[]).await;
+    system.wait_until_completed(&other).await;
+    let spans = collector.complete_trace_with("complete", parent, |seen| hex(&seen.span.trace_id) != trace).await;
     let names = counted(&spans);
     for name in ["POST /exports", "claim", "start", "plan", "complete"] {
         assert_eq!(names.get(name), Some(&1), "{names:?}");
@@ -323,12 +330,12 @@ async fn one_trace_leads_from_the_request_to_its_file() {
     assert!(collector.spans().iter().all(|seen| !seen.span.name.contains("/health") && seen.span.name != "probe"));
 }
 
-/// How long the small exports took, the fastest of some.
-async fn fastest(system: &System) -> f64 {
+/// Seconds that the fastest of a few exports took.
+async fn fastest_of_five(system: &System) -> f64 {
     let mut fastest = f64::MAX;
     for _ in 0..5 {
         let id = submit(system, &body("csv"), &[]).await;
-        system.completed(&id).await;
+        system.wait_until_completed(&id).await;
         let sql = format!(
             "SELECT extract(epoch FROM finished_at - created_at)::float8 FROM polyglot.exports WHERE id = '{id}'"
         );
@@ -339,23 +346,24 @@ async fn fastest(system: &System) -> f64 {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_does_not_answer_slows_nothing() {
+async fn a_collector_that_does_not_answer_slows_nothing() {
+    needs_servers!();
     let mut system = api(&[]).await;
     system.add_worker();
-    let without = fastest(&system).await;
+    let without = fastest_of_five(&system).await;
     drop(system);
-    // Takes connections, and says nothing.
+    // Accepts connections, and never answers.
     let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
     for endpoint in ["http://127.0.0.1:1", &silent] {
         let mut system = api(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), ("OTEL_BSP_SCHEDULE_DELAY", "100")]).await;
         system.add_worker();
-        let with = fastest(&system).await;
-        // Of a machine that does other things beside.
+        let with = fastest_of_five(&system).await;
+        // Generous, since the machine may be busy.
         assert!(with < without * 2.0 + 1.0, "{endpoint}: {with} s instead of {without}");
         let began = Instant::now();
         system.workers[0].signal(Signal::TERM);
-        assert!(system.workers[0].ended().await.success());
+        assert!(system.workers[0].wait_for_exit().await.success());
         assert!(began.elapsed() < Duration::from_secs(20), "{endpoint}: {:?}", began.elapsed());
         let log = system.workers[0].log();
         assert!(log.matches("spans cannot be exported").count() <= 1, "{log}");
@@ -366,28 +374,28 @@ async fn an_endpoint_that_does_not_answer_slows_nothing() {
 }
 
 #[tokio::test]
-async fn every_line_about_work_says_whose_it_is() {
+async fn every_log_line_about_work_names_its_export() {
+    needs_servers!();
     let mut system = api(&[("LOG_FORMAT", "json")]).await;
     system.add_worker();
     let id = submit(&system, &body("csv"), &[("x-request-id", "the-request")]).await;
-    let state = system.completed(&id).await;
+    let state = system.wait_until_completed(&id).await;
     let shards = state["progress"]["shards"].as_u64().unwrap();
-    // The last line may be on its way.
-    let deadline = Instant::now() + PATIENCE;
-    let lines: Vec<Value> = loop {
+    // The last line may not be written yet.
+    let lines: Vec<Value> = wait_until("the worker logs the completion", async || {
         let log = system.workers[0].log();
-        if log.contains("\"export completed\"") {
-            break log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        if !log.contains("\"export completed\"") {
+            return Err(log);
         }
-        assert!(Instant::now() < deadline, "{log}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        Ok(log.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    })
+    .await;
     let message = |line: &Value, words: &str| line["message"] == words;
     let first = lines.iter().position(|line| message(line, "work claimed")).unwrap();
     let last = lines.iter().rposition(|line| message(line, "export completed")).unwrap();
     let mut seen = BTreeMap::new();
     for line in &lines[first..=last] {
-        // What tidies up, or looks for messages, does so for all.
+        // Clean-up and message consumption concern all exports.
         if !line["target"].as_str().unwrap().starts_with("polyglot_worker") {
             continue;
         }
@@ -400,7 +408,7 @@ async fn every_line_about_work_says_whose_it_is() {
     assert_eq!(seen["work claimed"], shards + 2, "{seen:?}");
     assert_eq!((seen["export planned"], seen["shard committed"], seen["export completed"]), (1, shards, 1), "{seen:?}");
 
-    // The api's, under the same request.
+    // The log line of the api names the same request.
     let log = system.api.as_ref().unwrap().log();
     let accepted = log.lines().find(|line| line.contains("export accepted")).unwrap();
     let accepted: Value = serde_json::from_str(accepted).unwrap();

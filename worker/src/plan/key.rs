@@ -2,8 +2,8 @@
 
 use polyglot_core::column::WireType;
 use polyglot_core::failure::Failure;
+use polyglot_core::order::Order;
 use polyglot_core::relation::{Relation, RelationKind};
-use polyglot_core::selection::Order;
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;

@@ -9,6 +9,7 @@ use polyglot_core::relation::RelationName;
 use polyglot_core::request::{ColumnMapping, ExportRequest, Layout};
 use polyglot_core::selection::{Direction, Filter, FilterOp, OrderKey};
 use polyglot_core::single_stream_reason::SingleStreamReason;
+use polyglot_test_servers::needs_database;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::sync::mpsc;
@@ -40,10 +41,9 @@ struct Database {
 }
 
 impl Database {
-    async fn new() -> Self {
+    async fn new(url: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let url = std::env::var("TEST_DATABASE_URL")
-            .expect("TEST_DATABASE_URL is not set: run `make test`, or `devstack with-servers -- cargo test …`");
+        let url = url.to_owned();
         let connection = PgConnection::connect(&url).await.unwrap();
         let schema = format!("shapes_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut database = Self { url, connection, schema };
@@ -248,7 +248,7 @@ const KEYS: [Key; 15] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_every_shape_are_cut() {
-    let mut database = Database::new().await;
+    let mut database = Database::new(&needs_database!()).await;
     for (name, columns, values, order) in KEYS {
         let (partitioned, partitions) = match name {
             "by the hash of the key" => (
@@ -279,7 +279,7 @@ async fn keys_of_every_shape_are_cut() {
 
 #[tokio::test]
 async fn every_reason_against_cutting_is_told() {
-    let mut database = Database::new().await;
+    let mut database = Database::new(&needs_database!()).await;
     let rows = "SELECT n, '10.0.0.0'::inet + n, n, n, n, repeat(md5(n::text), 6) FROM generate_series(1, 200000) n";
     database
         .run(&format!(
@@ -343,7 +343,7 @@ async fn every_reason_against_cutting_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn narrow_rows_beside_wide_ones_fill_shards_alike() {
-    let mut database = Database::new().await;
+    let mut database = Database::new(&needs_database!()).await;
     // 200 kB of text that compresses to half, made once and turned round for each row.
     let wide = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 6250) i)";
     for (name, is_wide) in
@@ -367,7 +367,7 @@ async fn narrow_rows_beside_wide_ones_fill_shards_alike() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn filters_are_a_part_of_the_sizes() {
-    let mut database = Database::new().await;
+    let mut database = Database::new(&needs_database!()).await;
     database
         .run(
             "CREATE TABLE t (id bigint PRIMARY KEY, payload text, number integer);
@@ -388,7 +388,7 @@ async fn filters_are_a_part_of_the_sizes() {
 
 #[tokio::test]
 async fn a_server_with_a_better_way_is_not_asked_for_ranges() {
-    let mut database = Database::new().await;
+    let mut database = Database::new(&needs_database!()).await;
     database
         .run(
             "CREATE TABLE t (id uuid PRIMARY KEY, chosen integer NOT NULL, flag boolean NOT NULL);
@@ -421,7 +421,7 @@ const RECORDS: &str = "
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_format_has_shards_of_its_own_size() {
-    let mut database = Database::new().await;
+    let mut database = Database::new(&needs_database!()).await;
     database.run(RECORDS).await;
     for (format, compression) in [
         (Format::Csv, None),
@@ -440,7 +440,7 @@ async fn every_format_has_shards_of_its_own_size() {
 
 #[tokio::test]
 async fn what_is_quick_to_read_is_weighed() {
-    let mut database = Database::new().await;
+    let mut database = Database::new(&needs_database!()).await;
     database
         .run(
             "CREATE TABLE t (id integer PRIMARY KEY, payload text);
@@ -471,7 +471,7 @@ async fn what_is_quick_to_read_is_weighed() {
 
 #[tokio::test]
 async fn a_snapshot_goes_from_hand_to_hand() {
-    let mut database = Database::new().await;
+    let mut database = Database::new(&needs_database!()).await;
     database.run("CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)").await;
     let request = database.request(Format::Csv, &["id"]);
     let mut first = database.source(&request).await;
@@ -501,7 +501,7 @@ async fn a_snapshot_goes_from_hand_to_hand() {
 
 #[tokio::test]
 async fn a_connection_goes_from_export_to_export_while_it_lives() {
-    let mut database = Database::new().await;
+    let mut database = Database::new(&needs_database!()).await;
     // A view may change the session that reads it.
     database
         .run("CREATE VIEW t AS SELECT n AS id, set_config('TimeZone', 'Asia/Tokyo', false) AS zone FROM generate_series(1, 100) n")
@@ -540,7 +540,7 @@ async fn a_connection_goes_from_export_to_export_while_it_lives() {
 
 #[tokio::test]
 async fn a_change_that_waits_for_the_snapshot_is_not_waited_for() {
-    let mut database = Database::new().await;
+    let mut database = Database::new(&needs_database!()).await;
     database.run("CREATE TABLE t (id integer PRIMARY KEY)").await;
     let request = database.request(Format::Csv, &["id"]);
     let mut keeper = database.source(&request).await;
@@ -551,7 +551,7 @@ async fn a_change_that_waits_for_the_snapshot_is_not_waited_for() {
         database
     });
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    let url = std::env::var("TEST_DATABASE_URL").unwrap();
+    let url = needs_database!();
     let joined = Connected::to(&url, "polyglot shapes").await.unwrap().join(&request, &snapshot).await;
     let Err(JoinError::Locked(failure)) = joined else { panic!("joined behind a change of the table") };
     assert_eq!(failure.kind, polyglot_core::failure::FailureKind::SourceUnavailable);

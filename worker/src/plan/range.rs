@@ -1,6 +1,7 @@
 //! A part of an export's rows, as a half-open range of the order's key.
 
-use polyglot_core::selection::{Direction, Order};
+use polyglot_core::order::Order;
+use polyglot_core::selection::Direction;
 use polyglot_source::sql::quote_literal;
 use serde::{Deserialize, Serialize};
 

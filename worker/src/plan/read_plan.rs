@@ -6,9 +6,9 @@ use std::sync::Arc;
 use polyglot_core::column::{ArrayType, Column, WireType};
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::format::Format;
+use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
-use polyglot_core::selection::Order;
 use polyglot_source::catalog::{self, CatalogError};
 use polyglot_source::sql::{self, order_sql, quote_relation};
 

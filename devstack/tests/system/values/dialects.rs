@@ -1,9 +1,10 @@
 //! The options of each format: what they change, read back by others, and that nothing is lost or confused by them.
 
+use polyglot_test_kit::{Setup, System};
+use polyglot_test_servers::needs_servers;
 use serde_json::{Value, json};
 
-use super::{manifest, python_line, submit};
-use crate::harness::{Setup, System};
+use crate::python::run_line;
 
 /// Values that a dialect could confuse: text that looks like NULL, like a delimiter, like a formula, like a number.
 const TRICKY: &str = r#"
@@ -33,6 +34,7 @@ async fn exported(system: &System, format: &str, columns: &[&str], options: Valu
 
 #[tokio::test]
 async fn every_dialect_of_csv_is_loaded_back_by_postgres() {
+    needs_servers!();
     let system = tricky().await;
     for (options, copy) in [
         (json!({"delimiter": ";"}), "HEADER, DELIMITER ';'"),
@@ -69,6 +71,7 @@ async fn every_dialect_of_csv_is_loaded_back_by_postgres() {
 
 #[tokio::test]
 async fn a_spreadsheet_runs_no_cell_and_the_manifest_counts_them() {
+    needs_servers!();
     let system = tricky().await;
     let columns = ["id", "t", "n", "m", "i", "j", "a"];
     let (id, file) = exported(&system, "csv", &columns, json!({"profile": "spreadsheet"})).await;
@@ -78,7 +81,7 @@ async fn a_spreadsheet_runs_no_cell_and_the_manifest_counts_them() {
     std::fs::write(&path, &file).unwrap();
     // What a reader finds in the cells of each column.
     let cells = "import csv, json, sys; rows = list(csv.reader(open(sys.argv[1], encoding='utf-8-sig', newline=''), strict=True)); print(json.dumps([list(c) for c in zip(*rows[1:])]))";
-    let cells: Vec<Vec<String>> = serde_json::from_value(python_line(cells, &path)).unwrap();
+    let cells: Vec<Vec<String>> = serde_json::from_value(run_line(cells, &path)).unwrap();
     assert_eq!(
         cells[1],
         ["plain", "", "", "NULL", "'=1+cmd|'/c calc'!A0", "'-2\r\n\"x\";y|z\t,", "'@sum", "\\N"],
@@ -87,7 +90,7 @@ async fn a_spreadsheet_runs_no_cell_and_the_manifest_counts_them() {
     // Numbers stay numbers, also where they are negative.
     assert_eq!((cells[2][3].as_str(), cells[3][0].as_str()), ("-1", "-$5.00"));
     assert_eq!(cells[5][0], "-7");
-    let manifest = manifest(&system, &id).await;
+    let manifest = system.manifest(&id).await;
     assert_eq!((&manifest["replaced"][0]["column"], &manifest["replaced"][0]["count"]), (&json!("t"), &json!(3)));
     assert_eq!(manifest["replaced"].as_array().unwrap().len(), 1, "{manifest:#}");
     // A choice of one's own wins over the profile.
@@ -97,7 +100,8 @@ async fn a_spreadsheet_runs_no_cell_and_the_manifest_counts_them() {
 }
 
 #[tokio::test]
-async fn a_bigint_is_a_string_on_wish() {
+async fn a_bigint_is_a_string_on_request() {
+    needs_servers!();
     let system = tricky().await;
     let (_, file) = exported(&system, "jsonl", &["id"], json!({"bigint": "string"})).await;
     let text = String::from_utf8(file).unwrap();
@@ -113,11 +117,12 @@ async fn numerics(system: &System, options: Value) -> (String, Vec<Value>) {
     let path = system.file("numeric.parquet");
     std::fs::write(&path, file).unwrap();
     let read = "import json, sys, pyarrow.parquet as p; t = p.read_table(sys.argv[1]); print(json.dumps([str(t.schema.field('n').type), [None if v is None else str(v) for v in t['n'].to_pylist()]]))";
-    serde_json::from_value(python_line(read, &path)).unwrap()
+    serde_json::from_value(run_line(read, &path)).unwrap()
 }
 
 #[tokio::test]
 async fn a_numeric_without_precision_is_what_was_asked_for_in_parquet() {
+    needs_servers!();
     let system = tricky().await;
     let (kind, values) = numerics(&system, json!({})).await;
     assert_eq!(kind, "string");
@@ -136,8 +141,8 @@ async fn a_numeric_without_precision_is_what_was_asked_for_in_parquet() {
     sqlx::query("INSERT INTO public.records (id, n) VALUES (8, 0.125)").execute(&system.pool).await.unwrap();
     let columns = json!([{"source": "n", "target": "n"}]);
     let request = json!({"format": "parquet", "columns": columns, "options": {"numeric": "decimal(38,2)"}});
-    let id = submit(&system, &request).await;
-    let state = system.ended(&id).await;
+    let id = system.submit_request(&request).await;
+    let state = system.wait_until_ended(&id).await;
     let error = state["error"].as_str().unwrap_or_else(|| panic!("{state:#}"));
     assert!(error.contains("(id 8)") && error.contains("\"n\"") && error.contains("digits"), "{error}");
 }

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use polyglot_test_kit::{Setup, System};
+use polyglot_test_servers::needs_servers;
 use serde_json::{Value, json};
 
 use super::table::columns;
-use super::{export, manifest, python, request, submit};
-use crate::harness::{Setup, System};
+use super::{export, request};
+use crate::python::run_script;
 
 /// Five rows; the keys of those with trouble are 4711 to 4714.
 const TROUBLE: &str = r#"
@@ -49,6 +51,7 @@ fn counts(expected: &[(&str, u64)]) -> Vec<(String, u64)> {
 
 #[tokio::test]
 async fn what_cannot_be_held_fails_and_names_column_and_key() {
+    needs_servers!();
     let system = with_trouble().await;
     let all = columns(&system.pool).await;
     for (format, column, key) in [
@@ -61,8 +64,8 @@ async fn what_cannot_be_held_fails_and_names_column_and_key() {
         ("parquet", "n", 4712),
     ] {
         let chosen: Vec<_> = all.iter().filter(|it| it.name == "id" || it.name == column).cloned().collect();
-        let id = submit(&system, &request(format, None, &chosen)).await;
-        let state = system.ended(&id).await;
+        let id = system.submit_request(&request(format, None, &chosen)).await;
+        let state = system.wait_until_ended(&id).await;
         assert_eq!(state["status"], "failed", "{format} {column}: {state:#}");
         let error = state["error"].as_str().unwrap();
         assert!(error.contains(&format!("{column:?}")) && error.contains(&key.to_string()), "{error}");
@@ -75,6 +78,7 @@ async fn what_cannot_be_held_fails_and_names_column_and_key() {
 
 #[tokio::test]
 async fn what_xml_cannot_hold_is_replaced_and_counted() {
+    needs_servers!();
     let system = with_trouble().await;
     let (id, bytes) = exported(&system, "xml", json!({"onUnrepresentable": "replace"})).await;
     let text = String::from_utf8(bytes).unwrap();
@@ -88,13 +92,14 @@ async fn what_xml_cannot_hold_is_replaced_and_counted() {
         text.contains("<ts>infinity</ts>") && text.contains("<tm>24:00:00</tm>") && text.contains("<n>NaN</n>"),
         "{text}"
     );
-    let manifest = manifest(&system, &id).await;
+    let manifest = system.manifest(&id).await;
     // Values, not characters.
     assert_eq!(replaced(&manifest), counts(&[("j", 1), ("t", 2)]), "{manifest:#}");
 }
 
 #[tokio::test]
 async fn what_parquet_cannot_hold_is_null_and_counted() {
+    needs_servers!();
     let system = with_trouble().await;
     let (id, bytes) = exported(&system, "parquet", json!({"onUnrepresentable": "replace"})).await;
     let file = system.file("replaced.parquet");
@@ -118,26 +123,30 @@ async fn what_parquet_cannot_hold_is_null_and_counted() {
         row(json!({"id": "4714", "j": "3", "tz": null, "tm": null, "n": null})),
     ];
     std::fs::write(&expected, lines.join("\n")).unwrap();
-    let read =
-        python("compare_readers.py", ["parquet".as_ref(), "plain".as_ref(), file.as_os_str(), expected.as_os_str()]);
+    let read = run_script(
+        "compare_readers.py",
+        ["parquet".as_ref(), "plain".as_ref(), file.as_os_str(), expected.as_os_str()],
+    );
     assert_eq!(read.matches(": 5 rows").count(), 4, "{read}");
-    let manifest = manifest(&system, &id).await;
+    let manifest = system.manifest(&id).await;
     assert_eq!(replaced(&manifest), counts(&[("d", 2), ("n", 3), ("tm", 2), ("ts", 3), ("tz", 2)]), "{manifest:#}");
 }
 
 #[tokio::test]
 async fn nothing_is_replaced_where_nothing_needs_it() {
+    needs_servers!();
     let system = with_trouble().await;
     for format in ["csv", "json", "jsonl"] {
         let (id, bytes) = exported(&system, format, json!({"onUnrepresentable": "replace"})).await;
         let (_, plain) = exported(&system, format, json!({})).await;
         assert!(bytes == plain, "{format}");
-        assert_eq!(replaced(&manifest(&system, &id).await), []);
+        assert_eq!(replaced(&system.manifest(&id).await), []);
     }
 }
 
 #[tokio::test]
 async fn an_array_of_other_dimensions_than_declared_fails_or_is_null_in_parquet() {
+    needs_servers!();
     let system = System::start(Setup::default()).await;
     sqlx::raw_sql(
         "DROP TABLE public.records; CREATE TABLE public.records (id bigint PRIMARY KEY, flat integer[], square integer[][]);
@@ -149,14 +158,14 @@ async fn an_array_of_other_dimensions_than_declared_fails_or_is_null_in_parquet(
     let all = columns(&system.pool).await;
     for at in [1, 2] {
         let chosen = [all[0].clone(), all[at].clone()];
-        let id = submit(&system, &request("parquet", None, &chosen)).await;
-        let state = system.ended(&id).await;
+        let id = system.submit_request(&request("parquet", None, &chosen)).await;
+        let state = system.wait_until_ended(&id).await;
         assert_eq!(state["status"], "failed", "{state:#}");
         let error = state["error"].as_str().unwrap();
         assert!(error.contains(&format!("{:?}", all[at].name)) && error.contains("815"), "{error}");
     }
     let (id, _) = exported(&system, "parquet", json!({"onUnrepresentable": "replace"})).await;
-    assert_eq!(replaced(&manifest(&system, &id).await), counts(&[("flat", 1), ("square", 1)]));
+    assert_eq!(replaced(&system.manifest(&id).await), counts(&[("flat", 1), ("square", 1)]));
 }
 
 /// CRC-32 as zlib and gzip have it, bit by bit: not the code that wrote the manifest.
@@ -169,15 +178,16 @@ fn crc32(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn the_manifest_describes_the_stored_file() {
+    needs_servers!();
     // More than one part.
     let system = System::with_rows(100_000).await;
     let all = columns(&system.pool).await;
     assert_eq!(crc32(b"123456789"), "cbf43926");
     for (format, compression) in [("jsonl", None), ("csv", Some("gzip")), ("parquet", None)] {
-        let id = submit(&system, &request(format, compression, &all)).await;
-        system.completed(&id).await;
+        let id = system.submit_request(&request(format, compression, &all)).await;
+        system.wait_until_completed(&id).await;
         let bytes = system.download(&id).await;
-        let manifest = manifest(&system, &id).await;
+        let manifest = system.manifest(&id).await;
         assert_eq!(manifest["rows"], 100_000, "{format}");
         assert_eq!(manifest["bytes"], bytes.len(), "{format}");
         assert_eq!(manifest["crc32"], crc32(&bytes), "{format}");
@@ -212,7 +222,7 @@ async fn the_manifest_describes_the_stored_file() {
         assert!(manifest["snapshot"]["time"].is_string() && manifest["snapshot"]["walPosition"].is_string());
     }
     sqlx::query("ALTER TABLE public.records DROP CONSTRAINT records_pkey").execute(&system.pool).await.unwrap();
-    let id = submit(&system, &request("csv", None, &all)).await;
-    system.completed(&id).await;
-    assert_eq!(manifest(&system, &id).await["order"], json!({"by": [], "promised": false}));
+    let id = system.submit_request(&request("csv", None, &all)).await;
+    system.wait_until_completed(&id).await;
+    assert_eq!(system.manifest(&id).await["order"], json!({"by": [], "promised": false}));
 }

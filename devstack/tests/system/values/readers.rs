@@ -1,11 +1,13 @@
 //! The readers that people use: each reads every file of its format to the end and finds PostgreSQL's values.
 
+use polyglot_test_kit::{Setup, System};
+use polyglot_test_servers::needs_servers;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 
 use super::table::{Column, columns, quoted};
-use super::{export, python, request};
-use crate::harness::{Setup, System};
+use super::{export, request};
+use crate::python::run_script;
 
 /// A column of the types that a table usually has: its name, its type, what kind of value it is to the readers, its
 /// value in row n, its text for the comparison.
@@ -82,11 +84,12 @@ async fn readers_agree(system: &System, body: &serde_json::Value, expected: &std
     let file = export(system, body).await;
     let format = body["format"].as_str().unwrap();
     let compression = body["compression"].as_str().unwrap_or("plain");
-    python("compare_readers.py", [format.as_ref(), compression.as_ref(), file.as_os_str(), expected.as_os_str()])
+    run_script("compare_readers.py", [format.as_ref(), compression.as_ref(), file.as_os_str(), expected.as_os_str()])
 }
 
 #[tokio::test]
 async fn every_reader_finds_the_usual_types() {
+    needs_servers!();
     let system = System::start(Setup::default()).await;
     let (columns, expected) = fill(&system, &[&SCALARS[..], &[JSON]].concat(), 3000).await;
     for (format, compression, readers) in [
@@ -109,6 +112,7 @@ async fn every_reader_finds_the_usual_types() {
 
 #[tokio::test]
 async fn every_reader_finds_the_sample() {
+    needs_servers!();
     // Several row groups, and more rows than any reader samples.
     let system = System::with_rows(60_000).await;
     let columns = columns(&system.pool).await;
@@ -130,6 +134,7 @@ async fn every_reader_finds_the_sample() {
 
 #[tokio::test]
 async fn every_reader_finds_the_lists() {
+    needs_servers!();
     let system = System::start(Setup::default()).await;
     let (columns, expected) = fill(&system, &LISTS, 500).await;
     for (format, readers) in [("parquet", 4), ("json", 2), ("jsonl", 2)] {
@@ -140,6 +145,7 @@ async fn every_reader_finds_the_lists() {
 
 #[tokio::test]
 async fn every_reader_knows_zstd() {
+    needs_servers!();
     let system = System::start(Setup::default()).await;
     let (columns, expected) = fill(&system, &SCALARS, 3000).await;
     let mut body = request("parquet", None, &columns);
@@ -154,6 +160,7 @@ async fn every_reader_knows_zstd() {
 
 #[tokio::test]
 async fn the_types_in_parquet_are_the_promised_ones() {
+    needs_servers!();
     let system = System::start(Setup::default()).await;
     let types = [
         ("smallint", "int16"),
@@ -187,6 +194,7 @@ async fn the_types_in_parquet_are_the_promised_ones() {
 
 #[tokio::test]
 async fn lists_and_negative_scales_in_parquet_have_the_promised_types() {
+    needs_servers!();
     let system = System::start(Setup::default()).await;
     let types = [
         ("numeric(5,-2)", "decimal128(7, 0)"),
@@ -212,7 +220,7 @@ async fn assert_types(system: &System, types: &[(&str, &str)]) {
     sqlx::raw_sql(AssertSqlSafe(create)).execute(&system.pool).await.unwrap();
     let columns = columns(&system.pool).await;
     let file = export(system, &request("parquet", None, &columns)).await;
-    let printed = python("compare_readers.py", ["schema".as_ref(), file.as_os_str()]);
+    let printed = run_script("compare_readers.py", ["schema".as_ref(), file.as_os_str()]);
     for ((at, line), (sql, wanted)) in printed.lines().enumerate().zip(types) {
         assert_eq!(line, format!("c{at}: {wanted}"), "{} of {sql}", quoted(&columns[at].name));
     }

@@ -1,8 +1,11 @@
 //! The property: any table of any type comes back from any format as it was.
 
+use polyglot_test_kit::{Setup, System};
+use polyglot_test_servers::needs_servers;
+
 use super::table::{Column, columns, compare_jsonb, connection, copy_in, reload, reload_csv, run};
-use super::{bytes_of, export, python, request};
-use crate::harness::{Setup, System};
+use super::{bytes_of, export, request};
+use crate::python::run_script;
 
 /// A system whose `public.records` is made by `generate_values.py`.
 struct Generated {
@@ -20,7 +23,7 @@ impl Generated {
         println!("POLYGLOT_SEED={seed} POLYGLOT_VALUES_ROWS={rows} makes these {kind} again");
         let system = System::start(Setup::default()).await;
         let folder = system.file("generated");
-        python("generate_values.py", [&[folder.to_str().unwrap(), &seed, &rows, kind], without].concat());
+        run_script("generate_values.py", [&[folder.to_str().unwrap(), &seed, &rows, kind], without].concat());
         let mut connection = connection(&system.pool).await;
         run(&mut connection, std::fs::read_to_string(folder.join("schema.sql")).unwrap()).await;
         copy_in(&mut connection, "COPY public.records FROM STDIN", bytes_of(&folder.join("rows.copy"))).await;
@@ -48,6 +51,7 @@ impl Generated {
 
 #[tokio::test]
 async fn every_scalar_survives_csv() {
+    needs_servers!();
     let generated = Generated::start("scalars", &[]).await;
     generated.survives("csv", None).await;
     generated.survives("csv", Some("gzip")).await;
@@ -55,6 +59,7 @@ async fn every_scalar_survives_csv() {
 
 #[tokio::test]
 async fn every_scalar_survives_json() {
+    needs_servers!();
     let generated = Generated::start("scalars", &[]).await;
     generated.survives("json", None).await;
     generated.survives("jsonl", Some("gzip")).await;
@@ -63,21 +68,25 @@ async fn every_scalar_survives_json() {
 
 #[tokio::test]
 async fn every_scalar_that_xml_can_hold_survives_it() {
+    needs_servers!();
     Generated::start("scalars", &["xml"]).await.survives("xml", None).await;
 }
 
 #[tokio::test]
 async fn every_scalar_that_parquet_can_hold_survives_it() {
+    needs_servers!();
     Generated::start("scalars", &["parquet"]).await.survives("parquet", None).await;
 }
 
 #[tokio::test]
 async fn every_array_survives_csv() {
+    needs_servers!();
     Generated::start("arrays", &[]).await.survives("csv", None).await;
 }
 
 #[tokio::test]
 async fn every_array_survives_json() {
+    needs_servers!();
     let generated = Generated::start("arrays", &[]).await;
     generated.survives("jsonl", None).await;
     generated.survives("json", Some("gzip")).await;
@@ -86,16 +95,19 @@ async fn every_array_survives_json() {
 
 #[tokio::test]
 async fn every_array_that_xml_can_hold_survives_it() {
+    needs_servers!();
     Generated::start("arrays", &["xml"]).await.survives("xml", Some("gzip")).await;
 }
 
 #[tokio::test]
 async fn every_array_that_parquet_can_hold_survives_it() {
+    needs_servers!();
     Generated::start("arrays", &["parquet"]).await.survives("parquet", None).await;
 }
 
 #[tokio::test]
 async fn zstd_is_one_frame_around_the_same_text() {
+    needs_servers!();
     let generated = Generated::start("scalars", &["xml"]).await;
     for format in ["csv", "json", "jsonl", "xml"] {
         generated.survives(format, Some("zstd")).await;

@@ -1,12 +1,13 @@
 //! Tables of unusual shape: very wide, empty, all NULL, with names and keys that need care; and that the same table is
 //! always the same bytes.
 
+use polyglot_test_kit::{Setup, System};
+use polyglot_test_servers::needs_servers;
 use sqlx::AssertSqlSafe;
 
 use super::table::{Column, columns, quoted, reload, reload_csv};
 use super::{bytes_of, export, request};
 use crate::formats::CASES;
-use crate::harness::{Setup, System};
 
 async fn with_table(statements: &str) -> (System, Vec<Column>) {
     let system = System::start(Setup::default()).await;
@@ -39,7 +40,7 @@ const EVERY_TYPE: &str = "smallint, integer, bigint, real, double precision, num
 
 const ARRAYS: &str = "text[], integer[][], timestamptz[], json[], numeric(18,4)[], bytea[], inet[], int4range[]";
 
-/// The types, cut at the commas between them.
+/// The types of a list, split at the commas between them.
 fn each(list: &str) -> Vec<String> {
     let mut types: Vec<String> = Vec::new();
     let mut open = false;
@@ -78,16 +79,19 @@ async fn survives_empty_and_null(list: &str) {
 
 #[tokio::test]
 async fn every_type_without_a_row_and_with_nothing_but_null() {
+    needs_servers!();
     survives_empty_and_null(EVERY_TYPE).await;
 }
 
 #[tokio::test]
 async fn arrays_without_a_row_and_with_nothing_but_null() {
+    needs_servers!();
     survives_empty_and_null(ARRAYS).await;
 }
 
 #[tokio::test]
 async fn sixteen_hundred_columns() {
+    needs_servers!();
     // As many as PostgreSQL has; a row of them must fit a page.
     let types = ["boolean", "smallint", "integer", "\"char\"", "date", "real"];
     let values = ["n % 2 = 0", "n", "-n", "'x'", "date '2026-01-01' + n", "n / 2.0"];
@@ -107,6 +111,7 @@ async fn sixteen_hundred_columns() {
 
 #[tokio::test]
 async fn names_of_every_sort() {
+    needs_servers!();
     let long = "ü".repeat(31) + "x";
     let names = [
         "Mixed Case",
@@ -181,7 +186,8 @@ fn first_cells(file: &std::path::Path) -> Vec<String> {
 
 #[tokio::test]
 async fn rows_are_in_the_order_of_the_key() {
-    // Not the order of the columns in the table, and names that are words of SQL.
+    needs_servers!();
+    // Not the order of the columns in the table, and names that are keywords of SQL.
     for key in ["\"format\", \"case\"", "\"case\"", "t, \"case\""] {
         let (system, columns) = with_table(&format!(
             "CREATE TABLE public.records (\"case\" bigint, t text COLLATE \"C\", \"format\" numeric, PRIMARY KEY ({key}));

@@ -1,15 +1,16 @@
-//! The table under test: what the catalog says of its columns, and the comparisons that PostgreSQL makes between it and
+//! The table under test: its columns in the catalog, and the comparisons that PostgreSQL makes between it and
 //! what came back out of a file.
 
 use std::path::Path;
 
+use polyglot_test_kit::System;
 use serde_json::{Value, json};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Postgres};
 
-use super::{bytes_of, python};
-use crate::harness::System;
+use super::bytes_of;
+use crate::python::run_script;
 
 #[derive(Debug, Clone)]
 pub(super) struct Column {
@@ -205,7 +206,7 @@ pub(super) async fn reload(system: &System, format: &str, compression: Option<&s
     std::fs::write(&like, json_texts(&mut connection, columns).await).unwrap();
     let compression = compression.unwrap_or("plain");
     let paths = [file, &described, &like, &copy].map(Path::as_os_str);
-    python("reload.py", [format.as_ref(), compression.as_ref()].into_iter().chain(paths));
+    run_script("reload.py", [format.as_ref(), compression.as_ref()].into_iter().chain(paths));
     empty_reloaded(&mut connection).await;
     copy_in(&mut connection, &format!("COPY reloaded ({}) FROM STDIN", names(columns)), bytes_of(&copy)).await;
     assert_reloaded(&mut connection, columns, format, &format!("{format} ({compression})")).await;
@@ -249,7 +250,7 @@ pub(super) async fn reload_csv(system: &System, file: &Path, columns: &[Column])
     assert_same(&mut connection, "cells", columns, &pairs, "the cells of CSV").await;
 }
 
-/// A JSON Lines file is what `to_jsonb` says, as PostgreSQL reads it.
+/// Asserts that a JSON Lines file, as PostgreSQL reads it, equals `to_jsonb`.
 pub(super) async fn compare_jsonb(system: &System, file: &Path, columns: &[Column]) {
     let mut connection = connection(&system.pool).await;
     run(&mut connection, "DROP TABLE IF EXISTS lines; CREATE TABLE lines (line jsonb)".to_owned()).await;

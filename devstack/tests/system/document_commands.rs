@@ -5,18 +5,12 @@
 //! `<!-- tested -->`: runs it; `<!-- tested file: NAME -->`: writes it to that file before anything runs; `<!-- printed -->`:
 //! looks for its lines, in order, in what the commands have printed, where `…` stands for anything.
 
-#[path = "system/harness.rs"]
-#[expect(dead_code, reason = "the harness of the system tests has more than this needs")]
-mod harness;
-#[path = "service/mod.rs"]
-#[expect(dead_code, reason = "likewise")]
-mod service;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::System;
+use polyglot_test_kit::System;
+use polyglot_test_servers::needs_servers;
 
 /// The address in the documents.
 const DOCUMENTED: &str = "localhost:8080";
@@ -118,6 +112,7 @@ const LINES: &str = "sum(1 for line in open(name) if json.loads(line))";
 
 #[tokio::test]
 async fn the_readme_s_commands_do_what_it_says() {
+    needs_servers!();
     let system = System::with_rows(ROWS as u64).await;
     let folder = system.files.path().join("readme");
     fs::create_dir(&folder).unwrap();
@@ -132,6 +127,7 @@ async fn the_readme_s_commands_do_what_it_says() {
 
 #[tokio::test]
 async fn the_tutorial_s_commands_do_what_it_says() {
+    needs_servers!();
     let system = System::with_rows(ROWS as u64).await;
     let folder = system.files.path().join("tutorial");
     fs::create_dir(&folder).unwrap();

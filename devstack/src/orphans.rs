@@ -1,4 +1,5 @@
-//! Programs that outlived the devstack that started them: found by the mark in their environment, asked to stop, killed.
+//! Orphans: processes that outlived the devstack that started them. They are found by a variable in their environment, asked
+//! to stop, and killed.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -7,33 +8,33 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use crate::launch::{MARK, pid_of};
+use crate::launch::{OWNER_VARIABLE, pid_of};
 
-/// Stops every process that was started for the data folder `owner`, this one excepted, and waits for their end.
+/// Stops every process that was started for the data folder `owner`, except this one, and waits for their end.
 ///
-/// Each gets SIGTERM (PostgreSQL SIGINT, its "fast" shutdown), and SIGKILL after `grace`. Only processes that this user may
-/// look at are found; those of another user were not started by us. Returns how many there were.
+/// Each gets SIGTERM (PostgreSQL SIGINT, its "fast" shutdown), and SIGKILL after `grace`. Only processes whose environment
+/// this user may read are found; those of another user were not started by us. Returns the number of processes.
 ///
-/// The caller holds the lock on the data folder, so that nothing that it finds is wanted by anybody.
+/// The caller holds the lock on the data folder, so no other devstack uses what is found.
 pub async fn stop(owner: &Path, grace: Duration) -> usize {
-    let first = of(owner);
+    let first = processes_of(owner);
     for &pid in &first {
         let signal = if is_postgres(pid) { Signal::INT } else { Signal::TERM };
         send(pid, signal);
     }
     let asked = Instant::now();
-    while asked.elapsed() < grace && !of(owner).is_empty() {
+    while asked.elapsed() < grace && !processes_of(owner).is_empty() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     kill(owner).await;
     first.len()
 }
 
-/// Kills every process that was started for the data folder `owner`, this one excepted, and waits for their end.
+/// Kills every process that was started for the data folder `owner`, except this one, and waits for their end.
 pub async fn kill(owner: &Path) {
     let started = Instant::now();
     loop {
-        let left = of(owner);
+        let left = processes_of(owner);
         if left.is_empty() || started.elapsed() > Duration::from_secs(10) {
             return;
         }
@@ -44,9 +45,9 @@ pub async fn kill(owner: &Path) {
     }
 }
 
-/// The processes that carry the mark of `owner`.
-fn of(owner: &Path) -> Vec<u32> {
-    let mut wanted = format!("{MARK}=").into_bytes();
+/// The processes whose environment names `owner`.
+fn processes_of(owner: &Path) -> Vec<u32> {
+    let mut wanted = format!("{OWNER_VARIABLE}=").into_bytes();
     wanted.extend_from_slice(owner.as_os_str().as_bytes());
     let own = std::process::id();
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
@@ -77,16 +78,19 @@ mod tests {
     use super::*;
     use crate::launch::Launch;
     use crate::scratch_dir::ScratchDir;
+    use crate::wait::wait_until;
 
     #[tokio::test]
-    async fn only_the_own_ones_are_stopped() {
+    async fn only_processes_of_the_folder_are_stopped() {
         let (ours, other) = (ScratchDir::new("ours").unwrap(), ScratchDir::new("other").unwrap());
         let sleeper = |dir: &ScratchDir| {
             Launch::new("sleep", "sleep", dir.path(), &dir.path().join("log")).arg("60").spawn().unwrap()
         };
         let (mut first, mut second) = (sleeper(&ours), sleeper(&other));
-        // The mark is there at once: it is set before the program replaces its copy of us.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // The process has this program's environment until it executes its own.
+        for dir in [&ours, &other] {
+            wait_until("the process runs", async || processes_of(dir.path()).len() == 1).await;
+        }
         assert_eq!(stop(ours.path(), Duration::from_secs(5)).await, 1);
         assert!(!first.wait().await.unwrap().success());
         assert!(second.ended().unwrap().is_none());

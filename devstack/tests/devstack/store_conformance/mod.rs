@@ -4,11 +4,11 @@ mod behaviour;
 mod suite;
 
 use polyglot_devstack::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
-use polyglot_devstack::scratch_database::test_variable;
 use polyglot_devstack::scratch_dir::ScratchDir;
 use polyglot_storage::{S3Store, Storage, StorageConfig};
+use polyglot_test_servers::TestServers;
 
-use behaviour::Behaviour;
+use self::behaviour::Behaviour;
 
 /// A store, its bucket, and what else has to live as long.
 struct Store {
@@ -43,11 +43,9 @@ impl Store {
     }
 
     /// The SeaweedFS of `devstack with-servers`.
-    async fn seaweedfs() -> Self {
-        let variable = |name| test_variable(name).unwrap_or_else(|error| panic!("{error}"));
-        let endpoint = variable("TEST_S3_ENDPOINT");
-        let (access_key, secret_key) = (variable("TEST_S3_ACCESS_KEY"), variable("TEST_S3_SECRET_KEY"));
-        Self::new(&endpoint, &access_key, &secret_key, &behaviour::SEAWEEDFS).await
+    async fn seaweedfs(servers: &TestServers) -> Self {
+        let TestServers { s3_endpoint, s3_access_key, s3_secret_key, .. } = servers;
+        Self::new(s3_endpoint, s3_access_key, s3_secret_key, &behaviour::SEAWEEDFS).await
     }
 
     /// Deletes the bucket with all that is in it.
@@ -63,16 +61,21 @@ impl Store {
 /// One test for each case of the suite, in a module for each store.
 macro_rules! every_store {
     ($($case:ident)*) => {
-        every_store!(embedded: $($case)*);
-        every_store!(seaweedfs: $($case)*);
-    };
-    ($store:ident: $($case:ident)*) => {
-        mod $store {
+        mod embedded {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                let store = crate::Store::$store().await;
+                let store = super::Store::embedded().await;
+                super::suite::$case(&store.storage, store.behaviour).await;
+                store.remove().await;
+            })*
+        }
+
+        mod seaweedfs {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                let store = super::Store::seaweedfs(&polyglot_test_servers::needs_servers!()).await;
                 store.storage.ensure_bucket().await.unwrap();
-                crate::suite::$case(&store.storage, store.behaviour).await;
+                super::suite::$case(&store.storage, store.behaviour).await;
                 store.remove().await;
             })*
         }

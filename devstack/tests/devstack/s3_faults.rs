@@ -1,4 +1,4 @@
-//! The S3 faults before the embedded S3, which checks signatures, with the client that the service uses.
+//! The S3 faults in front of the embedded S3, which checks signatures. The client is the one that the service uses.
 
 use std::time::Duration;
 
@@ -7,9 +7,10 @@ use futures_util::TryStreamExt;
 use polyglot_core::request::ObjectHeaders;
 use polyglot_devstack::S3Faults;
 use polyglot_devstack::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
-use polyglot_devstack::s3_faults::{Answer, Forward, Side};
+use polyglot_devstack::s3_faults::{ErrorResponse, Forward, Side};
 use polyglot_devstack::s3_operation::Operation;
 use polyglot_devstack::scratch_dir::ScratchDir;
+use polyglot_devstack::wait::wait_until_within;
 use polyglot_storage::{
     ChecksumMode, CompletedPart, MultipartUpload, ObjectBody, ObjectStore, S3Store, StorageConfig, StorageError,
 };
@@ -91,7 +92,7 @@ async fn signed_requests_pass_untouched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gate_holds_the_request_and_the_store_hears_nothing() {
+async fn a_gate_holds_a_request_before_the_store() {
     let store = Store::start().await;
     let gate = store.faults.gate(Operation::PutObject, Side::Request);
     let putting = store.put("held", b"x");
@@ -110,7 +111,7 @@ async fn a_gate_holds_the_request_and_the_store_hears_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_on_its_way_arrives_after_its_client_has_gone() {
+async fn a_request_in_flight_arrives_after_its_client_is_closed() {
     let store = Store::start().await;
     let gate = store.faults.gate(Operation::PutObject, Side::Request);
     {
@@ -121,24 +122,19 @@ async fn a_request_on_its_way_arrives_after_its_client_has_gone() {
             () = gate.reached() => {}
         }
     }
+    // Long enough for a request that is not held to arrive.
     tokio::time::sleep(SHORT).await;
     assert!(!store.is_there("late").await);
     gate.open();
-    timeout(LONG, async {
-        while !store.is_there("late").await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .unwrap();
+    wait_until_within(LONG, "the request has arrived", async || store.is_there("late").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gate_holds_the_answer_of_what_is_done() {
+async fn a_gate_holds_the_response_of_a_completed_operation() {
     let store = Store::start().await;
     let upload = store.create().await;
     let first = store.part(&upload, 1).await;
-    let gate = store.faults.gate_part(2, Side::Answer);
+    let gate = store.faults.gate_part(2, Side::Response);
     let sending = store.part(&upload, 2);
     tokio::pin!(sending);
     tokio::select! {
@@ -149,7 +145,7 @@ async fn a_gate_holds_the_answer_of_what_is_done() {
     gate.open();
     let second = timeout(LONG, sending).await.unwrap();
 
-    let gate = store.faults.gate(Operation::CompleteMultipartUpload, Side::Answer);
+    let gate = store.faults.gate(Operation::CompleteMultipartUpload, Side::Response);
     let parts = [first, second];
     let completing = store.complete(&upload, &parts);
     tokio::pin!(completing);
@@ -163,12 +159,12 @@ async fn a_gate_holds_the_answer_of_what_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn errors_come_in_the_stores_place_and_are_lifted() {
+async fn errors_replace_responses_until_they_are_lifted() {
     let store = Store::start().await;
-    store.faults.answer(None, Answer::SlowDown, Forward::No, Some(1));
+    store.faults.respond(None, ErrorResponse::SlowDown, Forward::No, Some(1));
     assert_eq!(store.put("a", b"x").await.unwrap_err(), "SlowDown");
     store.put("a", b"x").await.unwrap();
-    store.faults.answer(Some(Operation::ListMultipartUploads), Answer::NotImplemented, Forward::No, None);
+    store.faults.respond(Some(Operation::ListMultipartUploads), ErrorResponse::NotImplemented, Forward::No, None);
     for _ in 0..2 {
         // The service's client takes 501 for a store that cannot list them.
         assert_eq!(store.client.list_uploads("").await.unwrap(), None);
@@ -176,7 +172,7 @@ async fn errors_come_in_the_stores_place_and_are_lifted() {
     store.put("b", b"x").await.unwrap();
     store.faults.restore();
     assert_eq!(store.client.list_uploads("").await.unwrap(), Some(Vec::new()));
-    store.faults.answer(Some(Operation::PutObject), Answer::InternalError, Forward::First, Some(1));
+    store.faults.respond(Some(Operation::PutObject), ErrorResponse::InternalError, Forward::Yes, Some(1));
     assert_eq!(store.put("done", b"x").await.unwrap_err(), "InternalError");
     assert!(store.is_there("done").await);
 }
@@ -187,10 +183,10 @@ async fn a_complete_may_fail_within_a_200_with_and_without_being_done() {
     let upload = store.create().await;
     let parts = vec![store.part(&upload, 1).await];
     let complete = Some(Operation::CompleteMultipartUpload);
-    store.faults.answer(complete, Answer::ErrorWithin200, Forward::No, Some(1));
+    store.faults.respond(complete, ErrorResponse::ErrorWithin200, Forward::No, Some(1));
     assert_eq!(store.complete(&upload, &parts).await.unwrap_err(), "InternalError");
     assert!(!store.is_there("m").await);
-    store.faults.answer(complete, Answer::ErrorWithin200, Forward::First, Some(1));
+    store.faults.respond(complete, ErrorResponse::ErrorWithin200, Forward::Yes, Some(1));
     assert_eq!(store.complete(&upload, &parts).await.unwrap_err(), "InternalError");
     assert!(store.is_there("m").await);
 }
@@ -199,14 +195,14 @@ async fn a_complete_may_fail_within_a_200_with_and_without_being_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_answer_shares_the_fate_of_the_store() {
     let store = Store::start().await;
-    let gate = store.faults.gate(Operation::PutObject, Side::Answer);
+    let gate = store.faults.gate(Operation::PutObject, Side::Response);
     let putting = store.put("held", b"x");
     tokio::pin!(putting);
     tokio::select! {
         done = &mut putting => panic!("{done:?}"),
         () = gate.reached() => {}
     }
-    store.faults.answer(None, Answer::InternalError, Forward::No, None);
+    store.faults.respond(None, ErrorResponse::InternalError, Forward::No, None);
     gate.open();
     assert_eq!(timeout(LONG, putting).await.unwrap().unwrap_err(), "InternalError");
     store.faults.restore();

@@ -2,6 +2,7 @@
 
 use polyglot_devstack::scratch_database::ScratchDatabase;
 use polyglot_devstack::seed::{Seeded, fill, has_sample_columns};
+use polyglot_test_servers::needs_database;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
@@ -14,8 +15,9 @@ const FIRST_1000: &str = "SELECT md5(string_agg(r::text, '|' ORDER BY id)) FROM 
 
 #[tokio::test]
 async fn the_same_rows_each_time_and_only_once() {
-    let small = ScratchDatabase::for_test().await.unwrap();
-    let large = ScratchDatabase::for_test().await.unwrap();
+    let server = needs_database!();
+    let small = ScratchDatabase::create(&server).await.unwrap();
+    let large = ScratchDatabase::create(&server).await.unwrap();
     assert!(!has_sample_columns(small.url()).await.unwrap());
     assert_eq!(fill(small.url(), 1000).await.unwrap(), Seeded::Filled { rows: 1000 });
     assert_eq!(fill(large.url(), 3000).await.unwrap(), Seeded::Filled { rows: 3000 });
@@ -31,8 +33,9 @@ async fn the_same_rows_each_time_and_only_once() {
 }
 
 #[tokio::test]
-async fn rows_hold_what_formats_stumble_over() {
-    let database = ScratchDatabase::for_test().await.unwrap();
+async fn rows_have_values_that_formats_have_to_escape() {
+    let server = needs_database!();
+    let database = ScratchDatabase::create(&server).await.unwrap();
     fill(database.url(), 5000).await.unwrap();
     for condition in [
         "name LIKE '%,%'",
@@ -59,8 +62,9 @@ async fn rows_hold_what_formats_stumble_over() {
 }
 
 #[tokio::test]
-async fn no_rows_are_a_table_too() {
-    let database = ScratchDatabase::for_test().await.unwrap();
+async fn a_table_without_rows_is_filled_later() {
+    let server = needs_database!();
+    let database = ScratchDatabase::create(&server).await.unwrap();
     assert_eq!(fill(database.url(), 0).await.unwrap(), Seeded::Filled { rows: 0 });
     assert_eq!(fill(database.url(), 10).await.unwrap(), Seeded::Filled { rows: 10 });
     database.remove().await.unwrap();

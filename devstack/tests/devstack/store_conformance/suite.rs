@@ -12,7 +12,7 @@ use polyglot_storage::{
 };
 use reqwest::Client;
 
-use crate::behaviour::Behaviour;
+use super::behaviour::Behaviour;
 
 /// The smallest part that may be followed by another.
 const PART: usize = 5 << 20;

@@ -1,7 +1,7 @@
-//! Which folder and which user a private PostgreSQL cluster gets. The server itself is in `postgres`.
+//! Folder and user of a private PostgreSQL cluster. The server itself is in `postgres`.
 //!
-//! PostgreSQL refuses to run as root, so root runs it as the user `postgres`, which must be able to reach the folder. A
-//! clone under `/root` cannot be reached; the cluster then lies in a folder of its own under `/var/lib` or `/var/tmp`, and
+//! PostgreSQL refuses to run as root, so root runs it as the user `postgres`, which must be able to reach the folder. It
+//! cannot reach a clone under `/root`; then the cluster is in a folder of its own under `/var/lib` or `/var/tmp`, and
 //! `DATA_DIR/postgres` is a link to it.
 
 use std::fs::{self, DirBuilder};
@@ -12,47 +12,47 @@ use std::process::Command;
 
 use rustix::process::geteuid;
 
-use crate::console::say;
+use crate::console::print_line;
 use crate::error::{Error, Result};
 
-/// Names, inside a cluster's folder outside of the data folder, the data folder that it belongs to.
+/// File in a cluster's folder outside of the data folder, which names the data folder that it belongs to.
 const BELONGS_TO: &str = "belongs-to";
 
-/// Where the cluster lies and who runs it.
+/// The folder of a cluster and the user that runs it.
 #[derive(Debug)]
-pub(crate) struct Place {
-    pub folder: PathBuf,
-    /// User and group to change to; `None` where it is the user that we are.
+pub(crate) struct ClusterFolder {
+    pub path: PathBuf,
+    /// User and group to change to; `None` for the current user.
     pub run_as: Option<(u32, u32)>,
 }
 
-/// The place for `data_dir`: the one of the last run, or a new one.
-pub(crate) fn find_or_make(data_dir: &Path) -> Result<Place> {
+/// The folder for `data_dir`: the one of the last run, or a new one.
+pub(crate) fn find_or_create(data_dir: &Path) -> Result<ClusterFolder> {
     let link = data_dir.join("postgres");
     if let Some(folder) = existing(data_dir, &link)? {
         let run_as = user_for(&folder)?;
-        return Ok(Place { folder, run_as });
+        return Ok(ClusterFolder { path: folder, run_as });
     }
     if !geteuid().is_root() {
-        make_folder(&link, None)?;
-        return Ok(Place { folder: link, run_as: None });
+        create_folder(&link, None)?;
+        return Ok(ClusterFolder { path: link, run_as: None });
     }
     let user = user_postgres()?;
     if reaches(user, data_dir) {
-        make_folder(&link, Some(user))?;
-        return Ok(Place { folder: link, run_as: Some(user) });
+        create_folder(&link, Some(user))?;
+        return Ok(ClusterFolder { path: link, run_as: Some(user) });
     }
-    let folder = make_elsewhere(data_dir, user)?;
+    let folder = create_elsewhere(data_dir, user)?;
     symlink(&folder, &link).map_err(Error::path("link", &link))?;
-    say(format!(
+    print_line(format!(
         "PostgreSQL runs as the user postgres, which cannot reach {}: its files are in {}",
         data_dir.display(),
         folder.display()
     ));
-    Ok(Place { folder, run_as: Some(user) })
+    Ok(ClusterFolder { path: folder, run_as: Some(user) })
 }
 
-/// Removes what belongs to `data_dir` and lies elsewhere. The caller has stopped the server.
+/// Removes the cluster of `data_dir` that is outside of it. The caller has stopped the server.
 pub(crate) fn remove(data_dir: &Path) -> Result<()> {
     let link = data_dir.join("postgres");
     match existing(data_dir, &link)? {
@@ -61,14 +61,14 @@ pub(crate) fn remove(data_dir: &Path) -> Result<()> {
     }
 }
 
-/// The folder of an earlier run, if there is one and it is that of this data folder.
+/// The folder of an earlier run, if there is one and it belongs to this data folder.
 fn existing(data_dir: &Path, link: &Path) -> Result<Option<PathBuf>> {
     let target = match fs::read_link(link) {
         Ok(target) => target,
         Err(_) if link.is_dir() => return Ok(Some(link.to_owned())),
         Err(_) => return Ok(None),
     };
-    // A data folder that was copied brings a link to the files of the first one.
+    // The link of a data folder that was copied leads to the files of the original.
     let ours = fs::read_to_string(target.join(BELONGS_TO)).is_ok_and(|text| Path::new(&text) == data_dir);
     if ours {
         return Ok(Some(target));
@@ -77,21 +77,21 @@ fn existing(data_dir: &Path, link: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn make_elsewhere(data_dir: &Path, user: (u32, u32)) -> Result<PathBuf> {
+fn create_elsewhere(data_dir: &Path, user: (u32, u32)) -> Result<PathBuf> {
     let name = format!("polyglot-devstack-{:016x}", fingerprint(data_dir));
     let mut failure = None;
     for parent in ["/var/lib", "/var/tmp"] {
         let folder = Path::new(parent).join(&name);
         if folder.exists() && fs::read_to_string(folder.join(BELONGS_TO)).is_ok_and(|text| Path::new(&text) == data_dir)
         {
-            // The data folder was removed by hand and its secrets with it: the old cluster cannot be opened any more.
+            // The data folder was removed by hand, and with it the password of the old cluster.
             fs::remove_dir_all(&folder).map_err(Error::path("remove", &folder))?;
         }
-        let made = make_folder(&folder, Some(user)).and_then(|()| {
+        let created = create_folder(&folder, Some(user)).and_then(|()| {
             let file = folder.join(BELONGS_TO);
             fs::write(&file, data_dir.as_os_str().as_encoded_bytes()).map_err(Error::path("write", &file))
         });
-        match made {
+        match created {
             Ok(()) if reaches(user, &folder) => return Ok(folder),
             Ok(()) => {
                 failure = Some(Error::Refused(format!("the user postgres cannot reach {}", folder.display())));
@@ -99,20 +99,20 @@ fn make_elsewhere(data_dir: &Path, user: (u32, u32)) -> Result<PathBuf> {
             Err(error) => failure = Some(error),
         }
     }
-    Err(failure.unwrap_or_else(|| Error::Refused("no place for PostgreSQL's files".into())))
+    Err(failure.unwrap_or_else(|| Error::Refused("no folder for PostgreSQL's files".into())))
 }
 
-fn make_folder(folder: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+fn create_folder(folder: &Path, owner: Option<(u32, u32)>) -> Result<()> {
     DirBuilder::new().mode(0o700).create(folder).map_err(Error::path("create", folder))?;
     match owner {
-        Some((uid, gid)) => chown(folder, Some(uid), Some(gid)).map_err(Error::path("give away", folder)),
+        Some((uid, gid)) => chown(folder, Some(uid), Some(gid)).map_err(Error::path("change the owner of", folder)),
         None => Ok(()),
     }
 }
 
-/// The user that owns an existing cluster runs it; only root can be somebody else.
+/// The user that runs an existing cluster is its owner, to which only root can change.
 fn user_for(folder: &Path) -> Result<Option<(u32, u32)>> {
-    let metadata = fs::metadata(folder).map_err(Error::path("look at", folder))?;
+    let metadata = fs::metadata(folder).map_err(Error::path("read the owner of", folder))?;
     let own = geteuid();
     if metadata.uid() == own.as_raw() {
         if own.is_root() {
@@ -127,7 +127,7 @@ fn user_for(folder: &Path) -> Result<Option<(u32, u32)>> {
         return Ok(Some((metadata.uid(), metadata.gid())));
     }
     Err(Error::Refused(format!(
-        "{} belongs to another user (it was made by `sudo make run`?): use another DATA_DIR or remove it",
+        "{} belongs to another user (it was created by `sudo make run`?): use another DATA_DIR or remove it",
         folder.display()
     )))
 }
@@ -147,7 +147,7 @@ fn user_postgres() -> Result<(u32, u32)> {
         })
 }
 
-/// Whether `user` can pass through `folder` and everything above it.
+/// Whether `user` can traverse `folder` and everything above it.
 fn reaches(user: (u32, u32), folder: &Path) -> bool {
     let probe = || -> io::Result<bool> {
         let status = Command::new("setpriv")

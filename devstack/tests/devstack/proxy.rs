@@ -73,13 +73,13 @@ async fn refuses_new_connections_and_keeps_the_old() {
 }
 
 #[tokio::test]
-async fn cuts_present_connections_only() {
+async fn disconnects_open_connections_only() {
     let proxy = Proxy::start(echo().await).unwrap();
     let mut streams = [connected(&proxy).await, connected(&proxy).await];
     for stream in &mut streams {
         round_trip(stream, b"x").await.unwrap();
     }
-    proxy.cut_all();
+    proxy.disconnect_all();
     for stream in &mut streams {
         let error = timeout(LONG, stream.read_u8()).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -88,11 +88,11 @@ async fn cuts_present_connections_only() {
 }
 
 #[tokio::test]
-async fn holds_without_closing_and_goes_on() {
+async fn stalls_without_closing_and_continues() {
     let proxy = Proxy::start(echo().await).unwrap();
     let mut stream = connected(&proxy).await;
     round_trip(&mut stream, b"before").await.unwrap();
-    proxy.hold();
+    proxy.stall();
     stream.write_all(b"held").await.unwrap();
     let mut back = [0; 4];
     assert!(timeout(SHORT, stream.read_exact(&mut back)).await.is_err(), "nothing may arrive");
@@ -102,11 +102,11 @@ async fn holds_without_closing_and_goes_on() {
 }
 
 #[tokio::test]
-async fn holds_one_direction_after_so_many_bytes() {
+async fn stalls_one_direction_after_so_many_bytes() {
     let proxy = Proxy::start(echo().await).unwrap();
     let mut stream = connected(&proxy).await;
     round_trip(&mut stream, b"before").await.unwrap();
-    proxy.hold_after(Direction::ToClient, 5);
+    proxy.stall_after(Direction::ToClient, 5);
     round_trip(&mut stream, b"12345").await.unwrap();
     stream.write_all(b"held").await.unwrap();
     let mut back = [0; 4];
@@ -118,9 +118,9 @@ async fn holds_one_direction_after_so_many_bytes() {
 }
 
 #[tokio::test]
-async fn slows_down() {
+async fn throttles() {
     let proxy = Proxy::start(echo().await).unwrap();
-    proxy.slow_to(20_000);
+    proxy.throttle(20_000);
     let mut stream = connected(&proxy).await;
     let started = Instant::now();
     round_trip(&mut stream, &[7; 10_000]).await.unwrap();
@@ -130,11 +130,11 @@ async fn slows_down() {
 }
 
 #[tokio::test]
-async fn cuts_all_after_so_many_bytes_once() {
+async fn disconnects_all_after_so_many_bytes_once() {
     let proxy = Proxy::start(echo().await).unwrap();
     let mut bystander = connected(&proxy).await;
     round_trip(&mut bystander, b"x").await.unwrap();
-    proxy.cut_after(Direction::ToClient, 1000);
+    proxy.disconnect_after(Direction::ToClient, 1000);
     let mut stream = connected(&proxy).await;
     stream.write_all(&[1; 5000]).await.unwrap();
     let mut back = Vec::new();
@@ -147,7 +147,7 @@ async fn cuts_all_after_so_many_bytes_once() {
 }
 
 #[tokio::test]
-async fn a_target_that_is_away_looks_like_a_reset() {
+async fn an_unreachable_target_resets_the_connection() {
     let away = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = away.local_addr().unwrap().to_string();
     drop(away);

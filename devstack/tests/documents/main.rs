@@ -1,5 +1,7 @@
 //! What the documents promise about the code, and the tree's own rules, checked against the files. The commands that the
-//! documents show are run by `documents_commands`.
+//! documents show are run by `document_commands`, one of the system tests.
+
+mod module_graph;
 
 use std::collections::BTreeSet;
 use std::fs;

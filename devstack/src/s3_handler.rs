@@ -1,4 +1,5 @@
-//! What the embedded S3 answers: the file-backed implementation of s3s-fs, with what it leaves out and our clients need.
+//! Handler of the requests to the embedded S3: the file-backed implementation of s3s-fs, and the parts that it lacks and the
+//! clients here need.
 //!
 //! Added here: the `response-*` parameters of a presigned URL, reads in large pieces (it reads 4 KiB at a time),
 //! `ListMultipartUploads` (it answers 501), and the removal of an object's side files together with the object.
@@ -27,19 +28,19 @@ use tokio_util::io::ReaderStream;
 
 const READ_PIECE: usize = 256 * 1024;
 
-/// s3s-fs over the folder `root`, mended.
+/// s3s-fs over the folder `root`, completed.
 #[derive(Debug)]
-pub(crate) struct S3Answers {
+pub(crate) struct S3Handler {
     files: FileSystem,
     root: PathBuf,
 }
 
-impl S3Answers {
+impl S3Handler {
     pub(crate) fn new(files: FileSystem, root: PathBuf) -> Self {
         Self { files, root }
     }
 
-    /// The same bytes that s3s-fs would send. It has checked the key and the range, and said them in `output`.
+    /// The bytes that s3s-fs would send. It has checked the key and the range, which `output` has.
     async fn body(&self, bucket: &str, key: &str, output: &GetObjectOutput) -> io::Result<StreamingBlob> {
         let start = output
             .content_range
@@ -52,16 +53,16 @@ impl S3Answers {
         Ok(StreamingBlob::wrap(ReaderStream::with_capacity(file.take(length), READ_PIECE)))
     }
 
-    /// s3s-fs keeps headers and checksums in files beside the bucket, and leaves them when the object goes.
+    /// Removes the files beside the bucket in which s3s-fs keeps headers and checksums. It does not remove them itself.
     fn remove_side_files(&self, bucket: &str, key: &str) {
         let stem = side_file_stem(bucket, key);
         for end in ["metadata.json", "internal.json"] {
-            // Not there for an object that was never written.
+            // Missing for an object that was never written.
             let _ = fs::remove_file(self.root.join(format!("{stem}.{end}")));
         }
     }
 
-    /// The uploads of `bucket` that were begun and neither completed nor aborted: each has a side file that names its key.
+    /// The uploads of `bucket` that were neither completed nor aborted: each has a side file whose name contains its key.
     fn open_uploads(&self, bucket: &str, prefix: &str) -> io::Result<Vec<MultipartUpload>> {
         let stem = format!(".bucket-{}.object-", URL_SAFE_NO_PAD.encode(bucket));
         let mut uploads = Vec::new();
@@ -99,7 +100,7 @@ fn side_file_stem(bucket: &str, key: &str) -> String {
 }
 
 #[async_trait::async_trait]
-impl S3 for S3Answers {
+impl S3 for S3Handler {
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let GetObjectInput { bucket, key, .. } = &request.input;
         let (bucket, key) = (bucket.clone(), key.clone());
@@ -165,7 +166,7 @@ impl S3 for S3Answers {
         }))
     }
 
-    // From here on as s3s-fs answers.
+    // The rest is passed to s3s-fs.
 
     async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
         self.files.create_bucket(request).await

@@ -1,4 +1,4 @@
-//! The dashboard, the alerts and the table of metrics in the documents, compared with the metrics that there are.
+//! The dashboard, the alerts and the table of metrics in the documents, compared with the metrics that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use polyglot_runtime::telemetry::{Kind, METRICS};
+use polyglot_test_servers::needs_program;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -15,7 +16,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap()
 }
 
-/// Every name in the text that looks like a metric's, without what a histogram's series add to it.
+/// Every metric that the text names, without the suffixes of a histogram's series.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
     let names = words.filter(|word| word.starts_with("polyglot_") || word.starts_with("process_"));
@@ -29,7 +30,7 @@ fn named(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn dashboard_and_alerts_ask_for_what_there_is() {
+fn dashboard_and_alerts_use_metrics_that_exist() {
     let known: BTreeSet<String> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
     let dashboard = read("observability/grafana-dashboard.json");
     serde_json::from_str::<serde_json::Value>(&dashboard).unwrap();
@@ -61,12 +62,13 @@ fn every_metric_is_explained() {
 }
 
 #[test]
-fn prometheus_takes_rules_and_configuration() {
+fn prometheus_accepts_rules_and_configuration() {
+    needs_program!("promtool");
     for (check, file) in [("rules", "alerts.yml"), ("config", "prometheus.yml")] {
         let path = root().join("observability").join(file);
         let output = Command::new("promtool").args(["check", check]).arg(path).output();
-        let output = output.expect("promtool is there (devstack/install --tests installs it)");
-        let words = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words}");
+        let output = output.unwrap();
+        let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{report}");
     }
 }

@@ -1,0 +1,9 @@
+//! Tests of the devstack's own parts, and of what stands beside the services: dashboards, alerts, the object store. None
+//! needs the api or a worker, so one binary has them all: linking costs more than running them.
+
+mod command_line;
+mod observability;
+mod proxy;
+mod s3_faults;
+mod seed;
+mod store_conformance;
