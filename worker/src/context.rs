@@ -63,7 +63,7 @@ impl WorkerContext {
     }
 
     pub(crate) fn target(&self) -> Target<'_> {
-        Target { storage: &self.storage, ledger: &self.ledger, patience: self.settings.lease }
+        Target { storage: &self.storage, ledger: &self.ledger, ledger_timeout: self.settings.lease }
     }
 
     /// Slots that are at work.

@@ -126,10 +126,6 @@ pub(crate) fn part_stored() {
     metrics::counter!(PARTS).increment(1);
 }
 
-pub(crate) fn part_sent_again() {
-    metrics::counter!(PART_RETRIES).increment(1);
-}
-
 pub(crate) fn lease_lost() {
     metrics::counter!(LEASE_LOSSES).increment(1);
 }

@@ -1,11 +1,9 @@
 //! The file of a completed export in the object store: its headers, and asking the store about it.
 
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use axum::http::{HeaderMap, HeaderValue, header};
 use polyglot_core::request::ObjectHeaders;
 use polyglot_ledger::Export;
-use polyglot_storage::StorageError;
+use polyglot_storage::{ChecksumMode, ObjectInfo, StorageError};
 
 use crate::patience;
 use crate::problem::RouteError;
@@ -13,33 +11,21 @@ use crate::server::App;
 
 /// What a file is called and how it is to be read. It follows from the request alone, so that both deliveries
 /// say the same, whatever the store has kept of the headers that the worker gave it.
-pub(super) struct Description {
-    pub(super) media_type: &'static str,
-    pub(super) disposition: String,
-    pub(super) encoding: Option<&'static str>,
+pub(super) fn object_headers(export: &Export) -> ObjectHeaders {
+    export.request.object_headers(&export.request.file_name(export.id))
 }
 
-impl Description {
-    pub(super) fn of(export: &Export) -> Self {
-        Self::named(export, &export.request.file_name(export.id))
+/// These headers as the api itself sends them.
+pub(super) fn http_headers(export: &Export) -> HeaderMap {
+    let ObjectHeaders { content_type, content_encoding, content_disposition } = object_headers(export);
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let disposition = HeaderValue::try_from(content_disposition).expect("a UUID and a format are ASCII");
+    headers.insert(header::CONTENT_DISPOSITION, disposition);
+    if let Some(encoding) = content_encoding {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
-
-    /// Of one of the files of a result that is several.
-    pub(super) fn named(export: &Export, name: &str) -> Self {
-        let ObjectHeaders { content_type, content_encoding, content_disposition } = export.request.object_headers(name);
-        Self { media_type: content_type, disposition: content_disposition, encoding: content_encoding }
-    }
-
-    pub(super) fn headers(self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.media_type));
-        let disposition = HeaderValue::try_from(self.disposition).expect("a UUID and a format are ASCII");
-        headers.insert(header::CONTENT_DISPOSITION, disposition);
-        if let Some(encoding) = self.encoding {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-        }
-        headers
-    }
+    headers
 }
 
 /// The key of a completed export's object.
@@ -48,18 +34,12 @@ pub(super) fn key(export: &Export) -> Result<&str, RouteError> {
 }
 
 /// What the store knows of the object; a completed export without one is a `FileMissing`.
-pub(super) async fn head(app: &App, export: &Export) -> Result<HeadObjectOutput, RouteError> {
-    let call = app.storage.client.head_object().bucket(&app.storage.bucket).key(key(export)?);
-    patience::store_answer(call.send()).await?.map_err(|error| lost_or_failed("HeadObject", error, export))
+pub(super) async fn head(app: &App, export: &Export) -> Result<ObjectInfo, RouteError> {
+    let call = app.storage.head(key(export)?, ChecksumMode::Omitted);
+    patience::store_answer(call).await?.map_err(|error| lost_or_failed(error, export))
 }
 
 /// Tells a lost file from a store that does not work.
-pub(super) fn lost_or_failed<E>(operation: &'static str, error: SdkError<E>, export: &Export) -> RouteError
-where
-    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
-{
-    match error.raw_response().map(|response| response.status().as_u16()) {
-        Some(404) => RouteError::FileMissing { id: export.id },
-        _ => StorageError::new(operation, error).into(),
-    }
+pub(super) fn lost_or_failed(error: StorageError, export: &Export) -> RouteError {
+    if error.is_not_found() { RouteError::FileMissing { id: export.id } } else { error.into() }
 }

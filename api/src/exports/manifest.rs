@@ -111,7 +111,7 @@ impl ManifestDocument {
         else {
             return Ok(());
         };
-        let signer = Signer::new(app)?;
+        let signer = Signer::new(app);
         for LinkedFile { file, url } in &mut self.files {
             *url = Some(signer.one_of_several(export, prefix, &file.name).await?);
         }

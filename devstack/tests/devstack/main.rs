@@ -6,4 +6,4 @@ mod observability;
 mod proxy;
 mod s3_faults;
 mod seed;
-mod storage;
+mod store_conformance;

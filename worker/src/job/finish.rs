@@ -5,14 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_s3::types::CompletedPart;
 use polyglot_core::compression::Compression;
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::format::Format;
 use polyglot_core::manifest::{Manifest, ManifestFile, ManifestPart, Replaced, crc_text};
 use polyglot_core::request::{ExportRequest, Layout};
 use polyglot_ledger::{Claim, Cut, Ledger, StoredShard, persist};
-
+use polyglot_storage::{CompletedPart, ObjectBody};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::run_guarded;
@@ -20,10 +19,9 @@ use super::outcome::record_end;
 use super::publish::publish;
 use crate::context::WorkerContext;
 use crate::metrics::Outcome;
-use crate::part::PartBody;
 use crate::plan::ManifestDraft;
 use crate::progress::Progress;
-use crate::upload::{Staged, Upload, UploadError, sent_part};
+use crate::upload::{StagedObject, Upload, UploadError, part_number};
 use crate::work_error::{INTERNAL, WorkError, internal};
 use polyglot_formats::compress::gzip_trailer;
 use polyglot_formats::parquet_footer;
@@ -54,16 +52,17 @@ fn length(bytes: i64) -> u64 {
 impl ShardTotals {
     fn add(&mut self, request: &ExportRequest, shard: StoredShard) -> Result<(), Failure> {
         let crc32 = crc_text(shard.crc32);
+        let number = part_number(shard.number);
         match request.layout {
             Layout::File => {
                 self.parts.push(ManifestPart {
-                    number: u32::try_from(shard.number).unwrap_or(u32::MAX),
+                    number,
                     offset: self.bytes,
                     bytes: shard.bytes,
                     rows: shard.rows,
                     crc32,
                 });
-                self.sent.push(sent_part(shard.number, shard.etag, shard.crc32));
+                self.sent.push(CompletedPart { number, etag: shard.etag, crc32: shard.crc32 });
             }
             Layout::Files => self.files.push(ManifestFile {
                 name: request.part_name(shard.number),
@@ -164,7 +163,7 @@ pub(super) async fn perform(
     aborting: &CancellationToken,
 ) -> Outcome {
     let progress = Arc::new(Progress::default());
-    let upload = Upload::resume(context.target(), claim, cut);
+    let upload = Upload::continue_attempt(context.target(), claim, cut);
     let staged = Box::pin(run(&context.ledger, context.settings.lease, claim, cut, &upload));
     match run_guarded(context, claim, &progress, aborting, staged).await {
         Ok((staged, manifest)) => publish(context, claim, upload, &progress, staged, manifest).await,
@@ -179,7 +178,7 @@ async fn run(
     claim: &Claim,
     cut: &Cut,
     upload: &Upload<'_>,
-) -> Result<(Staged, Manifest), WorkError> {
+) -> Result<(StagedObject, Manifest), WorkError> {
     let file: ManifestDraft =
         serde_json::from_value(cut.plan.clone()).map_err(|error| WorkError::Failed(internal(&error)))?;
     let mut totals = shard_totals(ledger, patience, claim, cut).await?;
@@ -189,26 +188,20 @@ async fn run(
     let ended = tokio::task::spawn_blocking(move || span.in_scope(|| (totals.end(&request), totals))).await;
     let (end, mut totals) = ended.map_err(|error| internal(&error))?;
     if let Some(end) = end? {
-        let number = cut.shards + 1;
+        let number = part_number(cut.shards + 1);
         let crc32 = crc32fast::hash(&end);
         let bytes = i64::try_from(end.len()).unwrap_or(i64::MAX);
-        totals.parts.push(ManifestPart {
-            number: u32::try_from(number).unwrap_or(u32::MAX),
-            offset: totals.bytes,
-            bytes,
-            rows: 0,
-            crc32: crc_text(crc32),
-        });
+        totals.parts.push(ManifestPart { number, offset: totals.bytes, bytes, rows: 0, crc32: crc_text(crc32) });
         totals.crc.update(&end);
         if claim.request.format == Format::Parquet {
             totals.raw_bytes += bytes;
         }
         totals.bytes += bytes;
-        match upload.send(number, PartBody::from(bytes::Bytes::from(end)), crc32).await {
+        match upload.send_part(number, ObjectBody::from(bytes::Bytes::from(end)), crc32).await {
             Ok(part) => totals.sent.push(part),
             // Another finisher's Complete may have got through before it was lost: then the object is there, and that it
             // is the whole file is seen when it is published.
-            Err(UploadError::Gone(_)) => {}
+            Err(UploadError::UploadLost(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -223,8 +216,8 @@ async fn run(
         ..file.manifest()
     };
     let staged = match claim.request.layout {
-        Layout::File => Staged::Multipart(totals.sent),
-        Layout::Files => Staged::Several,
+        Layout::File => StagedObject::Multipart(totals.sent),
+        Layout::Files => StagedObject::Several,
     };
     Ok((staged, manifest))
 }

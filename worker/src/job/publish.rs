@@ -10,7 +10,7 @@ use super::outcome::record_end;
 use crate::context::WorkerContext;
 use crate::metrics::Outcome;
 use crate::progress::Progress;
-use crate::upload::{Staged, Upload};
+use crate::upload::{StagedObject, Upload};
 use crate::work_error::WorkError;
 use crate::{memory, metrics};
 
@@ -20,7 +20,7 @@ pub(super) async fn publish(
     claim: &Claim,
     mut upload: Upload<'_>,
     progress: &Progress,
-    staged: Staged,
+    staged: StagedObject,
     manifest: Manifest,
 ) -> Outcome {
     let finishing = async {
@@ -35,8 +35,12 @@ pub(super) async fn publish(
             Ok(etag) => etag,
             Err(error) => return end_without_file(context, claim, upload, error.into()).await,
         };
-        let finished =
-            Finished { object_key: upload.owned().to_owned(), etag, peak_memory_bytes: memory::peak_bytes(), manifest };
+        let finished = Finished {
+            object_key: upload.object_key().to_owned(),
+            etag,
+            peak_memory_bytes: memory::peak_bytes(),
+            manifest,
+        };
         let (rows, bytes) = (finished.manifest.rows, finished.manifest.bytes);
         let keep = context.settings.keep;
         match retry_within_lease(context, || context.ledger.complete(claim, &finished, keep)).await {
@@ -51,7 +55,7 @@ pub(super) async fn publish(
             Ok(Renewal::CancelRequested) => end_without_file(context, claim, upload, WorkError::Cancelled).await,
             // Refused: the export went on without this context, unless it was a repeat of a call whose answer was
             // lost. The ledger knows whose file it has.
-            Err(LedgerError::LeaseLost) if !owns_file(context, claim, upload.owned()).await => {
+            Err(LedgerError::LeaseLost) if !owns_file(context, claim, upload.object_key()).await => {
                 end_without_file(context, claim, upload, WorkError::Lost).await
             }
             // Whether the ledger took it is not known here, so the object stays. If it did not, the object is

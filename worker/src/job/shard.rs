@@ -12,11 +12,11 @@ use super::outcome::record_end;
 use crate::context::WorkerContext;
 use crate::encode_task::{Encoded, Encoding, Extent, encode, replaced};
 use crate::metrics::Outcome;
-use crate::part::{Buffers, MIN_PART_BYTES, Output, PART_SLACK, PartBody, ShardBody, WrittenBody};
+use crate::part::{Buffers, MIN_PART_BYTES, Output, PART_SLACK, ShardBody, WrittenBody};
 use crate::plan::{ManifestDraft, Plan, Range};
 use crate::progress::Progress;
 use crate::read::LivenessProbe;
-use crate::upload::Upload;
+use crate::upload::{Upload, part_number};
 use crate::work_error::{WorkError, internal};
 use crate::{memory, metrics};
 
@@ -112,11 +112,11 @@ async fn store(
 ) -> Result<StoredShard, WorkError> {
     let Encoded { written, replacements, row_groups } = encoded;
     let (bytes, crc32) = (written.stored.bytes, written.stored.crc32);
-    let body = PartBody::of(written.stored, buffers);
-    let upload = Upload::resume(context.target(), claim, &work.cut);
+    let body = written.stored.into_object_body(buffers);
+    let upload = Upload::continue_attempt(context.target(), claim, &work.cut);
     let etag = match claim.request.layout {
-        Layout::File => upload.send(claim.shard, body, crc32).await?.e_tag,
-        Layout::Files => upload.put_part(claim.shard, body, crc32).await?,
+        Layout::File => upload.send_part(part_number(claim.shard), body, crc32).await?.etag,
+        Layout::Files => upload.put_file(claim.shard, body, crc32).await?,
     };
     let replaced = replaced(plan, &replacements);
     let replaced = if replaced.is_empty() { None } else { Some(serde_json::to_value(replaced)) };

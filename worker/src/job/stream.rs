@@ -17,7 +17,7 @@ use crate::part::{Output, Parts, Written, WrittenParts};
 use crate::plan::{ManifestDraft, Plan, Range};
 use crate::progress::Progress;
 use crate::read::{LivenessProbe, Source};
-use crate::upload::{Staged, Upload, UploadError};
+use crate::upload::{StagedObject, Upload, UploadError};
 use crate::work_error::WorkError;
 
 /// An export that was planned as one stream.
@@ -37,7 +37,7 @@ pub(super) async fn run(
     stream: Stream<'_>,
     upload: &mut Upload<'_>,
     progress: &Arc<Progress>,
-) -> Result<(Staged, Manifest), WorkError> {
+) -> Result<(StagedObject, Manifest), WorkError> {
     let Stream { claim, mut source, plan, file, reason, probe } = stream;
     let (ledger, settings) = (&context.ledger, &context.settings);
     let running = persist(settings.lease, || ledger.streaming(claim, plan.rows_estimate(), reason)).await?;
@@ -60,8 +60,8 @@ pub(super) async fn run(
         Ok(encoded)
     };
     let uploading = async {
-        match upload.stage(from_encoder, &progress.bytes).await {
-            Err(UploadError::CutOff) => std::future::pending().await,
+        match upload.send_parts(from_encoder, &progress.bytes).await {
+            Err(UploadError::PipelineClosed) => std::future::pending().await,
             other => other.map_err(WorkError::from),
         }
     };

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 
 use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_storage::ObjectBody;
 
+use super::buffer_pool::Buffers;
 use super::part::PART_SLACK;
 use super::part_sink::{OutputStop, Sink};
 
@@ -34,6 +36,16 @@ pub(crate) struct WrittenBody {
     pub stored: Stored,
     pub bytes: u64,
     pub crc32: u32,
+}
+
+impl WrittenBody {
+    /// What the store is sent. A buffer returns to `pool` afterwards.
+    pub(crate) fn into_object_body(self, pool: &Buffers) -> ObjectBody {
+        match self.stored {
+            Stored::Memory(buffer) => ObjectBody::Memory(pool.lend(buffer, None)),
+            Stored::File(file) => ObjectBody::File { file, bytes: self.bytes },
+        }
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]

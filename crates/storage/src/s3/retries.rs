@@ -1,17 +1,16 @@
-//! Counting what is sent again: the store's client does so by itself, and tells nobody.
+//! The count of bodies that are sent again. The SDK retries by itself and reports nothing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
+use polyglot_runtime::telemetry::PART_RETRIES;
 
-use crate::metrics;
-
-/// Goes with one call, however often it is tried.
+/// Counts the attempts of one call after its first.
 #[derive(Debug, Default)]
 pub(super) struct CountRetries {
-    sent: AtomicBool,
+    was_sent: AtomicBool,
 }
 
 impl Intercept for CountRetries {
@@ -25,8 +24,8 @@ impl Intercept for CountRetries {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if self.sent.swap(true, Ordering::Relaxed) {
-            metrics::part_sent_again();
+        if self.was_sent.swap(true, Ordering::Relaxed) {
+            metrics::counter!(PART_RETRIES).increment(1);
         }
         Ok(())
     }
