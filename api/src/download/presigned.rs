@@ -9,7 +9,7 @@ use polyglot_export::storage::{Storage, StorageError};
 
 use super::stored_file::Description;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
 
 /// Signs for one moment, so that all its URLs end together.
 pub(crate) struct Signer<'a> {
@@ -18,7 +18,7 @@ pub(crate) struct Signer<'a> {
 }
 
 impl<'a> Signer<'a> {
-    pub(crate) fn new(app: &'a App) -> Result<Self, RouteError> {
+    pub(crate) fn new(app: &'a AppState) -> Result<Self, RouteError> {
         let period = PresigningConfig::expires_in(app.download.presign_ttl)
             .map_err(|error| RouteError::Internal(Box::new(error)))?;
         Ok(Self { storage: &app.storage, period })

@@ -7,9 +7,9 @@ use polyglot_export::ledger::Export;
 use polyglot_export::request::ObjectHeaders;
 use polyglot_export::storage::StorageError;
 
-use crate::patience;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
+use crate::timeout;
 
 /// What a file is called and how it is to be read. It follows from the request alone, so that both deliveries
 /// say the same, whatever the store has kept of the headers that the worker gave it.
@@ -48,9 +48,9 @@ pub(super) fn key(export: &Export) -> Result<&str, RouteError> {
 }
 
 /// What the store knows of the object; a completed export without one is a `FileMissing`.
-pub(super) async fn head(app: &App, export: &Export) -> Result<HeadObjectOutput, RouteError> {
+pub(super) async fn head(app: &AppState, export: &Export) -> Result<HeadObjectOutput, RouteError> {
     let call = app.storage.client.head_object().bucket(&app.storage.bucket).key(key(export)?);
-    patience::store_answer(call.send()).await?.map_err(|error| lost_or_failed("HeadObject", error, export))
+    timeout::store_result(call.send()).await?.map_err(|error| lost_or_failed("HeadObject", error, export))
 }
 
 /// Tells a lost file from a store that does not work.
