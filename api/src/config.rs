@@ -1,9 +1,10 @@
-//! The api's variables. The ones that it shares with the worker are in `polyglot_export::config`.
+//! The api's variables. The ones that it shares with the worker are in `polyglot_runtime::config`.
 
 use std::time::Duration;
 
-use polyglot_export::config::{ConfigError, Connections, Environment};
-use polyglot_export::dataset::Datasets;
+use polyglot_ledger::Connections;
+use polyglot_runtime::config::{ConfigError, Environment};
+use crate::dataset_config::Datasets;
 use utoipa::ToSchema;
 
 /// The longest that a download may be kept waiting, by configuration or by a client's `Prefer: wait`.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use polyglot_export::catalog::Column;
-use polyglot_export::format::Format;
-use polyglot_export::format_options::FormatOptions;
-use polyglot_export::representation::output_type;
-use polyglot_export::selection::OrderKey;
+use polyglot_core::column::Column;
+use polyglot_core::format::Format;
+use polyglot_core::format_options::FormatOptions;
+use polyglot_formats::output_type;
+use polyglot_core::selection::OrderKey;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -138,8 +138,9 @@ fn path_segment(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use polyglot_export::catalog::{ArrayType, WireType};
-    use polyglot_export::dataset::{Dataset, RelationName};
+    use polyglot_core::column::{ArrayType, WireType};
+    use crate::dataset_config::Dataset;
+    use polyglot_core::relation::RelationName;
     use serde_json::json;
 
     use super::*;

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Ended, Ledger, Waits, in_time};
+use polyglot_core::failure::chain;
+use polyglot_ledger::{Ended, Ledger, Waits, in_time};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 

@@ -6,6 +6,7 @@
 //! caches that it holds.
 
 mod config;
+mod dataset_config;
 mod datasets;
 mod download;
 mod events;

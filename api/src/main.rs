@@ -4,11 +4,11 @@
 use std::process::ExitCode;
 
 use polyglot_api::{Config, run};
-use polyglot_export::config::{ConfigError, Environment};
-use polyglot_export::failure::chain;
-use polyglot_export::lifecycle::Lifecycle;
-use polyglot_export::logging;
-use polyglot_export::telemetry::Tracing;
+use polyglot_runtime::config::{ConfigError, Environment};
+use polyglot_core::failure::chain;
+use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_runtime::logging;
+use polyglot_runtime::telemetry::Tracing;
 
 #[tokio::main]
 async fn main() -> ExitCode {

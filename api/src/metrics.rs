@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::Response;
-use polyglot_export::telemetry::Page;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use polyglot_runtime::telemetry::Page;
 
 use crate::readiness::Readiness;
 use crate::state::AppState;

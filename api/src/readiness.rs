@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::Ledger;
-use polyglot_export::queue::{Broker, Depths};
-use polyglot_export::storage::Storage;
+use polyglot_core::failure::chain;
+use polyglot_ledger::Ledger;
+use polyglot_ledger::queue::{Broker, Depths};
+use polyglot_storage::Storage;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 

@@ -9,7 +9,7 @@ use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use polyglot_export::telemetry::{self, HTTP_DURATION, HTTP_REQUESTS, Origin};
+use polyglot_runtime::telemetry::{self, HTTP_DURATION, HTTP_REQUESTS, TraceContext};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
@@ -45,10 +45,10 @@ pub(crate) async fn track(mut request: Request, next: Next) -> Response {
             "request", request_id = id, %method, route, otel.name = Empty, otel.kind = Empty, otel.status_code = Empty
         )
     };
-    let stated = Origin::of_request(&id, request.headers());
-    telemetry::follow(&span, &stated);
+    let stated = TraceContext::of_request(&id, request.headers());
+    telemetry::set_parent(&span, &stated);
     telemetry::rename(&span, name.trim_end(), "server");
-    let origin = telemetry::origin_of(&span, stated);
+    let origin = telemetry::trace_context_of(&span, stated);
     request.extensions_mut().insert(origin);
     async move {
         // Moves the whole line into the future, not only the field that is set below.

@@ -1,11 +1,13 @@
 //! A dataset together with the relation behind it, seen with a client's eyes: columns that the operator keeps back are
 //! not there.
 
-use polyglot_export::catalog::{Column, Relation};
-use polyglot_export::dataset::Dataset;
-use polyglot_export::format::Format;
-use polyglot_export::request::{ColumnMapping, ExportRequest};
-use polyglot_export::selection::{Order, OrderKey};
+use polyglot_core::column::Column;
+use polyglot_core::relation::Relation;
+use crate::dataset_config::Dataset;
+use polyglot_core::format::Format;
+use polyglot_core::request::{ColumnMapping, ExportRequest};
+use polyglot_core::order::Order;
+use polyglot_core::selection::OrderKey;
 
 use crate::problem::RouteError;
 
@@ -65,15 +67,16 @@ impl ResolvedDataset {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use polyglot_export::catalog::{RelationKind, WireType};
-    use polyglot_export::dataset::RelationName;
+    use polyglot_core::column::WireType;
+    use polyglot_core::relation::RelationKind;
+    use polyglot_core::relation::RelationName;
 
     use super::*;
 
     /// A nullable column that is no array.
     pub(crate) fn column(name: &str, sql_type: &str, wire: WireType) -> Column {
         let (name, sql_type) = (name.to_owned(), sql_type.to_owned());
-        Column { name, sql_type, wire, array: None, nullable: true, wide: false, measured: false }
+        Column { name, sql_type, wire, array: None, nullable: true, wide: false, is_non_text: false }
     }
 
     pub(crate) fn relation(columns: Vec<Column>, primary_key: &[&str]) -> Relation {
@@ -123,6 +126,6 @@ pub(crate) mod tests {
         let whole = records(&["id"]).relation;
         let error = ResolvedDataset::new(exposing(&["id"], &["gone"]), whole).unwrap_err();
         assert!(matches!(error, RouteError::DatasetUnavailable { .. }), "{error}");
-        assert!(polyglot_export::failure::chain(&error).contains("order_by names \"gone\""));
+        assert!(polyglot_core::failure::chain(&error).contains("order_by names \"gone\""));
     }
 }

@@ -5,14 +5,16 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Ledger, LedgerError, tell_changes};
-use polyglot_export::lifecycle::Lifecycle;
-use polyglot_export::queue::{Broker, Relay, run_relay};
-use polyglot_export::storage::Storage;
-use polyglot_export::sweep::Sweeper;
-use polyglot_export::telemetry::{InstallError, Recorder};
-use polyglot_export::{listen, source};
+use hyper_util::service::TowerToHyperService;
+use polyglot_core::failure::chain;
+use polyglot_ledger::{Ledger, LedgerError, tell_changes};
+use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_ledger::queue::{Broker, Relay, run_relay};
+use polyglot_storage::Storage;
+use polyglot_ledger::Sweeper;
+use polyglot_runtime::telemetry::{InstallError, Recorder};
+use polyglot_runtime::http_server;
+use polyglot_source::session;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +86,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
 
     let source = Source::new(
         config.datasets,
-        source::pool(&connections.source_database_url)?,
+        session::pool(&connections.source_database_url)?,
         connections.source_database_url.clone(),
     );
     let feed = Arc::new(Feed::default());
@@ -104,7 +106,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         recorder,
     };
     tracing::info!(port = config.port, "listening");
-    listen::serve(listener, router(Arc::new(app)), &lifecycle, DRAIN_TIMEOUT).await;
+    http_server::serve(listener, router(Arc::new(app)), &lifecycle, DRAIN_TIMEOUT).await;
 
     background_stop.cancel();
     lifecycle.tasks.close();

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use polyglot_export::catalog::{self, CatalogError, Relation};
-use polyglot_export::dataset::{Dataset, Datasets, Exposed};
-use polyglot_export::failure::chain;
-use polyglot_export::source;
-use polyglot_export::telemetry::PoolUse;
+use polyglot_core::relation::Relation;
+use polyglot_source::sql::quote_relation;
+use polyglot_source::catalog::{self, CatalogError};
+use crate::dataset_config::{Dataset, Datasets, Exposed};
+use polyglot_core::failure::chain;
+use polyglot_source::session;
+use polyglot_runtime::telemetry::PoolUse;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use tokio::sync::Semaphore;
@@ -60,7 +62,7 @@ impl Source {
 
     /// Connections to the source database at the moment, but for the one of a long query.
     pub(crate) fn connections(&self) -> PoolUse {
-        PoolUse::of(&self.pool)
+        session::pool_use(&self.pool)
     }
 
     /// The dataset of that name and the relation behind it, as it was at most `age` ago; `None` if nothing has the name.
@@ -232,8 +234,8 @@ impl Source {
 
     /// Counts the rows, which takes as long as it takes. Dropping the future ends the query on the server.
     pub(crate) async fn count(&self, dataset: &Dataset) -> Result<u64, RouteError> {
-        let mut connection = timeout::source(source::connect(&self.url, "polyglot-api count")).await?;
-        let statement = format!("SELECT count(*) AS rows FROM {}", catalog::quote_relation(&dataset.relation));
+        let mut connection = timeout::source(session::connect(&self.url, "polyglot-api count")).await?;
+        let statement = format!("SELECT count(*) AS rows FROM {}", quote_relation(&dataset.relation));
         // The name is the operator's, from the configuration, and quoted.
         let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(&mut connection).await?;
         Ok(row.try_get::<i64, _>("rows")?.unsigned_abs())
@@ -286,7 +288,7 @@ mod tests {
 
     fn source(datasets: &str) -> Source {
         let url = "postgres://nobody@127.0.0.1:1/none";
-        Source::new(Datasets::parse(datasets).unwrap(), source::pool(url).unwrap(), url.to_owned())
+        Source::new(Datasets::parse(datasets).unwrap(), session::pool(url).unwrap(), url.to_owned())
     }
 
     #[tokio::test]

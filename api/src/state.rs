@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use polyglot_export::ledger::Ledger;
-use polyglot_export::lifecycle::Lifecycle;
-use polyglot_export::queue::Relay;
-use polyglot_export::storage::Storage;
-use polyglot_export::telemetry::Recorder;
+use polyglot_ledger::Ledger;
+use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_ledger::queue::Relay;
+use polyglot_storage::Storage;
+use polyglot_runtime::telemetry::Recorder;
 
 use crate::config::DownloadConfig;
 use crate::events::feed::Feed;
@@ -35,10 +35,11 @@ pub(crate) struct AppState {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use polyglot_export::config::{Connections, Environment};
-    use polyglot_export::dataset::Datasets;
-    use polyglot_export::queue::Broker;
-    use polyglot_export::source;
+    use polyglot_ledger::Connections;
+    use polyglot_runtime::config::Environment;
+    use crate::dataset_config::Datasets;
+    use polyglot_ledger::queue::Broker;
+    use polyglot_source::session;
 
     use super::*;
     use crate::config::Config;
@@ -64,12 +65,12 @@ pub(crate) mod tests {
             ledger,
             relay: Relay::default(),
             storage,
-            source: Source::new(Datasets::default(), source::pool(&database_url).unwrap(), database_url),
+            source: Source::new(Datasets::default(), session::pool(&database_url).unwrap(), database_url),
             feed: Arc::default(),
             download: config.download,
             max_parallelism: config.max_parallelism,
             lifecycle,
-            recorder: Recorder::apart().unwrap(),
+            recorder: Recorder::for_test().unwrap(),
         }
     }
 }

@@ -4,8 +4,8 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use polyglot_export::ledger::LedgerError;
-use polyglot_export::storage::StorageError;
+use polyglot_ledger::LedgerError;
+use polyglot_storage::StorageError;
 
 use crate::problem::{Dependency, RouteError};
 

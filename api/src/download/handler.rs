@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use polyglot_export::ledger::Export;
-use polyglot_export::request::Layout;
-use polyglot_export::status::Status;
+use polyglot_ledger::Export;
+use polyglot_core::request::Layout;
+use polyglot_core::status::Status;
 
 use super::{proxy, redirect, wait};
 use crate::config::Delivery;

@@ -4,8 +4,8 @@
 use aws_sdk_s3::presigning::PresigningConfig;
 use axum::http::Method;
 use chrono::{DateTime, Utc};
-use polyglot_export::ledger::Export;
-use polyglot_export::storage::{Storage, StorageError};
+use polyglot_ledger::Export;
+use polyglot_storage::{Storage, StorageError};
 
 use super::stored_file::Description;
 use crate::problem::RouteError;

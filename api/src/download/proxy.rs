@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::Export;
+use polyglot_core::failure::chain;
+use polyglot_ledger::Export;
 use tracing::Span;
 
 use super::range::{self, Part};

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use polyglot_export::ledger::Export;
+use polyglot_ledger::Export;
 
 use super::presigned::Signer;
 use super::stored_file::{self, Description};

@@ -3,9 +3,9 @@
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use axum::http::{HeaderMap, HeaderValue, header};
-use polyglot_export::ledger::Export;
-use polyglot_export::request::ObjectHeaders;
-use polyglot_export::storage::StorageError;
+use polyglot_ledger::Export;
+use polyglot_core::request::ObjectHeaders;
+use polyglot_storage::StorageError;
 
 use crate::problem::RouteError;
 use crate::state::AppState;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use polyglot_export::ledger::Export;
+use polyglot_ledger::Export;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 

@@ -6,9 +6,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Change, Export, Ledger, LedgerError, Listener, in_time};
-use polyglot_export::status::Status;
+use polyglot_core::failure::chain;
+use polyglot_ledger::{Change, Export, Ledger, LedgerError, Listener, in_time};
+use polyglot_core::status::Status;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::response::sse::Event;
 use chrono::SecondsFormat;
-use polyglot_export::ledger::{Change, Export, LedgerError, in_time};
+use polyglot_ledger::{Change, Export, LedgerError, in_time};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;

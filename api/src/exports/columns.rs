@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use polyglot_export::request::ColumnMapping;
+use polyglot_core::request::ColumnMapping;
 use serde_json::Value;
 
 use super::field::{items, kind, text, unknown_keys};

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use polyglot_export::ledger::Deletion;
+use polyglot_ledger::Deletion;
 
 use super::document::ExportDocument;
 use super::id::ExportId;

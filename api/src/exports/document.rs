@@ -1,11 +1,12 @@
 //! The JSON document that says everything about an export, and the guesses in it.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use polyglot_export::format::{Compression, Format};
-use polyglot_export::ledger::Export;
-use polyglot_export::request::Layout;
-use polyglot_export::status::Status;
-use polyglot_export::uncut::Uncut;
+use polyglot_core::compression::Compression;
+use polyglot_core::format::Format;
+use polyglot_ledger::Export;
+use polyglot_core::request::Layout;
+use polyglot_core::status::Status;
+use polyglot_core::single_stream_reason::SingleStreamReason;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -126,7 +127,7 @@ impl ExportDocument {
 }
 
 impl SingleStream {
-    fn of(reason: Uncut) -> Self {
+    fn of(reason: SingleStreamReason) -> Self {
         Self { code: reason.code(), reason: reason.message() }
     }
 }
@@ -163,7 +164,7 @@ pub(super) fn timestamp(at: DateTime<Utc>) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use polyglot_export::request::{ColumnMapping, ExportRequest};
+    use polyglot_core::request::{ColumnMapping, ExportRequest};
     use serde_json::json;
 
     use super::*;
@@ -240,7 +241,7 @@ pub(super) mod tests {
     #[test]
     fn what_became_of_the_wish_to_be_cut_is_said() {
         let request = ExportRequest { layout: Layout::Files, parallelism: Some(4), ..running().request };
-        let export = Export { request, uncut: Some(Uncut::Small), ..running() };
+        let export = Export { request, uncut: Some(SingleStreamReason::Small), ..running() };
         let document = serde_json::to_value(ExportDocument::now(&export)).unwrap();
         assert_eq!(document["layout"], "files");
         assert_eq!(document["parallelism"], 4);

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use polyglot_export::catalog::Column;
+use polyglot_core::column::Column;
 use serde_json::{Map, Value};
 
 use crate::problem::{FieldError, listed, quoted};

@@ -1,8 +1,8 @@
 //! The `filters` of a submission: which rows the file has. Whether a value is one of its column's type is asked of the
 //! server, in `typed`.
 
-use polyglot_export::catalog::{Column, WireType};
-use polyglot_export::selection::{Filter, FilterOp};
+use polyglot_core::column::{Column, WireType};
+use polyglot_core::selection::{Filter, FilterOp};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;

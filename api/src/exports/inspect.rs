@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use polyglot_export::ledger::Export;
+use polyglot_ledger::Export;
 use uuid::Uuid;
 
 use super::document::ExportDocument;

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::IntoResponse;
-use polyglot_export::ledger::ListFilter;
-use polyglot_export::status::Status;
+use polyglot_ledger::ListFilter;
+use polyglot_core::status::Status;
 use serde::Serialize;
 use utoipa::ToSchema;
 

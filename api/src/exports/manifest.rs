@@ -7,11 +7,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use polyglot_export::format::{Compression, Format};
-use polyglot_export::ledger::Export;
-use polyglot_export::manifest::{Manifest, ManifestFile};
-use polyglot_export::selection::{Filter, FilterOp};
-use polyglot_export::status::Status;
+use polyglot_core::compression::Compression;
+use polyglot_core::format::Format;
+use polyglot_ledger::Export;
+use polyglot_core::manifest::{Manifest, ManifestFile};
+use polyglot_core::selection::{Filter, FilterOp};
+use polyglot_core::status::Status;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -151,9 +152,9 @@ mod tests {
     use std::time::Duration;
 
     use chrono::Utc;
-    use polyglot_export::manifest::{ManifestOrder, SnapshotPoint};
-    use polyglot_export::request::{ExportRequest, Layout};
-    use polyglot_export::selection::OrderKey;
+    use polyglot_core::manifest::{ManifestOrder, SnapshotPoint};
+    use polyglot_core::request::{ExportRequest, Layout};
+    use polyglot_core::selection::OrderKey;
 
     use super::super::document::tests::running;
     use super::*;

@@ -1,10 +1,8 @@
 //! The `options` of a submission: how the format writes what it could write in several ways. An option that the
 //! format does not have is refused, because a file without it is not what was asked for.
 
-use polyglot_export::format::Format;
-use polyglot_export::format_options::{
-    BigintPolicy, CsvOptions, FormatOptions, LineEnding, NumericPolicy, OnUnrepresentable, ParquetCodec, ParquetOptions,
-};
+use polyglot_core::format::Format;
+use polyglot_core::format_options::{BigintPolicy, CsvOptions, FormatOptions, LineEnding, NumericPolicy, OnUnrepresentable, ParquetCodec, ParquetOptions};
 use serde_json::{Map, Value, json};
 
 use super::field::{choice, kind, member, whole_number};

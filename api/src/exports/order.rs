@@ -1,6 +1,6 @@
 //! The `orderBy` of a submission: which columns sort the rows.
 
-use polyglot_export::selection::{Direction, OrderKey};
+use polyglot_core::selection::{Direction, OrderKey};
 use serde_json::Value;
 
 use super::field::{choice, items, kind, text, unknown_keys};

@@ -1,8 +1,10 @@
 //! Whether the server would run the filters and the order of a submission. It is the server that knows what text is a
 //! value of a type and which operators a type has, so it is asked to plan the query, which it does without reading rows.
 
-use polyglot_export::catalog::{quote_identifier, quote_relation};
-use polyglot_export::selection::{Filter, FilterOp, Order, OrderKey, where_sql};
+use polyglot_source::sql::{quote_identifier, quote_relation};
+use polyglot_core::order::Order;
+use polyglot_core::selection::{Filter, FilterOp, OrderKey};
+use polyglot_source::sql::{order_sql, where_sql};
 
 use super::filters::DraftFilter;
 use super::order::DraftKey;
@@ -188,15 +190,15 @@ impl Selection<'_> {
 }
 
 fn order(keys: Vec<OrderKey>) -> String {
-    Order { keys, total: false }.sql("r")
+    order_sql(&Order { keys, total: false }, "r")
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use polyglot_export::catalog::{ArrayType, Column, WireType};
-    use polyglot_export::dataset::Dataset;
+    use polyglot_core::column::{ArrayType, Column, WireType};
+    use crate::dataset_config::Dataset;
     use serde_json::{Value, json};
 
     use super::super::{filters, order};
@@ -318,7 +320,7 @@ mod tests {
 
         let server = Server { refuses: vec![("ORDER BY", "42883")], planned: Mutex::default() };
         let error = check_on(&resolved(&["j"]), &server, filters.clone(), json!([])).await.unwrap_err();
-        assert!(polyglot_export::failure::chain(&error).contains("order_by of DATASETS"), "{error}");
+        assert!(polyglot_core::failure::chain(&error).contains("order_by of DATASETS"), "{error}");
 
         let error = check(&[("AND", "54001")], json!([filters[0], filters[0]]), json!([])).await.unwrap_err();
         assert!(matches!(error, RouteError::Internal(_)), "{error}");

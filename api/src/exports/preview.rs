@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use polyglot_export::catalog::{Relation, quote_identifier, quote_relation};
-use polyglot_export::request::ExportRequest;
-use polyglot_export::selection::{Order, where_sql};
+use polyglot_core::relation::Relation;
+use polyglot_source::sql::{quote_identifier, quote_relation};
+use polyglot_core::request::ExportRequest;
+use polyglot_core::order::Order;
+use polyglot_source::sql::{order_sql, where_sql};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -84,7 +86,7 @@ fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, Rou
         "SELECT {} FROM {} AS r{conditions}{} LIMIT {}",
         values.join(", "),
         quote_relation(&relation.name),
-        Order::of(request, relation).sql("r"),
+        order_sql(&Order::of(request, relation), "r"),
         MOST_ROWS + 1
     ))
 }
@@ -99,9 +101,9 @@ fn shown(mut value: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use polyglot_export::format::Format;
-    use polyglot_export::request::ColumnMapping;
-    use polyglot_export::selection::{Filter, FilterOp};
+    use polyglot_core::format::Format;
+    use polyglot_core::request::ColumnMapping;
+    use polyglot_core::selection::{Filter, FilterOp};
 
     use super::*;
     use crate::resolved_dataset::tests::records;

@@ -7,10 +7,10 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use polyglot_export::failure::chain;
-use polyglot_export::ledger::{Accepted, Reservation, ReservedKey, Submission};
-use polyglot_export::status::Status;
-use polyglot_export::telemetry::Origin;
+use polyglot_core::failure::chain;
+use polyglot_ledger::{Accepted, Reservation, ReservedKey, Submission};
+use polyglot_core::status::Status;
+use polyglot_runtime::telemetry::TraceContext;
 use serde::Serialize;
 use tracing::Instrument;
 use utoipa::ToSchema;
@@ -61,7 +61,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub(crate) async fn submit(State(app): State<Arc<AppState>>, mut request: Request) -> Result<Response, RouteError> {
     let key = idempotency::key(request.headers())?;
     // Left there by `request_id::track`.
-    let origin = request.extensions_mut().remove::<Origin>().unwrap_or_default();
+    let origin = request.extensions_mut().remove::<TraceContext>().unwrap_or_default();
     let body = body::read(request).await?;
     let Some(key) = key else { return Ok(answer(accept(&app, &body, None, &origin).await?)) };
     // A task of its own: a client that hangs up, to try again with the key, is to find an answer under it.
@@ -71,7 +71,7 @@ pub(crate) async fn submit(State(app): State<Arc<AppState>>, mut request: Reques
 
 /// Accepts what is new under the key, and answers what is not as before. When there is nothing to accept the key is
 /// free again.
-async fn accept_under(app: Arc<AppState>, key: String, body: Body, origin: Origin) -> Result<Response, RouteError> {
+async fn accept_under(app: Arc<AppState>, key: String, body: Body, origin: TraceContext) -> Result<Response, RouteError> {
     let key = match timeout::ledger(app.ledger.reserve_key(TENANT, &key, &body.text)).await? {
         Reservation::Ours(key) => key,
         Reservation::Answered(accepted) => {
@@ -97,7 +97,7 @@ async fn accept(
     app: &AppState,
     body: &Body,
     key: Option<&ReservedKey>,
-    origin: &Origin,
+    origin: &TraceContext,
 ) -> Result<Accepted, RouteError> {
     let Valid { request, coalesce } = validate::validate(body, &app.source, app.max_parallelism).await?;
     let submission = Submission { tenant: TENANT, request: &request, key, join: coalesce, origin };

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyglot_export::dataset::DEFAULT_DATASET;
-use polyglot_export::format::{Compression, Format};
-use polyglot_export::format_options::FormatOptions;
-use polyglot_export::request::{ExportRequest, Layout};
+use crate::dataset_config::DEFAULT_DATASET;
+use polyglot_core::compression::Compression;
+use polyglot_core::format::Format;
+use polyglot_core::format_options::FormatOptions;
+use polyglot_core::request::{ExportRequest, Layout};
 use serde_json::Value;
 
 use super::body::Body;

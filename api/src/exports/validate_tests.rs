@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use polyglot_export::format_options::CsvOptions;
-use polyglot_export::selection::{Direction, Filter, FilterOp, OrderKey};
+use polyglot_core::format_options::CsvOptions;
+use polyglot_core::selection::{Direction, Filter, FilterOp, OrderKey};
 use serde_json::json;
 
 use super::super::limits;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use polyglot_export::format::Format;
-use polyglot_export::status::Status;
+use polyglot_core::format::Format;
+use polyglot_core::status::Status;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 

@@ -1,11 +1,12 @@
 //! The body of a submission as JSON Schema. It is read by hand (`exports::validate`), so its schema is written by hand as
 //! well, from the same lists and limits; a test holds the two together.
 
-use polyglot_export::dataset::DEFAULT_DATASET;
-use polyglot_export::format::{Compression, Format};
-use polyglot_export::format_options::ParquetOptions;
-use polyglot_export::request::Layout;
-use polyglot_export::selection::FilterOp;
+use crate::dataset_config::DEFAULT_DATASET;
+use polyglot_core::compression::Compression;
+use polyglot_core::format::Format;
+use polyglot_core::format_options::ParquetOptions;
+use polyglot_core::request::Layout;
+use polyglot_core::selection::FilterOp;
 use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};

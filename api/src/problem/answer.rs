@@ -259,8 +259,8 @@ fn internal() -> Answer<'static> {
 
 #[cfg(test)]
 mod tests {
-    use polyglot_export::failure::chain;
-    use polyglot_export::ledger::LedgerError;
+    use polyglot_core::failure::chain;
+    use polyglot_ledger::LedgerError;
     use uuid::Uuid;
 
     use super::*;

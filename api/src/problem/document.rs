@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use polyglot_export::failure::chain;
+use polyglot_core::failure::chain;
 use serde::Serialize;
 use tracing::Level;
 use utoipa::ToSchema;
@@ -92,7 +92,7 @@ impl IntoResponse for RouteError {
 #[cfg(test)]
 mod tests {
     use axum::http::StatusCode;
-    use polyglot_export::status::Status;
+    use polyglot_core::status::Status;
 
     use super::*;
 

@@ -19,8 +19,8 @@ mod dump {
     use crate::problem::RouteError;
     use crate::problem::{Dependency, FieldError};
     use axum::response::IntoResponse;
-    use polyglot_export::format::Format;
-    use polyglot_export::status::Status;
+    use polyglot_core::format::Format;
+    use polyglot_core::status::Status;
     use uuid::Uuid;
     #[test]
     fn dump_problems() {

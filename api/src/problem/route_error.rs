@@ -1,11 +1,11 @@
 //! The error type of the handlers, and the conversions from the errors of what they call. What a client sees of each
 //! variant is in `answer`.
 
-use polyglot_export::format::Format;
-use polyglot_export::ledger::LedgerError;
-use polyglot_export::source::is_unavailable;
-use polyglot_export::status::Status;
-use polyglot_export::storage::StorageError;
+use polyglot_core::format::Format;
+use polyglot_ledger::LedgerError;
+use polyglot_source::session::is_unavailable;
+use polyglot_core::status::Status;
+use polyglot_storage::StorageError;
 use uuid::Uuid;
 
 use super::field_error::FieldError;
