@@ -15,10 +15,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::described::Described;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::resolved_dataset::ResolvedDataset;
 use crate::source::RECENT;
+use crate::state::AppState;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DatasetList)]
@@ -69,7 +69,7 @@ struct Links {
     get, path = "/datasets", operation_id = "list_datasets", tag = "datasets",
     responses((status = 200, description = "Everything that can be exported at the moment.", body = List)),
 )]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<List>, RouteError> {
+pub(crate) async fn list(State(app): State<Arc<AppState>>) -> Result<Json<List>, RouteError> {
     let datasets = app.source.list().await?;
     Ok(Json(List { datasets: datasets.iter().map(Document::of).collect() }))
 }
@@ -81,31 +81,31 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<List>, Rout
     responses((status = 200, description = "Its columns, and what they become in each format.", body = Document)),
 )]
 pub(crate) async fn inspect(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Document>, RouteError> {
     let Ok(Path(name)) = name else {
         return Err(RouteError::invalid("name", "expected the name of a dataset, percent-encoded UTF-8"));
     };
-    match app.source.describe(&name, RECENT).await? {
-        Some(described) => Ok(Json(Document::of(&described))),
+    match app.source.resolve(&name, RECENT).await? {
+        Some(resolved) => Ok(Json(Document::of(&resolved))),
         None => Err(RouteError::UnknownDataset(name)),
     }
 }
 
 impl Document {
-    fn of(described: &Described) -> Self {
-        let (default_order, order_promised) = described.default_order();
+    fn of(resolved: &ResolvedDataset) -> Self {
+        let (default_order, order_promised) = resolved.default_order();
         Self {
-            name: described.dataset.name.clone(),
-            relation: described.relation.name.to_string(),
-            kind: described.relation.kind.name(),
-            estimated_rows: described.relation.estimated_rows,
-            primary_key: described.primary_key().to_vec(),
+            name: resolved.dataset.name.clone(),
+            relation: resolved.relation.name.to_string(),
+            kind: resolved.relation.kind.name(),
+            estimated_rows: resolved.relation.estimated_rows,
+            primary_key: resolved.primary_key().to_vec(),
             default_order,
             order_promised,
-            columns: described.columns().map(ColumnDocument::of).collect(),
-            links: Links { itself: format!("/datasets/{}", path_segment(&described.dataset.name)) },
+            columns: resolved.columns().map(ColumnDocument::of).collect(),
+            links: Links { itself: format!("/datasets/{}", path_segment(&resolved.dataset.name)) },
         }
     }
 }
@@ -144,7 +144,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::described::tests::{column, relation};
+    use crate::resolved_dataset::tests::{column, relation};
 
     #[test]
     fn the_document_says_everything() {
@@ -165,7 +165,7 @@ mod tests {
         };
         let mut relation = relation(columns, &["id"]);
         relation.name = dataset.relation.clone();
-        let document = Document::of(&Described::new(dataset, relation).unwrap());
+        let document = Document::of(&ResolvedDataset::new(dataset, relation).unwrap());
         let expected = json!({
             "name": "my/orders", "relation": "shop.orders", "kind": "table", "estimatedRows": 1000,
             "primaryKey": ["id"],

@@ -1,25 +1,31 @@
-//! The HTTP side: says what may be exported (`datasets`), takes exports in (`exports`), hands finished files out
-//! (`download`), tells of what changes (`events`), describes itself (`openapi`), shows a page to people (`page`), says how it is
-//! (`health`, `metrics`). It writes to the ledger and wakes the relay; rows are read and files are written by workers.
+//! The HTTP side of the service: describes datasets (`datasets`), takes exports in (`exports`), delivers finished files
+//! (`download`), streams changes (`events`), describes itself (`openapi`), shows a web page (`page`), and reports its health
+//! (`health`, `metrics`). It writes to the ledger and wakes the relay. It reads no rows and writes no files: workers do.
+//!
+//! Modules depend on each other in one direction: `router` on the handlers, handlers on `state`, `state` on the clients and
+//! caches that it holds.
 
 mod config;
 mod dataset_config;
 mod datasets;
-mod described;
 mod download;
 mod events;
 mod exports;
 mod health;
+mod ledger_stats;
 mod metrics;
 mod openapi;
 mod page;
-mod patience;
 mod problem;
 mod query;
-mod request_id;
+mod readiness;
+mod request_layer;
+mod resolved_dataset;
+mod router;
 mod run;
-mod server;
 mod source;
+mod state;
+mod timeout;
 
 pub use config::{Config, Delivery, DownloadConfig};
 pub use run::{RunError, run};

@@ -1,5 +1,5 @@
-//! A process from its configuration to serving, and from a signal to its end: what is connected, in which
-//! order, and how long each part may take to stop.
+//! The life of the process: connections and background tasks, in which order they start, and how long each part may take
+//! to stop.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -19,45 +19,49 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::metrics::Metrics;
-use crate::server::{self, App};
+use crate::events::feed::Feed;
+use crate::ledger_stats::LedgerStats;
+use crate::readiness::ReadinessProbe;
+use crate::router::router;
 use crate::source::Source;
+use crate::state::AppState;
 
-/// How long the database may take to come up beside us.
-const LEDGER_PATIENCE: Duration = Duration::from_mins(1);
+/// Time that the ledger's database may take to become available at start.
+const LEDGER_START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The relay holds one of them while it publishes, the sweeper another, and the feed of events one as long as it listens.
+/// Size of the ledger's connection pool. The relay holds one connection while it publishes, the sweeper another, and the
+/// event feed one as long as it listens.
 const LEDGER_CONNECTIONS: u32 = 12;
 
-/// How long answers that are being sent may go on after the signal.
-const DRAIN: Duration = Duration::from_secs(20);
+/// Time that responses may go on after the signal to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long the clean-up that follows may take.
-const CLEAN_UP: Duration = Duration::from_secs(5);
+/// Time that background tasks may take to end after that.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why the api cannot start.
+/// The reason why the api cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("a database URL cannot be used")]
     Database(#[from] sqlx::Error),
-    #[error("the ledger cannot be made ready")]
+    #[error("the ledger cannot be opened or migrated")]
     Ledger(#[from] LedgerError),
     #[error("PORT: {port} cannot be listened on")]
     Listen { port: u16, source: std::io::Error },
-    #[error("metrics cannot be counted")]
+    #[error("the metrics recorder cannot be installed")]
     Metrics(#[from] InstallError),
 }
 
 /// Serves until `lifecycle.stopping`, then ends within half a minute, or at once on `lifecycle.aborting`.
 ///
 /// # Errors
-/// When the ledger or the port cannot be had. The broker and the object store may come up later.
+/// When the ledger or the port is not available. The broker and the object store may become available later.
 pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     let connections = &config.connections;
     let recorder = Recorder::install()?;
     let ledger = Ledger::new(&connections.database_url, LEDGER_CONNECTIONS, "polyglot-api")?;
     tokio::select! {
-        migrated = ledger.migrate_when_up(LEDGER_PATIENCE) => migrated?,
+        migrated = ledger.migrate_when_up(LEDGER_START_TIMEOUT) => migrated?,
         () = lifecycle.stopping.cancelled() => return Ok(()),
     }
     let broker = Broker::of(connections, format!("polyglot-api {}", std::process::id()));
@@ -66,50 +70,49 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         .await
         .map_err(|source| RunError::Listen { port: config.port, source })?;
 
-    lifecycle.tasks.spawn(make_bucket(storage.clone(), lifecycle.stopping.clone()));
-    // It outlives the listener: an export that is accepted while we drain is still announced.
+    lifecycle.tasks.spawn(create_bucket(storage.clone(), lifecycle.stopping.clone()));
     let relay = Relay::default();
-    let relaying = CancellationToken::new();
-    lifecycle.tasks.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), relaying.clone()));
+    // Background tasks stop after the listener: the message of an export that is accepted during the drain is still sent.
+    let background_stop = CancellationToken::new();
+    lifecycle.tasks.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), background_stop.clone()));
     let sweeper = Sweeper {
         ledger: ledger.clone(),
         storage: storage.clone(),
         source_database_url: connections.source_database_url.clone(),
         relay: relay.clone(),
     };
-    lifecycle.tasks.spawn(sweeper.run(relaying.clone()));
-    lifecycle.tasks.spawn(recorder.clone().keep_small(relaying.clone()));
+    lifecycle.tasks.spawn(sweeper.run(background_stop.clone()));
+    lifecycle.tasks.spawn(recorder.clone().keep_small(background_stop.clone()));
 
     let source = Source::new(
         config.datasets,
         session::pool(&connections.source_database_url)?,
         connections.source_database_url.clone(),
     );
-    let app = App {
+    let feed = Arc::new(Feed::default());
+    lifecycle.tasks.spawn(tell_changes(ledger.clone(), background_stop.clone()));
+    lifecycle.tasks.spawn(Arc::clone(&feed).run(ledger.clone(), lifecycle.stopping.clone()));
+    let app = AppState {
+        readiness: ReadinessProbe::new(ledger.clone(), broker, storage.clone()),
+        ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
         ledger,
         relay,
-        broker,
         storage,
         source,
-        feed: Arc::default(),
+        feed,
         download: config.download,
         max_parallelism: config.max_parallelism,
         lifecycle: lifecycle.clone(),
-        readiness: tokio::sync::Mutex::default(),
-        metrics: Metrics::new(recorder),
+        recorder,
     };
-    let app = Arc::new(app);
-    lifecycle.tasks.spawn(tell_changes(app.ledger.clone(), relaying.clone()));
-    let feed = Arc::clone(&app.feed);
-    lifecycle.tasks.spawn(feed.run(app.ledger.clone(), lifecycle.stopping.clone()));
     tracing::info!(port = config.port, "listening");
-    http_server::serve(listener, TowerToHyperService::new(server::router(app)), &lifecycle, DRAIN).await;
+    http_server::serve(listener, TowerToHyperService::new(router(Arc::new(app))), &lifecycle, DRAIN_TIMEOUT).await;
 
-    relaying.cancel();
+    background_stop.cancel();
     lifecycle.tasks.close();
     tokio::select! {
-        ended = tokio::time::timeout(CLEAN_UP, lifecycle.tasks.wait()) => if ended.is_err() {
-            tracing::warn!("stopping without the end of every task");
+        ended = tokio::time::timeout(CLEANUP_TIMEOUT, lifecycle.tasks.wait()) => if ended.is_err() {
+            tracing::warn!("stopped before every background task has ended");
         },
         () = lifecycle.aborting.cancelled() => {}
     }
@@ -117,18 +120,22 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Makes the bucket as soon as the store is there. Nothing waits for it: readiness says whether it exists.
-async fn make_bucket(storage: Storage, stopping: CancellationToken) {
+/// Creates the bucket as soon as the object store is available. Nothing waits for it: readiness says whether it exists.
+async fn create_bucket(storage: Storage, stopping: CancellationToken) {
     let mut pause = Duration::from_secs(1);
     loop {
-        let made = tokio::select! {
-            made = storage.ensure_bucket() => made,
+        let created = tokio::select! {
+            created = storage.ensure_bucket() => created,
             () = stopping.cancelled() => return,
         };
-        match made {
-            Ok(()) => return tracing::debug!(bucket = storage.bucket, "the bucket is there"),
+        match created {
+            Ok(()) => return tracing::debug!(bucket = storage.bucket, "the bucket exists"),
             Err(error) if error.transient => {
-                tracing::warn!(error = chain(&error), bucket = storage.bucket, "no bucket yet, trying again");
+                tracing::warn!(
+                    error = chain(&error),
+                    bucket = storage.bucket,
+                    "the bucket cannot be created yet, trying again"
+                );
             }
             Err(error) => {
                 return tracing::error!(error = chain(&error), bucket = storage.bucket, "the bucket cannot be used");

@@ -17,9 +17,9 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use crate::described::Described;
-use crate::patience;
 use crate::problem::{Dependency, RouteError};
+use crate::resolved_dataset::ResolvedDataset;
+use crate::timeout;
 
 /// The age up to which an answer is as good as a new one.
 pub(crate) const RECENT: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Seen>>>;
 
 struct Seen {
     asked: Instant,
-    described: Arc<Described>,
+    resolved: Arc<ResolvedDataset>,
 }
 
 /// A statement that the server did not take, for a reason that may be the client's.
@@ -66,30 +66,30 @@ impl Source {
     }
 
     /// The dataset of that name and the relation behind it, as it was at most `age` ago; `None` if nothing has the name.
-    pub(crate) async fn describe(&self, name: &str, age: Duration) -> Result<Option<Arc<Described>>, RouteError> {
+    pub(crate) async fn resolve(&self, name: &str, age: Duration) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
         // No relation's name has U+0000, and the server does not let us ask.
         if name.contains('\0') || self.datasets.candidates(name).is_empty() {
             return Ok(None);
         }
         let oldest = Instant::now().checked_sub(age);
         // The limit is around the wait for the lock too: behind a silent database everybody gives up together.
-        patience::source(async {
+        timeout::source(async {
             let Some(slot) = self.slot(name) else {
                 let asked = Instant::now();
-                let Some(described) = self.look_up(name).await? else { return Ok(None) };
-                self.keep(name, Seen { asked, described: Arc::clone(&described) });
-                return Ok(Some(described));
+                let Some(resolved) = self.look_up(name).await? else { return Ok(None) };
+                self.keep(name, Seen { asked, resolved: Arc::clone(&resolved) });
+                return Ok(Some(resolved));
             };
             let mut seen = slot.lock().await;
             if let Some(seen) = &*seen
                 && oldest.is_none_or(|oldest| seen.asked >= oldest)
             {
-                return Ok(Some(Arc::clone(&seen.described)));
+                return Ok(Some(Arc::clone(&seen.resolved)));
             }
             let asked = Instant::now();
-            let described = self.look_up(name).await?;
-            *seen = described.clone().map(|described| Seen { asked, described });
-            Ok::<_, RouteError>(described)
+            let resolved = self.look_up(name).await?;
+            *seen = resolved.clone().map(|resolved| Seen { asked, resolved });
+            Ok::<_, RouteError>(resolved)
         })
         .await
     }
@@ -114,13 +114,13 @@ impl Source {
         self.datasets.entries().iter().any(|entry| matches!(entry, Exposed::One(dataset) if dataset.name == name))
     }
 
-    async fn look_up(&self, name: &str) -> Result<Option<Arc<Described>>, RouteError> {
+    async fn look_up(&self, name: &str) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
         let candidates = self.datasets.candidates(name);
         let relations: Vec<_> = candidates.iter().map(|dataset| dataset.relation.clone()).collect();
         let mut connection = self.pool.acquire().await?;
         let found = catalog::describe_all(&mut connection, &relations).await?;
         match first(candidates, found) {
-            Some((dataset, relation)) => Described::new(dataset, relation).map(|it| Some(Arc::new(it))),
+            Some((dataset, relation)) => ResolvedDataset::new(dataset, relation).map(|it| Some(Arc::new(it))),
             None if self.is_configured(name) => {
                 // By the name that clients know; the log has the relation's.
                 let missing = CatalogError::NoSuchRelation(relations[0].clone());
@@ -131,8 +131,8 @@ impl Source {
     }
 
     /// Every dataset that can be exported at the moment, by name.
-    pub(crate) async fn list(&self) -> Result<Vec<Described>, RouteError> {
-        let described = patience::source(async {
+    pub(crate) async fn list(&self) -> Result<Vec<ResolvedDataset>, RouteError> {
+        let resolved = timeout::source(async {
             let mut connection = self.pool.acquire().await?;
             let candidates = self.all_candidates(&mut connection).await?;
             let relations: Vec<_> = candidates.values().flatten().map(|dataset| dataset.relation.clone()).collect();
@@ -144,14 +144,14 @@ impl Source {
             Ok::<_, sqlx::Error>(each.collect::<Vec<_>>())
         })
         .await?;
-        let mut listed = Vec::with_capacity(described.len());
-        for (name, found) in described {
+        let mut listed = Vec::with_capacity(resolved.len());
+        for (name, found) in resolved {
             let Some((dataset, relation)) = found else {
                 tracing::warn!(dataset = name, "DATASETS names a relation that is not there");
                 continue;
             };
-            match Described::new(dataset, relation) {
-                Ok(described) => listed.push(described),
+            match ResolvedDataset::new(dataset, relation) {
+                Ok(resolved) => listed.push(resolved),
                 // One that cannot be used does not hide the others.
                 Err(error) => tracing::warn!(error = chain(&error), "a dataset is left out of the list"),
             }
@@ -234,7 +234,7 @@ impl Source {
 
     /// Counts the rows, which takes as long as it takes. Dropping the future ends the query on the server.
     pub(crate) async fn count(&self, dataset: &Dataset) -> Result<u64, RouteError> {
-        let mut connection = patience::source(session::connect(&self.url, "polyglot-api count")).await?;
+        let mut connection = timeout::source(session::connect(&self.url, "polyglot-api count")).await?;
         let statement = format!("SELECT count(*) AS rows FROM {}", quote_relation(&dataset.relation));
         // The name is the operator's, from the configuration, and quoted.
         let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(&mut connection).await?;
@@ -294,15 +294,15 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_nothing_stands_for_costs_no_look_up() {
         let source = source("[[dataset]]\nrelation = \"public.records\"");
-        assert!(source.describe("users", RECENT).await.unwrap().is_none());
-        assert!(matches!(source.describe("records", RECENT).await, Err(RouteError::Unavailable { .. })));
+        assert!(source.resolve("users", RECENT).await.unwrap().is_none());
+        assert!(matches!(source.resolve("records", RECENT).await, Err(RouteError::Unavailable { .. })));
     }
 
     #[tokio::test]
     async fn names_that_clients_think_of_are_not_kept() {
         let source = source("[[dataset]]\nrelation = \"public.records\"\n[[dataset]]\nrelation = \"shop.*\"");
-        assert!(source.describe("a\0b", RECENT).await.unwrap().is_none());
-        let asked = ["a", "b", "records"].map(|name| source.describe(name, RECENT));
+        assert!(source.resolve("a\0b", RECENT).await.unwrap().is_none());
+        let asked = ["a", "b", "records"].map(|name| source.resolve(name, RECENT));
         assert!(futures_util::future::join_all(asked).await.iter().all(Result::is_err));
         let kept: Vec<String> = source.seen.lock().unwrap().keys().cloned().collect();
         assert_eq!(kept, ["records"]);
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_first_relation_that_exists_is_meant() {
-        let relation = crate::described::tests::records(&["id"]).relation;
+        let relation = crate::resolved_dataset::tests::records(&["id"]).relation;
         let candidates = vec![Dataset::whole("a", "x"), Dataset::whole("b", "x"), Dataset::whole("c", "x")];
         let (dataset, _) = first(candidates.clone(), vec![None, Some(relation.clone()), Some(relation)]).unwrap();
         assert_eq!(dataset, candidates[1]);

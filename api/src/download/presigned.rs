@@ -8,7 +8,7 @@ use polyglot_ledger::Export;
 use polyglot_storage::{PresignedMethod, Storage, Validity};
 
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
 
 /// Signs for one moment, so that all its URLs end together.
 pub(crate) struct Signer<'a> {
@@ -17,7 +17,7 @@ pub(crate) struct Signer<'a> {
 }
 
 impl<'a> Signer<'a> {
-    pub(crate) fn new(app: &'a App) -> Self {
+    pub(crate) fn new(app: &'a AppState) -> Self {
         Self { storage: &app.storage, validity: Validity::starting_now(app.download.presign_ttl) }
     }
 

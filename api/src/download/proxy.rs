@@ -14,13 +14,13 @@ use tracing::Span;
 
 use super::range::{self, Part};
 use super::stored_file::{self, lost_or_failed};
-use crate::patience;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
+use crate::timeout;
 
 /// 200 with the file, 206 with a part of it, or the head of a 200.
 pub(super) async fn answer(
-    app: &App,
+    app: &AppState,
     export: &Export,
     method: &Method,
     request: &HeaderMap,
@@ -39,7 +39,7 @@ pub(super) async fn answer(
 }
 
 /// The part to send. The store is asked for the file's tag only where the client has one to compare.
-async fn part(app: &App, export: &Export, request: &HeaderMap) -> Result<Part, RouteError> {
+async fn part(app: &AppState, export: &Export, request: &HeaderMap) -> Result<Part, RouteError> {
     let part = range::requested(request, size(export));
     match request.get(header::IF_RANGE) {
         Some(if_range) if part != Part::Whole => {
@@ -50,9 +50,9 @@ async fn part(app: &App, export: &Export, request: &HeaderMap) -> Result<Part, R
     }
 }
 
-async fn get(app: &App, export: &Export, wanted: Option<RangeInclusive<u64>>) -> Result<Response, RouteError> {
+async fn get(app: &AppState, export: &Export, wanted: Option<RangeInclusive<u64>>) -> Result<Response, RouteError> {
     let call = app.storage.get(stored_file::key(export)?, wanted.clone());
-    let object = patience::store_answer(call).await?.map_err(|error| lost_or_failed(error, export))?;
+    let object = timeout::store_result(call).await?.map_err(|error| lost_or_failed(error, export))?;
     let mut headers = file_headers(export, object.info.bytes, object.info.etag.as_deref());
     // A store that does not do ranges sends everything, and then so do we.
     let status = match object.content_range.and_then(|range| HeaderValue::try_from(range).ok()) {

@@ -7,11 +7,11 @@ use polyglot_ledger::Export;
 use super::presigned::Signer;
 use super::stored_file;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
 
 /// 302 to the file. The store is asked first: a client that is sent to a missing object or a dead server is told
 /// so in the store's own words, which it cannot act on.
-pub(super) async fn answer(app: &App, export: &Export, method: &Method) -> Result<Response, RouteError> {
+pub(super) async fn answer(app: &AppState, export: &Export, method: &Method) -> Result<Response, RouteError> {
     stored_file::head(app, export).await?;
     let url = Signer::new(app).url(method, stored_file::key(export)?, &stored_file::object_headers(export)).await?;
     let location = HeaderValue::try_from(url).map_err(|error| RouteError::Internal(Box::new(error)))?;

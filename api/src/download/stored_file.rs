@@ -5,9 +5,9 @@ use polyglot_core::request::ObjectHeaders;
 use polyglot_ledger::Export;
 use polyglot_storage::{ChecksumMode, ObjectInfo, StorageError};
 
-use crate::patience;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
+use crate::timeout;
 
 /// What a file is called and how it is to be read. It follows from the request alone, so that both deliveries
 /// say the same, whatever the store has kept of the headers that the worker gave it.
@@ -34,9 +34,9 @@ pub(super) fn key(export: &Export) -> Result<&str, RouteError> {
 }
 
 /// What the store knows of the object; a completed export without one is a `FileMissing`.
-pub(super) async fn head(app: &App, export: &Export) -> Result<ObjectInfo, RouteError> {
+pub(super) async fn head(app: &AppState, export: &Export) -> Result<ObjectInfo, RouteError> {
     let call = app.storage.head(key(export)?, ChecksumMode::Omitted);
-    patience::store_answer(call).await?.map_err(|error| lost_or_failed(error, export))
+    timeout::store_result(call).await?.map_err(|error| lost_or_failed(error, export))
 }
 
 /// Tells a lost file from a store that does not work.

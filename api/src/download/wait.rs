@@ -9,15 +9,15 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::config::LONGEST_WAIT;
-use crate::exports::find;
+use crate::exports::inspect::find;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The export as soon as it has ended, or as it is after `patience` or when the process is stopping.
-pub(super) async fn until_ended(app: &App, id: Uuid, patience: Duration) -> Result<Export, RouteError> {
+pub(super) async fn until_ended(app: &AppState, id: Uuid, patience: Duration) -> Result<Export, RouteError> {
     let deadline = Instant::now() + patience;
     let mut pause = FIRST_PAUSE;
     loop {

@@ -1,6 +1,6 @@
-//! What is new in the ledger, read once for all the streams of this process: it listens for word of changes, looks by
-//! itself now and then for those that no word came of, and passes documents on. Nobody asks the ledger while nobody
-//! follows.
+//! The feed: reads what is new in the ledger, once for all event streams of this process. It listens for notifications of
+//! changes, polls for changes whose notification was lost, and broadcasts updates. It leaves the ledger alone while nobody is
+//! subscribed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,54 +14,54 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::exports::ExportDocument;
+use crate::exports::document::ExportDocument;
 
-/// Between two looks at the exports that word came of: a bar moves smoothly, and a hundred shards a second are four
-/// documents.
-const GATHER: Duration = Duration::from_millis(250);
+/// Time over which notifications are collected before the exports are read: short enough that a progress bar moves
+/// smoothly, and a hundred finished shards a second are four documents.
+const COLLECT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How often the ledger is looked at without word.
-const LOOK: Duration = Duration::from_secs(2);
+/// Interval between two reads of the ledger without a notification.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long the connection that listens is kept for the next client.
-const LINGER: Duration = Duration::from_secs(30);
+/// Time that the listening connection is kept open without a subscriber.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// After the ledger did not answer.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Pause after a call to the ledger that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Streams of one process; each costs a few kilobytes.
-const MOST_STREAMS: usize = 1000;
+/// Streams of one process. Each costs a few kilobytes.
+const MAX_STREAMS: usize = 1000;
 
-/// How many updates a slow client may be behind before its stream reads the ledger anew.
-const BACKLOG: usize = 256;
+/// Updates that a slow stream may be behind before it has to read the ledger again.
+const BROADCAST_CAPACITY: usize = 256;
 
-/// The most active exports that a look considers, newest first.
-pub(super) const MOST_ACTIVE: i64 = 200;
+/// Active exports that one poll reads, newest first.
+pub(super) const MAX_ACTIVE: i64 = 200;
 
-/// The most changes that a look, or a client that comes back, is told of.
-pub(super) const MOST_CHANGES: i64 = 1000;
+/// Changes that one poll reads, or that are sent to a client that reconnects.
+pub(super) const MAX_CHANGES: i64 = 1000;
 
-/// How far back is looked for changes that became visible late, and how far behind its last event a client that comes back
-/// is told of them again.
-pub(super) const OVERLAP: i64 = 1000;
+/// Numbers of changes that are read again, because a change may become visible after one with a greater number.
+pub(super) const CHANGE_OVERLAP: i64 = 1000;
 
-/// How many exports are remembered. Beyond that all are forgotten, and documents may repeat.
-const MOST_SEEN: usize = 10_000;
+/// Exports whose delivered state is remembered. Beyond that all are forgotten, and documents may repeat.
+const MAX_REMEMBERED: usize = 10_000;
 
-/// An export as it is now, and the states that led there.
+/// The current state of an export, and the changes that led there.
 #[derive(Debug)]
 pub(crate) struct Update {
     pub(crate) export_id: Uuid,
     pub(crate) status: Status,
     /// JSON, as `GET /exports/{id}` answers it.
     pub(crate) document: String,
-    /// Behind those of the update before.
+    /// Changes since the previous update.
     pub(crate) changes: Vec<Change>,
     /// The number of the newest change, or of an earlier one where that is not known.
     pub(crate) change: i64,
 }
 
 impl Update {
+    /// `before` is the number of the newest change of earlier updates.
     pub(super) fn new(export: &Export, changes: Vec<Change>, before: i64) -> Self {
         Self {
             export_id: export.id,
@@ -73,44 +73,44 @@ impl Update {
     }
 }
 
-/// What a stream gets.
+/// What subscribers receive.
 #[derive(Debug, Clone)]
-pub(crate) enum News {
+pub(crate) enum FeedEvent {
     Update(Arc<Update>),
-    /// Something may have been missed: everything is to be read anew.
-    Anew,
+    /// Updates may have been missed: the subscriber has to read the ledger again.
+    Resync,
 }
 
-/// Where streams get their updates; one for a process.
+/// Broadcasts updates to the event streams of this process.
 pub(crate) struct Feed {
-    updates: broadcast::Sender<News>,
-    wanted: Notify,
+    events: broadcast::Sender<FeedEvent>,
+    subscribed: Notify,
     streams: Arc<Semaphore>,
 }
 
-/// A stream's place in the feed.
+/// A stream's receiver, and its place among the streams.
 pub(crate) struct Subscription {
-    pub(crate) updates: broadcast::Receiver<News>,
-    _place: OwnedSemaphorePermit,
+    pub(crate) events: broadcast::Receiver<FeedEvent>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Default for Feed {
     fn default() -> Self {
         Self {
-            updates: broadcast::Sender::new(BACKLOG),
-            wanted: Notify::new(),
-            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+            events: broadcast::Sender::new(BROADCAST_CAPACITY),
+            subscribed: Notify::new(),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         }
     }
 }
 
 impl Feed {
-    /// Everything new from now on; `None` when there are too many streams already.
+    /// Subscribes to the updates from now on; `None` when there are too many streams already.
     pub(crate) fn subscribe(&self) -> Option<Subscription> {
-        let place = Arc::clone(&self.streams).try_acquire_owned().ok()?;
-        let updates = self.updates.subscribe();
-        self.wanted.notify_one();
-        Some(Subscription { updates, _place: place })
+        let permit = Arc::clone(&self.streams).try_acquire_owned().ok()?;
+        let events = self.events.subscribe();
+        self.subscribed.notify_one();
+        Some(Subscription { events, _permit: permit })
     }
 
     /// Feeds the streams until `stopping`.
@@ -118,139 +118,143 @@ impl Feed {
         stopping
             .run_until_cancelled(async {
                 loop {
-                    while self.updates.receiver_count() == 0 {
-                        self.wanted.notified().await;
+                    while self.events.receiver_count() == 0 {
+                        self.subscribed.notified().await;
                     }
                     // The driver's futures are large.
                     if let Err(error) = Box::pin(self.follow(&ledger)).await {
-                        tracing::warn!(error = chain(&error), "the ledger cannot be followed, trying again");
-                        sleep(AGAIN).await;
+                        tracing::warn!(error = chain(&error), "the event feed cannot read the ledger, trying again");
+                        sleep(RETRY_PAUSE).await;
                     }
                 }
             })
             .await;
     }
 
-    /// Passes on what is new, until nobody has wanted it for a while.
+    /// Broadcasts updates, until nobody has been subscribed for a while.
     async fn follow(&self, ledger: &Ledger) -> Result<(), LedgerError> {
         let mut listener = in_time(ledger.listen()).await?;
-        let mut seen = Seen::from(in_time(ledger.last_change()).await?);
-        // Streams that were there before may have read the ledger before that, or have waited while it was away.
-        let _ = self.updates.send(News::Anew);
-        let mut word: BTreeSet<Uuid> = BTreeSet::new();
-        let mut look_at = Instant::now();
-        let mut wanted_at = Instant::now();
+        let mut cursor = FeedCursor::after(in_time(ledger.last_change()).await?);
+        // Earlier subscribers may have read the ledger before that, or have waited while it was not available.
+        let _ = self.events.send(FeedEvent::Resync);
+        let mut changed: BTreeSet<Uuid> = BTreeSet::new();
+        let mut next_poll = Instant::now();
+        let mut last_subscribed = Instant::now();
         loop {
-            gather(&mut listener, &mut word, look_at).await?;
-            if Instant::now() >= look_at {
-                word.extend(in_time(seen.look(ledger)).await?);
-                look_at = Instant::now() + LOOK;
+            collect_notifications(&mut listener, &mut changed, next_poll).await?;
+            if Instant::now() >= next_poll {
+                changed.extend(in_time(cursor.poll(ledger)).await?);
+                next_poll = Instant::now() + POLL_INTERVAL;
             }
-            let ids: Vec<Uuid> = std::mem::take(&mut word).into_iter().collect();
-            for update in in_time(seen.read(ledger, &ids)).await? {
-                // Nobody may be there to take it.
-                let _ = self.updates.send(News::Update(Arc::new(update)));
+            let ids: Vec<Uuid> = std::mem::take(&mut changed).into_iter().collect();
+            for update in in_time(cursor.updates(ledger, &ids)).await? {
+                // An error means that there is no subscriber at the moment.
+                let _ = self.events.send(FeedEvent::Update(Arc::new(update)));
             }
-            if self.updates.receiver_count() > 0 {
-                wanted_at = Instant::now();
-            } else if wanted_at.elapsed() > LINGER {
+            if self.events.receiver_count() > 0 {
+                last_subscribed = Instant::now();
+            } else if last_subscribed.elapsed() > IDLE_TIMEOUT {
                 return Ok(());
             }
         }
     }
 }
 
-/// Collects word until it is time to look, or for a moment behind the first.
-async fn gather(listener: &mut Listener, word: &mut BTreeSet<Uuid>, look_at: Instant) -> Result<(), LedgerError> {
-    let mut until = look_at;
-    while let Ok(heard) = timeout_at(until, listener.next()).await {
-        match heard? {
-            Some(exports) => word.extend(exports),
+/// Adds the exports of notifications to `changed`, until `next_poll` or for a short while after the first notification.
+async fn collect_notifications(
+    listener: &mut Listener,
+    changed: &mut BTreeSet<Uuid>,
+    next_poll: Instant,
+) -> Result<(), LedgerError> {
+    let mut until = next_poll;
+    while let Ok(notification) = timeout_at(until, listener.next()).await {
+        match notification? {
+            Some(exports) => changed.extend(exports),
             None => return Ok(()),
         }
-        until = until.min(Instant::now() + GATHER);
+        until = until.min(Instant::now() + COLLECT_INTERVAL);
     }
     Ok(())
 }
 
-/// What the streams have been told.
-struct Seen {
-    exports: HashMap<Uuid, Told>,
-    /// Changes up to this one have been looked at.
+/// What the feed has read and broadcast so far.
+struct FeedCursor {
+    delivered: HashMap<Uuid, DeliveredState>,
+    /// Changes up to this one have been read.
     change: i64,
-    /// Those of an export that is met for the first time are news behind this one.
+    /// Of an export that is not in `delivered`, only changes after this one are new.
     start: i64,
 }
 
-struct Told {
+/// The state of one export that was broadcast last.
+struct DeliveredState {
     change: i64,
-    mark: Mark,
+    fingerprint: Fingerprint,
 }
 
-/// What makes a document a new one.
-type Mark = (Status, i32, i64, i64, i32, i32);
+/// The parts of a document of which any change makes a new update.
+type Fingerprint = (Status, i32, i64, i64, i32, i32);
 
-fn mark(export: &Export) -> Mark {
+fn fingerprint(export: &Export) -> Fingerprint {
     (export.status, export.attempt, export.rows, export.bytes, export.shards, export.shards_done)
 }
 
-impl Seen {
-    fn from(change: i64) -> Self {
-        Self { exports: HashMap::new(), change, start: change }
+impl FeedCursor {
+    fn after(change: i64) -> Self {
+        Self { delivered: HashMap::new(), change, start: change }
     }
 
-    /// Exports that may have something new.
-    async fn look(&mut self, ledger: &Ledger) -> Result<Vec<Uuid>, LedgerError> {
-        if self.exports.len() > MOST_SEEN {
-            self.exports.clear();
+    /// Finds exports that may have an update.
+    async fn poll(&mut self, ledger: &Ledger) -> Result<Vec<Uuid>, LedgerError> {
+        if self.delivered.len() > MAX_REMEMBERED {
+            self.delivered.clear();
             self.start = self.change;
         }
-        let mut ids = ledger.active(MOST_ACTIVE).await?;
-        // A number may become visible behind a greater one.
-        let changes = ledger.changes_after((self.change - OVERLAP).max(0), MOST_CHANGES).await?;
+        let mut ids = ledger.active(MAX_ACTIVE).await?;
+        let changes = ledger.changes_after((self.change - CHANGE_OVERLAP).max(0), MAX_CHANGES).await?;
         self.change = changes.last().map_or(self.change, |change| change.id).max(self.change);
-        let untold = |change: &Change| match self.exports.get(&change.export_id) {
-            Some(told) => told.change < change.id,
-            None => change.id > self.start,
+        let is_new = |change: &&Change| {
+            let delivered = self.delivered.get(&change.export_id).map_or(self.start, |delivered| delivered.change);
+            change.id > delivered
         };
-        ids.extend(changes.iter().filter(|change| untold(change)).map(|change| change.export_id));
+        ids.extend(changes.iter().filter(is_new).map(|change| change.export_id));
         Ok(ids)
     }
 
-    /// What is new of these exports, in the order of their newest changes.
-    async fn read(&mut self, ledger: &Ledger, ids: &[Uuid]) -> Result<Vec<Update>, LedgerError> {
+    /// Reads the exports `ids` and returns those that have changed, in the order of their newest changes.
+    async fn updates(&mut self, ledger: &Ledger, ids: &[Uuid]) -> Result<Vec<Update>, LedgerError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        // Documents first: a state that comes in between is in the history, and its document comes again.
+        // Documents are read first: a state that comes in between is in the changes, and its document comes again.
         let exports = ledger.find_all(ids).await?;
-        let changed: Vec<Uuid> = exports.iter().filter(|export| !self.has_told_state(export)).map(|it| it.id).collect();
-        let mut histories: HashMap<Uuid, Vec<Change>> = HashMap::new();
+        let changed: Vec<Uuid> =
+            exports.iter().filter(|export| !self.has_delivered_status(export)).map(|export| export.id).collect();
+        let mut changes_by_export: HashMap<Uuid, Vec<Change>> = HashMap::new();
         for change in ledger.changes_of_all(&changed).await? {
-            histories.entry(change.export_id).or_default().push(change);
+            changes_by_export.entry(change.export_id).or_default().push(change);
         }
         let mut updates = Vec::new();
         for export in exports {
-            let told = self.exports.get(&export.id);
-            let mark = mark(&export);
-            if told.is_some_and(|told| told.mark == mark) {
+            let delivered = self.delivered.get(&export.id);
+            let fingerprint = fingerprint(&export);
+            if delivered.is_some_and(|delivered| delivered.fingerprint == fingerprint) {
                 continue;
             }
-            let before = told.map_or(0, |told| told.change);
-            let changes = histories.remove(&export.id).unwrap_or_default();
-            let newest = changes.last().map_or(before, |change| change.id);
-            // Of an export that is met for the first time the states from before the first stream are no news.
-            let behind = if told.is_some() { before } else { self.start };
-            let news = changes.into_iter().filter(|change| change.id > behind).collect();
-            updates.push(Update::new(&export, news, newest));
-            self.exports.insert(export.id, Told { change: newest, mark });
+            let before = delivered.map(|delivered| delivered.change);
+            let mut changes = changes_by_export.remove(&export.id).unwrap_or_default();
+            let newest = changes.last().map_or(before.unwrap_or(0), |change| change.id);
+            // An export that is read for the first time may have changes from before the first subscription.
+            changes.retain(|change| change.id > before.unwrap_or(self.start));
+            updates.push(Update::new(&export, changes, newest));
+            self.delivered.insert(export.id, DeliveredState { change: newest, fingerprint });
         }
         updates.sort_by_key(|update| update.change);
         Ok(updates)
     }
 
-    fn has_told_state(&self, export: &Export) -> bool {
-        let told = self.exports.get(&export.id);
-        told.is_some_and(|told| (told.mark.0, told.mark.1) == (export.status, export.attempt))
+    fn has_delivered_status(&self, export: &Export) -> bool {
+        let delivered = self.delivered.get(&export.id).map(|delivered| delivered.fingerprint);
+        delivered.is_some_and(|(status, attempt, ..)| (status, attempt) == (export.status, export.attempt))
     }
 }

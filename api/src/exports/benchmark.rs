@@ -21,12 +21,12 @@ use tracing::Instrument;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::find;
-use crate::described::Described;
-use crate::patience;
+use super::inspect::find;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
-use crate::server::App;
+use crate::resolved_dataset::ResolvedDataset;
+use crate::state::AppState;
+use crate::timeout;
 
 /// Its exports are nobody's to join: they are deleted at once.
 const TENANT: &str = "polyglot benchmark";
@@ -78,7 +78,7 @@ struct Plan {
     ),
     responses((status = 200, description = "What each export took.", body = Report)),
 )]
-pub(crate) async fn benchmark(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Report>, RouteError> {
+pub(crate) async fn benchmark(State(app): State<Arc<AppState>>, uri: Uri) -> Result<Json<Report>, RouteError> {
     let plan = Plan::read(&uri)?;
     // A task of its own, because it has to clean up behind a client that hangs up, and a handler is just dropped.
     let gone = app.lifecycle.stopping.child_token();
@@ -107,27 +107,27 @@ impl Plan {
 }
 
 /// Runs the plan while no other benchmark runs anywhere. Ends soon after `gone`, with nothing left behind.
-async fn run(app: Arc<App>, plan: Plan, gone: CancellationToken) -> Result<Report, RouteError> {
-    let lock = patience::ledger(app.ledger.try_benchmark_lock()).await?.ok_or(RouteError::BenchmarkRunning)?;
+async fn run(app: Arc<AppState>, plan: Plan, gone: CancellationToken) -> Result<Report, RouteError> {
+    let lock = timeout::ledger(app.ledger.try_benchmark_lock()).await?.ok_or(RouteError::BenchmarkRunning)?;
     let report = measure_all(&app, &plan, &gone).await;
     // Dropped, it would be released too, but only when the server notices.
-    if let Err(error) = patience::ledger(lock.release()).await {
+    if let Err(error) = timeout::ledger(lock.release()).await {
         tracing::warn!(error = chain(&error), "the benchmark's lock was not released cleanly");
     }
     report
 }
 
-async fn measure_all(app: &App, plan: &Plan, gone: &CancellationToken) -> Result<Report, RouteError> {
+async fn measure_all(app: &AppState, plan: &Plan, gone: &CancellationToken) -> Result<Report, RouteError> {
     let unknown = || RouteError::UnknownDataset(DEFAULT_DATASET.to_owned());
-    let described = app.source.describe(DEFAULT_DATASET, Duration::ZERO).await?.ok_or_else(unknown)?;
+    let resolved = app.source.resolve(DEFAULT_DATASET, Duration::ZERO).await?.ok_or_else(unknown)?;
     let dataset_row_count = tokio::select! {
-        count = app.source.count(&described.dataset) => count?,
+        count = app.source.count(&resolved.dataset) => count?,
         () = gone.cancelled() => return Err(RouteError::Stopping),
     };
     let mut results = Vec::with_capacity(plan.formats.len());
     for &format in &plan.formats {
-        let request = ExportRequest { row_limit: plan.rows, ..described.request(format, every_column(&described)) };
-        let id = patience::ledger(app.ledger.submit(TENANT, &request)).await?;
+        let request = ExportRequest { row_limit: plan.rows, ..resolved.request(format, every_column(&resolved)) };
+        let id = timeout::ledger(app.ledger.submit(TENANT, &request)).await?;
         app.relay.wake();
         tracing::info!(export_id = %id, format = format.name(), "benchmark export submitted");
         let ended = wait_for_end(app, id, gone).await;
@@ -137,12 +137,12 @@ async fn measure_all(app: &App, plan: &Plan, gone: &CancellationToken) -> Result
     Ok(Report { dataset_row_count, results })
 }
 
-fn every_column(described: &Described) -> Vec<ColumnMapping> {
+fn every_column(resolved: &ResolvedDataset) -> Vec<ColumnMapping> {
     let mapping = |name: &String| ColumnMapping { source: name.clone(), target: name.clone() };
-    described.columns().map(|column| mapping(&column.name)).collect()
+    resolved.columns().map(|column| mapping(&column.name)).collect()
 }
 
-async fn wait_for_end(app: &App, id: Uuid, gone: &CancellationToken) -> Result<Export, RouteError> {
+async fn wait_for_end(app: &AppState, id: Uuid, gone: &CancellationToken) -> Result<Export, RouteError> {
     let submitted = Instant::now();
     loop {
         let export = find(app, id).await?;
@@ -160,11 +160,11 @@ async fn wait_for_end(app: &App, id: Uuid, gone: &CancellationToken) -> Result<E
 }
 
 /// Cancels the export or deletes its file. What does not work out now, the sweep does later.
-async fn discard(app: &App, id: Uuid) {
+async fn discard(app: &AppState, id: Uuid) {
     let discarded = async {
-        if let Deletion::Ended { object_key: Some(key) } = patience::ledger(app.ledger.delete(id)).await? {
-            patience::store(app.storage.delete_result(&key)).await?;
-            patience::ledger(app.ledger.object_deleted(id)).await?;
+        if let Deletion::Ended { object_key: Some(key) } = timeout::ledger(app.ledger.delete(id)).await? {
+            timeout::store(app.storage.delete_result(&key)).await?;
+            timeout::ledger(app.ledger.object_deleted(id)).await?;
         }
         Ok::<_, RouteError>(())
     };

@@ -9,14 +9,13 @@ use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use serde_json::Value;
 
+use super::limits::BODY_BYTES;
 use super::strict_json;
 use crate::problem::{RouteError, quoted};
 
-pub(super) const LIMIT: usize = 1024 * 1024;
-
 /// A client that is still sending when it is refused often never sees the answer, so this much is read and
 /// thrown away first.
-const DISCARDED: usize = 16 * LIMIT;
+const DISCARDED: usize = 16 * BODY_BYTES;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -65,8 +64,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), RouteError> {
 }
 
 async fn collect(body: axum::body::Body, asks_first: bool) -> Result<Vec<u8>, RouteError> {
-    let too_large = || RouteError::BodyTooLarge { limit: LIMIT };
-    if asks_first && body.size_hint().lower() > LIMIT as u64 {
+    let too_large = || RouteError::BodyTooLarge { limit: BODY_BYTES };
+    if asks_first && body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
@@ -75,7 +74,7 @@ async fn collect(body: axum::body::Body, asks_first: bool) -> Result<Vec<u8>, Ro
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| RouteError::invalid("body", "ended before it was complete"))?;
         seen += chunk.len();
-        if seen <= LIMIT {
+        if seen <= BODY_BYTES {
             bytes.extend_from_slice(&chunk);
         } else {
             bytes = Vec::new();
@@ -84,57 +83,12 @@ async fn collect(body: axum::body::Body, asks_first: bool) -> Result<Vec<u8>, Ro
             }
         }
     }
-    if seen > LIMIT { Err(too_large()) } else { Ok(bytes) }
+    if seen > BODY_BYTES { Err(too_large()) } else { Ok(bytes) }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::StatusCode;
-
     use super::*;
-    use crate::server::tests::send;
-
-    fn post(content_type: Option<&str>, body: impl Into<axum::body::Body>) -> axum::http::Request<axum::body::Body> {
-        let request = axum::http::Request::post("/exports");
-        match content_type {
-            Some(it) => request.header(header::CONTENT_TYPE, it),
-            None => request,
-        }
-        .body(body.into())
-        .unwrap()
-    }
-
-    #[tokio::test]
-    async fn bodies_that_are_no_json_are_400_and_named() {
-        let json = Some("application/json");
-        for (content_type, body, field, words) in [
-            (None, "{}", "Content-Type", "is missing"),
-            (Some("text/plain"), "{}", "Content-Type", "text/plain"),
-            (Some("application/x-www-form-urlencoded"), "a=b", "Content-Type", "expected application/json"),
-            (json, "", "body", "empty"),
-            (json, "{\"format\": \"csv\",}", "body", "line 1 column 18"),
-            (json, "{\n  \"format\": csv\n}", "body", "line 2 column 13"),
-            (json, "{\"format\": \"csv\", \"format\": \"xml\"}", "body", "\"format\" is there twice"),
-            (json, "[]", "body", "object"),
-            (json, "null", "body", "object"),
-            (json, "{} {}", "body", "trailing"),
-        ] {
-            let (status, _, answer) = send(post(content_type, body)).await;
-            assert_eq!(status, StatusCode::BAD_REQUEST, "{body}: {answer}");
-            assert_eq!(answer["errors"][0]["field"], field, "{body}: {answer}");
-            assert!(answer["errors"][0]["message"].as_str().unwrap().contains(words), "{body}: {answer}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_body_over_the_limit_is_413() {
-        let (status, _, answer) = send(post(Some("application/json"), " ".repeat(LIMIT + 1))).await;
-        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
-        assert_eq!(answer["type"], "urn:polyglot:problem:body-too-large");
-        // The largest that is read, and then found to be nothing.
-        let (status, _, _) = send(post(Some("application/json"), " ".repeat(LIMIT))).await;
-        assert_eq!(status, StatusCode::BAD_REQUEST);
-    }
 
     #[test]
     fn json_types_are_taken() {

@@ -6,12 +6,8 @@ use polyglot_core::request::ColumnMapping;
 use serde_json::Value;
 
 use super::field::{items, kind, text, unknown_keys};
+use super::limits::{COLUMNS, TARGET_BYTES};
 use crate::problem::{FieldError, quoted};
-
-/// As many columns as a PostgreSQL table can have.
-pub(crate) const MOST: usize = 1600;
-
-pub(crate) const LONGEST_TARGET: usize = 255;
 
 #[derive(Debug)]
 pub(super) struct DraftColumn {
@@ -36,7 +32,7 @@ pub(super) fn read(value: Option<&Value>, errors: &mut Vec<FieldError>) -> Vec<D
         None => "is required",
         Some(Value::Array(items)) if items.is_empty() => "expected at least one column",
         Some(value) => {
-            return read_each(items(value, "columns", MOST, "{\"source\", \"target\"}", errors), errors);
+            return read_each(items(value, "columns", COLUMNS, "{\"source\", \"target\"}", errors), errors);
         }
     };
     errors.push(FieldError::new("columns", problem));
@@ -60,8 +56,8 @@ fn read_each(items: &[Value], errors: &mut Vec<FieldError>) -> Vec<DraftColumn> 
             // A column may have a name of blanks; a file that nobody can read by its header is a mistake.
             if target.trim().is_empty() {
                 errors.push(FieldError::new(&target_field, "may not be blank"));
-            } else if target.len() > LONGEST_TARGET {
-                let message = format!("expected at most {LONGEST_TARGET} bytes, not {}", target.len());
+            } else if target.len() > TARGET_BYTES {
+                let message = format!("expected at most {TARGET_BYTES} bytes, not {}", target.len());
                 errors.push(FieldError::new(&target_field, message));
             } else if target.contains(char::is_control) {
                 errors.push(FieldError::new(&target_field, "may not hold control characters"));

@@ -8,10 +8,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use polyglot_ledger::Deletion;
 
-use super::{ExportDocument, ExportId, find};
-use crate::patience;
+use super::document::ExportDocument;
+use super::id::ExportId;
+use super::inspect::find;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
+use crate::timeout;
 
 /// Stops an export, or deletes its file.
 ///
@@ -24,8 +26,8 @@ use crate::server::App;
         (status = 204, description = "It had ended, and has no file any more."),
     ),
 )]
-pub(crate) async fn delete(State(app): State<Arc<App>>, ExportId(id): ExportId) -> Result<Response, RouteError> {
-    match patience::ledger(app.ledger.delete(id)).await? {
+pub(crate) async fn delete(State(app): State<Arc<AppState>>, ExportId(id): ExportId) -> Result<Response, RouteError> {
+    match timeout::ledger(app.ledger.delete(id)).await? {
         Deletion::Unknown => Err(RouteError::UnknownExport(id)),
         Deletion::Cancelling => {
             tracing::info!(export_id = %id, "cancellation asked for");
@@ -35,8 +37,8 @@ pub(crate) async fn delete(State(app): State<Arc<App>>, ExportId(id): ExportId) 
             if let Some(key) = object_key {
                 // From here on nobody can download it. When the store does not take the deletion now, a repeated
                 // DELETE or the sweep does it later.
-                patience::store(app.storage.delete_result(&key)).await?;
-                patience::ledger(app.ledger.object_deleted(id)).await?;
+                timeout::store(app.storage.delete_result(&key)).await?;
+                timeout::ledger(app.ledger.object_deleted(id)).await?;
                 tracing::info!(export_id = %id, "file deleted");
             }
             Ok(StatusCode::NO_CONTENT.into_response())

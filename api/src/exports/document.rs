@@ -168,7 +168,7 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::described::tests::records;
+    use crate::resolved_dataset::tests::records;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()

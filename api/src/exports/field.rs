@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use polyglot_core::column::Column;
 use serde_json::{Map, Value};
 
-use crate::described::Described;
 use crate::problem::{FieldError, listed, quoted};
+use crate::resolved_dataset::ResolvedDataset;
 
 /// A string with something in it, exactly as it was sent.
 pub(super) fn text<'v>(value: Option<&'v Value>, field: &str, errors: &mut Vec<FieldError>) -> Option<&'v str> {
@@ -95,15 +95,15 @@ pub(super) fn member(path: &str, key: &str) -> String {
 pub(super) fn known_column<'d>(
     name: &str,
     field: &str,
-    described: &'d Described,
+    resolved: &'d ResolvedDataset,
     errors: &mut Vec<FieldError>,
 ) -> Option<&'d Column> {
     const SHOWN: usize = 50;
-    let column = described.column(name);
+    let column = resolved.column(name);
     if column.is_none() {
-        let more = described.columns().count().saturating_sub(SHOWN);
+        let more = resolved.columns().count().saturating_sub(SHOWN);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let names = listed(described.columns().take(SHOWN).map(|column| &column.name));
+        let names = listed(resolved.columns().take(SHOWN).map(|column| &column.name));
         errors.push(FieldError::new(field, format!("there is no column {}; there is {names}{more}", quoted(name))));
     }
     column

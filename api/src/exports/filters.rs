@@ -8,12 +8,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::field::{choice, kind, text, unknown_keys};
+use super::limits::{FILTER_VALUES, FILTERS};
 use crate::problem::{FieldError, listed};
-
-pub(crate) const MOST: usize = 100;
-
-/// Values of one `in`.
-pub(crate) const MOST_VALUES: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct DraftFilter {
@@ -55,8 +51,8 @@ impl DraftFilter {
 pub(super) fn read(value: Option<&Value>, body: &[u8], errors: &mut Vec<FieldError>) -> Vec<DraftFilter> {
     let problem = match value {
         None => return Vec::new(),
-        Some(Value::Array(items)) if items.len() > MOST => {
-            format!("expected at most {MOST} filters, not {}", items.len())
+        Some(Value::Array(items)) if items.len() > FILTERS => {
+            format!("expected at most {FILTERS} filters, not {}", items.len())
         }
         Some(Value::Array(items)) => {
             let tokens = Tokens::of(body);
@@ -104,8 +100,8 @@ fn read_values<'t>(
         (FilterOp::In, Some(Value::Array(items))) if items.is_empty() => {
             refuse("expected at least one value".to_owned())
         }
-        (FilterOp::In, Some(Value::Array(items))) if items.len() > MOST_VALUES => {
-            refuse(format!("expected at most {MOST_VALUES} values, not {}", items.len()))
+        (FilterOp::In, Some(Value::Array(items))) if items.len() > FILTER_VALUES => {
+            refuse(format!("expected at most {FILTER_VALUES} values, not {}", items.len()))
         }
         (FilterOp::In, Some(Value::Array(items))) => {
             let each = items.iter().enumerate();

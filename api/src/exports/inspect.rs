@@ -7,10 +7,11 @@ use axum::extract::State;
 use polyglot_ledger::Export;
 use uuid::Uuid;
 
-use super::{ExportDocument, ExportId};
-use crate::patience;
+use super::document::ExportDocument;
+use super::id::ExportId;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
+use crate::timeout;
 
 /// Says everything about an export.
 #[utoipa::path(
@@ -19,13 +20,13 @@ use crate::server::App;
     responses((status = 200, description = "Its state.", body = ExportDocument)),
 )]
 pub(crate) async fn inspect(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     ExportId(id): ExportId,
 ) -> Result<Json<ExportDocument>, RouteError> {
     Ok(Json(ExportDocument::now(&find(&app, id).await?)))
 }
 
 /// The export, or 404.
-pub(crate) async fn find(app: &App, id: Uuid) -> Result<Export, RouteError> {
-    patience::ledger(app.ledger.find(id)).await?.ok_or(RouteError::UnknownExport(id))
+pub(crate) async fn find(app: &AppState, id: Uuid) -> Result<Export, RouteError> {
+    timeout::ledger(app.ledger.find(id)).await?.ok_or(RouteError::UnknownExport(id))
 }

@@ -11,11 +11,12 @@ use polyglot_ledger::ListFilter;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ExportDocument, cursor};
-use crate::patience;
+use super::cursor;
+use super::document::ExportDocument;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
-use crate::server::App;
+use crate::state::AppState;
+use crate::timeout;
 
 const DEFAULT_LIMIT: u64 = 50;
 const MOST: u64 = 200;
@@ -41,7 +42,7 @@ pub(crate) struct Page {
     responses((status = 200, description = "A page of them.", body = Page,
         headers(("Link" = Option<String>, description = "`rel=\"next\"`, unless this is the last page.")))),
 )]
-pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<impl IntoResponse, RouteError> {
+pub(crate) async fn list(State(app): State<Arc<AppState>>, uri: Uri) -> Result<impl IntoResponse, RouteError> {
     let parameters = Parameters::read(&uri, &["status", "limit", "cursor"])?;
     let status = parameters.get("status").map(read_status).transpose()?;
     let limit = parameters.number("limit", 1..=MOST)?.unwrap_or(DEFAULT_LIMIT);
@@ -54,7 +55,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<impl I
     };
     // One more than is shown tells whether there is another page.
     let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut exports = patience::ledger(app.ledger.list(ListFilter { status, before, limit: asked })).await?;
+    let mut exports = timeout::ledger(app.ledger.list(ListFilter { status, before, limit: asked })).await?;
     let shown = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = exports.len() > shown;
     exports.truncate(shown);

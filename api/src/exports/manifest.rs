@@ -18,12 +18,14 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::document::timestamp;
-use super::{ExportId, find, options, retry_after};
-use crate::download::Signer;
-use crate::patience;
+use super::document::{retry_after, timestamp};
+use super::id::ExportId;
+use super::inspect::find;
+use super::options;
+use crate::download::presigned::Signer;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
+use crate::timeout;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -70,7 +72,7 @@ struct LinkedFile {
     params(("id" = Uuid, Path, description = "As POST /exports answers it.")),
     responses((status = 200, description = "It outlives the file.", body = ManifestDocument)),
 )]
-pub(crate) async fn manifest(State(app): State<Arc<App>>, ExportId(id): ExportId) -> Result<Response, RouteError> {
+pub(crate) async fn manifest(State(app): State<Arc<AppState>>, ExportId(id): ExportId) -> Result<Response, RouteError> {
     let export = find(&app, id).await?;
     match export.status {
         Status::Pending | Status::Planning | Status::Running | Status::Finishing => {
@@ -80,7 +82,7 @@ pub(crate) async fn manifest(State(app): State<Arc<App>>, ExportId(id): ExportId
         Status::Cancelled => Err(RouteError::ExportGone(export.status)),
         Status::Completed | Status::Expired => {
             // An export that completed before manifests were written has none.
-            let manifest = patience::ledger(app.ledger.manifest(id)).await?.ok_or(RouteError::NoManifest(id))?;
+            let manifest = timeout::ledger(app.ledger.manifest(id)).await?.ok_or(RouteError::NoManifest(id))?;
             let mut document = ManifestDocument::new(&export, manifest);
             document.link(&app, &export).await?;
             Ok(document.into_response())
@@ -106,7 +108,7 @@ impl ManifestDocument {
     }
 
     /// Gives each file its link, as long as the export has them.
-    async fn link(&mut self, app: &App, export: &Export) -> Result<(), RouteError> {
+    async fn link(&mut self, app: &AppState, export: &Export) -> Result<(), RouteError> {
         let (false, Status::Completed, Some(prefix)) = (self.files.is_empty(), export.status, &export.object_key)
         else {
             return Ok(());
@@ -156,7 +158,7 @@ mod tests {
 
     use super::super::document::tests::running;
     use super::*;
-    use crate::server::tests::lonely;
+    use crate::state::tests::app_without_backends;
 
     #[test]
     fn the_document_says_what_was_asked_for_and_what_came_of_it() {
@@ -213,7 +215,7 @@ mod tests {
         let request = ExportRequest { layout: Layout::Files, ..running().request };
         let export =
             Export { request, status: Status::Completed, object_key: Some("some/prefix/1/".to_owned()), ..running() };
-        let app = lonely().await;
+        let app = app_without_backends().await;
         let mut document = ManifestDocument::new(&export, manifest.clone());
         document.link(&app, &export).await.unwrap();
         let document = serde_json::to_value(document).unwrap();

@@ -1,63 +1,26 @@
-//! The life of an export as a client sees it: submitted, inspected, listed, deleted; and the benchmark, which
-//! does all of it. Handing out the file is `download`.
+//! Exports as clients see them: submitted, previewed, inspected, listed, deleted; and the benchmark, which does most of it.
+//! The download of files is in `download`.
+//!
+//! One file per operation. A submission is read by `body` and `validate`, with a file for each of its parts.
 
-mod benchmark;
+pub(crate) mod benchmark;
 mod body;
 mod columns;
 mod cursor;
-mod delete;
-mod document;
+pub(crate) mod delete;
+pub(crate) mod document;
 mod field;
 mod filters;
-mod id;
+pub(crate) mod id;
 mod idempotency;
-mod inspect;
-mod list;
-mod manifest;
+pub(crate) mod inspect;
+pub(crate) mod limits;
+pub(crate) mod list;
+pub(crate) mod manifest;
 mod options;
 mod order;
-mod preview;
+mod plan_check;
+pub(crate) mod preview;
 mod strict_json;
-mod submit;
-mod typed;
+pub(crate) mod submit;
 mod validate;
-
-pub(crate) use benchmark::benchmark;
-pub(crate) use delete::delete;
-pub(crate) use document::{ExportDocument, retry_after};
-pub(crate) use id::ExportId;
-pub(crate) use inspect::{find, inspect};
-pub(crate) use list::list;
-pub(crate) use manifest::manifest;
-pub(crate) use preview::preview;
-pub(crate) use submit::submit;
-
-use utoipa::OpenApi;
-
-/// What can be done with exports, for the description of the API.
-#[derive(OpenApi)]
-#[openapi(paths(
-    submit::submit,
-    list::list,
-    preview::preview,
-    benchmark::benchmark,
-    inspect::inspect,
-    delete::delete,
-    manifest::manifest
-))]
-pub(crate) struct Operations;
-
-/// What a submission may hold, for its description.
-pub(crate) mod limits {
-    pub(crate) use super::columns::{LONGEST_TARGET as TARGET_BYTES, MOST as COLUMNS};
-    pub(crate) use super::filters::{MOST as FILTERS, MOST_VALUES as FILTER_VALUES};
-    pub(crate) use super::options::LONGEST_NULL as NULL_BYTES;
-    #[cfg(test)]
-    pub(crate) use super::options::names as option_names;
-    pub(crate) use super::order::MOST as ORDER_KEYS;
-    #[cfg(test)]
-    pub(crate) use super::validate::FIELDS;
-}
-
-/// Every export's, until there are accounts.
-const TENANT: &str = "default";

@@ -4,10 +4,8 @@ use polyglot_core::selection::{Direction, OrderKey};
 use serde_json::Value;
 
 use super::field::{choice, items, kind, text, unknown_keys};
+use super::limits::ORDER_KEYS;
 use crate::problem::{FieldError, quoted};
-
-/// As many columns as an index can have.
-pub(crate) const MOST: usize = 32;
 
 const DIRECTIONS: [(&str, Direction); 2] = [("asc", Direction::Asc), ("desc", Direction::Desc)];
 
@@ -30,7 +28,7 @@ fn column_field(index: usize) -> String {
 
 pub(super) fn read(value: Option<&Value>, errors: &mut Vec<FieldError>) -> Vec<DraftKey> {
     let Some(value) = value else { return Vec::new() };
-    read_each(items(value, "orderBy", MOST, "{\"column\", \"direction\"}", errors), errors)
+    read_each(items(value, "orderBy", ORDER_KEYS, "{\"column\", \"direction\"}", errors), errors)
 }
 
 fn read_each(items: &[Value], errors: &mut Vec<FieldError>) -> Vec<DraftKey> {

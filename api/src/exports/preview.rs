@@ -15,10 +15,10 @@ use utoipa::ToSchema;
 
 use super::validate::Valid;
 use super::{body, validate};
-use crate::openapi::ExportSubmission;
+use crate::openapi::submission::ExportSubmission;
 use crate::problem::RouteError;
-use crate::server::App;
 use crate::source::RECENT;
+use crate::state::AppState;
 
 /// Rows that are shown.
 const MOST_ROWS: usize = 20;
@@ -54,13 +54,13 @@ struct PreviewColumn {
     })),
     responses((status = 200, description = "At most 20 rows; of a value at most 200 characters.", body = Preview)),
 )]
-pub(crate) async fn preview(State(app): State<Arc<App>>, request: Request) -> Result<Json<Preview>, RouteError> {
+pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) -> Result<Json<Preview>, RouteError> {
     let body = body::read(request).await?;
     let Valid { request, .. } = validate::validate(&body, &app.source, app.max_parallelism).await?;
-    let described = app.source.describe(&request.dataset, RECENT).await?;
+    let resolved = app.source.resolve(&request.dataset, RECENT).await?;
     // It was there a moment ago.
-    let described = described.ok_or_else(|| RouteError::UnknownDataset(request.dataset.clone()))?;
-    let relation = &described.relation;
+    let resolved = resolved.ok_or_else(|| RouteError::UnknownDataset(request.dataset.clone()))?;
+    let relation = &resolved.relation;
     let rows = app.source.first_rows(&request.dataset, &statement(&request, relation)?).await?;
     let more = rows.len() > MOST_ROWS;
     let rows = rows.into_iter().take(MOST_ROWS);
@@ -106,17 +106,17 @@ mod tests {
     use polyglot_core::selection::{Filter, FilterOp};
 
     use super::*;
-    use crate::described::tests::records;
+    use crate::resolved_dataset::tests::records;
 
     #[test]
     fn the_statement_names_nothing_but_quoted_columns_and_values() {
-        let described = records(&["id"]);
+        let resolved = records(&["id"]);
         let columns = vec![ColumnMapping { source: "na\"me".to_owned(), target: "'; DROP".to_owned() }];
         let filter =
             Filter { column: "id".to_owned(), op: FilterOp::Less, values: vec!["1'; DROP TABLE records".to_owned()] };
-        let request = ExportRequest { filters: vec![filter], ..described.request(Format::Csv, columns) };
+        let request = ExportRequest { filters: vec![filter], ..resolved.request(Format::Csv, columns) };
         assert_eq!(
-            statement(&request, &described.relation).unwrap(),
+            statement(&request, &resolved.relation).unwrap(),
             "SELECT left(r.\"na\"\"me\"::text, 201) FROM \"public\".\"records\" AS r \
              WHERE (r.\"id\" < '1''; DROP TABLE records') ORDER BY r.\"id\" LIMIT 21"
         );

@@ -18,11 +18,14 @@ use uuid::Uuid;
 
 use super::body::Body;
 use super::validate::Valid;
-use super::{TENANT, body, idempotency, validate};
-use crate::openapi::ExportSubmission;
-use crate::patience;
+use super::{body, idempotency, validate};
+use crate::openapi::submission::ExportSubmission;
 use crate::problem::RouteError;
-use crate::server::App;
+use crate::state::AppState;
+use crate::timeout;
+
+/// Tenant of every export, until there are accounts.
+const TENANT: &str = "default";
 
 /// The export that stands for a submission.
 #[derive(Serialize, ToSchema)]
@@ -55,7 +58,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
             headers(("Location" = String, description = "Of its state."))),
     ),
 )]
-pub(crate) async fn submit(State(app): State<Arc<App>>, mut request: Request) -> Result<Response, RouteError> {
+pub(crate) async fn submit(State(app): State<Arc<AppState>>, mut request: Request) -> Result<Response, RouteError> {
     let key = idempotency::key(request.headers())?;
     // Left there by `request_id::track`.
     let origin = request.extensions_mut().remove::<TraceContext>().unwrap_or_default();
@@ -68,8 +71,13 @@ pub(crate) async fn submit(State(app): State<Arc<App>>, mut request: Request) ->
 
 /// Accepts what is new under the key, and answers what is not as before. When there is nothing to accept the key is
 /// free again.
-async fn accept_under(app: Arc<App>, key: String, body: Body, origin: TraceContext) -> Result<Response, RouteError> {
-    let key = match patience::ledger(app.ledger.reserve_key(TENANT, &key, &body.text)).await? {
+async fn accept_under(
+    app: Arc<AppState>,
+    key: String,
+    body: Body,
+    origin: TraceContext,
+) -> Result<Response, RouteError> {
+    let key = match timeout::ledger(app.ledger.reserve_key(TENANT, &key, &body.text)).await? {
         Reservation::Ours(key) => key,
         Reservation::Answered(accepted) => {
             tracing::info!(export_id = %accepted.id, "submission repeated, answered as before");
@@ -83,7 +91,7 @@ async fn accept_under(app: Arc<App>, key: String, body: Body, origin: TraceConte
     let accepted = accept(&app, &body, Some(&key), &origin).await;
     // Released only if no export has it: an acceptance whose answer was lost keeps the key.
     if accepted.is_err()
-        && let Err(error) = patience::ledger(app.ledger.release_key(&key)).await
+        && let Err(error) = timeout::ledger(app.ledger.release_key(&key)).await
     {
         tracing::warn!(error = chain(&error), "an idempotency key stays reserved for a minute");
     }
@@ -91,14 +99,14 @@ async fn accept_under(app: Arc<App>, key: String, body: Body, origin: TraceConte
 }
 
 async fn accept(
-    app: &App,
+    app: &AppState,
     body: &Body,
     key: Option<&ReservedKey>,
     origin: &TraceContext,
 ) -> Result<Accepted, RouteError> {
     let Valid { request, coalesce } = validate::validate(body, &app.source, app.max_parallelism).await?;
     let submission = Submission { tenant: TENANT, request: &request, key, join: coalesce, origin };
-    let accepted = patience::ledger(app.ledger.accept(submission)).await?;
+    let accepted = timeout::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();
     tracing::info!(
         export_id = %accepted.id, dataset = request.dataset, format = request.format.name(), joined = accepted.joined,

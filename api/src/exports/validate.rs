@@ -15,46 +15,34 @@ use super::body::Body;
 use super::columns::{self, DraftColumn};
 use super::field::{choice, flag, kind, known_column, text, unknown_keys, whole_number};
 use super::filters::{self, DraftFilter};
+use super::limits::FIELDS;
 use super::options;
 use super::order::{self, DraftKey};
-use super::typed::{Planner, Selection};
-use crate::described::Described;
+use super::plan_check::{Planner, Selection};
 use crate::problem::{FieldError, RouteError, listed, quoted};
+use crate::resolved_dataset::ResolvedDataset;
 use crate::source::{RECENT, Source};
 
 /// Enough to see the pattern; an answer is not to be larger than the question.
 const MOST_ERRORS: usize = 100;
 
-pub(crate) const FIELDS: [&str; 10] = [
-    "format",
-    "columns",
-    "compression",
-    "dataset",
-    "filters",
-    "orderBy",
-    "options",
-    "parallelism",
-    "layout",
-    "coalesce",
-];
-
 /// Where a dataset is looked up, and what would run its queries.
 pub(super) trait Catalog: Planner {
     /// The dataset of that name and its relation, as it was at most `age` ago; `None` if nothing has the name.
-    fn describe(
+    fn resolve(
         &self,
         name: &str,
         age: Duration,
-    ) -> impl Future<Output = Result<Option<Arc<Described>>, RouteError>> + Send;
+    ) -> impl Future<Output = Result<Option<Arc<ResolvedDataset>>, RouteError>> + Send;
 }
 
 impl Catalog for Source {
-    fn describe(
+    fn resolve(
         &self,
         name: &str,
         age: Duration,
-    ) -> impl Future<Output = Result<Option<Arc<Described>>, RouteError>> + Send {
-        self.describe(name, age)
+    ) -> impl Future<Output = Result<Option<Arc<ResolvedDataset>>, RouteError>> + Send {
+        self.resolve(name, age)
     }
 }
 
@@ -74,7 +62,7 @@ pub(super) async fn validate(
 ) -> Result<Valid, RouteError> {
     let mut draft = Draft::read(body, max_parallelism)?;
     match draft.ask(catalog).await {
-        Ok(described) => draft.finish(described.as_deref()),
+        Ok(resolved) => draft.finish(resolved.as_deref()),
         // What is wrong for certain is worth more than what cannot be known now.
         Err(_) if !draft.errors.is_empty() => Err(draft.refused()),
         Err(error) => Err(error),
@@ -138,41 +126,41 @@ impl Draft {
     }
 
     /// The dataset that is meant. What the database finds wrong with the rest is among the errors after this.
-    async fn ask(&mut self, catalog: &(impl Catalog + Sync)) -> Result<Option<Arc<Described>>, RouteError> {
+    async fn ask(&mut self, catalog: &(impl Catalog + Sync)) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
         let Some(name) = self.dataset.as_deref() else { return Ok(None) };
         if name == DEFAULT_DATASET && self.names().next().is_none() {
             // Nothing to look up, and an error is there already: the columns are missing.
             return Ok(None);
         }
-        let mut described = catalog.describe(name, RECENT).await?;
+        let mut resolved = catalog.resolve(name, RECENT).await?;
         // A column that was added a moment ago exists.
-        if described.as_ref().is_some_and(|described| !self.names().all(|it| described.column(it).is_some())) {
-            described = catalog.describe(name, Duration::ZERO).await?;
+        if resolved.as_ref().is_some_and(|resolved| !self.names().all(|it| resolved.column(it).is_some())) {
+            resolved = catalog.resolve(name, Duration::ZERO).await?;
         }
-        let Some(described) = described else {
+        let Some(resolved) = resolved else {
             self.errors.push(FieldError::new("dataset", format!("there is no dataset {}", quoted(name))));
             return Ok(None);
         };
         let errors = &mut self.errors;
         for column in &self.columns {
             if let Some(source) = &column.source {
-                known_column(source, &column.source_field(), &described, errors);
+                known_column(source, &column.source_field(), &resolved, errors);
             }
         }
         let mut filters = Vec::with_capacity(self.filters.len());
         for draft in &self.filters {
             let Some(column) = &draft.column else { continue };
-            let Some(column) = known_column(column, &draft.column_field(), &described, errors) else { continue };
+            let Some(column) = known_column(column, &draft.column_field(), &resolved, errors) else { continue };
             match draft.misfit(column) {
                 Some(misfit) => errors.push(misfit),
                 None => filters.extend(draft.whole().map(|filter| (draft, filter))),
             }
         }
-        self.order_by.retain(|key| known_column(&key.key.column, &key.column_field(), &described, errors).is_some());
-        let selection = Selection { described: &described, filters, order_by: &self.order_by };
+        self.order_by.retain(|key| known_column(&key.key.column, &key.column_field(), &resolved, errors).is_some());
+        let selection = Selection { resolved: &resolved, filters, order_by: &self.order_by };
         let refused = selection.check(catalog).await?;
         self.errors.extend(refused);
-        Ok(Some(described))
+        Ok(Some(resolved))
     }
 
     /// The names of columns that were found, wherever they are used.
@@ -183,12 +171,12 @@ impl Draft {
     }
 
     /// The request, or everything that is wrong with it.
-    fn finish(mut self, described: Option<&Described>) -> Result<Valid, RouteError> {
+    fn finish(mut self, resolved: Option<&ResolvedDataset>) -> Result<Valid, RouteError> {
         let columns: Option<Vec<_>> = self.columns.drain(..).map(DraftColumn::mapping).collect();
         let filters: Option<Vec<_>> = self.filters.iter().map(DraftFilter::whole).collect();
-        match (described, self.format, columns, filters) {
-            (Some(described), Some(format), Some(columns), Some(filters)) if self.errors.is_empty() => {
-                let mut request = described.request(format, columns);
+        match (resolved, self.format, columns, filters) {
+            (Some(resolved), Some(format), Some(columns), Some(filters)) if self.errors.is_empty() => {
+                let mut request = resolved.request(format, columns);
                 if !self.order_by.is_empty() {
                     request.order_by = self.order_by.into_iter().map(|draft| draft.key).collect();
                 }

@@ -6,8 +6,9 @@ use polyglot_core::format_options::CsvOptions;
 use polyglot_core::selection::{Direction, Filter, FilterOp, OrderKey};
 use serde_json::json;
 
+use super::super::limits;
 use super::*;
-use crate::described::tests::records;
+use crate::resolved_dataset::tests::records;
 use crate::source::Refused;
 
 /// What the operator allows.
@@ -22,14 +23,14 @@ struct Fake<F> {
     planned: Mutex<Vec<String>>,
 }
 
-fn fake<F: Fn(Duration) -> Result<Described, RouteError>>(answer: F) -> Fake<F> {
+fn fake<F: Fn(Duration) -> Result<ResolvedDataset, RouteError>>(answer: F) -> Fake<F> {
     Fake { answer, refuses: &[], asked: Mutex::default(), planned: Mutex::default() }
 }
 
-impl<F: Fn(Duration) -> Result<Described, RouteError> + Sync> Catalog for Fake<F> {
-    async fn describe(&self, name: &str, age: Duration) -> Result<Option<Arc<Described>>, RouteError> {
+impl<F: Fn(Duration) -> Result<ResolvedDataset, RouteError> + Sync> Catalog for Fake<F> {
+    async fn resolve(&self, name: &str, age: Duration) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
         self.asked.lock().unwrap().push(age);
-        if name == DEFAULT_DATASET { (self.answer)(age).map(|described| Some(Arc::new(described))) } else { Ok(None) }
+        if name == DEFAULT_DATASET { (self.answer)(age).map(|resolved| Some(Arc::new(resolved))) } else { Ok(None) }
     }
 }
 
@@ -74,7 +75,7 @@ async fn bad_submissions_name_every_bad_field() {
     let id = json!([{"source": "id", "target": "a"}]);
     let column =
         |source: &str, target: &str| json!({"format": "csv", "columns": [{"source": source, "target": target}]});
-    let many = vec![json!({"source": "id", "target": "a"}); columns::MOST + 1];
+    let many = vec![json!({"source": "id", "target": "a"}); limits::COLUMNS + 1];
     for (body, fields) in [
         (json!({}), &["columns", "format"][..]),
         (json!({"format": "yaml", "columns": id}), &["format"]),
@@ -264,10 +265,10 @@ async fn an_order_is_read_in_both_forms() {
 #[tokio::test]
 async fn columns_that_are_kept_back_are_unknown_everywhere() {
     let catalog = fake(|_| {
-        let mut described = records(&["id", "name", "secret"]);
-        described.dataset.columns = Some(vec!["id".to_owned(), "name".to_owned()]);
-        described.dataset.order_by = vec![OrderKey::ascending("secret")];
-        Ok(described)
+        let mut resolved = records(&["id", "name", "secret"]);
+        resolved.dataset.columns = Some(vec!["id".to_owned(), "name".to_owned()]);
+        resolved.dataset.order_by = vec![OrderKey::ascending("secret")];
+        Ok(resolved)
     });
     let submission = json!({"format": "csv", "columns": [{"source": "secret", "target": "a"}],
         "filters": [{"column": "secret", "op": "is_null"}], "orderBy": ["secret"]});

@@ -1,4 +1,4 @@
-//! Which errors each operation may answer, each with the very document that a client would get.
+//! The problems that each operation may answer, each with the document that a client would get as its example.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use crate::problem::{Dependency, FieldError, RouteError};
 const EXAMPLE_ID: Uuid = Uuid::from_u128(0x0193_5f2c_8d1e_7c3a_9b4f_2a6d_8e0c_5b17);
 const REQUEST_ID: &str = "5f0c8a52-7d0a-4a43-9c52-6a0f3f1f7f1e";
 
-/// Of the operation with that id; `None` for one that is unknown here.
-fn of(operation: &str) -> Option<Vec<RouteError>> {
+/// Examples of the problems of one operation; `None` if the operation is not listed here.
+fn examples(operation: &str) -> Option<Vec<RouteError>> {
     use RouteError as E;
     let unavailable = |what| E::Unavailable { what, source: "example".into() };
     let (ledger, source, store) =
@@ -99,46 +99,46 @@ fn of(operation: &str) -> Option<Vec<RouteError>> {
     })
 }
 
-/// The errors of one status.
+/// The problems of one status.
 #[derive(Default)]
-struct Answer {
+struct StatusProblems {
     titles: Vec<&'static str>,
     examples: Map<String, Value>,
-    /// Some of them say when to come back.
-    retries: bool,
+    /// Some of them have `Retry-After`.
+    has_retry_after: bool,
 }
 
-/// Adds to each operation of the description its errors, by status, each with an example of its own.
+/// Adds its problems to each operation of the description, by status, each with an example.
 ///
 /// # Panics
-/// When an operation is not known here.
+/// When an operation is not listed here.
 pub(super) fn add(description: &mut Value) {
     let paths = description["paths"].as_object_mut().expect("a description has paths");
     for (path, operations) in paths {
         for operation in operations.as_object_mut().expect("a path has operations").values_mut() {
             let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
-            let mut problems = of(&id).unwrap_or_else(|| panic!("{path}: the errors of {id:?} are not listed"));
+            let mut problems = examples(&id).unwrap_or_else(|| panic!("{path}: the errors of {id:?} are not listed"));
             problems.push(RouteError::Panicked);
             let instance = path.replace("{id}", &EXAMPLE_ID.to_string()).replace("{name}", "orders");
-            let mut answers: BTreeMap<u16, Answer> = BTreeMap::new();
+            let mut by_status: BTreeMap<u16, StatusProblems> = BTreeMap::new();
             for problem in &problems {
-                let about = problem.described(&instance, REQUEST_ID);
-                let answer = answers.entry(about.status).or_default();
-                if !answer.titles.contains(&about.title) {
-                    answer.titles.push(about.title);
+                let answer = problem.answer();
+                let status = by_status.entry(answer.status.as_u16()).or_default();
+                if !status.titles.contains(&answer.title) {
+                    status.titles.push(answer.title);
                 }
-                answer.retries |= about.retry_after;
-                let example = json!({ "summary": about.title, "value": about.document });
-                answer.examples.insert(about.name.to_owned(), example);
+                status.has_retry_after |= answer.retry_after.is_some();
+                let example = json!({ "summary": answer.title, "value": answer.document(&instance, REQUEST_ID) });
+                status.examples.insert(answer.slug.to_owned(), example);
             }
-            for (status, Answer { titles, examples, retries }) in answers {
+            for (status, StatusProblems { titles, examples, has_retry_after }) in by_status {
                 let mut response = json!({
                     "description": titles.join("; "),
                     "content": {"application/problem+json": {
                         "schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples,
                     }},
                 });
-                if retries {
+                if has_retry_after {
                     response["headers"] = json!({"Retry-After": {
                         "description": "Seconds after which another try may help; not with every error of this status.",
                         "schema": {"type": "integer"},
@@ -148,7 +148,7 @@ pub(super) fn add(description: &mut Value) {
                 if there.is_null() {
                     *there = response;
                 } else {
-                    // Of readiness: its 503 is a document of its own.
+                    // The 503 of readiness has a document of its own, beside the problems.
                     let other = response["content"]["application/problem+json"].take();
                     there["content"]["application/problem+json"] = other;
                 }

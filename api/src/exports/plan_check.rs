@@ -8,10 +8,10 @@ use polyglot_source::sql::{quote_identifier, quote_relation};
 
 use super::filters::DraftFilter;
 use super::order::DraftKey;
-use crate::described::Described;
-use crate::patience;
 use crate::problem::{FieldError, RouteError, quoted};
+use crate::resolved_dataset::ResolvedDataset;
 use crate::source::{Refused, Source};
+use crate::timeout;
 
 /// Who plans statements.
 pub(super) trait Planner {
@@ -35,7 +35,7 @@ impl Planner for Source {
 
 /// What is to be checked. The columns of both are known to exist.
 pub(super) struct Selection<'a> {
-    pub(super) described: &'a Described,
+    pub(super) resolved: &'a ResolvedDataset,
     pub(super) filters: Vec<(&'a DraftFilter, Filter)>,
     pub(super) order_by: &'a [DraftKey],
 }
@@ -48,7 +48,7 @@ impl Selection<'_> {
         if !typed && self.order_by.is_empty() {
             return Ok(Vec::new());
         }
-        patience::source(async {
+        timeout::source(async {
             match self.plan(server, &self.everything()).await? {
                 Ok(()) => Ok(Vec::new()),
                 Err(refused) => self.find(server, &refused).await,
@@ -58,13 +58,13 @@ impl Selection<'_> {
     }
 
     async fn plan(&self, server: &impl Planner, statements: &str) -> Result<Result<(), Refused>, RouteError> {
-        server.plan(&self.described.dataset.name, statements).await
+        server.plan(&self.resolved.dataset.name, statements).await
     }
 
     /// The order that the export will have, without the key behind it, which has an order for certain.
     fn keys(&self) -> Vec<OrderKey> {
         if self.order_by.is_empty() {
-            self.described.dataset.order_by.clone()
+            self.resolved.dataset.order_by.clone()
         } else {
             self.order_by.iter().map(|draft| draft.key.clone()).collect()
         }
@@ -85,7 +85,7 @@ impl Selection<'_> {
     }
 
     fn explain(&self, filters: &[Filter], behind: &str) -> String {
-        let relation = &self.described.relation;
+        let relation = &self.resolved.relation;
         let conditions = where_sql(filters, relation, "r").expect("the columns of the filters were looked up");
         format!("EXPLAIN SELECT FROM {} AS r{conditions}{behind}", quote_relation(&relation.name))
     }
@@ -93,7 +93,7 @@ impl Selection<'_> {
     /// Every array has the operators, but they fail at the first row if the items have none. Grouping and sorting are
     /// not planned without.
     fn needs(&self, filter: &Filter) -> String {
-        let is_array = self.described.column(&filter.column).is_some_and(|column| column.array.is_some());
+        let is_array = self.resolved.column(&filter.column).is_some_and(|column| column.array.is_some());
         let clause = match filter.op {
             FilterOp::Equal | FilterOp::NotEqual | FilterOp::In => "GROUP BY",
             FilterOp::Less | FilterOp::LessOrEqual | FilterOp::Greater | FilterOp::GreaterOrEqual => "ORDER BY",
@@ -105,7 +105,7 @@ impl Selection<'_> {
     /// Asks one by one what it was that the server `refused`.
     async fn find(&self, server: &impl Planner, refused: &Refused) -> Result<Vec<FieldError>, RouteError> {
         let unusable = |problem: &str, refused: &Refused| RouteError::DatasetUnavailable {
-            dataset: self.described.dataset.name.clone(),
+            dataset: self.resolved.dataset.name.clone(),
             source: format!("{problem} (SQLSTATE {})", refused.sql_state).into(),
         };
         // A view may have conditions of its own.
@@ -185,7 +185,7 @@ impl Selection<'_> {
     }
 
     fn type_of(&self, column: &str) -> &str {
-        self.described.column(column).map_or("", |column| &column.sql_type)
+        self.resolved.column(column).map_or("", |column| &column.sql_type)
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
 
     use super::super::{filters, order};
     use super::*;
-    use crate::described::tests::{column, relation};
+    use crate::resolved_dataset::tests::{column, relation};
 
     /// A server that refuses statements with any of some words, and counts questions.
     struct Server {
@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    fn described(order_by: &[&str]) -> Described {
+    fn resolved(order_by: &[&str]) -> ResolvedDataset {
         let items = Column {
             array: Some(ArrayType { dimensions: 1, delimiter: b',' }),
             ..column("items", "json[]", WireType::Json)
@@ -231,11 +231,12 @@ mod tests {
             items,
         ];
         let order_by = order_by.iter().map(|name| OrderKey::ascending(*name)).collect();
-        Described::new(Dataset { order_by, ..Dataset::whole("public", "records") }, relation(columns, &[])).unwrap()
+        ResolvedDataset::new(Dataset { order_by, ..Dataset::whole("public", "records") }, relation(columns, &[]))
+            .unwrap()
     }
 
     async fn check_on(
-        described: &Described,
+        resolved: &ResolvedDataset,
         server: &Server,
         filters: Value,
         order_by: Value,
@@ -246,7 +247,7 @@ mod tests {
         let order_by = order::read(Some(&order_by), &mut errors);
         assert_eq!(errors, []);
         let filters = drafts.iter().map(|draft| (draft, draft.whole().unwrap())).collect();
-        let refused = Selection { described, filters, order_by: &order_by }.check(server).await?;
+        let refused = Selection { resolved, filters, order_by: &order_by }.check(server).await?;
         Ok(refused.into_iter().map(|error| (error.field, error.message)).collect())
     }
 
@@ -256,7 +257,7 @@ mod tests {
         order_by: Value,
     ) -> Result<Vec<(String, String)>, RouteError> {
         let server = Server { refuses: refuses.to_vec(), planned: Mutex::default() };
-        check_on(&described(&[]), &server, filters, order_by).await
+        check_on(&resolved(&[]), &server, filters, order_by).await
     }
 
     fn told(field: &str, message: &str) -> (String, String) {
@@ -294,7 +295,7 @@ mod tests {
                 (0..count).map(|at| if at == bad { "bad".to_owned() } else { at.to_string() }).collect();
             let server = Server { refuses: vec![("'bad'", "22P02")], planned: Mutex::default() };
             let filters = json!([{"column": "n", "op": "in", "value": values}]);
-            let refused = check_on(&described(&[]), &server, filters, json!([])).await.unwrap();
+            let refused = check_on(&resolved(&[]), &server, filters, json!([])).await.unwrap();
             let field = format!("filters[0].value[{bad}]");
             assert_eq!(refused, [told(&field, "\"bad\" is not a value of type integer")]);
             assert!(server.planned.lock().unwrap().len() <= 13);
@@ -318,7 +319,7 @@ mod tests {
         assert!(matches!(error, RouteError::DatasetUnavailable { .. }), "{error}");
 
         let server = Server { refuses: vec![("ORDER BY", "42883")], planned: Mutex::default() };
-        let error = check_on(&described(&["j"]), &server, filters.clone(), json!([])).await.unwrap_err();
+        let error = check_on(&resolved(&["j"]), &server, filters.clone(), json!([])).await.unwrap_err();
         assert!(polyglot_core::failure::chain(&error).contains("order_by of DATASETS"), "{error}");
 
         let error = check(&[("AND", "54001")], json!([filters[0], filters[0]]), json!([])).await.unwrap_err();
@@ -330,10 +331,10 @@ mod tests {
         let filters = json!([{"column": "b", "op": "like", "value": "a%"}, {"column": "b", "op": "=", "value": "a"}]);
         let body = json!({"filters": filters}).to_string();
         let drafts = filters::read(Some(&filters), body.as_bytes(), &mut Vec::new());
-        let described = described(&[]);
-        let bytes = described.column("b").unwrap();
+        let resolved = resolved(&[]);
+        let bytes = resolved.column("b").unwrap();
         assert_eq!(drafts[0].misfit(bytes).unwrap().message, "like is for text, not for type bytea");
-        assert!(drafts[0].misfit(described.column("n").unwrap()).is_none());
+        assert!(drafts[0].misfit(resolved.column("n").unwrap()).is_none());
         assert!(drafts[1].misfit(bytes).is_none());
     }
 }

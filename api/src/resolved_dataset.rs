@@ -12,13 +12,13 @@ use polyglot_core::selection::OrderKey;
 use crate::problem::RouteError;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Described {
+pub(crate) struct ResolvedDataset {
     pub(crate) dataset: Dataset,
     /// With all its columns, also those that no client may know of.
     pub(crate) relation: Relation,
 }
 
-impl Described {
+impl ResolvedDataset {
     /// What the configuration and the catalog say together. Where they disagree, the operator hears of it.
     pub(crate) fn new(dataset: Dataset, relation: Relation) -> Result<Self, RouteError> {
         let missing = |column: &&String| relation.column(column).is_none();
@@ -92,9 +92,9 @@ pub(crate) mod tests {
     }
 
     /// The dataset `records` over text columns.
-    pub(crate) fn records(columns: &[&str]) -> Described {
+    pub(crate) fn records(columns: &[&str]) -> ResolvedDataset {
         let columns = columns.iter().map(|name| column(name, "text", WireType::Text)).collect();
-        Described::new(Dataset::whole("public", "records"), relation(columns, &["id"])).unwrap()
+        ResolvedDataset::new(Dataset::whole("public", "records"), relation(columns, &["id"])).unwrap()
     }
 
     fn exposing(columns: &[&str], order_by: &[&str]) -> Dataset {
@@ -109,14 +109,14 @@ pub(crate) mod tests {
     fn what_is_kept_back_is_nowhere() {
         let whole = records(&["id", "a", "secret", "b"]).relation;
         let keyed = Relation { primary_key: vec!["a".to_owned(), "secret".to_owned()], ..whole };
-        let described = Described::new(exposing(&["b", "a", "gone"], &["b"]), keyed).unwrap();
-        let names: Vec<_> = described.columns().map(|column| column.name.as_str()).collect();
+        let resolved = ResolvedDataset::new(exposing(&["b", "a", "gone"], &["b"]), keyed).unwrap();
+        let names: Vec<_> = resolved.columns().map(|column| column.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
-        assert!(described.column("a").is_some() && described.column("secret").is_none());
-        assert!(described.primary_key().is_empty());
+        assert!(resolved.column("a").is_some() && resolved.column("secret").is_none());
+        assert!(resolved.primary_key().is_empty());
         let keys = [OrderKey::ascending("b"), OrderKey::ascending("a")];
-        assert_eq!(described.default_order(), (keys.to_vec(), true));
-        let request = described.request(Format::Csv, Vec::new());
+        assert_eq!(resolved.default_order(), (keys.to_vec(), true));
+        let request = resolved.request(Format::Csv, Vec::new());
         assert!(!request.exposes("secret"));
         assert_eq!(request.order_by, [OrderKey::ascending("b")]);
     }
@@ -124,7 +124,7 @@ pub(crate) mod tests {
     #[test]
     fn an_order_by_what_is_not_there_is_the_operator_s_problem() {
         let whole = records(&["id"]).relation;
-        let error = Described::new(exposing(&["id"], &["gone"]), whole).unwrap_err();
+        let error = ResolvedDataset::new(exposing(&["id"], &["gone"]), whole).unwrap_err();
         assert!(matches!(error, RouteError::DatasetUnavailable { .. }), "{error}");
         assert!(polyglot_core::failure::chain(&error).contains("order_by names \"gone\""));
     }

@@ -1,5 +1,5 @@
-//! The layer around every route: gives the request an id and a span, finishes problem documents with it, sets
-//! the headers that every answer has, counts it, and writes one access line.
+//! The layer around every route: gives the request an id and a span, adds problem documents to error responses, sets the
+//! headers that every response has, counts the request, and writes one line to the access log.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,27 +17,27 @@ use uuid::Uuid;
 use crate::problem::{RouteError, quoted};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const LONGEST_ID: usize = 128;
+const MAX_ID_BYTES: usize = 128;
 
-/// Asked for every few seconds by whatever watches the process: in the log, but not in traces.
+/// Routes that monitoring requests every few seconds: logged, but not traced.
 const PROBES: [&str; 3] = ["/health", "/health/ready", "/metrics"];
 
 pub(crate) async fn track(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let path = request.uri().path().to_owned();
-    // The pattern where there is one: it groups, and a stranger's path is not always fit to print.
+    // The route's pattern where there is one: patterns can be grouped, and an unknown path may hold anything.
     let matched = request.extensions().get::<MatchedPath>().map(|matched| matched.as_str().to_owned());
     let method = request.method();
     let line = AccessLine {
         started: Instant::now(),
         status: None,
-        // As many as there are routes, whatever strangers ask for.
+        // The values of a label are bounded, whatever paths clients request.
         route: matched.clone().unwrap_or_else(|| "unmatched".to_owned()),
-        method: known(method),
+        method: method_label(method),
     };
     let name = format!("{} {}", line.method, matched.as_deref().unwrap_or_default());
     let route = matched.unwrap_or_else(|| quoted(&path));
-    // As errors are, so that no RUST_LOG takes the id from lines that it lets through.
+    // At the level of errors, so that every line that RUST_LOG lets through has the request id.
     let span = if PROBES.contains(&route.as_str()) {
         tracing::error_span!("probe", request_id = id, %method, route)
     } else {
@@ -51,17 +51,17 @@ pub(crate) async fn track(mut request: Request, next: Next) -> Response {
     let origin = telemetry::trace_context_of(&span, stated);
     request.extensions_mut().insert(origin);
     async move {
-        // All of it, not only the field that is set below.
+        // Moves the whole line into the future, not only the field that is set below.
         let mut line = line;
         let mut response = next.run(request).await;
         if let Some(error) = response.extensions_mut().remove::<Arc<RouteError>>() {
             error.log();
-            *response.body_mut() = error.document(&path, &id);
+            *response.body_mut() = error.answer().document(&path, &id).to_string().into();
         }
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, HeaderValue::try_from(id).expect("visible ASCII is a header value"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // States change and files are private: nothing in between should keep an answer.
+        // States change and files are private: no cache should store a response.
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         line.status = Some(response.status().as_u16());
         if response.status().is_server_error() {
@@ -73,18 +73,18 @@ pub(crate) async fn track(mut request: Request, next: Next) -> Response {
     .await
 }
 
-/// The client's own id if it is short and visible ASCII, else a new one.
+/// The client's own request id if it is short and visible ASCII, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     headers
         .get(REQUEST_ID)
         .map(HeaderValue::as_bytes)
-        .filter(|id| (1..=LONGEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic))
+        .filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic))
         .and_then(|id| std::str::from_utf8(id).ok())
         .map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
-/// Written when it is dropped, so also for a client that did not wait for its answer. The time is up to the head
-/// of the answer; a streamed file goes on after it.
+/// A line of the access log. It is written on drop, so also when the client disconnects before the response. The time ends
+/// at the head of the response; a streamed body goes on after it.
 struct AccessLine {
     started: Instant,
     status: Option<u16>,
@@ -92,27 +92,27 @@ struct AccessLine {
     method: &'static str,
 }
 
-/// As nginx has it.
-const CLIENT_WENT_AWAY: u16 = 499;
+/// Status of a request whose client disconnected before the response, as in nginx.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// The method as a label, of which there are not as many as clients can think of.
-fn known(method: &Method) -> &'static str {
+/// The method as a label of bounded values: clients may send any token.
+fn method_label(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("OTHER")
 }
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        let took = self.started.elapsed();
+        let elapsed = self.started.elapsed();
         let (route, method) = (std::mem::take(&mut self.route), self.method);
-        let status = self.status.unwrap_or(CLIENT_WENT_AWAY).to_string();
-        metrics::histogram!(HTTP_DURATION, "route" => route.clone(), "method" => method).record(took);
+        let status = self.status.unwrap_or(CLIENT_CLOSED_REQUEST).to_string();
+        metrics::histogram!(HTTP_DURATION, "route" => route.clone(), "method" => method).record(elapsed);
         metrics::counter!(HTTP_REQUESTS, "route" => route, "method" => method, "status" => status).increment(1);
-        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         if let Some(status) = self.status {
             tracing::info!(status, milliseconds, "answered");
         } else {
-            tracing::info!(milliseconds, "the client went away");
+            tracing::info!(milliseconds, "client disconnected before the response");
         }
     }
 }

@@ -1,0 +1,111 @@
+//! `GET /openapi.json`: the description, made from the handlers and the types that they answer, with every problem.
+
+use std::sync::LazyLock;
+
+use axum::http::header;
+use axum::response::IntoResponse;
+use utoipa::OpenApi;
+
+use super::problems;
+use super::submission::ExportSubmission;
+use crate::config::Delivery;
+use crate::download::handler as download;
+use crate::events::handlers as events;
+use crate::exports::{benchmark, delete, inspect, list, manifest, preview, submit};
+use crate::problem::Problem;
+use crate::{datasets, health, metrics};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Polyglot data export",
+        description = "Asks for a file of any result in PostgreSQL, follows it, and hands it out. An export is accepted at once and \
+                       made by workers; `GET /exports/{id}/download` waits a moment for it, and answers 202 with its state if it is \
+                       not there yet.\n\nEvery answer has an `X-Request-Id`. Errors are `application/problem+json` (RFC 9457).",
+    ),
+    servers((url = "/", description = "This server")),
+    tags(
+        (name = "exports", description = "Asking for files, following them, fetching them."),
+        (name = "datasets", description = "What may be exported."),
+        (name = "operation", description = "How the service is."),
+    ),
+    paths(
+        download::download, events::follow_export, events::follow_all_exports, datasets::list, datasets::inspect,
+        health::alive, health::ready, metrics::scrape, describe, submit::submit, list::list, preview::preview,
+        benchmark::benchmark, inspect::inspect, delete::delete, manifest::manifest,
+    ),
+    components(schemas(Problem, ExportSubmission, Delivery)),
+)]
+struct Description;
+
+static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
+    let mut description = serde_json::to_value(Description::openapi()).expect("a description is JSON");
+    problems::add(&mut description);
+    description.to_string()
+});
+
+/// This description.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "describe_api", tag = "operation",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = Object)),
+)]
+pub(crate) async fn describe() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn described() -> Value {
+        serde_json::from_str(&DESCRIPTION).unwrap()
+    }
+
+    #[test]
+    fn it_is_a_whole_description() {
+        let description = described();
+        assert_eq!(description["openapi"], "3.1.0");
+        let mut operations = 0;
+        for (path, item) in description["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                operations += 1;
+                let responses = operation["responses"].as_object().unwrap();
+                assert!(responses.keys().any(|status| status.starts_with('2')), "{method} {path}");
+                let internal =
+                    &responses["500"]["content"]["application/problem+json"]["examples"]["internal"]["value"];
+                assert_eq!(internal["status"], 500, "{method} {path}");
+                assert!(operation["summary"].is_string() && operation["tags"][0].is_string(), "{method} {path}");
+            }
+        }
+        assert!(operations >= 15, "{operations}");
+    }
+
+    #[test]
+    fn what_is_referred_to_is_there() {
+        fn check(value: &Value, whole: &Value) {
+            match value {
+                Value::Object(object) => {
+                    if let Some(Value::String(to)) = object.get("$ref") {
+                        assert!(whole.pointer(to.trim_start_matches('#')).is_some(), "{to}");
+                    }
+                    object.values().for_each(|value| check(value, whole));
+                }
+                Value::Array(items) => items.iter().for_each(|value| check(value, whole)),
+                _ => {}
+            }
+        }
+        let description = described();
+        check(&description, &description);
+    }
+}
+#[cfg(test)]
+mod dump {
+    #[test]
+    fn dump() {
+        if let Ok(path) = std::env::var("DUMP") {
+            std::fs::write(path, super::DESCRIPTION.as_str()).unwrap();
+        }
+    }
+}

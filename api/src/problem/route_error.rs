@@ -1,0 +1,121 @@
+//! The error type of the handlers, and the conversions from the errors of what they call. What a client sees of each
+//! variant is in `answer`.
+
+use polyglot_core::format::Format;
+use polyglot_core::status::Status;
+use polyglot_ledger::LedgerError;
+use polyglot_source::session::is_unavailable;
+use polyglot_storage::StorageError;
+use uuid::Uuid;
+
+use super::field_error::FieldError;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A server that the api depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dependency {
+    Ledger,
+    Source,
+    Store,
+}
+
+/// The reason why a request was refused or failed. `Display` and the sources are for the log; clients never see them.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RouteError {
+    #[error("the request is not valid")]
+    Invalid(Vec<FieldError>),
+    #[error("the idempotency key belongs to a request with another body")]
+    KeyReused,
+    #[error("the first request with the idempotency key has no answer yet")]
+    KeyInProgress,
+    #[error("no such route")]
+    NoSuchRoute,
+    #[error("method not allowed")]
+    MethodNotAllowed,
+    #[error("the body did not arrive in time")]
+    BodyTooSlow,
+    #[error("the body is larger than {limit} bytes")]
+    BodyTooLarge { limit: usize },
+    #[error("unknown export {0}")]
+    UnknownExport(Uuid),
+    #[error("unknown dataset {0:?}")]
+    UnknownDataset(String),
+    #[error("the export is {status}")]
+    ExportNotFinished { status: Status, retry_after: u32 },
+    #[error("export {0} has no manifest")]
+    NoManifest(Uuid),
+    #[error("the export has failed")]
+    ExportFailed { code: Option<String>, message: Option<String> },
+    #[error("the export is {0}")]
+    ExportGone(Status),
+    #[error("the result of export {0} is several files")]
+    SeveralFiles(Uuid),
+    #[error("the range is outside of the file")]
+    RangeOutside { size: u64 },
+    #[error("the file of export {id} is not in the object store")]
+    FileMissing { id: Uuid },
+    #[error("dataset {dataset} is configured but cannot be read")]
+    DatasetUnavailable { dataset: String, source: Cause },
+    #[error("{what:?} is not available")]
+    Unavailable { what: Dependency, source: Cause },
+    #[error("a benchmark is running")]
+    BenchmarkRunning,
+    #[error("the benchmark's {format} export ended without a file")]
+    BenchmarkFailed { format: Format, message: String },
+    #[error("no worker claimed the export")]
+    NoWorker,
+    #[error("the process is stopping")]
+    Stopping,
+    #[error("the first rows were not read in time")]
+    PreviewTooSlow,
+    #[error("the server failed at one of the first rows (SQLSTATE {sql_state})")]
+    PreviewFailed { sql_state: String },
+    #[error("too many event streams")]
+    TooManyStreams,
+    #[error("internal error")]
+    Internal(#[source] Cause),
+    #[error("the handler panicked")]
+    Panicked,
+}
+
+impl RouteError {
+    pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldError::new(field, message)])
+    }
+}
+
+impl From<LedgerError> for RouteError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Unavailable(_) => Self::Unavailable { what: Dependency::Ledger, source: Box::new(error) },
+            // A submission was so slow that its reservation expired and a retry of its client took the key.
+            LedgerError::KeyTaken => Self::KeyInProgress,
+            LedgerError::Refused(_)
+            | LedgerError::Unreadable { .. }
+            | LedgerError::LeaseLost
+            | LedgerError::Migration(_) => Self::Internal(Box::new(error)),
+        }
+    }
+}
+
+/// Errors of the source database; the ledger wraps its own in `LedgerError`.
+impl From<sqlx::Error> for RouteError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_unavailable(&error) {
+            Self::Unavailable { what: Dependency::Source, source: Box::new(error) }
+        } else {
+            Self::Internal(Box::new(error))
+        }
+    }
+}
+
+impl From<StorageError> for RouteError {
+    fn from(error: StorageError) -> Self {
+        if error.transient {
+            Self::Unavailable { what: Dependency::Store, source: Box::new(error) }
+        } else {
+            Self::Internal(Box::new(error))
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The routes and the layers around them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::download::handler as download;
+use crate::events::handlers as events;
+use crate::exports::{benchmark, delete, inspect, list, manifest, preview, submit};
+use crate::openapi::{description, viewer};
+use crate::problem::RouteError;
+use crate::state::AppState;
+use crate::{datasets, health, metrics, page, request_layer};
+
+/// Makes the router with every route. It has no timeout of its own: each call to a server that may be silent has one
+/// (`timeout`), and downloads, event streams and benchmarks may take long.
+pub(crate) fn router(app: Arc<AppState>) -> Router {
+    Router::new()
+        .route("/datasets", get(datasets::list))
+        .route("/datasets/{name}", get(datasets::inspect))
+        .route("/exports", get(list::list).post(submit::submit))
+        // HEAD would do all the work of GET, which is to run exports.
+        .route("/exports/benchmark", get(benchmark::benchmark).head(only_get).fallback(only_get))
+        .route("/exports/preview", post(preview::preview))
+        .route("/exports/{id}", get(inspect::inspect).delete(delete::delete))
+        .route("/exports/{id}/download", get(download::download))
+        .route("/exports/{id}/events", get(events::follow_export))
+        .route("/exports/{id}/manifest", get(manifest::manifest))
+        .route("/events", get(events::follow_all_exports))
+        .route("/", get(page::page))
+        .route("/assets/{name}", get(page::asset))
+        .route("/openapi.json", get(description::describe))
+        .route("/docs", get(viewer::redirect))
+        .route("/docs/", get(viewer::page))
+        .route("/docs/{file}", get(viewer::file))
+        .route("/health", get(health::alive))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::scrape))
+        .fallback(async || RouteError::NoSuchRoute)
+        .method_not_allowed_fallback(async || RouteError::MethodNotAllowed)
+        .with_state(app)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(axum::middleware::from_fn(request_layer::track))
+}
+
+async fn only_get() -> impl IntoResponse {
+    ([(header::ALLOW, "GET")], RouteError::MethodNotAllowed)
+}
+
+/// The answer to a request whose handler panicked. The hook that `main` sets has logged the panic inside the request's span.
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    RouteError::Panicked.into_response()
+}
+
+#[cfg(test)]
+#[path = "router_tests.rs"]
+mod tests;

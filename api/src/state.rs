@@ -1,0 +1,76 @@
+//! State that all handlers share. The routes are in `router`; connections are made in `run`.
+
+use std::sync::Arc;
+
+use polyglot_ledger::Ledger;
+use polyglot_ledger::queue::Relay;
+use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_runtime::telemetry::Recorder;
+use polyglot_storage::Storage;
+
+use crate::config::DownloadConfig;
+use crate::events::feed::Feed;
+use crate::ledger_stats::LedgerStats;
+use crate::readiness::ReadinessProbe;
+use crate::source::Source;
+
+/// The clients, caches and settings of this process.
+pub(crate) struct AppState {
+    pub(crate) ledger: Ledger,
+    /// Woken by each submission, so that its message is published at once.
+    pub(crate) relay: Relay,
+    pub(crate) storage: Storage,
+    pub(crate) source: Source,
+    /// Updates of exports for event streams.
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) download: DownloadConfig,
+    /// Largest `parallelism` that a submission may ask for.
+    pub(crate) max_parallelism: u16,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) readiness: ReadinessProbe,
+    pub(crate) ledger_stats: Arc<LedgerStats>,
+    /// Metrics that this process has counted.
+    pub(crate) recorder: Recorder,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use crate::dataset_config::Datasets;
+    use polyglot_ledger::Connections;
+    use polyglot_ledger::queue::Broker;
+    use polyglot_runtime::config::Environment;
+    use polyglot_source::session;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// The state of an api whose servers are all unreachable: nothing listens on port 1.
+    pub(crate) async fn app_without_backends() -> AppState {
+        let env = Environment::fixed(&[
+            ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
+            ("AMQP_URL", "amqp://127.0.0.1:1/%2f"),
+            ("S3_ENDPOINT", "http://127.0.0.1:1"),
+        ]);
+        let connections = Connections::from_environment(&env).unwrap();
+        let broker = Broker::of(&connections, "test");
+        let Connections { database_url, mut storage, .. } = connections;
+        storage.static_credentials = Some(("id".to_owned(), "secret".to_owned()));
+        let config = Config::from_environment(&env).unwrap();
+        let ledger = Ledger::new(&database_url, 2, "test").unwrap();
+        let storage = Storage::new(&storage).await;
+        let lifecycle = Lifecycle::default();
+        AppState {
+            readiness: ReadinessProbe::new(ledger.clone(), broker, storage.clone()),
+            ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
+            ledger,
+            relay: Relay::default(),
+            storage,
+            source: Source::new(Datasets::default(), session::pool(&database_url).unwrap(), database_url),
+            feed: Arc::default(),
+            download: config.download,
+            max_parallelism: config.max_parallelism,
+            lifecycle,
+            recorder: Recorder::for_test().unwrap(),
+        }
+    }
+}
