@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use polyglot_core::failure::chain;
-use polyglot_core::format::Format;
 use polyglot_core::status::Status;
+use polyglot_formats::UnknownFormat;
 use polyglot_ledger::LedgerError;
 use polyglot_source::session::is_unavailable;
 use polyglot_storage::StorageError;
@@ -82,7 +82,7 @@ pub(crate) enum RouteError {
     #[error("a benchmark is running")]
     BenchmarkRunning,
     #[error("the benchmark's {format} export ended without a file")]
-    BenchmarkFailed { format: Format, message: String },
+    BenchmarkFailed { format: String, message: String },
     #[error("no worker took the export")]
     NoWorker,
     #[error("the process is stopping")]
@@ -116,6 +116,13 @@ impl From<LedgerError> for RouteError {
             | LedgerError::LeaseLost
             | LedgerError::Migration(_) => Self::Internal(Box::new(error)),
         }
+    }
+}
+
+/// Of an export that was accepted by another version.
+impl From<UnknownFormat> for RouteError {
+    fn from(error: UnknownFormat) -> Self {
+        Self::Internal(Box::new(error))
     }
 }
 

@@ -31,7 +31,7 @@ impl<'a> Signer<'a> {
 
     /// Of the file `name` under the export's prefix. The store is not asked whether it is there.
     pub(crate) async fn one_of_several(&self, export: &Export, prefix: &str, name: &str) -> Result<String, RouteError> {
-        self.url(&Method::GET, &format!("{prefix}{name}"), Description::named(export, name)).await
+        self.url(&Method::GET, &format!("{prefix}{name}"), Description::named(export, name)?).await
     }
 
     /// A signature is for one method, so a client that asked with HEAD gets a URL that it can follow with HEAD.

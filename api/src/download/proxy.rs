@@ -72,7 +72,7 @@ async fn get(app: &App, export: &Export, wanted: Option<(u64, u64)>) -> Result<R
 }
 
 fn file_headers(export: &Export, length: Option<i64>, etag: Option<&str>) -> HeaderMap {
-    let mut headers = Description::of(export).headers();
+    let mut headers = Description::of(export)?.headers();
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if let Some(length) = length {
         headers.insert(header::CONTENT_LENGTH, length.into());

@@ -13,7 +13,7 @@ use crate::server::App;
 /// so in the store's own words, which it cannot act on.
 pub(super) async fn answer(app: &App, export: &Export, method: &Method) -> Result<Response, RouteError> {
     stored_file::head(app, export).await?;
-    let url = Signer::new(app)?.url(method, stored_file::key(export)?, Description::of(export)).await?;
+    let url = Signer::new(app)?.url(method, stored_file::key(export)?, Description::of(export)?).await?;
     let location = HeaderValue::try_from(url).map_err(|error| RouteError::Internal(Box::new(error)))?;
     let headers = [(header::LOCATION, location), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((StatusCode::FOUND, headers).into_response())

@@ -3,7 +3,7 @@
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use axum::http::{HeaderMap, HeaderValue, header};
-use polyglot_core::request::ObjectHeaders;
+use polyglot_formats::{Format, ObjectHeaders, UnknownFormat};
 use polyglot_ledger::Export;
 use polyglot_storage::StorageError;
 
@@ -20,14 +20,15 @@ pub(super) struct Description {
 }
 
 impl Description {
-    pub(super) fn of(export: &Export) -> Self {
-        Self::named(export, &export.request.file_name(export.id))
+    pub(super) fn of(export: &Export) -> Result<Self, UnknownFormat> {
+        Self::named(export, &Format::of(&export.request)?.file_name(export.id))
     }
 
     /// Of one of the files of a result that is several.
-    pub(super) fn named(export: &Export, name: &str) -> Self {
-        let ObjectHeaders { content_type, content_encoding, content_disposition } = export.request.object_headers(name);
-        Self { media_type: content_type, disposition: content_disposition, encoding: content_encoding }
+    pub(super) fn named(export: &Export, name: &str) -> Result<Self, UnknownFormat> {
+        let ObjectHeaders { content_type, content_encoding, content_disposition } =
+            Format::of(&export.request)?.object_headers(&export.request, name);
+        Ok(Self { media_type: content_type, disposition: content_disposition, encoding: content_encoding })
     }
 
     pub(super) fn headers(self) -> HeaderMap {

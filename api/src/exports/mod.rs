@@ -51,9 +51,7 @@ pub(crate) struct Operations;
 pub(crate) mod limits {
     pub(crate) use super::columns::{LONGEST_TARGET as TARGET_BYTES, MOST as COLUMNS};
     pub(crate) use super::filters::{MOST as FILTERS, MOST_VALUES as FILTER_VALUES};
-    pub(crate) use super::options::LONGEST_NULL as NULL_BYTES;
-    #[cfg(test)]
-    pub(crate) use super::options::names as option_names;
+    pub(crate) use super::options::all as options;
     pub(crate) use super::order::MOST as ORDER_KEYS;
     #[cfg(test)]
     pub(crate) use super::validate::FIELDS;

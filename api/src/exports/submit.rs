@@ -101,7 +101,7 @@ async fn accept(
     let accepted = patience::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();
     tracing::info!(
-        export_id = %accepted.id, dataset = request.dataset, format = request.format.name(), joined = accepted.joined,
+        export_id = %accepted.id, dataset = request.dataset, format = request.format.as_str(), joined = accepted.joined,
         "export accepted"
     );
     Ok(accepted)

@@ -11,7 +11,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
 
-pub(crate) use submission::ExportSubmission;
+pub(crate) use submission::{ExportSubmission, FormatSchema};
 pub(crate) use viewer::{file as viewer_file, page as viewer_page, redirect as viewer};
 
 use crate::config::Delivery;

@@ -12,9 +12,9 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, Completed
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use polyglot_core::failure::{Failure, FailureKind, chain};
-use polyglot_core::format::Format;
 use polyglot_core::manifest::Manifest;
-use polyglot_core::request::{Layout, ObjectHeaders};
+use polyglot_core::request::Layout;
+use polyglot_formats::{Format, ObjectHeaders};
 use polyglot_ledger::{Claim, Cut, Ledger, LedgerError, Leftover, persist};
 use polyglot_storage::{OrphanedObject, Storage, StorageError};
 use tokio::sync::mpsc;
@@ -107,6 +107,7 @@ pub(crate) struct Upload<'a> {
     /// How long a ledger that is away is waited for.
     patience: Duration,
     claim: &'a Claim,
+    format: Format,
     owned: String,
     key: String,
     /// The ledger knows of it.
@@ -122,20 +123,21 @@ fn checksum(crc32: u32) -> String {
 }
 
 impl<'a> Upload<'a> {
-    pub(crate) fn new(target: Target<'a>, claim: &'a Claim) -> Self {
+    pub(crate) fn new(target: Target<'a>, claim: &'a Claim, format: Format) -> Self {
         let Target { storage, ledger, patience } = target;
-        let owned = storage.object_key(claim.export_id, claim.attempt, &claim.request);
+        let owned =
+            storage.object_key(claim.export_id, claim.attempt, &claim.request, &format.file_name(claim.export_id));
         let key = match claim.request.layout {
             Layout::File => owned.clone(),
-            Layout::Files => format!("{owned}{}", claim.request.part_name(1)),
+            Layout::Files => format!("{owned}{}", format.part_name(1, claim.request.compression)),
         };
-        Self { storage, ledger, patience, claim, owned, key, begun: false, sent: false, id: None }
+        Self { storage, ledger, patience, claim, format, owned, key, begun: false, sent: false, id: None }
     }
 
     /// What another claim of the attempt has begun.
-    pub(crate) fn resume(target: Target<'a>, claim: &'a Claim, cut: &Cut) -> Self {
+    pub(crate) fn resume(target: Target<'a>, claim: &'a Claim, format: Format, cut: &Cut) -> Self {
         let id = cut.upload_id.clone();
-        Self { begun: true, sent: true, id, ..Self::new(target, claim) }
+        Self { begun: true, sent: true, id, ..Self::new(target, claim, format) }
     }
 
     /// What becomes the export's: the object's key, or what the keys of its objects begin with.
@@ -144,10 +146,10 @@ impl<'a> Upload<'a> {
     }
 
     fn headers(&self, key: &str) -> ObjectHeaders {
-        let Claim { export_id, request, .. } = self.claim;
+        let (Claim { export_id, request, .. }, format) = (self.claim, self.format);
         match request.layout {
-            Layout::File => request.object_headers(&request.file_name(*export_id)),
-            Layout::Files => request.object_headers(key.rsplit('/').next().unwrap_or(key)),
+            Layout::File => format.object_headers(request, &format.file_name(*export_id)),
+            Layout::Files => format.object_headers(request, key.rsplit('/').next().unwrap_or(key)),
         }
     }
 
@@ -208,7 +210,7 @@ impl<'a> Upload<'a> {
             };
             let Part { number, bytes, crc32 } = next;
             let (storage, key, upload_id) = (self.storage.clone(), self.key.clone(), upload_id.clone());
-            let format = self.claim.request.format;
+            let format = self.format;
             let sending = async move {
                 upload_part(&storage, &key, &upload_id, number, PartBody::from(bytes), crc32, format).await
             };
@@ -289,7 +291,7 @@ impl<'a> Upload<'a> {
     pub(crate) async fn send(&self, number: i32, body: PartBody, crc32: u32) -> Result<CompletedPart, UploadError> {
         let upload_id = self.id.as_deref().ok_or(UploadError::Lost)?;
         let number = u32::try_from(number).map_err(|_| UploadError::Lost)?;
-        let format = self.claim.request.format;
+        let format = self.format;
         Ok(upload_part(self.storage, &self.key, upload_id, number, body, crc32, format).await?.0)
     }
 
@@ -300,7 +302,7 @@ impl<'a> Upload<'a> {
         body: PartBody,
         crc32: u32,
     ) -> Result<Option<String>, UploadError> {
-        let name = self.claim.request.part_name(number);
+        let name = self.format.part_name(number, self.claim.request.compression);
         Ok(self.put(&format!("{}{name}", self.owned), body, crc32).await?)
     }
 
@@ -320,7 +322,7 @@ impl<'a> Upload<'a> {
             .customize()
             .interceptor(CountRetries::default())
             .config_override(timeouts(body.patience()));
-        let stored = storing(self.claim.request.format, put.send()).await;
+        let stored = storing(self.format, put.send()).await;
         Ok(stored.map_err(|error| StorageError::new("PutObject", error))?.e_tag)
     }
 
