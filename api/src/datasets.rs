@@ -7,10 +7,9 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use polyglot_core::column::Column;
-use polyglot_core::format::Format;
 use polyglot_core::format_options::FormatOptions;
 use polyglot_core::selection::OrderKey;
-use polyglot_formats::output_type;
+use polyglot_formats::Format;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -113,12 +112,12 @@ impl Document {
 impl ColumnDocument {
     fn of(column: &Column) -> Self {
         let options = FormatOptions::default();
-        let becomes = |format: Format| (format.name().to_owned(), output_type(column, format, &options).into());
+        let becomes = |format: Format| (format.name.to_owned(), format.output_type(column, &options).into());
         Self {
             name: column.name.clone(),
             sql_type: column.sql_type.clone(),
             nullable: column.nullable,
-            becomes: Format::ALL.into_iter().map(becomes).collect(),
+            becomes: Format::all().map(becomes).collect(),
         }
     }
 }

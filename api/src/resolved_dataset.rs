@@ -3,7 +3,7 @@
 
 use crate::dataset_config::Dataset;
 use polyglot_core::column::Column;
-use polyglot_core::format::Format;
+use polyglot_core::format::FormatName;
 use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::{ColumnMapping, ExportRequest};
@@ -50,13 +50,13 @@ impl ResolvedDataset {
     /// The order of an export that asks for none, up to the first key that clients may not know of; and whether the
     /// order, with that key, tells any two rows apart.
     pub(crate) fn default_order(&self) -> (Vec<OrderKey>, bool) {
-        let request = self.request(Format::Csv, Vec::new());
+        let request = self.request("csv", Vec::new());
         let order = Order::of(&request, &self.relation);
         (order.shown(&request), order.total)
     }
 
     /// A request for `columns`, with every choice left to the dataset.
-    pub(crate) fn request(&self, format: Format, columns: Vec<ColumnMapping>) -> ExportRequest {
+    pub(crate) fn request(&self, format: impl Into<FormatName>, columns: Vec<ColumnMapping>) -> ExportRequest {
         ExportRequest {
             exposed: self.dataset.columns.clone(),
             order_by: self.dataset.order_by.clone(),
@@ -116,7 +116,7 @@ pub(crate) mod tests {
         assert!(resolved.primary_key().is_empty());
         let keys = [OrderKey::ascending("b"), OrderKey::ascending("a")];
         assert_eq!(resolved.default_order(), (keys.to_vec(), true));
-        let request = resolved.request(Format::Csv, Vec::new());
+        let request = resolved.request("csv", Vec::new());
         assert!(!request.exposes("secret"));
         assert_eq!(request.order_by, [OrderKey::ascending("b")]);
     }

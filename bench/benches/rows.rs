@@ -6,8 +6,8 @@ mod sample;
 
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
-use polyglot_core::format::Format;
 use polyglot_core::format_options::FormatOptions;
+use polyglot_formats::Format;
 use polyglot_formats::standalone::{decode, encode_to};
 use tikv_jemallocator::Jemalloc;
 
@@ -32,7 +32,7 @@ fn decoder(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench(sample_count = 20, args = [Format::Csv, Format::Json, Format::Jsonl, Format::Xml, Format::Parquet])]
+#[divan::bench(sample_count = 20, args = Format::all())]
 fn encoder(bencher: Bencher<'_, '_>, format: Format) {
     let (copy, columns) = (sample::copy(), sample::columns());
     bencher.counter(rows()).bench_local(|| {

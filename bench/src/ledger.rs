@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use polyglot_core::format::Format;
 use polyglot_core::format_options::FormatOptions;
 use polyglot_core::manifest::Manifest;
 use polyglot_core::relation::RelationName;
 use polyglot_core::request::{ColumnMapping, ExportRequest};
-use polyglot_formats::standalone;
+use polyglot_formats::{Format, standalone};
 use polyglot_ledger::{
     Claim, Claimed, Committed, Finished, Keeper, Ledger, LedgerError, Planned, RetryPolicy, StoredShard, Terms, Work,
 };
@@ -36,6 +35,7 @@ const TERMS: Terms = Terms {
     timeout: None,
     snapshot_age: None,
     retry: RetryPolicy { max_attempts: 3, first_pause: LEASE, longest_pause: LEASE },
+    check_request: |_| Ok(()),
 };
 
 /// What the ledger took for one shard.
@@ -145,12 +145,15 @@ pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
 
 fn request() -> ExportRequest {
     let columns = sample::NAMES.map(|name| ColumnMapping { source: name.to_owned(), target: name.to_owned() });
-    ExportRequest::new("records", RelationName::records(), Format::Parquet, columns.to_vec())
+    ExportRequest::new("records", RelationName::records(), "parquet", columns.to_vec())
 }
 
 /// A shard with what Parquet says of its row groups.
 fn stored() -> StoredShard {
-    let file = standalone::encode(&sample::copy(), &sample::columns(), Format::Parquet, &FormatOptions::default());
+    let file = {
+        let parquet = Format::by_name("parquet").expect("it is a format");
+        standalone::encode(&sample::copy(), &sample::columns(), parquet, &FormatOptions::default())
+    };
     let file = file.expect("the rows are good");
     // Behind the footer are its length and the magic word.
     let (_, tail) = file.split_at(file.len() - 8);

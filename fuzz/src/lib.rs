@@ -5,12 +5,11 @@
 use std::collections::BTreeMap;
 
 use polyglot_core::column::{ArrayType, WireType};
-use polyglot_core::format::Format;
 use polyglot_core::format_options::{
     BigintPolicy, CsvOptions, FormatOptions, NumericPolicy, OnUnrepresentable, ParquetOptions,
 };
-use polyglot_formats::OutputColumn;
 use polyglot_formats::standalone::encode;
+use polyglot_formats::{Format, OutputColumn};
 
 /// Every way a value can arrive.
 pub const WIRES: [WireType; 18] = [
@@ -55,7 +54,7 @@ impl<'a> Case<'a> {
         let (kinds, rows) = rest.split_at_checked(usize::from(*count % 8)).filter(|(kinds, _)| !kinds.is_empty())?;
         Some(Self {
             columns: kinds.iter().enumerate().map(|(index, kind)| column(index, *kind)).collect(),
-            format: Format::ALL[usize::from(*format) % Format::ALL.len()],
+            format: Format::all().nth(usize::from(*format) % Format::COUNT)?,
             options: choices(*options),
             rows,
         })
@@ -105,22 +104,22 @@ pub fn decode(data: &[u8]) -> bool {
     let Ok(file) = encode(&copy, &case.columns, case.format, &case.options) else { return false };
     // JSON that the database has not checked, as it is here, goes through as it is.
     let unchecked = case.columns.iter().any(|it| matches!(it.wire, WireType::Json | WireType::Jsonb));
-    match case.format {
-        Format::Json if !unchecked => {
+    match case.format.name {
+        "json" if !unchecked => {
             let rows: Vec<JsonRow> = serde_json::from_slice(&file).expect("the file is JSON");
             assert!(rows.iter().all(|row| row.len() == case.columns.len()));
         }
-        Format::Jsonl if !unchecked => {
+        "jsonl" if !unchecked => {
             for line in file.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 serde_json::from_slice::<JsonRow>(line).expect("the line is JSON");
             }
         }
-        Format::Csv => {
+        "csv" => {
             let mut reader = csv::ReaderBuilder::new().from_reader(&file[..]);
             // A row of one NULL is an empty line, which the reader skips, so only what it finds is counted.
             assert!(reader.byte_records().all(|row| row.expect("the file is CSV").len() == case.columns.len()));
         }
-        Format::Xml => {
+        "xml" => {
             let mut reader = quick_xml::Reader::from_reader(&file[..]);
             reader.config_mut().check_end_names = true;
             let mut depth = 0_usize;
@@ -134,8 +133,8 @@ pub fn decode(data: &[u8]) -> bool {
             }
             assert_eq!(depth, 0);
         }
-        Format::Parquet => assert!(file.starts_with(b"PAR1") && file.ends_with(b"PAR1")),
-        Format::Json | Format::Jsonl => {}
+        "parquet" => assert!(file.starts_with(b"PAR1") && file.ends_with(b"PAR1")),
+        _ => {}
     }
     true
 }

@@ -5,8 +5,8 @@
 mod by_library;
 
 use polyglot_core::column::WireType;
-use polyglot_core::format::Format;
 use polyglot_core::format_options::FormatOptions;
+use polyglot_formats::Format;
 use polyglot_formats::standalone::encode;
 use polyglot_fuzz::{Case, HEADER, TRAILER, WIRES, decode};
 use rand::rngs::StdRng;
@@ -167,11 +167,12 @@ fn what_is_read_from_our_files_is_what_the_libraries_write() {
             }
         }
         let copy = [HEADER, case.rows, TRAILER].concat();
-        for format in [Format::Csv, Format::Jsonl, Format::Xml] {
+        for name in ["csv", "jsonl", "xml"] {
+            let format = Format::by_name(name).unwrap();
             let Ok(ours) = encode(&copy, &case.columns, format, &options) else { continue };
             let theirs = by_library::encode(&copy, &case.columns, format).unwrap().unwrap();
-            match format {
-                Format::Csv => {
+            match name {
+                "csv" => {
                     let header: csv::ByteRecord = case.columns.iter().map(|it| it.name.as_bytes()).collect();
                     let ours = csv_records(&ours);
                     assert_eq!(ours[0], header);
@@ -180,13 +181,13 @@ fn what_is_read_from_our_files_is_what_the_libraries_write() {
                         assert_eq!(ours[1..], csv_records(&theirs));
                     }
                 }
-                Format::Xml if case.columns.iter().all(|it| it.wire != WireType::Bytea) => {
+                "xml" if case.columns.iter().all(|it| it.wire != WireType::Bytea) => {
                     let text = std::str::from_utf8(&ours).unwrap();
                     let (_, rows) = text.split_once("instance\">\n").unwrap();
                     let rows = rows.strip_suffix("</records>\n").unwrap();
                     assert_eq!(xml_events(rows.as_bytes()), xml_events(&theirs));
                 }
-                Format::Xml => continue,
+                "xml" => continue,
                 _ => assert_eq!(String::from_utf8(ours).unwrap(), String::from_utf8(theirs).unwrap()),
             }
             compared += 1;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use polyglot_formats::Format;
 use polyglot_ledger::{RetryPolicy, Terms};
 use polyglot_runtime::config::{ConfigError, Environment, none_if_zero};
 
@@ -69,7 +70,13 @@ impl Settings {
 
     pub(crate) fn terms(&self) -> Terms {
         let Self { lease, timeout, snapshot_age, retry, .. } = *self;
-        Terms { lease, timeout, snapshot_age, retry }
+        Terms {
+            lease,
+            timeout,
+            snapshot_age,
+            retry,
+            check_request: |request| Format::of(request).map(drop).map_err(|unknown| unknown.to_string()),
+        }
     }
 
     /// Bytes of parts in memory for one slot.

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use polyglot_core::failure::{Failure, FailureKind};
-use polyglot_core::format::Format;
 use polyglot_core::manifest::Replaced;
 use polyglot_core::request::ExportRequest;
 use tokio::sync::mpsc;
@@ -18,7 +17,7 @@ use crate::progress::Progress;
 use crate::read::{FromSource, LivenessProbe, Source};
 use crate::work_error::{WorkError, internal};
 use polyglot_formats::copy::FieldIndex;
-use polyglot_formats::{Encode, EncodeBuffer, FLUSH_BYTES, Replacement, encoder};
+use polyglot_formats::{Encode, EncodeBuffer, FLUSH_BYTES, Replacement};
 
 /// How much of a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,12 +51,12 @@ pub(crate) struct Encoded<W> {
 impl<S: Sink> Encoding<S> {
     pub(crate) fn run(mut self, mut batches: mpsc::Receiver<FromSource>) -> Result<Encoded<S::Written>, OutputStop> {
         let (plan, output, extent, rows_of) = (&self.plan, &mut self.output, self.extent, &*self.rows_of);
-        let (fields, format) = (plan.fields(), self.request.format);
+        let (fields, format) = (plan.fields(), plan.format);
         let shards = match extent {
             Extent::Whole => 1,
             Extent::Shard { of, .. } => usize::try_from(of).unwrap_or(1),
         };
-        let mut encoder = encoder(self.request.format, &self.request.options, &plan.columns, shards);
+        let mut encoder = format.encoder(&self.request.options, &plan.columns, shards);
         let mut scratch = Vec::with_capacity(FLUSH_BYTES * 2);
         if matches!(extent, Extent::Whole | Extent::Shard { number: 1, .. }) {
             output.start(self.request.compression)?;
@@ -114,10 +113,8 @@ impl<S: Sink> Encoding<S> {
     ) -> Result<Encoded<S::Written>, OutputStop> {
         let (output, began) = (&mut self.output, Instant::now());
         let ended = match self.extent {
-            // Parquet's end is a footer over the rows of all shards.
-            Extent::Shard { number, of } if number < of || self.request.format == Format::Parquet => {
-                encoder.finish_shard()
-            }
+            // A footer is about the rows of all shards.
+            Extent::Shard { number, of } if number < of || self.plan.format.footer.is_some() => encoder.finish_shard(),
             Extent::Whole | Extent::Shard { .. } => {
                 encoder.end(&mut EncodeBuffer::new(&mut scratch, output)).map(|()| None)
             }
@@ -126,7 +123,7 @@ impl<S: Sink> Encoding<S> {
         output.rows = rows;
         output.write_scratch(&mut scratch)?;
         output.write_finished(&mut *encoder)?;
-        metrics::time(Stage::Encode, self.request.format, began.elapsed().saturating_sub(output.waited()));
+        metrics::time(Stage::Encode, self.plan.format, began.elapsed().saturating_sub(output.waited()));
         let replacements = encoder.replacements().to_vec();
         let written = match self.extent {
             Extent::Whole => self.output.finish(rows)?,

@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use polyglot_core::format::Format;
+use polyglot_core::format::FormatName;
+use polyglot_formats::Format;
 use polyglot_ledger::{Claim, Work};
 use polyglot_runtime::telemetry::{
     LEASE_LOSSES, MESSAGES_PUBLISHED, PART_RETRIES, PARTS, Page, ROWS, STORED_BYTES, WORK, WORK_DURATION,
@@ -24,20 +25,20 @@ pub(crate) enum Stage {
 const STAGES: [(Stage, &str); 3] = [(Stage::Source, "source"), (Stage::Encode, "encode"), (Stage::Upload, "upload")];
 
 /// Nanoseconds, by stage and format. Not in the registry: that would be a look-up with each batch, and has whole numbers only.
-static TIME: [[AtomicU64; Format::ALL.len()]; STAGES.len()] =
-    [const { [const { AtomicU64::new(0) }; Format::ALL.len()] }; STAGES.len()];
+static TIME: [[AtomicU64; Format::COUNT]; STAGES.len()] =
+    [const { [const { AtomicU64::new(0) }; Format::COUNT] }; STAGES.len()];
 
 pub(crate) fn time(stage: Stage, format: Format, took: Duration) {
     let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-    TIME[stage as usize][format as usize].fetch_add(nanoseconds, Ordering::Relaxed);
+    TIME[stage as usize][format.index()].fetch_add(nanoseconds, Ordering::Relaxed);
 }
 
 /// Writes what [`time`] has added up.
 pub(crate) fn write_times(page: &mut Page) {
     for (stage, name) in STAGES {
-        for format in Format::ALL {
-            let spent = Duration::from_nanos(TIME[stage as usize][format as usize].load(Ordering::Relaxed));
-            let labels = [("stage", name), ("format", format.name())];
+        for format in Format::all() {
+            let spent = Duration::from_nanos(TIME[stage as usize][format.index()].load(Ordering::Relaxed));
+            let labels = [("stage", name), ("format", format.name)];
             page.write("polyglot_stage_seconds_total", &labels, spent.as_secs_f64());
         }
     }
@@ -100,9 +101,9 @@ pub(crate) fn begin() {
     }
     // Exports that are found to have failed by who would work on them: their workers were lost, or their time is up.
     metrics::counter!(WORK, "kind" => "claim", "outcome" => Outcome::Failed.name()).increment(0);
-    for format in Format::ALL {
-        metrics::counter!(ROWS, "format" => format.name()).increment(0);
-        metrics::counter!(STORED_BYTES, "format" => format.name()).increment(0);
+    for format in Format::all() {
+        metrics::counter!(ROWS, "format" => format.name).increment(0);
+        metrics::counter!(STORED_BYTES, "format" => format.name).increment(0);
     }
     for name in [PARTS, PART_RETRIES, LEASE_LOSSES, MESSAGES_PUBLISHED] {
         metrics::counter!(name).increment(0);
@@ -111,15 +112,15 @@ pub(crate) fn begin() {
 
 /// A claim's work has ended.
 pub(crate) fn ended(claim: &Claim, outcome: Outcome, took: Duration) {
-    let (kind, format) = (kind(claim), claim.request.format.name());
+    let (kind, format) = (kind(claim), claim.request.format.to_string());
     metrics::counter!(WORK, "kind" => kind, "outcome" => outcome.name()).increment(1);
     metrics::histogram!(WORK_DURATION, "kind" => kind, "format" => format).record(took);
 }
 
 /// A shard is committed, or an export that is one stream completed.
-pub(crate) fn stored(format: Format, rows: i64, bytes: i64) {
-    metrics::counter!(ROWS, "format" => format.name()).increment(rows.try_into().unwrap_or(0));
-    metrics::counter!(STORED_BYTES, "format" => format.name()).increment(bytes.try_into().unwrap_or(0));
+pub(crate) fn stored(format: &FormatName, rows: i64, bytes: i64) {
+    metrics::counter!(ROWS, "format" => format.to_string()).increment(rows.try_into().unwrap_or(0));
+    metrics::counter!(STORED_BYTES, "format" => format.to_string()).increment(bytes.try_into().unwrap_or(0));
 }
 
 pub(crate) fn part_stored() {

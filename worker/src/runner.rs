@@ -184,7 +184,7 @@ async fn announced(context: &WorkerContext, incoming: Incoming, lifecycle: &Life
 fn span(claim: &Claim) -> Span {
     let span = tracing::error_span!(
         "work", export_id = %claim.export_id, attempt = claim.attempt, shard = claim.shard, fence = claim.fence,
-        request_id = claim.origin.request_id, format = claim.request.format.name(), kind = metrics::kind(claim),
+        request_id = claim.origin.request_id, format = %claim.request.format, kind = metrics::kind(claim),
         otel.name = Empty, otel.kind = Empty, otel.status_code = Empty
     );
     telemetry::set_parent(&span, &claim.origin);

@@ -7,6 +7,7 @@ use polyglot_core::request::ObjectHeaders;
 use polyglot_ledger::Export;
 use polyglot_storage::{PresignedMethod, Storage, Validity};
 
+use super::stored_file;
 use crate::problem::RouteError;
 use crate::state::AppState;
 
@@ -28,7 +29,7 @@ impl<'a> Signer<'a> {
 
     /// Signs a URL of the file `name` under the export's prefix. The store is not asked whether it is there.
     pub(crate) async fn one_of_several(&self, export: &Export, prefix: &str, name: &str) -> Result<String, RouteError> {
-        self.url(&Method::GET, &format!("{prefix}{name}"), &export.request.object_headers(name)).await
+        self.url(&Method::GET, &format!("{prefix}{name}"), &stored_file::headers_of(export, name)?).await
     }
 
     /// A signature is for one method, so a client that asked with HEAD gets a URL that it can follow with HEAD.

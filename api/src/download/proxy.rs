@@ -28,7 +28,7 @@ pub(super) async fn answer(
     if method == Method::HEAD {
         // Ranges are defined for GET alone.
         let head = stored_file::head(app, export).await?;
-        let headers = file_headers(export, head.bytes, head.etag.as_deref());
+        let headers = file_headers(export, head.bytes, head.etag.as_deref())?;
         return Ok((headers, Body::empty()).into_response());
     }
     match part(app, export, request).await? {
@@ -53,7 +53,7 @@ async fn part(app: &AppState, export: &Export, request: &HeaderMap) -> Result<Pa
 async fn get(app: &AppState, export: &Export, wanted: Option<RangeInclusive<u64>>) -> Result<Response, RouteError> {
     let call = app.storage.get(stored_file::key(export)?, wanted.clone());
     let object = timeout::store_result(call).await?.map_err(|error| lost_or_failed(error, export))?;
-    let mut headers = file_headers(export, object.info.bytes, object.info.etag.as_deref());
+    let mut headers = file_headers(export, object.info.bytes, object.info.etag.as_deref())?;
     // A store that does not do ranges sends everything, and then so do we.
     let status = match object.content_range.and_then(|range| HeaderValue::try_from(range).ok()) {
         Some(range) if wanted.is_some() => {
@@ -65,8 +65,8 @@ async fn get(app: &AppState, export: &Export, wanted: Option<RangeInclusive<u64>
     Ok((status, headers, pass_through(object.body, export)).into_response())
 }
 
-fn file_headers(export: &Export, length: Option<u64>, etag: Option<&str>) -> HeaderMap {
-    let mut headers = stored_file::http_headers(export);
+fn file_headers(export: &Export, length: Option<u64>, etag: Option<&str>) -> Result<HeaderMap, RouteError> {
+    let mut headers = stored_file::http_headers(export)?;
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if let Some(length) = length {
         headers.insert(header::CONTENT_LENGTH, length.into());
@@ -74,7 +74,7 @@ fn file_headers(export: &Export, length: Option<u64>, etag: Option<&str>) -> Hea
     if let Some(etag) = etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
         headers.insert(header::ETAG, etag);
     }
-    headers
+    Ok(headers)
 }
 
 /// The bytes as they come. When the store breaks off, so do we: the client sees a connection that ended before

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use polyglot_core::request::ObjectHeaders;
+use polyglot_formats::{Format, UnknownFormat};
 use polyglot_ledger::Export;
 use polyglot_storage::{ChecksumMode, ObjectInfo, StorageError};
 
@@ -11,13 +12,18 @@ use crate::timeout;
 
 /// What a file is called and how it is to be read. It follows from the request alone, so that both deliveries
 /// say the same, whatever the store has kept of the headers that the worker gave it.
-pub(super) fn object_headers(export: &Export) -> ObjectHeaders {
-    export.request.object_headers(&export.request.file_name(export.id))
+pub(super) fn object_headers(export: &Export) -> Result<ObjectHeaders, UnknownFormat> {
+    headers_of(export, &Format::of(&export.request)?.file_name(export.id))
+}
+
+/// The headers of the file `name`, one of those that a result consists of.
+pub(super) fn headers_of(export: &Export, name: &str) -> Result<ObjectHeaders, UnknownFormat> {
+    Ok(Format::of(&export.request)?.object_headers(&export.request, name))
 }
 
 /// These headers as the api itself sends them.
-pub(super) fn http_headers(export: &Export) -> HeaderMap {
-    let ObjectHeaders { content_type, content_encoding, content_disposition } = object_headers(export);
+pub(super) fn http_headers(export: &Export) -> Result<HeaderMap, UnknownFormat> {
+    let ObjectHeaders { content_type, content_encoding, content_disposition } = object_headers(export)?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     let disposition = HeaderValue::try_from(content_disposition).expect("a UUID and a format are ASCII");
@@ -25,7 +31,7 @@ pub(super) fn http_headers(export: &Export) -> HeaderMap {
     if let Some(encoding) = content_encoding {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
-    headers
+    Ok(headers)
 }
 
 /// The key of a completed export's object.

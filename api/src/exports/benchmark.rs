@@ -10,9 +10,9 @@ use axum::extract::State;
 use axum::http::Uri;
 use chrono::{DateTime, Utc};
 use polyglot_core::failure::chain;
-use polyglot_core::format::Format;
 use polyglot_core::request::{ColumnMapping, ExportRequest};
 use polyglot_core::status::Status;
+use polyglot_formats::Format;
 use polyglot_ledger::{Deletion, Export};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -30,7 +30,7 @@ use crate::timeout;
 
 /// Its exports are nobody's to join: they are deleted at once.
 const TENANT: &str = "polyglot benchmark";
-const DEFAULT_FORMATS: [Format; 4] = [Format::Csv, Format::Json, Format::Xml, Format::Parquet];
+const DEFAULT_FORMATS: [&str; 4] = ["csv", "json", "xml", "parquet"];
 
 /// How long an export may lie untouched before it is said that no worker takes it.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
@@ -48,8 +48,8 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Measurement {
-    #[schema(value_type = Format)]
-    format: &'static str,
+    #[schema(value_type = crate::openapi::submission::FormatSchema)]
+    format: String,
     /// From the acceptance of the export to its completion, to the millisecond.
     duration_seconds: f64,
     file_size_bytes: i64,
@@ -92,12 +92,12 @@ impl Plan {
         let parameters = Parameters::read(uri, &["rows", "formats"])?;
         let rows = parameters.number("rows", 1..=i64::MAX.unsigned_abs())?;
         let Some(names) = parameters.get("formats") else {
-            return Ok(Self { formats: DEFAULT_FORMATS.to_vec(), rows });
+            return Ok(Self { formats: DEFAULT_FORMATS.into_iter().filter_map(Format::by_name).collect(), rows });
         };
         let mut formats = Vec::new();
         for name in names.split(',') {
-            let format = Format::from_name(name).filter(|format| !formats.contains(format)).ok_or_else(|| {
-                let message = format!("expected different ones of {}, not {}", listed(Format::ALL), quoted(name));
+            let format = Format::by_name(name).filter(|format| !formats.contains(format)).ok_or_else(|| {
+                let message = format!("expected different ones of {}, not {}", listed(Format::all()), quoted(name));
                 RouteError::invalid("formats", message)
             })?;
             formats.push(format);
@@ -129,7 +129,7 @@ async fn measure_all(app: &AppState, plan: &Plan, gone: &CancellationToken) -> R
         let request = ExportRequest { row_limit: plan.rows, ..resolved.request(format, every_column(&resolved)) };
         let id = timeout::ledger(app.ledger.submit(TENANT, &request)).await?;
         app.relay.wake();
-        tracing::info!(export_id = %id, format = format.name(), "benchmark export submitted");
+        tracing::info!(export_id = %id, format = format.name, "benchmark export submitted");
         let ended = wait_for_end(app, id, gone).await;
         discard(app, id).await;
         results.push(measurement(&ended?)?);
@@ -174,10 +174,10 @@ async fn discard(app: &AppState, id: Uuid) {
 }
 
 fn measurement(export: &Export) -> Result<Measurement, RouteError> {
-    let format = export.request.format;
+    let format = export.request.format.to_string();
     match (export.status, export.finished_at) {
         (Status::Completed, Some(finished)) => Ok(Measurement {
-            format: format.name(),
+            format,
             duration_seconds: seconds_between(export.created_at, finished),
             file_size_bytes: export.bytes,
             peak_memory_mb: export.peak_memory_bytes.map(mebibytes),
@@ -212,8 +212,8 @@ mod tests {
     #[test]
     fn plans_are_read() {
         let plan = Plan::read(&Uri::from_static("/exports/benchmark?rows=1000&formats=parquet,jsonl")).unwrap();
-        assert_eq!((plan.rows, plan.formats), (Some(1000), vec![Format::Parquet, Format::Jsonl]));
-        assert_eq!(Plan::read(&Uri::from_static("/x")).unwrap().formats, DEFAULT_FORMATS);
+        assert_eq!((plan.rows, listed(plan.formats)), (Some(1000), "parquet, jsonl".to_owned()));
+        assert_eq!(listed(Plan::read(&Uri::from_static("/x")).unwrap().formats), listed(DEFAULT_FORMATS));
         for bad in ["/x?formats=", "/x?formats=csv,csv", "/x?formats=csv,", "/x?rows=-1", "/x?rows=1e3"] {
             assert!(Plan::read(&Uri::from_static(bad)).is_err(), "{bad}");
         }

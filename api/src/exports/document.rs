@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use polyglot_core::compression::Compression;
-use polyglot_core::format::Format;
 use polyglot_core::request::Layout;
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
@@ -19,8 +18,8 @@ pub(crate) struct ExportDocument {
     #[schema(value_type = Status)]
     status: &'static str,
     dataset: String,
-    #[schema(value_type = Format)]
-    format: &'static str,
+    #[schema(value_type = crate::openapi::submission::FormatSchema)]
+    format: String,
     #[schema(value_type = Option<Compression>)]
     compression: Option<&'static str>,
     #[schema(value_type = Layout)]
@@ -96,7 +95,7 @@ impl ExportDocument {
             export_id: export.id,
             status: export.status.name(),
             dataset: export.request.dataset.clone(),
-            format: export.request.format.name(),
+            format: export.request.format.to_string(),
             compression: export.request.compression.map(Compression::name),
             layout: export.request.layout.name(),
             parallelism: export.request.parallelism,
@@ -178,10 +177,7 @@ pub(super) mod tests {
         let columns = vec![ColumnMapping { source: "id".to_owned(), target: "a".to_owned() }];
         Export {
             id: Uuid::nil(),
-            request: ExportRequest {
-                compression: Some(Compression::Gzip),
-                ..records(&["id"]).request(Format::Csv, columns)
-            },
+            request: ExportRequest { compression: Some(Compression::Gzip), ..records(&["id"]).request("csv", columns) },
             status: Status::Running,
             attempt: 2,
             rows_estimate: Some(1000),

@@ -56,10 +56,13 @@ where
     T: TryFrom<u64> + PartialOrd + Display,
 {
     let number = value.as_u64().and_then(|number| T::try_from(number).ok()).filter(|number| range.contains(number));
-    number.ok_or_else(|| {
-        let given = if value.is_number() { value.to_string() } else { kind(value).to_owned() };
-        format!("expected a whole number from {} to {} ({unit}), not {given}", range.start(), range.end())
-    })
+    number.ok_or_else(|| not_a_whole_number(value, range, unit))
+}
+
+/// What is wrong with a number that is not a whole one in `range`.
+pub(super) fn not_a_whole_number<T: Display>(value: &Value, range: &RangeInclusive<T>, unit: &str) -> String {
+    let given = if value.is_number() { value.to_string() } else { kind(value).to_owned() };
+    format!("expected a whole number from {} to {} ({unit}), not {given}", range.start(), range.end())
 }
 
 /// The items of an array of at most `most`; `shape` is what each is to look like. Nothing, if there is none.

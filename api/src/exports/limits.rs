@@ -31,6 +31,4 @@ pub(crate) const FILTER_VALUES: usize = 1000;
 /// As many columns as an index can have.
 pub(crate) const ORDER_KEYS: usize = 32;
 
-pub(crate) use super::options::LONGEST_NULL as NULL_BYTES;
-#[cfg(test)]
-pub(crate) use super::options::names as option_names;
+pub(crate) use super::options::all as options;

@@ -8,10 +8,10 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use polyglot_core::compression::Compression;
-use polyglot_core::format::Format;
 use polyglot_core::manifest::{Manifest, ManifestFile};
 use polyglot_core::selection::{Filter, FilterOp};
 use polyglot_core::status::Status;
+use polyglot_formats::Format;
 use polyglot_ledger::Export;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -32,8 +32,8 @@ use crate::timeout;
 pub(crate) struct ManifestDocument {
     export_id: Uuid,
     dataset: String,
-    #[schema(value_type = Format)]
-    format: &'static str,
+    #[schema(value_type = crate::openapi::submission::FormatSchema)]
+    format: String,
     #[schema(value_type = Option<Compression>)]
     compression: Option<&'static str>,
     /// As in the submission; values as text.
@@ -97,10 +97,10 @@ impl ManifestDocument {
         Self {
             export_id: export.id,
             dataset: request.dataset.clone(),
-            format: request.format.name(),
+            format: request.format.to_string(),
             compression: request.compression.map(Compression::name),
             filters: request.filters.iter().map(filter).collect(),
-            options: options::document(&request.options, request.format),
+            options: Format::of(request).map(|format| options::document(&request.options, format)).unwrap_or_default(),
             manifest,
             files: files.into_iter().map(|file| LinkedFile { file, url: None }).collect(),
             url_expires_at: None,

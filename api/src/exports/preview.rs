@@ -101,7 +101,6 @@ fn shown(mut value: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use polyglot_core::format::Format;
     use polyglot_core::request::ColumnMapping;
     use polyglot_core::selection::{Filter, FilterOp};
 
@@ -114,7 +113,7 @@ mod tests {
         let columns = vec![ColumnMapping { source: "na\"me".to_owned(), target: "'; DROP".to_owned() }];
         let filter =
             Filter { column: "id".to_owned(), op: FilterOp::Less, values: vec!["1'; DROP TABLE records".to_owned()] };
-        let request = ExportRequest { filters: vec![filter], ..resolved.request(Format::Csv, columns) };
+        let request = ExportRequest { filters: vec![filter], ..resolved.request("csv", columns) };
         assert_eq!(
             statement(&request, &resolved.relation).unwrap(),
             "SELECT left(r.\"na\"\"me\"::text, 201) FROM \"public\".\"records\" AS r \

@@ -109,7 +109,7 @@ async fn accept(
     let accepted = timeout::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();
     tracing::info!(
-        export_id = %accepted.id, dataset = request.dataset, format = request.format.name(), joined = accepted.joined,
+        export_id = %accepted.id, dataset = request.dataset, format = request.format.as_str(), joined = accepted.joined,
         "export accepted"
     );
     Ok(accepted)

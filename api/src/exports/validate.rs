@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::dataset_config::DEFAULT_DATASET;
 use polyglot_core::compression::Compression;
-use polyglot_core::format::Format;
 use polyglot_core::format_options::FormatOptions;
 use polyglot_core::request::{ExportRequest, Layout};
+use polyglot_formats::Format;
 use serde_json::Value;
 
 use super::body::Body;
@@ -96,7 +96,7 @@ impl Draft {
         let mut errors = Vec::new();
         let columns = columns::read(object.get("columns"), &mut errors);
         let format =
-            choice(object.get("format"), "format", "format", Format::from_name, || listed(Format::ALL), &mut errors);
+            choice(object.get("format"), "format", "format", Format::by_name, || listed(Format::all()), &mut errors);
         let compression = read_compression(object.get("compression"), format, &mut errors);
         let dataset = match object.get("dataset") {
             None => Some(DEFAULT_DATASET),
@@ -208,8 +208,11 @@ fn read_compression(
     let value = value.filter(|value| !value.is_null())?;
     let names = || listed(Compression::ALL.map(Compression::name));
     let compression = choice(Some(value), "compression", "compression", Compression::from_name, names, errors)?;
-    if let Some(format) = format.filter(|format| !format.is_text()) {
-        let message = format!("{format} compresses its own content and cannot be combined with {}", compression.name());
+    if let Some(format) = format
+        && let Some(incompressible) = &format.incompressible
+    {
+        let (reason, name) = (incompressible.reason, compression.name());
+        let message = format!("{format} {reason} and cannot be combined with {name}");
         errors.push(FieldError::new("compression", message));
     }
     Some(compression)

@@ -377,7 +377,7 @@ async fn a_good_submission_keeps_names_exactly() {
     let body = json!({"format": "json", "compression": "gzip", "dataset": "records", "columns": [
         {"source": "id", "target": " Id, with \"everything\" "}, {"source": "id", "target": "again"}]});
     let request = check(&body).await.unwrap();
-    assert_eq!(request.format, Format::Json);
+    assert_eq!(request.format.as_str(), "json");
     assert_eq!(request.compression, Some(Compression::Gzip));
     assert_eq!(request.columns[0].target, " Id, with \"everything\" ");
     assert_eq!(request.columns[1].source, "id");

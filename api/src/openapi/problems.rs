@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use polyglot_core::format::Format;
 use polyglot_core::status::Status;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -80,7 +79,10 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
         "run_benchmark" => vec![
             invalid("formats", "unknown format \"pdf\"; there is csv, json, jsonl, xml, parquet"),
             E::BenchmarkRunning,
-            E::BenchmarkFailed { format: Format::Csv, message: "The source database is not available.".to_owned() },
+            E::BenchmarkFailed {
+                format: "csv".to_owned(),
+                message: "The source database is not available.".to_owned(),
+            },
             E::NoWorker,
             dataset(),
             ledger(),

@@ -3,15 +3,16 @@
 
 use crate::dataset_config::DEFAULT_DATASET;
 use polyglot_core::compression::Compression;
-use polyglot_core::format::Format;
-use polyglot_core::format_options::ParquetOptions;
+use polyglot_core::format_options::FormatOptions;
 use polyglot_core::request::Layout;
 use polyglot_core::selection::FilterOp;
-use serde_json::{Value, json};
+use polyglot_formats::{Format, OptionDefinition, OptionValue};
+use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::exports::limits;
+use crate::problem::listed;
 
 /// What is to be exported, and how.
 pub(crate) struct ExportSubmission;
@@ -24,6 +25,25 @@ impl PartialSchema for ExportSubmission {
     }
 }
 
+/// A file format, by its name in requests and answers.
+pub(crate) struct FormatSchema;
+
+impl ToSchema for FormatSchema {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Format".into()
+    }
+}
+
+impl PartialSchema for FormatSchema {
+    fn schema() -> RefOr<Schema> {
+        let schema = json!({
+            "type": "string", "enum": format_names(),
+            "description": "A file format, by its name in requests and answers.",
+        });
+        serde_json::from_value(schema).expect("a list of names is a schema")
+    }
+}
+
 fn schema() -> Value {
     json!({
         "type": "object",
@@ -32,7 +52,7 @@ fn schema() -> Value {
         "additionalProperties": false,
         "properties": {
             "format": {
-                "type": "string", "enum": Format::ALL.map(Format::name),
+                "type": "string", "enum": format_names(),
                 "description": "What the file is written as.",
             },
             "columns": {
@@ -52,7 +72,7 @@ fn schema() -> Value {
             "compression": {
                 "type": ["string", "null"],
                 "enum": Compression::ALL.iter().map(|it| json!(it.name())).chain([Value::Null]).collect::<Vec<_>>(),
-                "description": "Of the whole file; not for parquet, which compresses its own content.",
+                "description": compression(),
             },
             "dataset": {"type": "string", "minLength": 1, "default": DEFAULT_DATASET, "description": "One of GET /datasets."},
             "filters": {
@@ -112,48 +132,54 @@ fn filter() -> Value {
     })
 }
 
+fn format_names() -> Vec<&'static str> {
+    Format::all().map(|format| format.name).collect()
+}
+
+fn compression() -> String {
+    let refusals = Format::all().filter_map(|format| Some((format, format.incompressible.as_ref()?.reason)));
+    let refusals: Vec<_> = refusals.map(|(format, reason)| format!("; not for {format}, which {reason}")).collect();
+    format!("Of the whole file{}.", refusals.concat())
+}
+
 fn options() -> Value {
+    let options = limits::options().map(|(option, formats)| (option.name.to_owned(), option_schema(option, &formats)));
     json!({
         "type": "object", "additionalProperties": false,
         "description": "Each is an option of the formats that its description names, and refused for others.",
-        "properties": {
-            "onUnrepresentable": {
-                "type": "string", "enum": ["fail", "replace"], "default": "fail",
-                "description": "Every format: what becomes of a value that the format cannot hold. The manifest counts replaced ones.",
-            },
-            "profile": {
-                "type": "string", "enum": ["spreadsheet"],
-                "description": "csv: BOM, CRLF, and text that looks like a formula is defused.",
-            },
-            "delimiter": {
-                "type": "string", "minLength": 1, "maxLength": 1, "default": ",",
-                "description": "csv: a tab or one ASCII punctuation character other than \" - + . : \\",
-            },
-            "header": {"type": "boolean", "default": true, "description": "csv: a first row with the columns' names."},
-            "null": {
-                "type": "string", "maxLength": limits::NULL_BYTES, "default": "",
-                "description": "csv: what stands for NULL. At most 64 bytes without delimiter, quote or control character.",
-            },
-            "bom": {"type": "boolean", "default": false, "description": "csv: a byte order mark in front."},
-            "lineEnding": {"type": "string", "enum": ["lf", "crlf"], "default": "lf", "description": "csv"},
-            "bigint": {
-                "type": "string", "enum": ["number", "string"], "default": "number",
-                "description": "json, jsonl: how a 64-bit integer is written.",
-            },
-            "numeric": {
-                "type": "string", "default": "string",
-                "pattern": "^ *(string|double|d *e *c *i *m *a *l *\\( *3 *8 *, *[0-9 ]+\\)) *$",
-                "description": "parquet: what becomes of a numeric without precision, or with more than 38 digits: string, \
-                                double or decimal(38,s) with s from 0 to 38.",
-            },
-            "codec": {"type": "string", "enum": ["snappy", "zstd"], "default": "snappy", "description": "parquet"},
-            "rowGroupBytes": {
-                "type": "integer", "minimum": ParquetOptions::SMALLEST_ROW_GROUP, "maximum": ParquetOptions::LARGEST_ROW_GROUP,
-                "default": ParquetOptions::default().row_group_bytes,
-                "description": "parquet: bytes of a row group before compression.",
-            },
-        },
+        "properties": options.collect::<Map<_, _>>(),
     })
+}
+
+fn option_schema(option: &OptionDefinition, formats: &[Format]) -> Value {
+    let mut schema = match &option.value {
+        OptionValue::Choice(choices) => {
+            let names: Vec<_> = choices.iter().map(|choice| choice.name).collect();
+            json!({"type": "string", "enum": names})
+        }
+        OptionValue::Boolean { .. } => json!({"type": "boolean"}),
+        OptionValue::Integer { range, .. } => {
+            json!({"type": "integer", "minimum": range.start(), "maximum": range.end()})
+        }
+        OptionValue::Text { min_length, max_length, pattern, .. } => {
+            let mut schema = json!({"type": "string"});
+            for (fact, value) in
+                [("minLength", json!(min_length)), ("maxLength", json!(max_length)), ("pattern", json!(pattern))]
+            {
+                if !value.is_null() {
+                    schema[fact] = value;
+                }
+            }
+            schema
+        }
+    };
+    if let Some(default) = option.show(&FormatOptions::default()) {
+        schema["default"] = default;
+    }
+    let of = if formats.len() == Format::COUNT { "Every format".to_owned() } else { listed(formats) };
+    let parts = [of.as_str(), option.description];
+    schema["description"] = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ").into();
+    schema
 }
 
 #[cfg(test)]
@@ -172,7 +198,7 @@ mod tests {
         let mut fields = limits::FIELDS.to_vec();
         fields.sort_unstable();
         assert_eq!(names(&schema["properties"]), fields);
-        let mut options: Vec<&str> = limits::option_names().collect();
+        let mut options: Vec<&str> = limits::options().map(|(option, _)| option.name).collect();
         options.sort_unstable();
         assert_eq!(names(&schema["properties"]["options"]["properties"]), options);
     }

@@ -19,7 +19,6 @@ mod dump {
     use crate::problem::RouteError;
     use crate::problem::{Dependency, FieldError};
     use axum::response::IntoResponse;
-    use polyglot_core::format::Format;
     use polyglot_core::status::Status;
     use uuid::Uuid;
     #[test]
@@ -53,7 +52,7 @@ mod dump {
             E::Unavailable { what: Dependency::Source, source: "s".into() },
             E::Unavailable { what: Dependency::Store, source: "s".into() },
             E::BenchmarkRunning,
-            E::BenchmarkFailed { format: Format::Csv, message: "m".into() },
+            E::BenchmarkFailed { format: "csv".to_owned(), message: "m".into() },
             E::NoWorker,
             E::Stopping,
             E::PreviewTooSlow,

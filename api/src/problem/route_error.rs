@@ -1,8 +1,8 @@
 //! The error type of the handlers, and the conversions from the errors of what they call. What a client sees of each
 //! variant is in `answer`.
 
-use polyglot_core::format::Format;
 use polyglot_core::status::Status;
+use polyglot_formats::UnknownFormat;
 use polyglot_ledger::LedgerError;
 use polyglot_source::session::is_unavailable;
 use polyglot_storage::StorageError;
@@ -62,7 +62,7 @@ pub(crate) enum RouteError {
     #[error("a benchmark is running")]
     BenchmarkRunning,
     #[error("the benchmark's {format} export ended without a file")]
-    BenchmarkFailed { format: Format, message: String },
+    BenchmarkFailed { format: String, message: String },
     #[error("no worker claimed the export")]
     NoWorker,
     #[error("the process is stopping")]
@@ -82,6 +82,13 @@ pub(crate) enum RouteError {
 impl RouteError {
     pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError::new(field, message)])
+    }
+}
+
+/// The error of an export that was accepted by another version.
+impl From<UnknownFormat> for RouteError {
+    fn from(error: UnknownFormat) -> Self {
+        Self::Internal(Box::new(error))
     }
 }
 

@@ -1,63 +1,32 @@
-//! The file formats, with the names and media types clients see. How a format is written lives in the crate `formats`.
+//! The name of a file format, as requests and answers have it. What a name stands for, and which names there are, lives in
+//! the registry of the crate `formats`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A file format, by its name in requests and answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    Csv,
-    Json,
-    Jsonl,
-    Xml,
-    Parquet,
-}
+/// The name of a file format in a request, `csv`. The request was accepted by a version that knew the format; the version
+/// that reads it may not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FormatName(String);
 
-impl Format {
-    pub const ALL: [Self; 5] = [Self::Csv, Self::Json, Self::Jsonl, Self::Xml, Self::Parquet];
-
+impl FormatName {
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Csv => "csv",
-            Self::Json => "json",
-            Self::Jsonl => "jsonl",
-            Self::Xml => "xml",
-            Self::Parquet => "parquet",
-        }
-    }
-
-    /// The format of that exact name, or `None`.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.name() == name)
-    }
-
-    /// The `Content-Type` of the file, compressed or not.
-    #[must_use]
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Csv => "text/csv; charset=utf-8",
-            Self::Json => "application/json; charset=utf-8",
-            Self::Jsonl => "application/x-ndjson",
-            Self::Xml => "application/xml; charset=utf-8",
-            Self::Parquet => "application/octet-stream",
-        }
-    }
-
-    /// Whether the file as a whole may be compressed. Parquet compresses its own pages.
-    #[must_use]
-    pub fn is_text(self) -> bool {
-        self != Self::Parquet
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
-impl fmt::Display for Format {
+impl From<&str> for FormatName {
+    fn from(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+impl fmt::Display for FormatName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(&self.0)
     }
 }
 
@@ -66,11 +35,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_the_ones_in_json() {
-        for format in Format::ALL {
-            assert_eq!(serde_json::to_value(format).unwrap(), format.name());
-            assert_eq!(Format::from_name(format.name()), Some(format));
-        }
-        assert_eq!(Format::from_name("CSV"), None);
+    fn a_name_is_a_string_in_json() {
+        let name = FormatName::from("csv");
+        assert_eq!(serde_json::to_string(&name).unwrap(), r#""csv""#);
+        assert_eq!(serde_json::from_str::<FormatName>(r#""csv""#).unwrap(), name);
     }
 }

@@ -36,14 +36,13 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::Format;
     use crate::relation::RelationName;
     use crate::selection::Direction;
 
     #[test]
     fn an_order_is_shown_up_to_the_first_hidden_key() {
         let keyed = Relation::for_test(&["id", "a", "b"], &["id", "b"]);
-        let mut request = ExportRequest::new("d", RelationName::records(), Format::Csv, Vec::new());
+        let mut request = ExportRequest::new("d", RelationName::records(), "csv", Vec::new());
         request.order_by =
             vec![OrderKey { column: "id".to_owned(), direction: Direction::Desc }, OrderKey::ascending("a")];
         request.exposed = Some(vec!["id".to_owned(), "b".to_owned()]);

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::compression::Compression;
-use crate::format::Format;
+use crate::format::FormatName;
 use crate::format_options::FormatOptions;
 use crate::relation::RelationName;
 use crate::selection::{Filter, OrderKey};
@@ -51,7 +51,7 @@ impl Layout {
     }
 }
 
-/// What an object says of itself.
+/// The headers of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectHeaders {
     pub content_type: &'static str,
@@ -71,7 +71,7 @@ pub struct ExportRequest {
     /// The columns that clients may know of; `None`: all. Messages about a row show no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<Vec<String>>,
-    pub format: Format,
+    pub format: FormatName,
     pub columns: Vec<ColumnMapping>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
@@ -100,14 +100,14 @@ impl ExportRequest {
     pub fn new(
         dataset: impl Into<String>,
         relation: RelationName,
-        format: Format,
+        format: impl Into<FormatName>,
         columns: Vec<ColumnMapping>,
     ) -> Self {
         Self {
             dataset: dataset.into(),
             relation,
             exposed: None,
-            format,
+            format: format.into(),
             columns,
             compression: None,
             filters: Vec::new(),
@@ -124,35 +124,6 @@ impl ExportRequest {
     pub fn exposes(&self, column: &str) -> bool {
         self.exposed.as_ref().is_none_or(|exposed| exposed.iter().any(|name| name == column))
     }
-
-    /// The name a browser saves the file under: `export-{id}.{ext}`. The body of a compressed download is
-    /// declared with `Content-Encoding`, so clients unpack it on the way and the name stays without `.gz`.
-    #[must_use]
-    pub fn file_name(&self, id: uuid::Uuid) -> String {
-        format!("export-{id}.{}", self.format.name())
-    }
-
-    /// The name of an object among several. Compressed ones say so, for they are read as they are.
-    #[must_use]
-    pub fn part_name(&self, number: i32) -> String {
-        format!("part-{number:05}.{}{}", self.format.name(), self.compression.map_or("", Compression::suffix))
-    }
-
-    /// The headers of an object under the name `file`. One among several is an archive where it is compressed, for it is
-    /// read from the store by programs that go by its name; a single one is unpacked on its way to the client.
-    #[must_use]
-    pub fn object_headers(&self, file: &str) -> ObjectHeaders {
-        let (content_type, content_encoding) = match (self.compression, self.layout) {
-            (Some(compression), Layout::Files) => (compression.content_type(), None),
-            (compression, _) => (self.format.content_type(), compression.map(Compression::content_encoding)),
-        };
-        ObjectHeaders { content_type, content_encoding, content_disposition: attachment(file) }
-    }
-}
-
-/// The `Content-Disposition` of a file to be saved under a name of ours: ASCII, and no quotes in it.
-fn attachment(file_name: &str) -> String {
-    format!("attachment; filename=\"{file_name}\"")
 }
 
 #[cfg(test)]
@@ -163,7 +134,7 @@ mod tests {
     fn a_request_of_the_first_version_is_still_read() {
         let stored = r#"{"dataset": "records", "format": "csv", "columns": [{"source": "id", "target": "a"}]}"#;
         let columns = vec![ColumnMapping { source: "id".to_owned(), target: "a".to_owned() }];
-        let expected = ExportRequest::new("records", RelationName::records(), Format::Csv, columns);
+        let expected = ExportRequest::new("records", RelationName::records(), "csv", columns);
         assert_eq!(serde_json::from_str::<ExportRequest>(stored).unwrap(), expected);
     }
 }

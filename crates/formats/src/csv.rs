@@ -7,13 +7,171 @@
 use polyglot_core::format_options::{CsvOptions, LineEnding};
 
 use crate::copy::{Row, Value};
+use crate::definition::{FormatDefinition, RowSize, ShardSize};
 use crate::encode::{Encode, EncodeError, undecodable};
 use crate::encode_buffer::{EncodeBuffer, FLUSH_BYTES, Stopped};
+use crate::option::{Choice, ON_UNREPRESENTABLE, OptionDefinition, OptionError, OptionForm, OptionValue};
 use crate::output_column::OutputColumn;
+use crate::output_type::text_type;
 use crate::text::{write_hex, write_plain};
 use crate::unrepresentable_policy::{Replacement, UnrepresentablePolicy};
 
-pub(super) struct Csv {
+pub(crate) static CSV: FormatDefinition = FormatDefinition {
+    name: "csv",
+    title: "CSV",
+    extension: "csv",
+    media_type: "text/csv; charset=utf-8",
+    incompressible: None,
+    options: &[ON_UNREPRESENTABLE, PROFILE, DELIMITER, HEADER, NULL, BOM, LINE_ENDING],
+    holds_every_value: true,
+    arrays_as_text: true,
+    row_size: RowSize { frame: |_, columns| columns, bytea_factor: 2.0, is_binary: false },
+    shard_size: ShardSize::DEFAULT,
+    footer: None,
+    output_type: |column, _| {
+        if column.array.is_some() { "text".to_owned() } else { text_type(column.wire).to_owned() }
+    },
+    encoder: |options, columns, _| {
+        let unrepresentable_policy = UnrepresentablePolicy::new(options.on_unrepresentable);
+        Box::new(Csv::new(columns, &options.csv, unrepresentable_policy))
+    },
+};
+
+/// Comes before the options that it sets as well, so that they override it.
+const PROFILE: OptionDefinition = OptionDefinition {
+    name: "profile",
+    description: "BOM, CRLF, and text that looks like a formula is defused.",
+    value: OptionValue::Choice(&[Choice {
+        name: "spreadsheet",
+        set: |options| options.csv = CsvOptions::spreadsheet(),
+        // The profile has one effect that has no option of its own.
+        is_set: |options| options.csv.defuse_formulas,
+    }]),
+    form: OptionForm {
+        label: "Profile",
+        default: "Plain (RFC 4180)",
+        choices: &[("spreadsheet", "Spreadsheet")],
+        suggestions: &[],
+        hint: "Spreadsheet: BOM, CRLF, and text that would run as a formula is defused.",
+    },
+};
+
+/// Comes before what stands for NULL, which may not hold it.
+const DELIMITER: OptionDefinition = OptionDefinition {
+    name: "delimiter",
+    description: "a tab or one ASCII punctuation character other than \" - + . : \\",
+    value: OptionValue::Text {
+        min_length: Some(1),
+        max_length: Some(1),
+        pattern: None,
+        set: |options, text| {
+            options.csv.delimiter = delimiter(text)?;
+            Ok(())
+        },
+        get: |options| options.csv.delimiter.to_string(),
+    },
+    form: OptionForm {
+        label: "Delimiter",
+        default: ",",
+        choices: &[],
+        suggestions: &[";", "\\t", "|"],
+        hint: "One punctuation mark; \\t is a tab.",
+    },
+};
+
+const HEADER: OptionDefinition = OptionDefinition {
+    name: "header",
+    description: "a first row with the columns' names.",
+    value: OptionValue::Boolean {
+        set: |options, header| options.csv.header = header,
+        get: |options| options.csv.header,
+    },
+    form: OptionForm {
+        label: "Header",
+        default: "Names in the first line",
+        choices: &[("false", "None")],
+        suggestions: &[],
+        hint: "",
+    },
+};
+
+const NULL: OptionDefinition = OptionDefinition {
+    name: "null",
+    description: "what stands for NULL. At most 64 bytes without delimiter, quote or control character.",
+    value: OptionValue::Text {
+        min_length: None,
+        max_length: Some(LONGEST_NULL),
+        pattern: None,
+        set: |options, text| {
+            options.csv.null = null(text, options.csv.delimiter)?;
+            Ok(())
+        },
+        get: |options| options.csv.null.clone(),
+    },
+    form: OptionForm { label: "NULL is written as", default: "nothing", choices: &[], suggestions: &[], hint: "" },
+};
+
+const BOM: OptionDefinition = OptionDefinition {
+    name: "bom",
+    description: "a byte order mark in front.",
+    value: OptionValue::Boolean { set: |options, bom| options.csv.bom = bom, get: |options| options.csv.bom },
+    form: OptionForm {
+        label: "Byte order mark",
+        default: "As the profile has it",
+        choices: &[("true", "Yes"), ("false", "No")],
+        suggestions: &[],
+        hint: "",
+    },
+};
+
+const LINE_ENDING: OptionDefinition = OptionDefinition {
+    name: "lineEnding",
+    description: "",
+    value: OptionValue::Choice(&[
+        Choice {
+            name: "lf",
+            set: |options| options.csv.line_ending = LineEnding::Lf,
+            is_set: |options| options.csv.line_ending == LineEnding::Lf,
+        },
+        Choice {
+            name: "crlf",
+            set: |options| options.csv.line_ending = LineEnding::CrLf,
+            is_set: |options| options.csv.line_ending == LineEnding::CrLf,
+        },
+    ]),
+    form: OptionForm {
+        label: "Line ends",
+        default: "As the profile has them",
+        choices: &[("lf", "LF (Unix)"), ("crlf", "CRLF (Windows)")],
+        suggestions: &[],
+        hint: "",
+    },
+};
+
+fn delimiter(text: &str) -> Result<char, OptionError> {
+    // Each of the others is a part of some value that is written without quotes, or the quote itself.
+    const NOT: &str = "\"-+.:\\";
+    let mut characters = text.chars();
+    match (characters.next(), characters.next()) {
+        (Some('\t'), None) => Ok('\t'),
+        (Some(one), None) if one.is_ascii_punctuation() && !NOT.contains(one) => Ok(one),
+        _ => Err(OptionError::Text { expected: "a tab or one ASCII punctuation character other than \" - + . : \\" }),
+    }
+}
+
+fn null(text: &str, delimiter: char) -> Result<String, OptionError> {
+    if text.len() > LONGEST_NULL {
+        Err(OptionError::TooLong { max_bytes: LONGEST_NULL, bytes: text.len() })
+    } else if text.contains(|it: char| it == delimiter || it == '"' || it.is_control()) {
+        Err(OptionError::Content {
+            problem: "may not hold the delimiter, a quote, a line break or another control character",
+        })
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+struct Csv {
     columns: Vec<OutputColumn>,
     dialect: Dialect,
     unrepresentable_policy: UnrepresentablePolicy,
@@ -34,7 +192,7 @@ struct Dialect {
     special: [bool; 256],
 }
 
-/// In bytes; the api takes no longer one.
+/// Bytes of what stands for NULL at most.
 const LONGEST_NULL: usize = 64;
 
 const FORMULA: &str = "text that a spreadsheet would take for a formula";
@@ -42,7 +200,7 @@ const DEFUSED: &str = "the same text behind an apostrophe";
 
 impl Dialect {
     fn new(options: &CsvOptions, columns: usize) -> Self {
-        // The api takes no delimiter that is not ASCII.
+        // No other is taken from a request.
         let delimiter = u8::try_from(options.delimiter).unwrap_or(b',');
         let mut special = [false; 256];
         for byte in [delimiter, b'"', b'\n', b'\r'] {
@@ -133,11 +291,7 @@ fn double_quotes(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 impl Csv {
-    pub(super) fn new(
-        columns: &[OutputColumn],
-        options: &CsvOptions,
-        unrepresentable_policy: UnrepresentablePolicy,
-    ) -> Self {
+    fn new(columns: &[OutputColumn], options: &CsvOptions, unrepresentable_policy: UnrepresentablePolicy) -> Self {
         Self { columns: columns.to_vec(), dialect: Dialect::new(options, columns.len()), unrepresentable_policy }
     }
 }
@@ -212,7 +366,7 @@ impl Encode for Csv {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode_buffer::tests::written;
+    use crate::test_sink::written;
 
     fn text(options: &CsvOptions, text: &str) -> String {
         let dialect = Dialect::new(options, 1);

@@ -44,9 +44,9 @@ pub enum EncodeError {
     Unrepresentable { column: String, format: &'static str, problem: &'static str },
     #[error("a footer for {row_groups} row groups of {columns} columns does not fit into a worker's memory")]
     TooManyRowGroups { row_groups: usize, columns: usize },
-    /// A defect: the Parquet library refused what it was given.
-    #[error("the Parquet writer failed")]
-    Parquet(#[source] ::parquet::errors::ParquetError),
+    /// A defect: the format's library refused what it was given.
+    #[error("the {format} writer failed")]
+    Writer { format: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }

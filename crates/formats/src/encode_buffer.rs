@@ -88,28 +88,9 @@ impl DerefMut for EncodeBuffer<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    /// Keeps what comes, in its pieces.
-    #[derive(Default)]
-    pub(crate) struct Pieces(pub Vec<Vec<u8>>);
-
-    impl ByteSink for Pieces {
-        fn write(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
-            self.0.push(bytes.to_vec());
-            Ok(())
-        }
-    }
-
-    /// What `write` writes, all of it.
-    pub(crate) fn written(write: impl FnOnce(&mut EncodeBuffer<'_>)) -> Vec<u8> {
-        let (mut bytes, mut pieces) = (Vec::new(), Pieces::default());
-        let mut out = EncodeBuffer::new(&mut bytes, &mut pieces);
-        write(&mut out);
-        out.empty().unwrap();
-        pieces.0.concat()
-    }
+    use crate::test_sink::Pieces;
 
     #[test]
     fn a_long_text_goes_on_in_pieces_and_is_whole() {

@@ -5,25 +5,109 @@
 //! tests' oracle.
 
 use memchr::memchr3;
-use polyglot_core::column::WireType;
-use polyglot_core::format_options::BigintPolicy;
+use polyglot_core::column::{Column, WireType};
+use polyglot_core::format_options::{BigintPolicy, FormatOptions};
 
 use crate::copy::{Array, Numeric, Row, Value};
+use crate::definition::{FormatDefinition, RowSize, ShardSize};
 use crate::encode::{Encode, EncodeError, undecodable};
 use crate::encode_buffer::{EncodeBuffer, Stopped};
 use crate::nesting::Nesting;
+use crate::option::{Choice, ON_UNREPRESENTABLE, OptionDefinition, OptionForm, OptionValue};
 use crate::output_column::OutputColumn;
 use crate::text::{write_hex, write_plain};
 use crate::unrepresentable_policy::Replacement;
 
+pub(crate) static JSON: FormatDefinition = FormatDefinition {
+    name: "json",
+    title: "JSON",
+    extension: "json",
+    media_type: "application/json; charset=utf-8",
+    incompressible: None,
+    options: &[ON_UNREPRESENTABLE, BIGINT],
+    holds_every_value: true,
+    arrays_as_text: false,
+    row_size: ROW_SIZE,
+    shard_size: ShardSize::DEFAULT,
+    footer: None,
+    output_type,
+    encoder: |options, columns, _| Box::new(Json::new(columns, Framing::Array, options.bigint)),
+};
+
+pub(crate) static JSON_LINES: FormatDefinition = FormatDefinition {
+    name: "jsonl",
+    title: "JSON Lines",
+    extension: "jsonl",
+    media_type: "application/x-ndjson",
+    incompressible: None,
+    options: &[ON_UNREPRESENTABLE, BIGINT],
+    holds_every_value: true,
+    arrays_as_text: false,
+    row_size: ROW_SIZE,
+    shard_size: ShardSize::DEFAULT,
+    footer: None,
+    output_type,
+    encoder: |options, columns, _| Box::new(Json::new(columns, Framing::Lines, options.bigint)),
+};
+
+const ROW_SIZE: RowSize = RowSize {
+    // `"name":value,`
+    frame: |names, columns| names + 4 * columns + 2,
+    bytea_factor: 2.0,
+    is_binary: false,
+};
+
+const BIGINT: OptionDefinition = OptionDefinition {
+    name: "bigint",
+    description: "how a 64-bit integer is written.",
+    value: OptionValue::Choice(&[
+        Choice {
+            name: "number",
+            set: |options| options.bigint = BigintPolicy::Number,
+            is_set: |options| options.bigint == BigintPolicy::Number,
+        },
+        Choice {
+            name: "string",
+            set: |options| options.bigint = BigintPolicy::String,
+            is_set: |options| options.bigint == BigintPolicy::String,
+        },
+    ]),
+    form: OptionForm {
+        label: "bigint",
+        default: "Number",
+        choices: &[("string", "String")],
+        suggestions: &[],
+        hint: "JavaScript rounds numbers beyond 2⁵³; strings keep every digit.",
+    },
+};
+
+fn output_type(column: &Column, options: &FormatOptions) -> String {
+    let name = match column.wire {
+        WireType::Bool => "boolean",
+        WireType::Int8 if options.bigint == BigintPolicy::String => "string",
+        WireType::Int2 | WireType::Int4 | WireType::Int8 => "integer",
+        WireType::Float4 | WireType::Float8 | WireType::Numeric(_) => "number",
+        WireType::Json | WireType::Jsonb => "any",
+        WireType::Text
+        | WireType::TextForm
+        | WireType::Bytea
+        | WireType::Date
+        | WireType::Time
+        | WireType::Timestamp
+        | WireType::TimestampTz
+        | WireType::Uuid => "string",
+    };
+    if column.array.is_some() { format!("array of {name}") } else { name.to_owned() }
+}
+
 /// What is around the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+enum Framing {
     Array,
     Lines,
 }
 
-pub(super) struct Json {
+struct Json {
     columns: Vec<OutputColumn>,
     /// `{"first":` and `,"other":`, ready to copy.
     keys: Vec<Vec<u8>>,
@@ -35,7 +119,7 @@ pub(super) struct Json {
 }
 
 impl Json {
-    pub(super) fn new(columns: &[OutputColumn], framing: Framing, bigint: BigintPolicy) -> Self {
+    fn new(columns: &[OutputColumn], framing: Framing, bigint: BigintPolicy) -> Self {
         let key = |(index, column): (usize, &OutputColumn)| {
             let mut key = vec![if index == 0 { b'{' } else { b',' }];
             write_string(&column.name, &mut key);
@@ -225,7 +309,7 @@ impl Encode for Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode_buffer::tests::written;
+    use crate::test_sink::written;
 
     #[test]
     fn a_bigint_is_a_string_on_wish() {

@@ -1,21 +1,75 @@
-//! The formats that there are, and the encoder of each.
+//! The list of formats. A format is found here by its name; what it is stands in its own file.
 
-use polyglot_core::format::Format;
-use polyglot_core::format_options::FormatOptions;
+use std::fmt;
+use std::ops::Deref;
 
-use crate::encode::Encode;
-use crate::output_column::OutputColumn;
-use crate::unrepresentable_policy::UnrepresentablePolicy;
+use polyglot_core::format::FormatName;
+use polyglot_core::request::ExportRequest;
+
+use crate::definition::FormatDefinition;
 use crate::{csv, json, parquet, xml};
 
-/// The encoder for a format; of a file that is written in so many shards, each by one of its own.
-pub fn encoder(format: Format, options: &FormatOptions, columns: &[OutputColumn], shards: usize) -> Box<dyn Encode> {
-    let unrepresentable_policy = UnrepresentablePolicy::new(options.on_unrepresentable);
-    match format {
-        Format::Csv => Box::new(csv::Csv::new(columns, &options.csv, unrepresentable_policy)),
-        Format::Json => Box::new(json::Json::new(columns, json::Framing::Array, options.bigint)),
-        Format::Jsonl => Box::new(json::Json::new(columns, json::Framing::Lines, options.bigint)),
-        Format::Xml => Box::new(xml::Xml::new(columns, unrepresentable_policy)),
-        Format::Parquet => Box::new(parquet::Parquet::new(columns, options.parquet, unrepresentable_policy, shards)),
+/// Every format, in the order in which lists show them.
+const FORMATS: &[&FormatDefinition] = &[&csv::CSV, &json::JSON, &json::JSON_LINES, &xml::XML, &parquet::PARQUET];
+
+/// A format of the registry. It dereferences to its definition.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Format(usize);
+
+/// No format has the name: it was accepted by another version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown format {0:?}")]
+pub struct UnknownFormat(pub String);
+
+impl Format {
+    /// The number of formats.
+    pub const COUNT: usize = FORMATS.len();
+
+    pub fn all() -> impl ExactSizeIterator<Item = Self> + Clone {
+        (0..FORMATS.len()).map(Self)
+    }
+
+    /// The format of that exact name, or `None`.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::all().find(|format| format.name == name)
+    }
+
+    /// The format that a request asks for.
+    pub fn of(request: &ExportRequest) -> Result<Self, UnknownFormat> {
+        let name = request.format.as_str();
+        Self::by_name(name).ok_or_else(|| UnknownFormat(name.to_owned()))
+    }
+
+    /// Its place among all formats, below [`Format::COUNT`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+impl Deref for Format {
+    type Target = FormatDefinition;
+
+    fn deref(&self) -> &'static FormatDefinition {
+        FORMATS[self.0]
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl fmt::Debug for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl From<Format> for FormatName {
+    fn from(format: Format) -> Self {
+        format.name.into()
     }
 }

@@ -1,13 +1,12 @@
 //! Decoding and encoding alone, from the bytes of a binary `COPY` to the bytes of a file: for measurements, tests and the
 //! fuzz target. The worker goes through its pipeline instead.
 
-use polyglot_core::format::Format;
 use polyglot_core::format_options::FormatOptions;
 
 use crate::copy::{FieldIndex, Found, Row, RowScanner, Value};
 use crate::encode_buffer::{ByteSink, EncodeBuffer, FLUSH_BYTES, Stopped};
 use crate::output_column::OutputColumn;
-use crate::registry::encoder;
+use crate::registry::Format;
 
 struct File<F>(F);
 
@@ -78,7 +77,7 @@ pub fn encode_to(
 ) -> Result<(), String> {
     let (mut file, mut scratch) = (File(take), Vec::new());
     let words = |error: &dyn std::error::Error| error.to_string();
-    let mut encoder = encoder(format, options, columns, 1);
+    let mut encoder = format.encoder(options, columns, 1);
     encoder.begin(&mut EncodeBuffer::new(&mut scratch, &mut file)).map_err(|error| words(&error))?;
     rows(copy, columns.len(), |row| {
         let mut out = EncodeBuffer::new(&mut scratch, &mut file);

@@ -89,11 +89,10 @@ pub fn quote_literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use polyglot_core::format::Format;
     use polyglot_core::request::ExportRequest;
 
     fn request(order_by: &[(&str, Direction)]) -> ExportRequest {
-        let mut request = ExportRequest::new("d", RelationName::records(), Format::Csv, Vec::new());
+        let mut request = ExportRequest::new("d", RelationName::records(), "csv", Vec::new());
         request.order_by = order_by
             .iter()
             .map(|(name, direction)| OrderKey { column: (*name).into(), direction: *direction })

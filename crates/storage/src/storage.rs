@@ -55,12 +55,12 @@ impl Storage {
     /// The key of an attempt's object or, ending in a slash, the prefix of the keys of its objects. The attempt is part of
     /// the key, so a worker that was taken for dead and comes back writes beside its successor's file, not over it.
     #[must_use]
-    pub fn object_key(&self, id: Uuid, attempt: i32, request: &ExportRequest) -> String {
+    pub fn object_key(&self, id: Uuid, attempt: i32, request: &ExportRequest, file_name: &str) -> String {
         let folder = format!("{}{id}/{attempt}/", self.prefix);
         match request.layout {
             Layout::File => {
                 let suffix = request.compression.map_or("", |_| ".gz");
-                format!("{folder}{}{suffix}", request.file_name(id))
+                format!("{folder}{file_name}{suffix}")
             }
             Layout::Files => folder,
         }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use polyglot_core::failure::{Disposition, FailureKind};
-use polyglot_core::format::Format;
+use polyglot_formats::Format;
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
 use polyglot_ledger::Connections;
@@ -143,9 +143,9 @@ fn every_reason_for_a_single_stream_is_explained() {
 #[test]
 fn every_format_and_every_state_is_explained() {
     let (readme, api, states) = (read("README.md"), read("docs/reference/api.md"), read("docs/explanation/states.md"));
-    for format in Format::ALL {
-        assert_row("README.md", &readme, &format!("| `{}` | ", format.name()));
-        assert_row("docs/reference/api.md", &api, &format!("| `{}` | `{}` |", format.name(), format.content_type()));
+    for format in Format::all() {
+        assert_row("README.md", &readme, &format!("| `{}` | ", format.name));
+        assert_row("docs/reference/api.md", &api, &format!("| `{}` | `{}` |", format.name, format.media_type));
     }
     for status in Status::ALL {
         assert_row("docs/explanation/states.md", &states, &format!("| `{}` | ", status.name()));

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use polyglot_core::failure::{Failure, FailureKind};
-use polyglot_core::format::Format;
 use polyglot_core::manifest::Manifest;
 use polyglot_core::relation::RelationName;
 use polyglot_core::request::{ColumnMapping, ExportRequest};
@@ -45,7 +44,7 @@ pub(crate) async fn ledger_with_pool() -> (Ledger, PgPool, Uuid) {
 
 fn request(column: &str) -> ExportRequest {
     let columns = vec![ColumnMapping { source: column.to_owned(), target: column.to_owned() }];
-    ExportRequest::new("records", RelationName::records(), Format::Csv, columns)
+    ExportRequest::new("records", RelationName::records(), "csv", columns)
 }
 
 async fn run(pool: &PgPool, sql: &'static str) {
@@ -53,7 +52,7 @@ async fn run(pool: &PgPool, sql: &'static str) {
 }
 
 fn terms(lease: Duration) -> Terms {
-    Terms { lease, timeout: None, snapshot_age: None, retry: RetryPolicy::new(3) }
+    Terms { lease, timeout: None, snapshot_age: None, retry: RetryPolicy::new(3), check_request: |_| Ok(()) }
 }
 
 async fn claim(ledger: &Ledger, id: Uuid, owner: &str, lease: Duration) -> Option<Claim> {

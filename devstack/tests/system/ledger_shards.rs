@@ -21,7 +21,7 @@ const RETRY: RetryPolicy =
     RetryPolicy { max_attempts: 3, first_pause: Duration::from_millis(200), longest_pause: Duration::from_millis(200) };
 
 async fn claim(ledger: &Ledger, id: Uuid, lease: Duration) -> Option<Claim> {
-    let terms = Terms { lease, timeout: None, snapshot_age: None, retry: RETRY };
+    let terms = Terms { lease, timeout: None, snapshot_age: None, retry: RETRY, check_request: |_| Ok(()) };
     match ledger.claim(id, "worker", &terms).await.unwrap() {
         Claimed::Work(claim) => Some(*claim),
         Claimed::Nothing => None,

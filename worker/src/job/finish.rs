@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use polyglot_core::compression::Compression;
 use polyglot_core::failure::{Failure, FailureKind};
-use polyglot_core::format::Format;
 use polyglot_core::manifest::{Manifest, ManifestFile, ManifestPart, Replaced, crc_text};
 use polyglot_core::request::{ExportRequest, Layout};
 use polyglot_ledger::{Claim, Cut, Ledger, StoredShard, persist};
@@ -23,8 +22,8 @@ use crate::plan::ManifestDraft;
 use crate::progress::Progress;
 use crate::upload::{StagedObject, Upload, UploadError, part_number};
 use crate::work_error::{INTERNAL, WorkError, internal};
+use polyglot_formats::Format;
 use polyglot_formats::compress::gzip_trailer;
-use polyglot_formats::parquet_footer;
 
 /// Shards that are fetched from the ledger at a time: with Parquet each brings the description of its row groups.
 const PAGE: i64 = 200;
@@ -50,7 +49,7 @@ fn length(bytes: i64) -> u64 {
 }
 
 impl ShardTotals {
-    fn add(&mut self, request: &ExportRequest, shard: StoredShard) -> Result<(), Failure> {
+    fn add(&mut self, request: &ExportRequest, format: Format, shard: StoredShard) -> Result<(), Failure> {
         let crc32 = crc_text(shard.crc32);
         let number = part_number(shard.number);
         match request.layout {
@@ -65,7 +64,7 @@ impl ShardTotals {
                 self.sent.push(CompletedPart { number, etag: shard.etag, crc32: shard.crc32 });
             }
             Layout::Files => self.files.push(ManifestFile {
-                name: request.part_name(shard.number),
+                name: format.part_name(shard.number, request.compression),
                 rows: shard.rows,
                 bytes: shard.bytes,
                 uncompressed_bytes: shard.raw_bytes,
@@ -96,14 +95,14 @@ impl ShardTotals {
     }
 
     /// What ends the file behind the last shard, if anything.
-    fn end(&mut self, request: &ExportRequest) -> Result<Option<Vec<u8>>, Failure> {
+    fn end(&mut self, request: &ExportRequest, format: Format) -> Result<Option<Vec<u8>>, Failure> {
         if request.layout == Layout::Files {
             return Ok(None);
         }
-        if request.format == Format::Parquet {
+        if let Some(footer) = &format.footer {
             // Each description is let go of as soon as it is read.
             let mut pieces = std::mem::take(&mut self.row_groups);
-            let footer = parquet_footer(std::iter::from_fn(|| pieces.pop_front()));
+            let footer = footer.assemble(std::iter::from_fn(|| pieces.pop_front()));
             return footer.map(Some).map_err(|error| internal(&error));
         }
         Ok(match request.compression {
@@ -113,7 +112,13 @@ impl ShardTotals {
     }
 }
 
-async fn shard_totals(ledger: &Ledger, patience: Duration, claim: &Claim, cut: &Cut) -> Result<ShardTotals, WorkError> {
+async fn shard_totals(
+    ledger: &Ledger,
+    patience: Duration,
+    claim: &Claim,
+    format: Format,
+    cut: &Cut,
+) -> Result<ShardTotals, WorkError> {
     let (mut totals, mut number) = (ShardTotals::default(), 0);
     loop {
         let shards = persist(patience, || ledger.stored_shards(claim.export_id, number, PAGE)).await?;
@@ -125,7 +130,7 @@ async fn shard_totals(ledger: &Ledger, patience: Duration, claim: &Claim, cut: &
             if shard.number != number {
                 return Err(WorkError::Failed(missing(number)));
             }
-            totals.add(&claim.request, shard)?;
+            totals.add(&claim.request, format, shard)?;
         }
     }
     if number == cut.shards { Ok(totals) } else { Err(WorkError::Failed(missing(number + 1))) }
@@ -144,8 +149,9 @@ pub struct EndOfFile {
 /// In words.
 pub async fn end_of_file(ledger: &Ledger, claim: &Claim, cut: &Cut) -> Result<EndOfFile, String> {
     let words = |error: WorkError| format!("{error:?}");
-    let mut totals = shard_totals(ledger, Duration::ZERO, claim, cut).await.map_err(words)?;
-    let end = totals.end(&claim.request).map_err(|failure| failure.detail)?;
+    let format = Format::of(&claim.request).map_err(|unknown| unknown.to_string())?;
+    let mut totals = shard_totals(ledger, Duration::ZERO, claim, format, cut).await.map_err(words)?;
+    let end = totals.end(&claim.request, format).map_err(|failure| failure.detail)?;
     let manifest = Manifest { parts: totals.parts, ..Manifest::default() };
     Ok(EndOfFile { manifest, bytes: end.map_or(0, |end| end.len()) })
 }
@@ -159,12 +165,13 @@ fn missing(number: i32) -> Failure {
 pub(super) async fn perform(
     context: &WorkerContext,
     claim: &Claim,
+    format: Format,
     cut: &Cut,
     aborting: &CancellationToken,
 ) -> Outcome {
     let progress = Arc::new(Progress::default());
-    let upload = Upload::continue_attempt(context.target(), claim, cut);
-    let staged = Box::pin(run(&context.ledger, context.settings.lease, claim, cut, &upload));
+    let upload = Upload::continue_attempt(context.target(), claim, format, cut);
+    let staged = Box::pin(run(&context.ledger, context.settings.lease, claim, format, cut, &upload));
     match run_guarded(context, claim, &progress, aborting, staged).await {
         Ok((staged, manifest)) => publish(context, claim, upload, &progress, staged, manifest).await,
         Err(error) => record_end(context, claim, error).await,
@@ -176,16 +183,17 @@ async fn run(
     ledger: &Ledger,
     patience: Duration,
     claim: &Claim,
+    format: Format,
     cut: &Cut,
     upload: &Upload<'_>,
 ) -> Result<(StagedObject, Manifest), WorkError> {
     let file: ManifestDraft =
         serde_json::from_value(cut.plan.clone()).map_err(|error| WorkError::Failed(internal(&error)))?;
-    let mut totals = shard_totals(ledger, patience, claim, cut).await?;
+    let mut totals = shard_totals(ledger, patience, claim, format, cut).await?;
     let request = claim.request.clone();
     // Reading and writing thousands of descriptions takes a while.
     let span = tracing::Span::current();
-    let ended = tokio::task::spawn_blocking(move || span.in_scope(|| (totals.end(&request), totals))).await;
+    let ended = tokio::task::spawn_blocking(move || span.in_scope(|| (totals.end(&request, format), totals))).await;
     let (end, mut totals) = ended.map_err(|error| internal(&error))?;
     if let Some(end) = end? {
         let number = part_number(cut.shards + 1);
@@ -193,7 +201,7 @@ async fn run(
         let bytes = i64::try_from(end.len()).unwrap_or(i64::MAX);
         totals.parts.push(ManifestPart { number, offset: totals.bytes, bytes, rows: 0, crc32: crc_text(crc32) });
         totals.crc.update(&end);
-        if claim.request.format == Format::Parquet {
+        if format.footer.is_some() {
             totals.raw_bytes += bytes;
         }
         totals.bytes += bytes;

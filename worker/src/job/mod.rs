@@ -9,19 +9,26 @@ mod shard;
 mod start;
 mod stream;
 
+use polyglot_formats::Format;
 use polyglot_ledger::{Claim, Work};
 use tokio_util::sync::CancellationToken;
 
 pub use self::finish::{EndOfFile, end_of_file};
 use crate::context::WorkerContext;
 use crate::metrics::Outcome;
+use crate::work_error::internal;
 
 /// Performs the claimed work and records how it ended.
 pub(crate) async fn perform(context: &WorkerContext, claim: &Claim, aborting: &CancellationToken) -> Outcome {
+    // The terms of the claim have asked for a format that is known here.
+    let format = match Format::of(&claim.request) {
+        Ok(format) => format,
+        Err(unknown) => return outcome::record_end(context, claim, internal(&unknown).into()).await,
+    };
     match &claim.work {
         // Boxed, as below: these futures hold the driver's and the SDK's state and are moved around otherwise.
-        Work::Start { coarser } => Box::pin(start::perform(context, claim, *coarser, aborting)).await,
+        Work::Start { coarser } => Box::pin(start::perform(context, claim, format, *coarser, aborting)).await,
         Work::Shard(work) => Box::pin(shard::perform(context, claim, work, aborting)).await,
-        Work::Finish(cut) => Box::pin(finish::perform(context, claim, cut, aborting)).await,
+        Work::Finish(cut) => Box::pin(finish::perform(context, claim, format, cut, aborting)).await,
     }
 }

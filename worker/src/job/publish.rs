@@ -48,7 +48,7 @@ pub(super) async fn publish(
                 tracing::info!(rows, bytes, peak_memory_bytes = finished.peak_memory_bytes, "export completed");
                 // Of an export that was cut, each shard was counted by itself.
                 if matches!(claim.work, Work::Start { .. }) {
-                    metrics::stored(claim.request.format, rows, bytes);
+                    metrics::stored(&claim.request.format, rows, bytes);
                 }
                 Outcome::Done
             }

@@ -38,7 +38,7 @@ pub(super) async fn perform(
         Ok(committed @ (Committed::More | Committed::All)) => {
             let all = committed == Committed::All;
             tracing::info!(rows, bytes, all, "shard committed");
-            metrics::stored(claim.request.format, rows, bytes);
+            metrics::stored(&claim.request.format, rows, bytes);
             context.relay.wake();
             Outcome::Done
         }
@@ -113,7 +113,7 @@ async fn store(
     let Encoded { written, replacements, row_groups } = encoded;
     let (bytes, crc32) = (written.stored.bytes, written.stored.crc32);
     let body = written.stored.into_object_body(buffers);
-    let upload = Upload::continue_attempt(context.target(), claim, &work.cut);
+    let upload = Upload::continue_attempt(context.target(), claim, plan.format, &work.cut);
     let etag = match claim.request.layout {
         Layout::File => upload.send_part(part_number(claim.shard), body, crc32).await?.etag,
         Layout::Files => upload.put_file(claim.shard, body, crc32).await?,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use polyglot_core::request::Layout;
+use polyglot_formats::Format;
 use polyglot_ledger::{Attempt, Claim, LedgerError, Planned, Renewal, persist};
 use polyglot_source::session::session_name;
 use tokio_util::sync::CancellationToken;
@@ -24,11 +25,12 @@ use crate::work_error::{WorkError, internal};
 pub(super) async fn perform(
     context: &WorkerContext,
     claim: &Claim,
+    format: Format,
     size_step: u8,
     aborting: &CancellationToken,
 ) -> Outcome {
     let progress = Arc::new(Progress::default());
-    let mut upload = Upload::new(context.target(), claim);
+    let mut upload = Upload::new(context.target(), claim, format);
     let planning = begin(context, claim, size_step, &mut upload, &progress);
     let started = Box::pin(planning.instrument(tracing::info_span!("plan")));
     let staged = match run_guarded(context, claim, &progress, aborting, started).await {

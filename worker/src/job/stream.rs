@@ -77,7 +77,7 @@ fn manifest(plan: &Plan, request: &ExportRequest, file: ManifestDraft, encoded: 
     match request.layout {
         Layout::File => Manifest { parts, ..whole },
         Layout::Files => {
-            let (name, crc32) = (request.part_name(1), whole.crc32.clone());
+            let (name, crc32) = (plan.format.part_name(1, request.compression), whole.crc32.clone());
             Manifest { files: vec![ManifestFile { name, rows, bytes, uncompressed_bytes, crc32 }], ..whole }
         }
     }

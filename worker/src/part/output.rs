@@ -35,7 +35,7 @@ fn encode_failure(error: &EncodeError, name: &str) -> Failure {
             );
             return Failure::new(FailureKind::TooLarge, message, error.to_string());
         }
-        EncodeError::Parquet(_) | EncodeError::Stopped(_) => return internal(error),
+        EncodeError::Writer { .. } | EncodeError::Stopped(_) => return internal(error),
     };
     Failure::new(kind, format!("{name}: {error}."), polyglot_core::failure::chain(error))
 }

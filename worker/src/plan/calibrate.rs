@@ -3,7 +3,6 @@
 
 use polyglot_core::column::WireType;
 use polyglot_core::failure::Failure;
-use polyglot_core::format::Format;
 use polyglot_core::format_options::OnUnrepresentable;
 use polyglot_core::request::ExportRequest;
 use tokio::sync::mpsc;
@@ -13,13 +12,11 @@ use crate::read::{Batch, FromSource, Source};
 use crate::work_error::internal;
 use polyglot_formats::compress::Compressor;
 use polyglot_formats::copy::{FieldIndex, Value};
-use polyglot_formats::{ByteSink, Encode, EncodeBuffer, FLUSH_BYTES, Stopped, encoder};
+use polyglot_formats::{ByteSink, Encode, EncodeBuffer, FLUSH_BYTES, Footer, Format, Stopped};
 
 /// Behind so much nothing is learned any more; what still comes of the statement is dropped.
 const ENOUGH_BYTES: f64 = (8 << 20) as f64;
 const BATCH_ROWS: usize = 1000;
-/// At the end of a Parquet file: the footer's length in four bytes, and the magic word.
-const PARQUET_TRAILER: usize = 8;
 
 /// Bytes of the file for each unit of the weight that `statement` has in its last field; 1 where it has no rows.
 pub(super) async fn ratio(
@@ -67,8 +64,8 @@ impl ByteSink for Count {
             }
         } else {
             self.bytes += bytes.len();
-            self.last.extend_from_slice(&bytes[bytes.len().saturating_sub(PARQUET_TRAILER)..]);
-            self.last.drain(..self.last.len().saturating_sub(PARQUET_TRAILER));
+            self.last.extend_from_slice(&bytes[bytes.len().saturating_sub(Footer::TAIL)..]);
+            self.last.drain(..self.last.len().saturating_sub(Footer::TAIL));
         }
         Ok(())
     }
@@ -79,13 +76,13 @@ impl Calibration {
         // A value that the format cannot hold is for the export itself to tell.
         let mut options = request.options.clone();
         options.on_unrepresentable = OnUnrepresentable::Replace;
-        let encoder = encoder(request.format, &options, &plan.columns, 1);
+        let encoder = plan.format.encoder(&options, &plan.columns, 1);
         let mut compressed = Vec::new();
         let compressor = request.compression.map(|compression| Compressor::start(compression, &mut compressed));
         let compressor = compressor.transpose().map_err(|error| internal(&error))?;
         Ok(Self {
             encoder,
-            format: request.format,
+            format: plan.format,
             fields: plan.fields() + 1,
             output: Count { compressor, compressed, bytes: 0, last: Vec::new() },
             weight: 0.0,
@@ -136,10 +133,9 @@ impl Calibration {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn ratio(&self) -> f64 {
         let mut bytes = self.output.bytes;
-        if let (Format::Parquet, Some(length)) = (self.format, self.output.last.first_chunk::<4>()) {
+        if let Some(footer) = &self.format.footer {
             // Of the whole file there is one footer, and it is no shard's.
-            let footer = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(0);
-            bytes = bytes.saturating_sub(footer + PARQUET_TRAILER);
+            bytes = bytes.saturating_sub(footer.length(&self.output.last));
         }
         if self.weight > 0.0 && bytes > 0 { bytes as f64 / self.weight } else { 1.0 }
     }

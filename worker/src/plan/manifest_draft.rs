@@ -3,7 +3,6 @@
 
 use polyglot_core::manifest::{Manifest, ManifestColumn, ManifestOrder, SnapshotPoint};
 use polyglot_core::request::ExportRequest;
-use polyglot_formats::output_type;
 use serde::{Deserialize, Serialize};
 
 use super::read_plan::Plan;
@@ -24,7 +23,7 @@ impl ManifestDraft {
             name: mapping.target.clone(),
             source: mapping.source.clone(),
             source_type: source.sql_type.clone(),
-            output_type: output_type(source, request.format, &request.options),
+            output_type: plan.format.output_type(source, &request.options),
         });
         Self {
             columns: columns.collect(),

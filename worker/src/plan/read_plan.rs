@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use polyglot_core::column::{ArrayType, Column, WireType};
 use polyglot_core::failure::{Failure, FailureKind};
-use polyglot_core::format::Format;
 use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
@@ -15,9 +14,10 @@ use polyglot_source::sql::{self, order_sql, quote_relation};
 use super::range::Range;
 use super::sql::{ALIAS, qualified};
 use crate::read::{Source, failed, gone};
-use polyglot_formats::OutputColumn;
+use crate::work_error::internal;
 use polyglot_formats::copy::{Row, Value};
 use polyglot_formats::write_readable;
+use polyglot_formats::{Format, OutputColumn};
 
 /// How much longer the text of a value can be than what the server stores of it, compressed: at most 255 times by
 /// decompression, six times by escapes, rounded up.
@@ -37,6 +37,7 @@ struct KeyField {
 /// What is going to be read.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
+    pub format: Format,
     pub columns: Vec<OutputColumn>,
     /// The same columns in the relation.
     pub sources: Vec<Column>,
@@ -100,8 +101,8 @@ pub(super) fn text_form(name: &str) -> String {
 fn fetched(column: &Column, format: Format) -> (WireType, Option<ArrayType>, String) {
     let name = qualified(&column.name);
     match column.array {
-        // An array in CSV is PostgreSQL's own text.
-        Some(_) if format == Format::Csv => (WireType::TextForm, None, text_form(&name)),
+        // The array is written as PostgreSQL's own text.
+        Some(_) if format.arrays_as_text => (WireType::TextForm, None, text_form(&name)),
         // Items without a binary form that is known here are taken out of the array's text.
         array if column.wire == WireType::TextForm => (WireType::TextForm, array, text_form(&name)),
         array => (column.wire, array, name),
@@ -135,6 +136,7 @@ fn size_expression(wide: &[&Column], max_row_bytes: u64) -> String {
 impl Plan {
     /// Decides what to read of `relation`, as it is now.
     pub(crate) fn of(relation: Relation, request: &ExportRequest, max_row_bytes: u64) -> Result<Self, Failure> {
+        let format = Format::of(request).map_err(|unknown| internal(&unknown))?;
         let changed = |column: &str| {
             Failure::new(
                 FailureKind::DatasetChanged,
@@ -156,7 +158,7 @@ impl Plan {
         let guarded = !wide.is_empty() && relation.toast_bytes.is_none_or(|bytes| bytes > max_row_bytes / EXPANSION);
         let (mut columns, mut expressions) = (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
         for (mapping, source) in request.columns.iter().zip(&sources) {
-            let (wire, array, expression) = fetched(source, request.format);
+            let (wire, array, expression) = fetched(source, format);
             // The key is small, for an index holds it, and names the row.
             expressions.push(if guarded && source.wide && !relation.primary_key.contains(&source.name) {
                 format!("CASE WHEN size.total > {max_row_bytes} THEN NULL ELSE {expression} END")
@@ -165,10 +167,13 @@ impl Plan {
             });
             columns.push(OutputColumn { name: mapping.target.clone(), wire, array, is_non_text: source.is_non_text });
         }
-        // CSV and JSON take every value, so that only a row too large needs a name there.
-        let named = guarded || matches!(request.format, Format::Xml | Format::Parquet);
-        let names =
-            if named { name_fields(&relation, request, &columns, &mut expressions) } else { RowNames::default() };
+        // Where the format holds every value, only a row too large needs a name.
+        let named = guarded || !format.holds_every_value;
+        let names = if named {
+            name_fields(&relation, request, format, &columns, &mut expressions)
+        } else {
+            RowNames::default()
+        };
         let mut measuring = String::new();
         if guarded {
             // OFFSET keeps the planner from computing the sizes again wherever they are used.
@@ -182,6 +187,7 @@ impl Plan {
         let tail = order_sql(&order, ALIAS) + &limit;
         let (estimated_rows, estimated_bytes) = estimates(&relation, request);
         Ok(Self {
+            format,
             columns,
             sources,
             order,
@@ -281,6 +287,7 @@ pub(crate) async fn read_plan(
 fn name_fields(
     relation: &Relation,
     request: &ExportRequest,
+    format: Format,
     columns: &[OutputColumn],
     expressions: &mut Vec<String>,
 ) -> RowNames {
@@ -304,7 +311,7 @@ fn name_fields(
                 wire: if column.array.is_some() { WireType::TextForm } else { column.wire },
                 ..column.clone()
             };
-            let (wire, _, expression) = fetched(&whole, request.format);
+            let (wire, _, expression) = fetched(&whole, format);
             expressions.push(expression);
             (expressions.len() - 1, wire)
         };
@@ -358,14 +365,14 @@ mod tests {
         }
     }
 
-    fn request(sources: &[&str], format: Format) -> ExportRequest {
+    fn request(sources: &[&str], format: &str) -> ExportRequest {
         let columns = sources.iter().map(|s| ColumnMapping { source: (*s).into(), target: (*s).into() }).collect();
         ExportRequest::new("d", RelationName::records(), format, columns)
     }
 
     #[test]
     fn names_are_quoted_and_the_order_is_the_key() {
-        let mut request = request(&["Range", "id"], Format::Csv);
+        let mut request = request(&["Range", "id"], "csv");
         request.row_limit = Some(10);
         let plan = Plan::of(relation(), &request, MAX_ROW).unwrap();
         assert_eq!(
@@ -377,7 +384,7 @@ mod tests {
 
     #[test]
     fn filters_and_order_are_part_of_the_statement() {
-        let mut request = request(&["id"], Format::Csv);
+        let mut request = request(&["id"], "csv");
         request.filters = vec![Filter { column: "id".into(), op: FilterOp::Greater, values: vec!["5".into()] }];
         request.order_by = vec![OrderKey::ascending("Range")];
         let plan = Plan::of(relation(), &request, MAX_ROW).unwrap();
@@ -391,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_column_that_is_gone_is_named() {
-        let failure = Plan::of(relation(), &request(&["gone"], Format::Csv), MAX_ROW).unwrap_err();
+        let failure = Plan::of(relation(), &request(&["gone"], "csv"), MAX_ROW).unwrap_err();
         assert_eq!(failure.kind, FailureKind::DatasetChanged);
         assert!(failure.message.contains("gone"));
     }
@@ -417,24 +424,24 @@ mod tests {
         let mut index = FieldIndex::default();
         let (row, _) = index.read(&bytes, 2).unwrap();
         // The key's second column is not asked for, and comes behind.
-        let plan = Plan::of(relation(), &request(&["id"], Format::Xml), MAX_ROW).unwrap();
+        let plan = Plan::of(relation(), &request(&["id"], "xml"), MAX_ROW).unwrap();
         assert_eq!(
             (plan.fields(), plan.names.name(7, "the export", row)),
             (2, "Row 7 of the export (id 42, Range [1,5))".to_owned())
         );
-        let mut hidden = request(&["id"], Format::Xml);
+        let mut hidden = request(&["id"], "xml");
         hidden.exposed = Some(vec!["id".into()]);
         let plan = Plan::of(relation(), &hidden, MAX_ROW).unwrap();
         assert_eq!((plan.fields(), plan.names.name(7, "the export", row)), (1, "Row 7 of the export".to_owned()));
         // What cannot go wrong needs no name.
-        assert_eq!(Plan::of(relation(), &request(&["id"], Format::Csv), MAX_ROW).unwrap().fields(), 1);
+        assert_eq!(Plan::of(relation(), &request(&["id"], "csv"), MAX_ROW).unwrap().fields(), 1);
     }
 
     #[test]
     fn rows_are_measured_where_there_may_be_large_ones() {
         let mut relation = relation();
         relation.toast_bytes = None;
-        let plan = Plan::of(relation.clone(), &request(&["id", "Range"], Format::Csv), MAX_ROW).unwrap();
+        let plan = Plan::of(relation.clone(), &request(&["id", "Range"], "csv"), MAX_ROW).unwrap();
         assert!(
             plan.copy(&Range::default()).contains("AS total OFFSET 0) AS size"),
             "{}",
@@ -451,7 +458,7 @@ mod tests {
         plan.check_size(9, "the export", index.read(&bytes, plan.fields()).unwrap().0).unwrap();
         // What is stored of all columns together decides whether they are measured, and the key is always fetched.
         relation.columns.extend([column("a", WireType::Jsonb, true), column("b", WireType::Text, true)]);
-        let plan = Plan::of(relation.clone(), &request(&["Range", "a", "b"], Format::Csv), MAX_ROW).unwrap();
+        let plan = Plan::of(relation.clone(), &request(&["Range", "a", "b"], "csv"), MAX_ROW).unwrap();
         assert!(
             plan.copy(&Range::default()).starts_with("COPY (SELECT CASE WHEN r.\"Range\" IS NOT DISTINCT FROM NULL"),
             "{}",
@@ -470,7 +477,7 @@ mod tests {
             plan.copy(&Range::default())
         );
         // Columns that cannot be large are not measured.
-        let plan = Plan::of(relation.clone(), &request(&["id"], Format::Csv), MAX_ROW).unwrap();
+        let plan = Plan::of(relation.clone(), &request(&["id"], "csv"), MAX_ROW).unwrap();
         assert!(!plan.copy(&Range::default()).contains("size"), "{}", plan.copy(&Range::default()));
     }
 
@@ -479,9 +486,9 @@ mod tests {
         let mut relation = relation();
         relation.columns[0].array = Some(ArrayType { dimensions: 1, delimiter: b',' });
         let plan = |format| Plan::of(relation.clone(), &request(&["id"], format), MAX_ROW).unwrap();
-        let csv = plan(Format::Csv);
+        let csv = plan("csv");
         assert_eq!((csv.columns[0].wire, csv.columns[0].array), (WireType::TextForm, None));
-        let json = plan(Format::Json);
+        let json = plan("json");
         assert_eq!((json.columns[0].wire, json.columns[0].array.is_some()), (WireType::Int8, true));
         assert!(json.copy(&Range::default()).starts_with(r#"COPY (SELECT r."id" FROM"#), "{json:?}");
     }

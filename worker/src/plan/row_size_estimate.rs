@@ -2,10 +2,9 @@
 //! Only proportions matter, and a trial with the encoder puts a scale to them.
 
 use polyglot_core::column::{Column, WireType};
-use polyglot_core::format::Format;
 use polyglot_core::request::ExportRequest;
 
-use polyglot_formats::OutputColumn;
+use polyglot_formats::{Format, OutputColumn};
 
 use super::read_plan::Plan;
 use super::sql::qualified;
@@ -14,24 +13,16 @@ use super::sql::qualified;
 const REPEATED: usize = 8;
 
 /// What a row has around its values.
-fn frame(columns: &[OutputColumn], request: &ExportRequest) -> usize {
+fn frame(columns: &[OutputColumn], format: Format, request: &ExportRequest) -> usize {
     let names: usize = columns.iter().map(|column| column.name.len()).sum();
-    let bytes = match request.format {
-        Format::Csv => columns.len(),
-        // `"name":value,`
-        Format::Json | Format::Jsonl => names + 4 * columns.len() + 2,
-        // `<name>value</name>`
-        Format::Xml => 2 * names + 5 * columns.len() + 18,
-        // A level and an index into a dictionary, in bits.
-        Format::Parquet => columns.len() / 4,
-    };
+    let bytes = (format.row_size.frame)(names, columns.len());
     if request.compression.is_some() { bytes.div_ceil(REPEATED) } else { bytes }
 }
 
 /// A column's weight as an expression.
-fn column_weight(column: &Column, request: &ExportRequest) -> String {
+fn column_weight(column: &Column, format: Format, request: &ExportRequest) -> String {
     let name = qualified(&column.name);
-    let packed = request.compression.is_some() || request.format == Format::Parquet;
+    let packed = request.compression.is_some() || format.row_size.is_binary;
     let fixed = match column.wire {
         _ if column.array.is_some() => None,
         WireType::Bool => Some((5, 1)),
@@ -58,11 +49,7 @@ fn column_weight(column: &Column, request: &ExportRequest) -> String {
         // Not of an enum, which is as narrow and has no length.
         WireType::Text if column.array.is_none() && column.wide => format!("pg_catalog.octet_length({name})"),
         WireType::Bytea if column.array.is_none() => {
-            let digits = match request.format {
-                Format::Csv | Format::Json | Format::Jsonl => 2.0,
-                Format::Xml => 1.34,
-                Format::Parquet => 1.0,
-            };
+            let digits = format.row_size.bytea_factor;
             format!("pg_catalog.octet_length({name}) * {digits}::float8")
         }
         _ => format!("pg_catalog.pg_column_size({name})"),
@@ -72,7 +59,7 @@ fn column_weight(column: &Column, request: &ExportRequest) -> String {
 
 /// A row's weight, never 0, of type `float8`.
 pub(super) fn row_size_expression(plan: &Plan, request: &ExportRequest) -> String {
-    let mut terms = vec![format!("{}::float8", frame(&plan.columns, request) + 1)];
-    terms.extend(plan.sources.iter().map(|column| column_weight(column, request)));
+    let mut terms = vec![format!("{}::float8", frame(&plan.columns, plan.format, request) + 1)];
+    terms.extend(plan.sources.iter().map(|column| column_weight(column, plan.format, request)));
     terms.join(" + ")
 }

@@ -1,21 +1,14 @@
 //! How large the shards of an export are to be, and how many there may be.
 
-use polyglot_core::format::Format;
 use polyglot_core::request::{ExportRequest, Layout};
 
 use super::read_plan::Plan;
 
-/// What a shard is to hold of the file, as it is stored. A part has to have 5 MiB, and a sample is not exact.
-const SHARD_BYTES: u64 = 16 << 20;
-/// Less of a Parquet file: beside the shard, a row group of it is in memory as well.
-const PARQUET_SHARD_BYTES: u64 = 12 << 20;
-/// The same where each shard is a file of its own.
+/// Bytes of the file that a shard is to hold, as they are stored, where each shard is a file of its own. How many of one
+/// file: the format's definition says it.
 const FILE_BYTES: u64 = 128 << 20;
 /// Of the object store's 10,000 parts one is the file's end, and an estimate may be wrong.
 const MOST_SHARDS: u64 = 6000;
-/// A Parquet footer is in memory until it is written, and has about a kilobyte for each column of each row group, of which a
-/// shard has a few.
-const MOST_COLUMN_CHUNKS: u64 = 16_384;
 /// A shard that the sample says is smaller than this share of the others is added to the one before it.
 const LEAST_SHARE: f64 = 0.6;
 /// And in any case one that is to have less than this: by as much as a sample may be wrong, more than a part has to have.
@@ -32,17 +25,13 @@ pub(super) struct ShardTarget {
 
 impl ShardTarget {
     pub(super) fn new(plan: &Plan, request: &ExportRequest, size_step: u8) -> Self {
-        let bytes = match (request.layout, request.format) {
-            (Layout::File, Format::Parquet) => PARQUET_SHARD_BYTES,
-            (Layout::File, _) => SHARD_BYTES,
-            (Layout::Files, _) => FILE_BYTES,
-        };
+        let size = &plan.format.shard_size;
         let columns = u64::try_from(plan.columns.len()).unwrap_or(u64::MAX).max(1);
-        let chunks = match (request.layout, request.format) {
-            (Layout::File, Format::Parquet) => MOST_COLUMN_CHUNKS / columns,
-            _ => MOST_SHARDS,
+        let (bytes, most) = match request.layout {
+            Layout::File => (size.bytes, size.max_columns_times_shards.map_or(MOST_SHARDS, |most| most / columns)),
+            Layout::Files => (FILE_BYTES, MOST_SHARDS),
         };
-        Self { bytes: bytes * SIZE_STEP_FACTOR.pow(size_step.into()), most: chunks.min(MOST_SHARDS) }
+        Self { bytes: bytes * SIZE_STEP_FACTOR.pow(size_step.into()), most: most.min(MOST_SHARDS) }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]

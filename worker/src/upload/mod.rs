@@ -12,6 +12,7 @@ pub(crate) use error::UploadError;
 use std::time::Duration;
 
 use polyglot_core::request::{Layout, ObjectHeaders};
+use polyglot_formats::Format;
 use polyglot_ledger::{Claim, Cut, Ledger, persist};
 use polyglot_storage::{CompletedPart, MultipartUpload, Storage};
 
@@ -41,6 +42,7 @@ pub(crate) struct Target<'a> {
 pub(crate) struct Upload<'a> {
     target: Target<'a>,
     claim: &'a Claim,
+    format: Format,
     /// The object's key or, ending in a slash, the prefix of the keys of its objects.
     object_key: String,
     /// The key of the object that this attempt writes as one stream.
@@ -54,19 +56,20 @@ pub(crate) struct Upload<'a> {
 }
 
 impl<'a> Upload<'a> {
-    pub(crate) fn new(target: Target<'a>, claim: &'a Claim) -> Self {
-        let object_key = target.storage.object_key(claim.export_id, claim.attempt, &claim.request);
+    pub(crate) fn new(target: Target<'a>, claim: &'a Claim, format: Format) -> Self {
+        let file_name = format.file_name(claim.export_id);
+        let object_key = target.storage.object_key(claim.export_id, claim.attempt, &claim.request, &file_name);
         let key = match claim.request.layout {
             Layout::File => object_key.clone(),
-            Layout::Files => format!("{object_key}{}", claim.request.part_name(1)),
+            Layout::Files => format!("{object_key}{}", format.part_name(1, claim.request.compression)),
         };
         let (may_be_recorded, may_be_stored) = (false, false);
-        Self { target, claim, object_key, key, may_be_recorded, may_be_stored, multipart: None }
+        Self { target, claim, format, object_key, key, may_be_recorded, may_be_stored, multipart: None }
     }
 
     /// The upload that the attempt's start began, for the claim of a shard or of the finish.
-    pub(crate) fn continue_attempt(target: Target<'a>, claim: &'a Claim, cut: &Cut) -> Self {
-        let upload = Self::new(target, claim);
+    pub(crate) fn continue_attempt(target: Target<'a>, claim: &'a Claim, format: Format, cut: &Cut) -> Self {
+        let upload = Self::new(target, claim, format);
         let id = cut.upload_id.clone();
         let multipart = id.map(|id| MultipartUpload { key: upload.key.clone(), id });
         Self { may_be_recorded: true, may_be_stored: true, multipart, ..upload }
@@ -101,10 +104,10 @@ impl<'a> Upload<'a> {
     }
 
     fn headers(&self, key: &str) -> ObjectHeaders {
-        let Claim { export_id, request, .. } = self.claim;
+        let (Claim { export_id, request, .. }, format) = (self.claim, self.format);
         match request.layout {
-            Layout::File => request.object_headers(&request.file_name(*export_id)),
-            Layout::Files => request.object_headers(key.rsplit('/').next().unwrap_or(key)),
+            Layout::File => format.object_headers(request, &format.file_name(*export_id)),
+            Layout::Files => format.object_headers(request, key.rsplit('/').next().unwrap_or(key)),
         }
     }
 }

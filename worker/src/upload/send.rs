@@ -69,7 +69,7 @@ impl Upload<'_> {
         body: ObjectBody,
         crc32: u32,
     ) -> Result<Option<String>, UploadError> {
-        let name = self.claim.request.part_name(number);
+        let name = self.format.part_name(number, self.claim.request.compression);
         Ok(self.put(&format!("{}{name}", self.object_key), body, crc32).await?)
     }
 
@@ -82,7 +82,7 @@ impl Upload<'_> {
     async fn measured<T>(&self, request: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
         let began = Instant::now();
         let answer = request.await;
-        metrics::time(Stage::Upload, self.claim.request.format, began.elapsed());
+        metrics::time(Stage::Upload, self.format, began.elapsed());
         if answer.is_ok() {
             metrics::part_stored();
         }

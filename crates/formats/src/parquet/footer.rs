@@ -12,12 +12,18 @@ pub(super) const MAGIC: &[u8] = b"PAR1";
 /// Behind the description: its length, and the magic number.
 const TAIL: usize = 8;
 
+/// The length of the footer that ends in `tail`, which is 8 bytes long or more.
+pub(super) fn length(tail: &[u8]) -> usize {
+    let length = tail.len().checked_sub(TAIL).and_then(|start| tail[start..].first_chunk::<4>());
+    length.map_or(0, |length| TAIL + usize::try_from(u32::from_le_bytes(*length)).unwrap_or(0))
+}
+
 /// The footer of a file that consists of these pieces: for each, what its encoder said of it (`Encode::finish_shard`), and where
 /// in the file the piece begins. The first begins with the magic number, the others do not.
 ///
 /// # Errors
 /// When a description cannot be read, which is a defect, or there is none.
-pub fn footer(pieces: impl Iterator<Item = (u64, Vec<u8>)>) -> Result<Vec<u8>> {
+pub(super) fn footer(pieces: &mut dyn Iterator<Item = (u64, Vec<u8>)>) -> Result<Vec<u8>> {
     let mut file: Option<FileMetaData> = None;
     let (mut row_groups, mut rows) = (Vec::new(), 0);
     for (offset, description) in pieces {
@@ -79,15 +85,14 @@ mod tests {
     use arrow_array::RecordBatchReader;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use polyglot_core::column::WireType;
-    use polyglot_core::format::Format;
     use polyglot_core::format_options::FormatOptions;
 
     use super::*;
     use crate::copy::FieldIndex;
     use crate::encode_buffer::EncodeBuffer;
-    use crate::encode_buffer::tests::Pieces;
     use crate::output_column::OutputColumn;
-    use crate::registry::encoder;
+    use crate::parquet::PARQUET;
+    use crate::test_sink::Pieces;
 
     fn column() -> OutputColumn {
         OutputColumn { name: "id".to_owned(), wire: WireType::Int8, array: None, is_non_text: true }
@@ -96,7 +101,7 @@ mod tests {
     /// A shard of these rows, and its description. What is finished is asked for before there is any, as it is behind a batch
     /// that was small.
     fn shard(first: bool, ids: std::ops::Range<i64>) -> (Vec<u8>, Vec<u8>) {
-        let mut encoder = encoder(Format::Parquet, &FormatOptions::default(), &[column()], 3);
+        let mut encoder = PARQUET.encoder(&FormatOptions::default(), &[column()], 3);
         let (mut scratch, mut pieces, mut file) = (Vec::new(), Pieces::default(), Vec::new());
         if first {
             encoder.begin(&mut EncodeBuffer::new(&mut scratch, &mut pieces)).unwrap();
@@ -125,7 +130,9 @@ mod tests {
             pieces.push((u64::try_from(file.len()).unwrap(), description));
             file.extend(bytes);
         }
-        file.extend(footer(pieces.into_iter()).unwrap());
+        let assembled = footer(&mut pieces.into_iter()).unwrap();
+        assert_eq!(length(&assembled), assembled.len());
+        file.extend(assembled);
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(file)).unwrap();
         assert_eq!(builder.metadata().file_metadata().num_rows(), 20_001);
         let ordinals: Vec<_> = builder.metadata().row_groups().iter().map(RowGroupMetaData::ordinal).collect();
@@ -143,8 +150,8 @@ mod tests {
 
     #[test]
     fn what_is_no_description_is_an_error() {
-        assert!(footer(std::iter::once((0, vec![1, 2, 3]))).is_err());
-        assert!(footer(std::iter::once((0, vec![0xff; 100]))).is_err());
-        assert!(footer(std::iter::empty()).is_err());
+        assert!(footer(&mut std::iter::once((0, vec![1, 2, 3]))).is_err());
+        assert!(footer(&mut std::iter::once((0, vec![0xff; 100]))).is_err());
+        assert!(footer(&mut std::iter::empty()).is_err());
     }
 }

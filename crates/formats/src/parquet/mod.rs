@@ -2,28 +2,25 @@
 //! Snappy or zstd, dictionaries and statistics as the parquet crate does them. No Arrow schema is embedded, so what a
 //! reader sees are Parquet's own types.
 
-mod column;
 mod footer;
 
-pub use footer::footer;
-
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
-use std::sync::Arc;
 
-use arrow_array::RecordBatch;
-use arrow_schema::{Schema, SchemaRef};
-use column::{BATCH_BYTES, Builder, Refused};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use polyglot_core::format_options::{ParquetCodec, ParquetOptions};
+use polyglot_core::column::{Column, WireType};
+use polyglot_core::format_options::{FormatOptions, NumericPolicy, ParquetCodec, ParquetOptions};
 
-use crate::copy::{Array, Row, Value, ValueError};
-use crate::encode::{Encode, EncodeError, undecodable};
+use crate::columnar::{BATCH_BYTES, BatchBuilder, NUMERIC, Pieces};
+use crate::copy::Row;
+use crate::definition::{Footer, FooterError, FormatDefinition, Incompressible, RowSize, ShardSize};
+use crate::encode::{Encode, EncodeError};
 use crate::encode_buffer::EncodeBuffer;
+use crate::option::{Choice, ON_UNREPRESENTABLE, OptionDefinition, OptionForm, OptionValue};
 use crate::output_column::OutputColumn;
 use crate::unrepresentable_policy::{Replacement, UnrepresentablePolicy};
 
@@ -34,8 +31,6 @@ const FIRST_BATCH_BYTES: usize = 2 << 20;
 /// Values of a page before they are compressed. Each column fills one at a time, so all of them are in memory; the library
 /// would take a mebibyte. Snappy looks back 64 KiB, and gains nothing from larger ones.
 const PAGE_BYTES: usize = 256 << 10;
-/// What a value takes in a builder at least, NULL or not.
-const VALUE_BYTES: usize = 16;
 /// A dictionary's hash table takes 70 KiB before its first value: so many columns at most have one.
 const MOST_DICTIONARIES: usize = 256;
 /// Values of a column that are looked at before it is decided whether it has dictionaries.
@@ -45,27 +40,139 @@ const LOOKED_AT: usize = 2048;
 const FOOTER_STEP: usize = 16_384;
 const FOOTER_STEPS: usize = 4;
 
-pub(super) struct Parquet {
-    columns: Vec<OutputColumn>,
-    builders: Vec<Builder>,
-    schema: SchemaRef,
+pub(crate) static PARQUET: FormatDefinition = FormatDefinition {
+    name: "parquet",
+    title: "Parquet",
+    extension: "parquet",
+    media_type: "application/octet-stream",
+    incompressible: Some(Incompressible {
+        reason: "compresses its own content",
+        hint: "Parquet compresses its own pages; see the options below.",
+    }),
+    options: &[ON_UNREPRESENTABLE, NUMERIC, CODEC, ROW_GROUP_BYTES],
+    holds_every_value: false,
+    arrays_as_text: false,
+    row_size: RowSize {
+        // A level and an index into a dictionary, in bits.
+        frame: |_, columns| columns / 4,
+        bytea_factor: 1.0,
+        is_binary: true,
+    },
+    shard_size: ShardSize {
+        // Less than of other formats: beside the shard, a row group of it is in memory as well.
+        bytes: 12 << 20,
+        // A footer is in memory until it is written, and has about a kilobyte for each column of each row group, of which a
+        // shard has a few.
+        max_columns_times_shards: Some(16_384),
+    },
+    footer: Some(Footer {
+        assemble: |pieces| footer::footer(pieces).map_err(|error| FooterError(Box::new(error))),
+        length: footer::length,
+    }),
+    output_type,
+    encoder: |options, columns, shards| {
+        let unrepresentable_policy = UnrepresentablePolicy::new(options.on_unrepresentable);
+        Box::new(Parquet::new(columns, options.parquet, unrepresentable_policy, shards))
+    },
+};
+
+const CODEC: OptionDefinition = OptionDefinition {
+    name: "codec",
+    description: "",
+    value: OptionValue::Choice(&[
+        Choice {
+            name: "snappy",
+            set: |options| options.parquet.codec = ParquetCodec::Snappy,
+            is_set: |options| options.parquet.codec == ParquetCodec::Snappy,
+        },
+        Choice {
+            name: "zstd",
+            set: |options| options.parquet.codec = ParquetCodec::Zstd,
+            is_set: |options| options.parquet.codec == ParquetCodec::Zstd,
+        },
+    ]),
+    form: OptionForm {
+        label: "Compression of pages",
+        default: "Snappy",
+        choices: &[("zstd", "zstd")],
+        suggestions: &[],
+        hint: "",
+    },
+};
+
+const ROW_GROUP_BYTES: OptionDefinition = OptionDefinition {
+    name: "rowGroupBytes",
+    description: "bytes of a row group before compression.",
+    value: OptionValue::Integer {
+        range: ParquetOptions::SMALLEST_ROW_GROUP..=ParquetOptions::LARGEST_ROW_GROUP,
+        unit: "bytes",
+        set: |options, bytes| options.parquet.row_group_bytes = bytes,
+        get: |options| options.parquet.row_group_bytes,
+    },
+    form: OptionForm {
+        label: "Bytes of a row group",
+        default: "6291456",
+        choices: &[],
+        suggestions: &[],
+        hint: "From 1 to 32 MiB, held in the memory of the worker.",
+    },
+};
+
+fn output_type(column: &Column, options: &FormatOptions) -> String {
+    let mut name = scalar_type(column.wire, options.parquet.numeric);
+    for _ in 0..column.array.map_or(0, |array| array.dimensions) {
+        name = format!("LIST<{name}>");
+    }
+    name
+}
+
+fn scalar_type(wire: WireType, numeric: NumericPolicy) -> String {
+    let name = match wire {
+        WireType::Bool => "BOOLEAN",
+        WireType::Int2 => "INT32 (INT 16)",
+        WireType::Int4 => "INT32",
+        WireType::Int8 => "INT64",
+        WireType::Float4 => "FLOAT",
+        WireType::Float8 => "DOUBLE",
+        WireType::Numeric(_) => {
+            return match (wire.decimal(), numeric) {
+                (Some((precision, scale)), _) => format!("DECIMAL({precision}, {scale})"),
+                (None, NumericPolicy::String) => "STRING".to_owned(),
+                (None, NumericPolicy::Double) => "DOUBLE".to_owned(),
+                (None, NumericPolicy::Decimal(scale)) => format!("DECIMAL(38, {scale})"),
+            };
+        }
+        WireType::Text | WireType::TextForm | WireType::Json | WireType::Jsonb => "STRING",
+        WireType::Bytea => "BYTE_ARRAY",
+        WireType::Date => "DATE",
+        WireType::Time => "TIME(MICROS)",
+        WireType::Timestamp => "TIMESTAMP(MICROS, local)",
+        WireType::TimestampTz => "TIMESTAMP(MICROS, UTC)",
+        WireType::Uuid => "UUID",
+    };
+    name.to_owned()
+}
+
+struct Parquet {
+    batch: BatchBuilder,
+    columns: usize,
     /// That share the footer, this one included.
     shards: usize,
     row_group_bytes: usize,
-    rows: usize,
-    bytes: usize,
     rows_finished: i64,
     /// Whether the magic number is still to be left out.
     skips_magic: bool,
-    /// Items of the array at hand, where they come as text.
-    items: Vec<u8>,
-    unrepresentable_policy: UnrepresentablePolicy,
     codec: ParquetCodec,
     /// Of each column, what was seen of its first values.
     repeats: Vec<Repeats>,
     /// Opened with the first batch, by what is in it; `None` again once the footer is written.
     writer: Option<Box<ArrowWriter<Pieces>>>,
     finished: Pieces,
+}
+
+/// A defect: the Parquet library refused what it was given.
+fn refused(error: ParquetError) -> EncodeError {
+    EncodeError::Writer { format: PARQUET.title, source: Box::new(error) }
 }
 
 /// Whether a column's values repeat. A dictionary of values that do not is larger than the values, and to make it is a
@@ -92,48 +199,20 @@ impl Repeats {
     }
 }
 
-/// Finished bytes in pieces of one size, so that a row group is never copied to make one growing buffer larger.
-#[derive(Default)]
-struct Pieces(VecDeque<Vec<u8>>);
-
-const PIECE_BYTES: usize = 128 << 10;
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.back().is_none_or(|piece| piece.len() == PIECE_BYTES) {
-            self.0.push_back(Vec::with_capacity(PIECE_BYTES));
-        }
-        let Some(piece) = self.0.back_mut() else { return Ok(0) };
-        let written = bytes.len().min(PIECE_BYTES - piece.len());
-        piece.extend_from_slice(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Parquet {
-    pub(super) fn new(
+    fn new(
         columns: &[OutputColumn],
         options: ParquetOptions,
         unrepresentable_policy: UnrepresentablePolicy,
         shards: usize,
     ) -> Self {
-        let (builders, fields): (Vec<_>, Vec<_>) = columns.iter().map(|it| column::column(it, options.numeric)).unzip();
         Self {
-            columns: columns.to_vec(),
-            builders,
-            schema: Arc::new(Schema::new(fields)),
+            batch: BatchBuilder::new(PARQUET.title, columns, options.numeric, unrepresentable_policy),
+            columns: columns.len(),
             shards,
             row_group_bytes: usize::try_from(options.row_group_bytes).unwrap_or(usize::MAX),
-            rows: 0,
-            bytes: 0,
             rows_finished: 0,
             skips_magic: false,
-            items: Vec::new(),
-            unrepresentable_policy,
             codec: options.codec,
             repeats: columns.iter().map(|_| Repeats::default()).collect(),
             writer: None,
@@ -147,7 +226,7 @@ impl Parquet {
                 ParquetCodec::Snappy => Compression::SNAPPY,
                 ParquetCodec::Zstd => Compression::ZSTD(ZstdLevel::default()),
             })
-            .set_dictionary_enabled(self.columns.len() <= MOST_DICTIONARIES)
+            .set_dictionary_enabled(self.columns <= MOST_DICTIONARIES)
             // A column of a row group is a few pages, which are read together: an index of them would be all cost, in memory
             // until the end.
             .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -156,16 +235,16 @@ impl Parquet {
             // When a row group ends is decided here, by what it takes in memory.
             .set_max_row_group_row_count(None);
         // A column is one leaf, lists included, in the same order.
-        let leaves = ArrowSchemaConverter::new().convert(&self.schema).map_err(EncodeError::Parquet)?;
+        let leaves = ArrowSchemaConverter::new().convert(self.batch.schema()).map_err(refused)?;
         for (leaf, repeats) in leaves.columns().iter().zip(&self.repeats) {
             if !repeats.are_worth_a_dictionary() {
                 properties = properties.set_column_dictionary_enabled(leaf.path().clone(), false);
             }
         }
         let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
-        ArrowWriter::try_new_with_options(Pieces::default(), self.schema.clone(), options)
+        ArrowWriter::try_new_with_options(Pieces::default(), self.batch.schema().clone(), options)
             .map(Box::new)
-            .map_err(EncodeError::Parquet)
+            .map_err(refused)
     }
 
     /// The writer, to be put back unless the file ends.
@@ -181,32 +260,28 @@ impl Parquet {
     /// Moves what the writer has finished to where it is fetched from.
     fn fetch(&mut self) -> Result<(), EncodeError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        writer.sync().map_err(|error| EncodeError::Parquet(error.into()))?;
+        writer.sync().map_err(|error| refused(error.into()))?;
         self.finished.0.append(&mut writer.inner_mut().0);
         Ok(())
     }
 
     /// Moves the gathered rows into the row group, and what the writer has finished to where it is fetched from.
     fn write_batch(&mut self) -> Result<(), EncodeError> {
-        if self.rows > 0 {
-            let arrays = self.builders.iter_mut().map(Builder::finish).collect();
-            let batch = RecordBatch::try_new(self.schema.clone(), arrays)
-                .map_err(|error| EncodeError::Parquet(error.into()))?;
+        if let Some(batch) = self.batch.take().map_err(|error| refused(error.into()))? {
             let writer = self.take_writer()?;
             let writer = self.writer.insert(writer);
-            writer.write(&batch).map_err(EncodeError::Parquet)?;
-            (self.rows, self.bytes) = (0, 0);
+            writer.write(&batch).map_err(refused)?;
             let groups = writer.flushed_row_groups().len();
-            let steps = groups * self.columns.len() * self.shards / FOOTER_STEP;
+            let steps = groups * self.columns * self.shards / FOOTER_STEP;
             let limit = grown(self.row_group_bytes, steps);
             // Dictionaries and pages that are not full count in memory, and not in the file: with many columns they are
             // the larger part.
             if writer.in_progress_size() >= limit || writer.memory_size() >= 2 * limit {
                 if steps >= FOOTER_STEPS {
-                    return Err(EncodeError::TooManyRowGroups { row_groups: groups, columns: self.columns.len() });
+                    return Err(EncodeError::TooManyRowGroups { row_groups: groups, columns: self.columns });
                 }
                 self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
-                writer.flush().map_err(EncodeError::Parquet)?;
+                writer.flush().map_err(refused)?;
             }
         }
         self.fetch()
@@ -225,51 +300,21 @@ impl Encode for Parquet {
     }
 
     fn row(&mut self, row: Row<'_>, _: &mut EncodeBuffer<'_>) -> Result<(), EncodeError> {
-        for (index, ((column, builder), field)) in
-            self.columns.iter().zip(&mut self.builders).zip(row.fields()).enumerate()
-        {
-            self.bytes += field.map_or(0, <[u8]>::len).max(VALUE_BYTES);
-            let Some(bytes) = field else {
-                builder.append_null();
-                continue;
-            };
-            if let Some(repeats) = self.repeats.get_mut(index) {
+        let repeats = &mut self.repeats;
+        self.batch.push(row, |index, bytes| {
+            if let Some(repeats) = repeats.get_mut(index) {
                 repeats.look_at(bytes);
             }
-            let unrepresentable_policy = &mut self.unrepresentable_policy;
-            let mut replace = |problem| {
-                unrepresentable_policy.replace(index, problem, "NULL").map_err(|_| Refused::Unrepresentable(problem))
-            };
-            let taken = match column.array {
-                None => builder.append(Value::read(column.wire, bytes).map_err(undecodable(column))?),
-                Some(array) => Array::read(column.wire, array, bytes, &mut self.items)
-                    .map_err(Refused::Undecodable)
-                    .and_then(|array| builder.append_array(array, &mut replace)),
-            };
-            let taken = match taken {
-                Err(Refused::Unrepresentable(problem)) => replace(problem).map(|()| builder.append_null()),
-                other => other,
-            };
-            taken.map_err(|refused| match refused {
-                Refused::Unrepresentable(problem) => {
-                    EncodeError::Unrepresentable { column: column.name.clone(), format: "Parquet", problem }
-                }
-                Refused::Undecodable(source) => EncodeError::Undecodable { column: column.name.clone(), source },
-                Refused::Mismatch => {
-                    EncodeError::Undecodable { column: column.name.clone(), source: ValueError::Range }
-                }
-            })?;
-        }
-        self.rows += 1;
+        })?;
         let most = if self.writer.is_some() { BATCH_BYTES } else { FIRST_BATCH_BYTES };
-        if self.rows >= BATCH_ROWS || self.bytes >= most { self.write_batch() } else { Ok(()) }
+        if self.batch.rows() >= BATCH_ROWS || self.batch.bytes() >= most { self.write_batch() } else { Ok(()) }
     }
 
     fn end(&mut self, _: &mut EncodeBuffer<'_>) -> Result<(), EncodeError> {
         self.write_batch()?;
         let writer = self.take_writer()?;
         self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
-        self.finished.0.append(&mut writer.into_inner().map_err(EncodeError::Parquet)?.0);
+        self.finished.0.append(&mut writer.into_inner().map_err(refused)?.0);
         Ok(())
     }
 
@@ -282,10 +327,10 @@ impl Encode for Parquet {
         self.write_batch()?;
         let mut writer = self.take_writer()?;
         self.rows_finished += i64::try_from(writer.in_progress_rows()).unwrap_or(i64::MAX);
-        writer.flush().map_err(EncodeError::Parquet)?;
+        writer.flush().map_err(refused)?;
         self.writer = Some(writer);
         self.fetch()?;
-        let pieces = self.take_writer()?.into_inner().map_err(EncodeError::Parquet)?;
+        let pieces = self.take_writer()?.into_inner().map_err(refused)?;
         Ok(Some(pieces.0.into_iter().flatten().collect()))
     }
 
@@ -305,6 +350,6 @@ impl Encode for Parquet {
     }
 
     fn replacements(&self) -> &[Replacement] {
-        self.unrepresentable_policy.replacements()
+        self.batch.replacements()
     }
 }

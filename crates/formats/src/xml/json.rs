@@ -2,7 +2,8 @@
 
 use smallvec::SmallVec;
 
-use super::{CONTROL, EMPTY_NAME, Replacer, SURROGATE, Unwritable, allowed, write_name_character, write_text};
+use super::characters::{CONTROL, Replacer, SURROGATE, Unwritable, allowed, write_text};
+use super::names::{EMPTY_NAME, write_name_character};
 use crate::encode_buffer::EncodeBuffer;
 use crate::text::{NoCharacter, NotJson, Token, Tokens, unescape};
 
@@ -186,7 +187,7 @@ pub(super) fn write_json(
 mod tests {
     use super::*;
     use crate::copy::ValueError;
-    use crate::encode_buffer::tests::written;
+    use crate::test_sink::written;
 
     /// The JSON as XML, or the words for why there is none.
     fn xml(text: &str) -> Result<String, &'static str> {

@@ -5,21 +5,60 @@
 //! Escaping is our own loop into the output buffer (bench/README.md has what that buys); `quick-xml` is the tests'
 //! oracle.
 
+mod characters;
 mod json;
+mod names;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use characters::{REPLACEMENT, Replacer, Unwritable, write_text};
 use json::write_json;
+use names::element_name;
+use polyglot_core::column::{Column, WireType};
+use polyglot_core::format_options::FormatOptions;
 
-use crate::copy::{Array, Row, Value, ValueError};
+use crate::copy::{Array, Row, Value};
+use crate::definition::{FormatDefinition, RowSize, ShardSize};
 use crate::encode::{Encode, EncodeError};
-use crate::encode_buffer::{EncodeBuffer, Stopped};
+use crate::encode_buffer::EncodeBuffer;
 use crate::nesting::Nesting;
+use crate::option::ON_UNREPRESENTABLE;
 use crate::output_column::OutputColumn;
-use crate::text::{NotJson, write_plain};
+use crate::output_type::text_type;
+use crate::text::write_plain;
 use crate::unrepresentable_policy::{Replacement, UnrepresentablePolicy};
 
-pub(super) struct Xml {
+pub(crate) static XML: FormatDefinition = FormatDefinition {
+    name: "xml",
+    title: "XML",
+    extension: "xml",
+    media_type: "application/xml; charset=utf-8",
+    incompressible: None,
+    options: &[ON_UNREPRESENTABLE],
+    holds_every_value: false,
+    arrays_as_text: false,
+    row_size: RowSize {
+        // `<name>value</name>`
+        frame: |names, columns| 2 * names + 5 * columns + 18,
+        bytea_factor: 1.34,
+        is_binary: false,
+    },
+    shard_size: ShardSize::DEFAULT,
+    footer: None,
+    output_type,
+    encoder: |options, columns, _| Box::new(Xml::new(columns, UnrepresentablePolicy::new(options.on_unrepresentable))),
+};
+
+fn output_type(column: &Column, _: &FormatOptions) -> String {
+    let name = match column.wire {
+        WireType::Bytea => "base64",
+        WireType::Json | WireType::Jsonb => "nested elements",
+        wire => text_type(wire),
+    };
+    if column.array.is_some() { format!("elements <item> of {name}") } else { name.to_owned() }
+}
+
+struct Xml {
     columns: Vec<OutputColumn>,
     /// The element names, escaped.
     names: Vec<String>,
@@ -29,154 +68,10 @@ pub(super) struct Xml {
 }
 
 impl Xml {
-    pub(super) fn new(columns: &[OutputColumn], unrepresentable_policy: UnrepresentablePolicy) -> Self {
+    fn new(columns: &[OutputColumn], unrepresentable_policy: UnrepresentablePolicy) -> Self {
         let names = columns.iter().map(|column| element_name(&column.name)).collect();
         Self { columns: columns.to_vec(), names, unrepresentable_policy, items: Vec::new() }
     }
-}
-
-/// Why a value has no place in XML.
-#[derive(Debug)]
-enum Unwritable {
-    /// XML 1.0 has no way to write it, not even escaped.
-    Character(&'static str),
-    Undecodable(ValueError),
-    Stopped(Stopped),
-}
-
-impl From<NotJson> for Unwritable {
-    fn from(NotJson: NotJson) -> Self {
-        Self::Undecodable(ValueError::Json)
-    }
-}
-
-impl From<ValueError> for Unwritable {
-    fn from(error: ValueError) -> Self {
-        Self::Undecodable(error)
-    }
-}
-
-impl From<Stopped> for Unwritable {
-    fn from(stopped: Stopped) -> Self {
-        Self::Stopped(stopped)
-    }
-}
-
-const CONTROL: &str = "a control character";
-const SURROGATE: &str = "one half of a surrogate pair";
-const REPLACEMENT: &str = "U+FFFD";
-
-/// Characters of one value that XML does not have: refused, or replaced and remembered.
-struct Replacer {
-    allowed: bool,
-    /// The first problem of the value.
-    problem: Option<&'static str>,
-}
-
-impl Replacer {
-    fn replace(&mut self, problem: &'static str, out: &mut Vec<u8>) -> Result<(), Unwritable> {
-        if !self.allowed {
-            return Err(Unwritable::Character(problem));
-        }
-        self.problem.get_or_insert(problem);
-        out.extend_from_slice("\u{FFFD}".as_bytes());
-        Ok(())
-    }
-}
-
-/// `Char` of XML 1.0 without what UTF-8 excludes already.
-fn allowed(character: char) -> bool {
-    !matches!(character, '\0'..='\x08' | '\x0B' | '\x0C' | '\x0E'..='\x1F' | '\u{FFFE}' | '\u{FFFF}')
-}
-
-/// `NameStartChar` of XML 1.0 without the colon, which means a namespace.
-fn starts_name(character: char) -> bool {
-    matches!(character,
-        'A'..='Z' | 'a'..='z' | '_' | '\u{C0}'..='\u{D6}' | '\u{D8}'..='\u{F6}' | '\u{F8}'..='\u{2FF}'
-        | '\u{370}'..='\u{37D}' | '\u{37F}'..='\u{1FFF}' | '\u{200C}' | '\u{200D}' | '\u{2070}'..='\u{218F}'
-        | '\u{2C00}'..='\u{2FEF}' | '\u{3001}'..='\u{D7FF}' | '\u{F900}'..='\u{FDCF}' | '\u{FDF0}'..='\u{FFFD}'
-        | '\u{10000}'..='\u{EFFFF}')
-}
-
-fn continues_name(character: char) -> bool {
-    starts_name(character)
-        || matches!(character, '-' | '.' | '0'..='9' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}' | '\u{2040}')
-}
-
-/// Writes one character of a name: what a name may not hold becomes `_xHHHH_`, and so does an underscore that would read
-/// as the start of such an escape. `head` is the name's first three characters.
-fn write_name_character(character: char, first: bool, next: Option<char>, head: [Option<char>; 3], out: &mut Vec<u8>) {
-    let reserved = || matches!(head, [Some('x' | 'X'), Some('m' | 'M'), Some('l' | 'L')]);
-    let allowed = if first { starts_name(character) && !reserved() } else { continues_name(character) };
-    if allowed && !(character == '_' && next == Some('x')) {
-        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-    } else {
-        out.extend_from_slice(format!("_x{:04X}_", u32::from(character)).as_bytes());
-    }
-}
-
-const EMPTY_NAME: &[u8] = b"_x_";
-
-/// An XML name for any text, and another one for any other text. No text at all becomes `_x_`.
-fn element_name(text: &str) -> String {
-    let mut name = Vec::with_capacity(text.len());
-    if text.is_empty() {
-        name.extend_from_slice(EMPTY_NAME);
-    }
-    let mut head = [None; 3];
-    head.iter_mut().zip(text.chars()).for_each(|(slot, character)| *slot = Some(character));
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        let first = name.is_empty();
-        write_name_character(character, first, characters.peek().copied(), head, &mut name);
-    }
-    String::from_utf8(name).expect("characters were written whole")
-}
-
-/// Bytes that text may not hold, or only as a reference, or that may begin a character that it may not hold.
-const NEEDS_A_LOOK: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut control = 0;
-    while control < 0x20 {
-        table[control] = control != b'\t' as usize && control != b'\n' as usize;
-        control += 1;
-    }
-    table[b'&' as usize] = true;
-    table[b'<' as usize] = true;
-    table[b'>' as usize] = true;
-    table[0xEF] = true;
-    table
-};
-
-/// Writes text between tags. A carriage return is written as a reference: a reader would make a line feed of it.
-fn write_text(text: &str, replacer: &mut Replacer, out: &mut Vec<u8>) -> Result<(), Unwritable> {
-    let bytes = text.as_bytes();
-    let mut done = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        if !NEEDS_A_LOOK[usize::from(*byte)] {
-            continue;
-        }
-        let reference: &[u8] = match byte {
-            b'&' => b"&amp;",
-            b'<' => b"&lt;",
-            b'>' => b"&gt;",
-            b'\r' => b"&#13;",
-            b'\t' | b'\n' | 0x20..=0xEE | 0xF0..=0xFF => continue,
-            // U+FFFE and U+FFFF are EF BF BE and EF BF BF.
-            0xEF if bytes[at + 1] != 0xBF || bytes[at + 2] < 0xBE => continue,
-            _ => {
-                out.extend_from_slice(&bytes[done..at]);
-                replacer.replace(CONTROL, out)?;
-                done = at + if *byte == 0xEF { 3 } else { 1 };
-                continue;
-            }
-        };
-        out.extend_from_slice(&bytes[done..at]);
-        out.extend_from_slice(reference);
-        done = at + 1;
-    }
-    out.extend_from_slice(&bytes[done..]);
-    Ok(())
 }
 
 fn open(name: &str, out: &mut Vec<u8>) {
@@ -299,18 +194,10 @@ impl Encode for Xml {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode_buffer::tests::written;
+    use crate::test_sink::written;
 
     fn strict() -> Replacer {
         Replacer { allowed: false, problem: None }
-    }
-
-    #[test]
-    fn characters_that_xml_does_not_have_are_replaced_on_wish() {
-        let (mut replacer, mut out) = (Replacer { allowed: true, problem: None }, Vec::new());
-        write_text("a\u{7}é\u{FFFE}z\u{FFFF}", &mut replacer, &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "a\u{FFFD}é\u{FFFD}z\u{FFFD}");
-        assert_eq!(replacer.problem, Some(CONTROL));
     }
 
     #[test]
@@ -318,36 +205,5 @@ mod tests {
         let bytes: Vec<u8> = (0..300_001_u32).map(|n| n.to_le_bytes()[0]).collect();
         let out = written(|out| write_element("b", Value::Bytea(&bytes), &mut strict(), out).unwrap());
         assert_eq!(String::from_utf8(out).unwrap(), format!("<b>{}</b>", STANDARD.encode(&bytes)));
-    }
-
-    #[test]
-    fn names_are_valid_and_distinct() {
-        for (text, expected) in [
-            ("id", "id"),
-            ("ünï", "ünï"),
-            ("1st", "_x0031_st"),
-            ("a:b", "a_x003A_b"),
-            ("_x0031_st", "_x005F_x0031_st"),
-            ("xmlish", "_x0078_mlish"),
-            ("😀", "😀"),
-            ("a\u{1}", "a_x0001_"),
-            ("", "_x_"),
-            ("_x_", "_x005F_x_"),
-        ] {
-            assert_eq!(element_name(text), expected);
-        }
-    }
-
-    #[test]
-    fn quick_xml_reads_every_text_back() {
-        for text in ["", "a<b>&\"'", "]]>", "\r\n\t", "é😀\u{85}\u{2028}\u{FFFD}\u{E000}"] {
-            let mut out = Vec::new();
-            write_text(text, &mut strict(), &mut out).unwrap();
-            let escaped = String::from_utf8(out).unwrap();
-            assert_eq!(quick_xml::escape::unescape(&escaped).unwrap(), text);
-        }
-        for text in ["\0", "\u{1}", "x\u{1f}", "\u{FFFE}", "a\u{FFFF}"] {
-            assert!(matches!(write_text(text, &mut strict(), &mut Vec::new()), Err(Unwritable::Character(CONTROL))));
-        }
     }
 }

@@ -96,7 +96,7 @@ async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Re
     .bind(submission.tenant)
     .bind(sqlx::types::Json(request))
     .bind(&request.dataset)
-    .bind(request.format.name())
+    .bind(request.format.as_str())
     .bind(request.compression.map(polyglot_core::compression::Compression::name))
     .bind(&submission.origin.request_id)
     .bind(&submission.origin.trace_parent)

@@ -96,6 +96,8 @@ pub struct Terms {
     /// From an attempt's beginning to the end of its snapshot.
     pub snapshot_age: Option<Duration>,
     pub retry: RetryPolicy,
+    /// Why a request is not for this version to work on, if it is not.
+    pub check_request: fn(&ExportRequest) -> std::result::Result<(), String>,
 }
 
 /// How many attempts may fail, and how long the first pause after one is.
@@ -190,10 +192,11 @@ impl Ledger {
             }
             return Ok(Claimed::Nothing);
         }
-        let request: ExportRequest = match serde_json::from_value(export.try_get("request")?) {
+        let request = serde_json::from_value(export.try_get("request")?).map_err(|error| error.to_string());
+        let request: ExportRequest = match request.and_then(|it| (terms.check_request)(&it).map(|()| it)) {
             Ok(request) => request,
-            Err(error) => {
-                let detail = format!("request: {error}");
+            Err(problem) => {
+                let detail = format!("request: {problem}");
                 unreadable(&mut transaction, export_id, export.try_get("waits_long")?, &detail).await?;
                 self.commit_change(transaction, export_id).await?;
                 return Err(LedgerError::Unreadable { id: export_id, problem: detail });

@@ -1,5 +1,5 @@
-//! One column of a Parquet file on its way into Arrow: a builder for each type a value can have, lists around them,
-//! and what a Parquet column cannot hold.
+//! One column of a batch: an Arrow builder for each type a value can have, lists around them, and what a column cannot
+//! hold.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::copy::{Array, Numeric, Value, ValueError};
 use crate::output_column::OutputColumn;
 use crate::text::UNIX_EPOCH_DAYS;
 
-pub(super) const BATCH_BYTES: usize = 1 << 20;
+/// Bytes of a batch, but for its last row.
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
 
 /// Microseconds from 1970-01-01 to 2000-01-01.
 const UNIX_EPOCH_MICROS: i64 = UNIX_EPOCH_DAYS as i64 * 86_400_000_000;
@@ -44,7 +45,7 @@ pub(super) enum Builder {
     Float32(Float32Builder),
     Float64(Float64Builder),
     Decimal(Decimal128Builder, u8),
-    /// Text, JSON, and numerics whose digits no Parquet decimal is sure to hold.
+    /// Text, JSON, and numerics whose digits no DECIMAL is sure to hold.
     Text(StringBuilder),
     Binary(BinaryBuilder),
     Date(Date32Builder),
