@@ -82,7 +82,8 @@ where
 
 /// Gives up a ledger call that is not answered within 15 seconds.
 pub async fn with_timeout<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
-    polyglot_runtime::timeout::with_timeout(ANSWER_TIMEOUT, call).await
+    // Boxed, because the driver's futures are large and are copied at every await.
+    polyglot_runtime::timeout::with_timeout(ANSWER_TIMEOUT, Box::pin(call)).await
 }
 
 pub(crate) type Result<T> = std::result::Result<T, LedgerError>;

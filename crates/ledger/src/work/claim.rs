@@ -29,6 +29,7 @@ pub enum Claimed {
 
 /// The columns of an export that decide what its next claim is for.
 #[derive(FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent columns of one row")]
 struct ClaimedExport {
     state: String,
     request: Value,
