@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use polyglot_core::failure::chain;
-use polyglot_ledger::{Ended, Ledger, Waits, in_time};
+use polyglot_ledger::{BacklogStats, FinishedCounts, Ledger, with_timeout};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -30,13 +30,13 @@ pub(crate) struct LedgerStats {
     ledger: Ledger,
     tasks: TaskTracker,
     /// The lock is held while the ledger is read, so that concurrent scrapes share one result.
-    backlog: tokio::sync::Mutex<Option<(Instant, Option<Waits>)>>,
+    backlog: tokio::sync::Mutex<Option<(Instant, Option<BacklogStats>)>>,
     finished: Mutex<FinishedCache>,
 }
 
 #[derive(Default)]
 struct FinishedCache {
-    counts: Option<Ended>,
+    counts: Option<FinishedCounts>,
     /// Earliest time of the next count; `None`: at once.
     next_count_at: Option<Instant>,
 }
@@ -49,14 +49,14 @@ impl LedgerStats {
     }
 
     /// Exports and messages that wait or are under way; `None` while the ledger is not available.
-    pub(crate) async fn backlog(&self) -> Option<Waits> {
+    pub(crate) async fn backlog(&self) -> Option<BacklogStats> {
         let mut cached = self.backlog.lock().await;
         if let Some((at, backlog)) = &*cached
             && at.elapsed() < MAX_AGE
         {
             return backlog.clone();
         }
-        let backlog = match timeout(BACKLOG_TIMEOUT, Box::pin(self.ledger.waits())).await {
+        let backlog = match timeout(BACKLOG_TIMEOUT, Box::pin(self.ledger.backlog_stats())).await {
             Ok(Ok(backlog)) => Some(backlog),
             // The readiness probe of the same scrape logs that the ledger is not available.
             Ok(Err(error)) => {
@@ -70,7 +70,7 @@ impl LedgerStats {
     }
 
     /// Finished exports by status, as last counted. A count that is due runs in the background; only the first is waited for.
-    pub(crate) async fn finished(self: &Arc<Self>) -> Option<Ended> {
+    pub(crate) async fn finished(self: &Arc<Self>) -> Option<FinishedCounts> {
         let count = {
             let mut cached = self.finished_cache();
             if cached.next_count_at.is_some_and(|at| Instant::now() < at) {
@@ -90,7 +90,7 @@ impl LedgerStats {
 
     async fn count_finished(self: Arc<Self>) {
         let started = Instant::now();
-        let counted = in_time(self.ledger.ended()).await;
+        let counted = with_timeout(self.ledger.finished_counts()).await;
         // A count that fails has cost as much as one that does not.
         let next_count_at = Some(Instant::now() + (started.elapsed() * PAUSE_FACTOR).max(MAX_AGE));
         let mut cached = self.finished_cache();

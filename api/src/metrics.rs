@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use polyglot_runtime::telemetry::{METRICS_CONTENT_TYPE, Page};
+use polyglot_runtime::telemetry::{METRICS_CONTENT_TYPE, SampleWriter};
 
 use crate::readiness::Readiness;
 use crate::state::AppState;
@@ -27,7 +27,7 @@ pub(crate) async fn scrape(State(app): State<Arc<AppState>>) -> Response {
         tokio::join!(app.readiness.check(MAX_AGE), app.ledger_stats.backlog(), app.ledger_stats.finished());
     // Counts from minutes ago are not shown while the ledger is not available.
     let finished = finished.filter(|_| backlog.is_some());
-    let mut page = Page::default();
+    let mut page = SampleWriter::default();
     let exports = backlog.iter().flat_map(|backlog| &backlog.active).chain(finished.iter().flatten());
     for (status, count) in exports {
         page.write("polyglot_exports", &[("state", status.name())], number(*count));

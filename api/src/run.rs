@@ -9,7 +9,7 @@ use hyper_util::service::TowerToHyperService;
 use polyglot_core::failure::chain;
 use polyglot_ledger::Sweeper;
 use polyglot_ledger::queue::{Broker, Relay, run_relay};
-use polyglot_ledger::{Ledger, LedgerError, tell_changes};
+use polyglot_ledger::{Ledger, LedgerError, send_notifications};
 use polyglot_runtime::http_server;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::{InstallError, Recorder};
@@ -82,7 +82,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         relay: relay.clone(),
     };
     lifecycle.tasks.spawn(sweeper.run(background_stop.clone()));
-    lifecycle.tasks.spawn(recorder.clone().keep_small(background_stop.clone()));
+    lifecycle.tasks.spawn(recorder.clone().run_upkeep(background_stop.clone()));
 
     let source = Source::new(
         config.datasets,
@@ -90,7 +90,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         connections.source_database_url.clone(),
     );
     let feed = Arc::new(Feed::default());
-    lifecycle.tasks.spawn(tell_changes(ledger.clone(), background_stop.clone()));
+    lifecycle.tasks.spawn(send_notifications(ledger.clone(), background_stop.clone()));
     lifecycle.tasks.spawn(Arc::clone(&feed).run(ledger.clone(), lifecycle.stopping.clone()));
     let app = AppState {
         readiness: ReadinessProbe::new(ledger.clone(), broker, storage.clone()),

@@ -12,7 +12,8 @@ use polyglot_core::relation::RelationName;
 use polyglot_core::request::{ColumnMapping, ExportRequest};
 use polyglot_formats::{Format, standalone};
 use polyglot_ledger::{
-    Claim, Claimed, Committed, Finished, Keeper, Ledger, LedgerError, Planned, RetryPolicy, StoredShard, Terms, Work,
+    Claim, Claimed, Committed, Finished, JobKind, Ledger, LedgerError, Planned, RetryPolicy, SnapshotHolder,
+    StoredShard, Terms,
 };
 use polyglot_source::session;
 use polyglot_worker::end_of_file;
@@ -74,7 +75,7 @@ pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
         parallelism: 16,
     };
     let began = Instant::now();
-    ledger.planned(&start, &planned, Keeper { owner: "worker 0", snapshot: "snapshot", lease: LEASE }).await?;
+    ledger.planned(&start, &planned, SnapshotHolder { owner: "worker 0", snapshot: "snapshot", lease: LEASE }).await?;
     let planning = began.elapsed();
 
     let over = Arc::new(AtomicBool::new(false));
@@ -101,7 +102,7 @@ pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
 
     let began = Instant::now();
     let last = claim(&ledger, id).await?.ok_or("nothing to finish")?;
-    let Work::Finish(cut) = &last.work else { return Err("not every shard is committed".into()) };
+    let JobKind::Finish(cut) = &last.work else { return Err("not every shard is committed".into()) };
     let end = end_of_file(&ledger, &last, cut).await?;
     let summing = began.elapsed();
     let began = Instant::now();
@@ -163,7 +164,7 @@ fn stored() -> StoredShard {
         rows: 53_687,
         bytes: 16 << 20,
         crc32: 1,
-        raw_bytes: 16 << 20,
+        uncompressed_bytes: 16 << 20,
         etag: Some("\"0123456789abcdef0123456789abcdef\"".to_owned()),
         row_groups: Some(row_groups),
         ..StoredShard::default()
@@ -185,7 +186,7 @@ async fn work(ledger: Ledger, id: Uuid, stored: Arc<StoredShard>, took: Arc<Mute
         // The others hold what is left.
         let Some(claim) = claim(&ledger, id).await? else { return Ok(()) };
         times.claim = began.elapsed();
-        if matches!(claim.work, Work::Finish(_)) {
+        if matches!(claim.work, JobKind::Finish(_)) {
             ledger.give_back(&claim).await?;
             return Ok(());
         }
@@ -217,8 +218,8 @@ async fn relay(ledger: Ledger, over: Arc<AtomicBool>) -> Result<()> {
 /// A process that says every second that it holds the snapshot.
 async fn keep(ledger: Ledger, claim: Claim, owner: String, over: Arc<AtomicBool>) -> Result<()> {
     while !over.load(Ordering::Relaxed) {
-        let keeper = Keeper { owner: &owner, snapshot: "snapshot", lease: LEASE };
-        ledger.keep(claim.export_id, claim.attempt, keeper).await?;
+        let keeper = SnapshotHolder { owner: &owner, snapshot: "snapshot", lease: LEASE };
+        ledger.hold_snapshot(claim.export_id, claim.attempt, keeper).await?;
         tokio::time::sleep(BEAT).await;
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! `polyglot-worker dead-letters`: a person's look at the messages that no worker could do anything with, and what the
 //! person decides about them. No export depends on it: the ledger has the work, and workers look there too.
 
-use polyglot_ledger::queue::{Broker, DeadLetter, LetterFate, QueueError};
-use polyglot_ledger::{Connections, Ledger, in_time};
+use polyglot_ledger::queue::{Broker, DeadLetter, DeadLetterAction, QueueError};
+use polyglot_ledger::{Connections, Ledger, with_timeout};
 use polyglot_runtime::config::Environment;
 
 /// What to do about dead letters.
@@ -33,7 +33,7 @@ pub(crate) async fn run(env: &Environment, action: Action) -> Result<(), Box<dyn
             }
             Err(error) => {
                 failure = Some(error);
-                LetterFate::Keep
+                DeadLetterAction::Keep
             }
         })
         .await?;
@@ -48,18 +48,18 @@ async fn decide(
     ledger: &Ledger,
     action: Action,
     letter: &DeadLetter,
-) -> Result<(LetterFate, &'static str), polyglot_ledger::LedgerError> {
+) -> Result<(DeadLetterAction, &'static str), polyglot_ledger::LedgerError> {
     let Some(id) = letter.export_id else {
         return Ok(match action {
-            Action::Discard => (LetterFate::Discard, "not a message of this service, removed"),
-            Action::List | Action::Redrive => (LetterFate::Keep, "not a message of this service, kept"),
+            Action::Discard => (DeadLetterAction::Discard, "not a message of this service, removed"),
+            Action::List | Action::Redrive => (DeadLetterAction::Keep, "not a message of this service, kept"),
         });
     };
-    let active = in_time(ledger.status(id)).await?.is_some_and(polyglot_core::status::Status::is_active);
+    let active = with_timeout(ledger.status(id)).await?.is_some_and(polyglot_core::status::Status::is_active);
     Ok(match (action, active) {
-        (Action::Redrive, true) => (LetterFate::Redrive, "put back into the queue"),
-        (Action::Redrive, false) => (LetterFate::Discard, "the export has ended or is unknown, removed"),
-        (Action::List | Action::Discard, true) => (LetterFate::Keep, "the export is not finished"),
-        (Action::List | Action::Discard, false) => (LetterFate::Keep, "the export has ended or is unknown"),
+        (Action::Redrive, true) => (DeadLetterAction::Redrive, "put back into the queue"),
+        (Action::Redrive, false) => (DeadLetterAction::Discard, "the export has ended or is unknown, removed"),
+        (Action::List | Action::Discard, true) => (DeadLetterAction::Keep, "the export is not finished"),
+        (Action::List | Action::Discard, false) => (DeadLetterAction::Keep, "the export has ended or is unknown"),
     })
 }

@@ -31,7 +31,7 @@ use polyglot_core::failure::chain;
 use polyglot_ledger::Connections;
 use polyglot_ledger::Sweeper;
 use polyglot_ledger::queue::{Broker, Relay, Subscription, run_relay};
-use polyglot_ledger::{Ledger, tell_changes};
+use polyglot_ledger::{Ledger, send_notifications};
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::logging;
@@ -140,7 +140,7 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
     // They go on while running exports drain, and stop after it.
     let drained = tokio_util::sync::CancellationToken::new();
     background.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), drained.clone()));
-    background.spawn(tell_changes(ledger.clone(), drained.clone()));
+    background.spawn(send_notifications(ledger.clone(), drained.clone()));
     let sweeper = Sweeper {
         ledger: ledger.clone(),
         storage: storage.clone(),

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use polyglot_core::format::FormatName;
 use polyglot_formats::Format;
-use polyglot_ledger::{Claim, Work};
+use polyglot_ledger::{Claim, JobKind};
 use polyglot_runtime::telemetry::{
-    LEASE_LOSSES, MESSAGES_PUBLISHED, PART_RETRIES, PARTS, Page, ROWS, STORED_BYTES, WORK, WORK_DURATION,
+    LEASE_LOSSES, MESSAGES_PUBLISHED, PART_RETRIES, PARTS, ROWS, STORED_BYTES, SampleWriter, WORK, WORK_DURATION,
 };
 
 /// What takes time between a row and the store.
@@ -34,7 +34,7 @@ pub(crate) fn time(stage: Stage, format: Format, took: Duration) {
 }
 
 /// Writes what [`time`] has added up.
-pub(crate) fn write_times(page: &mut Page) {
+pub(crate) fn write_times(page: &mut SampleWriter) {
     for (stage, name) in STAGES {
         for format in Format::all() {
             let spent = Duration::from_nanos(TIME[stage as usize][format.index()].load(Ordering::Relaxed));
@@ -47,9 +47,9 @@ pub(crate) fn write_times(page: &mut Page) {
 /// What a claim is for, in a word.
 pub(crate) fn kind(claim: &Claim) -> &'static str {
     match claim.work {
-        Work::Start { .. } => "start",
-        Work::Shard(_) => "shard",
-        Work::Finish(_) => "finish",
+        JobKind::Start { .. } => "start",
+        JobKind::Shard(_) => "shard",
+        JobKind::Finish(_) => "finish",
     }
 }
 

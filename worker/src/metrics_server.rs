@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use polyglot_runtime::http_server;
 use polyglot_runtime::lifecycle::Lifecycle;
-use polyglot_runtime::telemetry::{METRICS_CONTENT_TYPE, Page, PoolUse, Recorder};
+use polyglot_runtime::telemetry::{METRICS_CONTENT_TYPE, PoolUse, Recorder, SampleWriter};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +50,7 @@ impl MetricsServer {
     /// Answers until `stopping`.
     pub(crate) async fn serve(self, context: Arc<WorkerContext>, stopping: CancellationToken) {
         let Self { listener, recorder } = self;
-        let small = recorder.clone().keep_small(stopping.clone());
+        let small = recorder.clone().run_upkeep(stopping.clone());
         let service = service_fn(move |request: Request<_>| {
             let answer = answer(request.method(), request.uri().path(), &context, &recorder);
             async { Ok::<_, Infallible>(answer) }
@@ -75,8 +75,8 @@ fn answer(method: &Method, path: &str, context: &WorkerContext, recorder: &Recor
     response
 }
 
-fn samples(context: &WorkerContext) -> Page {
-    let mut page = Page::default();
+fn samples(context: &WorkerContext) -> SampleWriter {
+    let mut page = SampleWriter::default();
     metrics::write_times(&mut page);
     let (slots, used) = (usize::from(context.settings.slots), context.slots_in_use());
     for (state, count) in [("used", used), ("free", slots.saturating_sub(used))] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use polyglot_core::failure::chain;
 use polyglot_ledger::queue::{Incoming, Subscription};
-use polyglot_ledger::{Claim, Claimed, LedgerError, in_time};
+use polyglot_ledger::{Claim, Claimed, LedgerError, with_timeout};
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::{self, ClaimTimer, TraceContext};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -94,7 +94,7 @@ pub(crate) async fn run(context: Arc<WorkerContext>, mut subscription: Subscript
 /// Finds an export in the ledger that waits for a worker or has lost its own, and claims it. Messages tell of the same
 /// exports sooner; this is for those whose message was lost, lies with a busy worker, or cannot come.
 async fn poll_ledger(context: &WorkerContext, lifecycle: &Lifecycle) -> Option<Box<Claim>> {
-    let ready = match in_time(context.ledger.ready(CANDIDATES)).await {
+    let ready = match with_timeout(context.ledger.ready(CANDIDATES)).await {
         Ok(ready) => ready,
         Err(error) => {
             tracing::warn!(error = chain(&error), "the ledger cannot be asked for work, trying again");
@@ -130,7 +130,7 @@ async fn take(context: Arc<WorkerContext>, source: JobSource, permit: OwnedSemap
 
 /// One message: claims what it announces, does it, acknowledges.
 async fn announced(context: &WorkerContext, incoming: Incoming, lifecycle: &Lifecycle) {
-    let export_id = incoming.token.export_id;
+    let export_id = incoming.message.export_id;
     // While the ledger is away the message is kept: each time it were put back would count towards the broker's
     // delivery limit, and an outage of a minute would make dead letters of good messages.
     let claimed = loop {
@@ -217,7 +217,7 @@ async fn claim(
     let (terms, since) = (context.settings.terms(), ClaimTimer::now());
     let claim = context.ledger.claim(export_id, &context.name, &terms);
     // The driver's state is large, and would be copied through every caller.
-    let claimed = in_time(Box::pin(claim)).await;
+    let claimed = with_timeout(Box::pin(claim)).await;
     if let Ok(Claimed::Work(claim)) = &claimed {
         if claim.shard > 0 {
             // With a shard comes a message for the next one.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use polyglot_core::failure::chain;
 use polyglot_core::status::Status;
-use polyglot_ledger::{Change, Export, Ledger, LedgerError, Listener, in_time};
+use polyglot_ledger::{Change, Export, Ledger, LedgerError, Listener, with_timeout};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -133,8 +133,8 @@ impl Feed {
 
     /// Broadcasts updates, until nobody has been subscribed for a while.
     async fn follow(&self, ledger: &Ledger) -> Result<(), LedgerError> {
-        let mut listener = in_time(ledger.listen()).await?;
-        let mut cursor = FeedCursor::after(in_time(ledger.last_change()).await?);
+        let mut listener = with_timeout(ledger.listen()).await?;
+        let mut cursor = FeedCursor::after(with_timeout(ledger.last_change()).await?);
         // Earlier subscribers may have read the ledger before that, or have waited while it was not available.
         let _ = self.events.send(FeedEvent::Resync);
         let mut changed: BTreeSet<Uuid> = BTreeSet::new();
@@ -143,11 +143,11 @@ impl Feed {
         loop {
             collect_notifications(&mut listener, &mut changed, next_poll).await?;
             if Instant::now() >= next_poll {
-                changed.extend(in_time(cursor.poll(ledger)).await?);
+                changed.extend(with_timeout(cursor.poll(ledger)).await?);
                 next_poll = Instant::now() + POLL_INTERVAL;
             }
             let ids: Vec<Uuid> = std::mem::take(&mut changed).into_iter().collect();
-            for update in in_time(cursor.updates(ledger, &ids)).await? {
+            for update in with_timeout(cursor.updates(ledger, &ids)).await? {
                 // An error means that there is no subscriber at the moment.
                 let _ = self.events.send(FeedEvent::Update(Arc::new(update)));
             }

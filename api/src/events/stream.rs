@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::response::sse::Event;
 use chrono::SecondsFormat;
-use polyglot_ledger::{Change, Export, LedgerError, in_time};
+use polyglot_ledger::{Change, Export, LedgerError, with_timeout};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -40,8 +40,8 @@ pub(super) async fn stream_one(
     loop {
         // From the ledger at first, and again when the client was too slow for the feed or the feed has started over.
         // The document is read first: an end must not be sent without its state.
-        let Some(export) = in_time(app.ledger.find(id)).await? else { return Ok(Ok(())) };
-        let changes = in_time(app.ledger.changes_of(id, last)).await?;
+        let Some(export) = with_timeout(app.ledger.find(id)).await? else { return Ok(Ok(())) };
+        let changes = with_timeout(app.ledger.changes_of(id, last)).await?;
         let mut update = Arc::new(Update::new(&export, changes, last));
         loop {
             let after = last;
@@ -69,12 +69,12 @@ pub(super) async fn stream_all(
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
     let mut first_change = last.map(|last| (last - CHANGE_OVERLAP).max(0));
     loop {
-        let newest = in_time(app.ledger.last_change()).await?;
+        let newest = with_timeout(app.ledger.last_change()).await?;
         // A new client gets no changes from before it connected, however often its stream reads the ledger again.
         let after = (last.unwrap_or(newest) - CHANGE_OVERLAP).max(*first_change.get_or_insert(newest));
-        let mut missed: Vec<Change> = in_time(app.ledger.changes_after(after, MAX_CHANGES)).await?;
+        let mut missed: Vec<Change> = with_timeout(app.ledger.changes_after(after, MAX_CHANGES)).await?;
         missed.retain(|change| Some(change.id) != last);
-        let mut ids = in_time(app.ledger.active(MAX_ACTIVE)).await?;
+        let mut ids = with_timeout(app.ledger.active(MAX_ACTIVE)).await?;
         ids.extend(missed.iter().map(|change| change.export_id));
         ids.sort_unstable();
         ids.dedup();
@@ -83,7 +83,7 @@ pub(super) async fn stream_all(
                 return Ok(Err(ClientDisconnected));
             }
         }
-        let exports: Vec<Export> = in_time(app.ledger.find_all(&ids)).await?;
+        let exports: Vec<Export> = with_timeout(app.ledger.find_all(&ids)).await?;
         let mut sent = newest.max(last.unwrap_or(0));
         if exports.is_empty()
             && events.send(Ok(Event::default().retry(RECONNECT_AFTER).comment("nothing yet"))).await.is_err()

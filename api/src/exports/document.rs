@@ -99,7 +99,7 @@ impl ExportDocument {
             compression: export.request.compression.map(Compression::name),
             layout: export.request.layout.name(),
             parallelism: export.request.parallelism,
-            single_stream: export.uncut.map(SingleStream::of),
+            single_stream: export.single_stream_reason.map(SingleStream::of),
             attempt: export.attempt,
             progress: Progress {
                 rows: export.rows,
@@ -189,7 +189,7 @@ pub(super) mod tests {
             cancel_requested: false,
             shards: 1,
             shards_done: 0,
-            uncut: None,
+            single_stream_reason: None,
             peak_memory_bytes: None,
             created_at: at("2026-01-02T03:04:05.123456Z"),
             started_at: Some(at("2026-01-02T03:04:06Z")),
@@ -237,7 +237,7 @@ pub(super) mod tests {
     #[test]
     fn what_became_of_the_wish_to_be_cut_is_said() {
         let request = ExportRequest { layout: Layout::Files, parallelism: Some(4), ..running().request };
-        let export = Export { request, uncut: Some(SingleStreamReason::Small), ..running() };
+        let export = Export { request, single_stream_reason: Some(SingleStreamReason::Small), ..running() };
         let document = serde_json::to_value(ExportDocument::now(&export)).unwrap();
         assert_eq!(document["layout"], "files");
         assert_eq!(document["parallelism"], 4);

@@ -1,9 +1,9 @@
-//! How an export can fail, with words for the user, words for the operator, and whether another attempt may
-//! help. This is the one place that decides retry or fail.
+//! The ways in which an export can fail: a text for the user, a detail for the operator, and whether another attempt may succeed.
+//! This is the one place that decides between retry and fail.
 
 use std::fmt;
 
-/// What kind of thing went wrong.
+/// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
     /// The source database could not be reached or dropped the connection.
@@ -14,7 +14,7 @@ pub enum FailureKind {
     DatasetChanged,
     /// A value that the format cannot hold.
     Unrepresentable,
-    /// Bytes from the source that make no sense.
+    /// Bytes from the source that cannot be decoded.
     Undecodable,
     /// The object store could not be reached or kept failing.
     StorageUnavailable,
@@ -24,28 +24,28 @@ pub enum FailureKind {
     RowTooLarge,
     /// The file would be larger than the object store takes in parts of the size that memory allows.
     TooLarge,
-    /// `EXPORT_TIMEOUT_MS` went by.
+    /// The export took longer than `EXPORT_TIMEOUT_MS`.
     DeadlineExceeded,
-    /// Every process that held the export's snapshot open is gone, before every row was read.
+    /// Every process that held the export's snapshot has ended before every row was read.
     SnapshotLost,
-    /// `SNAPSHOT_MAX_AGE_SECONDS` went by.
+    /// The snapshot was used for longer than `SNAPSHOT_MAX_AGE_SECONDS`.
     SnapshotTooOld,
     /// A worker could not write a temporary file.
     TemporaryFile,
-    /// Workers took the export and were not heard of again.
+    /// Every worker that took the export was lost.
     WorkerLost,
-    /// For an hour no worker was of a version that can read what the ledger has of the request.
+    /// For an hour no worker had a version that can read the stored request.
     RequestUnreadable,
-    /// A defect of ours.
+    /// A defect of the service.
     Internal,
 }
 
-/// What to do about a failure.
+/// Whether a failure is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
     /// Another attempt may succeed.
     Retry,
-    /// No attempt will.
+    /// Every other attempt would fail as well.
     Fail,
 }
 
@@ -91,7 +91,7 @@ impl FailureKind {
         }
     }
 
-    /// The stable name in the ledger.
+    /// The stable name, as stored in the ledger.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -115,8 +115,8 @@ impl FailureKind {
     }
 }
 
-/// A failed attempt: its kind, a sentence for the user, and the detail for the operator, which is logged and
-/// kept in the ledger but never answered over HTTP.
+/// A failed attempt: its kind, a sentence for the user, and the detail for the operator, which is logged and stored in the ledger
+/// but never sent over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub kind: FailureKind,
@@ -145,7 +145,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// An error and its sources in one line, each said once.
+/// An error and its sources in one line, without repeated texts.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

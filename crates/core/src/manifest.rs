@@ -1,5 +1,5 @@
-//! What a finished file holds, in numbers that can be checked against it: written by the worker with the export's
-//! completion, stored in the ledger, and answered as it is.
+//! The manifest: the content of a finished file in numbers that can be checked against it. The worker writes it when the export
+//! completes, the ledger stores it, and the api answers it unchanged.
 
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +63,7 @@ pub struct SnapshotPoint {
     pub wal_position: Option<String>,
 }
 
-/// A CRC-32 as manifests have it.
+/// A CRC-32 in the form that manifests have.
 #[must_use]
 pub fn crc_text(crc: u32) -> String {
     format!("{crc:08x}")

@@ -27,7 +27,7 @@ impl fmt::Display for RelationName {
     }
 }
 
-/// What a relation is, by `pg_class.relkind`.
+/// The kind of a relation, by `pg_class.relkind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelationKind {
     Table,
@@ -38,7 +38,7 @@ pub enum RelationKind {
 }
 
 impl RelationKind {
-    /// In words, as SQL says it.
+    /// The name in SQL.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

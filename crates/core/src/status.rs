@@ -1,4 +1,4 @@
-//! The states of an export and which of them are final. The transitions themselves are the ledger's.
+//! The states of an export, and which of them are final. The ledger makes the transitions.
 
 use std::fmt;
 

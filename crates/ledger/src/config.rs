@@ -1,22 +1,22 @@
-//! The servers of the service and their variables: ledger, source, broker and object store.
+//! The connection settings of ledger, source, broker and object store.
 
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_source::{database_url, source_database_url};
 use polyglot_storage::StorageConfig;
 
-/// The servers that both processes talk to.
+/// The servers to which both processes connect.
 #[derive(Clone)]
 pub struct Connections {
     pub database_url: String,
     pub source_database_url: String,
-    /// `None`: there is no broker, and workers find their work in the ledger alone.
+    /// `None`: there is no broker, and workers find their work by polling the ledger.
     pub amqp_url: Option<String>,
     pub amqp_queue: String,
     pub storage: StorageConfig,
 }
 
 impl Connections {
-    /// What the environment says, or the defaults.
+    /// Reads the variables, with their defaults.
     ///
     /// # Errors
     /// Names the variable whose value cannot be used.

@@ -1,19 +1,22 @@
-//! The connection to the ledger's database: its pool, its schema, its errors, and how long a call is waited for.
+//! The connection to the ledger's database: pool, schema, errors, and the time limit and retries of calls.
 
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
+use polyglot_core::failure::chain;
 use polyglot_core::status::Status;
+use polyglot_runtime::retry::retry;
 use polyglot_runtime::telemetry::PoolUse;
+use polyglot_runtime::timeout::TimedOut;
 
-use crate::notifications::Untold;
+use crate::pending_notifications::PendingNotifications;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
-/// A statement touches a few rows; one that takes longer is stuck behind a lock. A transaction that idles belongs to
-/// a process that is frozen, and its locks would stop everybody else; the longest that is meant to wait is the relay's.
+/// The settings of a session. A statement touches a few rows; one that takes longer waits for a lock. A transaction that idles
+/// belongs to a frozen process, whose locks would block all others; the longest intended wait is the relay's.
 const SESSION: &str = "SET search_path TO polyglot; SET TimeZone TO 'UTC'; SET statement_timeout TO '10s';
     SET idle_in_transaction_session_timeout TO '20s'";
 
@@ -21,24 +24,24 @@ const SESSION: &str = "SET search_path TO polyglot; SET TimeZone TO 'UTC'; SET s
 #[derive(Debug, Clone)]
 pub struct Ledger {
     pub(crate) pool: PgPool,
-    pub(crate) untold: Untold,
+    pub(crate) pending_notifications: PendingNotifications,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The database is away or has no connection to give; the same call may succeed later.
+    /// The database cannot be reached or has no free connection; the same call may succeed later.
     #[error("the ledger database is not available")]
     Unavailable(#[source] sqlx::Error),
-    /// The database refused a statement of ours: a defect.
+    /// The database refused a statement, which is a defect of this program.
     #[error("the ledger database refused a statement")]
     Refused(#[source] sqlx::Error),
-    /// A row holds what this version cannot read.
+    /// This version cannot read the content of a row.
     #[error("export {id} cannot be read from the ledger: {problem}")]
     Unreadable { id: uuid::Uuid, problem: String },
-    /// The claim's fence is no longer the shard's: another worker has taken over, or the export has ended.
+    /// The claim's fence is no longer the shard's: another worker has claimed it, or the export has ended.
     #[error("the lease was lost")]
     LeaseLost,
-    /// Another request has taken over the idempotency key of this one, which took too long.
+    /// This request took too long, and another one has taken over its idempotency key.
     #[error("the idempotency key was taken over")]
     KeyTaken,
     #[error("the ledger's tables could not be brought up to date")]
@@ -51,45 +54,47 @@ impl From<sqlx::Error> for LedgerError {
     }
 }
 
-/// How long a process waits for the ledger's answer. Statements have a shorter limit on the server, so this one is
-/// for a server that has vanished without a word.
+/// Longest wait for an answer of the ledger. Statements have a shorter limit on the server, so this one is for a server that
+/// no longer answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long to wait before a call that the ledger did not answer is made again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Pause before a call is repeated.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Repeats a call while the ledger is away or silent, up to `patience`. The call may take effect more than once.
-pub async fn persist<T, F>(patience: Duration, call: impl Fn() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    let give_up = tokio::time::Instant::now() + patience;
-    loop {
-        match in_time(call()).await {
-            Err(LedgerError::Unavailable(error)) if tokio::time::Instant::now() < give_up => {
-                tracing::debug!(error = polyglot_core::failure::chain(&error), "the ledger is away, trying again");
-                tokio::time::sleep(AGAIN).await;
-            }
-            other => return other,
-        }
+impl From<TimedOut> for LedgerError {
+    fn from(_: TimedOut) -> Self {
+        Self::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
     }
 }
 
-/// Gives up on a ledger call that is not answered.
-pub async fn in_time<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
-    let silent = |_| LedgerError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
-    tokio::time::timeout(ANSWER_TIMEOUT, call).await.map_err(silent)?
+fn is_unavailable(error: &LedgerError) -> bool {
+    matches!(error, LedgerError::Unavailable(_))
+}
+
+/// Repeats a call while the ledger is unavailable, until `limit` has passed. The call may take effect more than once.
+pub async fn retry_while_unavailable<T, F>(limit: Duration, call: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let log = |error: &LedgerError| tracing::debug!(error = chain(error), "the ledger is unavailable, trying again");
+    retry(limit, RETRY_PAUSE, || with_timeout(call()), is_unavailable, log).await
+}
+
+/// Gives up a ledger call that is not answered within 15 seconds.
+pub async fn with_timeout<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    // Boxed, because the driver's futures are large and are copied at every await.
+    polyglot_runtime::timeout::with_timeout(ANSWER_TIMEOUT, Box::pin(call)).await
 }
 
 pub(crate) type Result<T> = std::result::Result<T, LedgerError>;
 
-/// What the column `state` of an export says.
+/// The status that the column `state` of an export names.
 pub(crate) fn status(id: uuid::Uuid, state: &str) -> Result<Status> {
     Status::from_name(state).ok_or_else(|| LedgerError::Unreadable { id, problem: format!("state {state:?}") })
 }
 
 impl Ledger {
-    /// A handle that connects on first use, with at most `connections` at a time.
+    /// Makes a handle that connects on first use, with at most `connections` at a time.
     ///
     /// # Errors
     /// When `url` cannot be parsed.
@@ -105,13 +110,13 @@ impl Ledger {
                 })
             })
             .connect_lazy_with(options.application_name(application_name));
-        Ok(Self { pool, untold: Untold::default() })
+        Ok(Self { pool, pending_notifications: PendingNotifications::default() })
     }
 
     /// Creates or upgrades the tables. Safe to call from several processes at once.
     pub async fn migrate(&self) -> Result<()> {
         let mut connection = self.pool.acquire().await?;
-        // CREATE SCHEMA IF NOT EXISTS can still collide with another process's; the lock takes turns.
+        // Two processes that run CREATE SCHEMA IF NOT EXISTS at once can collide, so they take turns.
         sqlx::raw_sql(
             "BEGIN; SELECT pg_advisory_xact_lock(hashtext('polyglot schema')); CREATE SCHEMA IF NOT EXISTS polyglot; COMMIT",
         )
@@ -121,30 +126,21 @@ impl Ledger {
         Ok(())
     }
 
-    /// Migrates, and while the database is away tries again every second, up to `patience`.
-    pub async fn migrate_when_up(&self, patience: Duration) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + patience;
-        loop {
-            match self.migrate().await {
-                Err(error @ LedgerError::Unavailable(_)) if tokio::time::Instant::now() < deadline => {
-                    tracing::warn!(
-                        error = polyglot_core::failure::chain(&error),
-                        "the ledger is not up yet, trying again"
-                    );
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                other => return other,
-            }
-        }
+    /// Migrates. While the database is unavailable it tries again every second, until `limit` has passed.
+    pub async fn migrate_when_up(&self, limit: Duration) -> Result<()> {
+        let log = |error: &LedgerError| {
+            tracing::warn!(error = chain(error), "the ledger is not up yet, trying again");
+        };
+        retry(limit, RETRY_PAUSE, || self.migrate(), is_unavailable, log).await
     }
 
-    /// Connections to the database at the moment.
+    /// The pool's open connections.
     #[must_use]
     pub fn connections(&self) -> PoolUse {
         polyglot_source::session::pool_use(&self.pool)
     }
 
-    /// Answers when the database does.
+    /// Succeeds when the database answers.
     pub async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1 FROM exports LIMIT 1").execute(&self.pool).await?;
         Ok(())

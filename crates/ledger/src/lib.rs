@@ -1,5 +1,5 @@
-//! The ledger: the PostgreSQL tables that decide what happens to an export, and the queue that wakes workers. One folder for
-//! what a client causes, one for what a worker does, one for what any process does from time to time.
+//! The ledger: the PostgreSQL tables that hold the state of every export, and the queue that wakes workers. `client` has the
+//! calls for clients, `work` those for workers, `maintenance` the periodic ones of every process.
 
 mod client;
 mod config;
@@ -7,16 +7,17 @@ mod database;
 mod maintenance;
 mod notifications;
 mod outbox;
+mod pending_notifications;
 pub mod queue;
 mod work;
 
 pub use client::{Accepted, BenchmarkLock, Deletion, Export, ListFilter, Reservation, ReservedKey, Submission};
 pub use config::Connections;
-pub use database::{Ledger, LedgerError, in_time, persist};
-pub use maintenance::{Ended, Sweeper, Swept, Waits};
-pub use notifications::{Change, Listener, tell_changes};
-pub use outbox::Waiting;
+pub use database::{Ledger, LedgerError, retry_while_unavailable, with_timeout};
+pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept};
+pub use notifications::{Change, Listener, send_notifications};
+pub use outbox::OutboxMessage;
 pub use work::{
-    Attempt, Claim, Claimed, Committed, Cut, Finished, Keeper, Leftover, Planned, Renewal, RetryPolicy, ShardWork,
-    StoredShard, Terms, Work, deadline_failure, snapshot_age_failure,
+    Attempt, Claim, Claimed, Committed, Finished, JobKind, OrphanedUpload, Planned, Renewal, RetryPolicy, ShardWork,
+    ShardedAttempt, SnapshotHolder, StoredShard, Terms, deadline_failure, snapshot_age_failure,
 };

@@ -1,4 +1,5 @@
-//! Messages waiting for the broker: written with the change they announce, deleted once it has confirmed them.
+//! The transactional outbox: a message is written with the change that it announces, and deleted once the broker has confirmed
+//! it.
 
 use std::future::Future;
 
@@ -9,11 +10,11 @@ use uuid::Uuid;
 use crate::database::{Ledger, LedgerError, Result};
 use polyglot_runtime::telemetry::TraceContext;
 
-/// A message that waits: an export has work.
+/// A message in the outbox: an export has work.
 #[derive(Debug, Clone)]
-pub struct Waiting {
+pub struct OutboxMessage {
     pub export_id: Uuid,
-    /// Of the export.
+    /// The trace context of the export.
     pub origin: TraceContext,
 }
 
@@ -24,18 +25,18 @@ pub(super) async fn announce(connection: &mut PgConnection, export_id: Uuid) -> 
 }
 
 impl Ledger {
-    /// Whether any message waits for the broker.
+    /// Whether the outbox holds any message.
     pub async fn has_messages(&self) -> Result<bool> {
         Ok(sqlx::query("SELECT FROM outbox LIMIT 1").fetch_optional(&self.pool).await?.is_some())
     }
 
-    /// Hands up to `limit` waiting messages, oldest first, to `publish` and deletes them if it succeeds; the
-    /// count is how many. One relay at a time, so that the order holds; another one waits for it. A crash after the
-    /// broker's confirmation and before the delete repeats messages, which is harmless.
+    /// Hands up to `limit` messages, oldest first, to `publish`, deletes them if it succeeds, and returns how many there were.
+    /// Relays take turns, which keeps the order. A crash between the broker's confirmation and the delete repeats messages,
+    /// which is harmless.
     pub async fn relay<E, F>(
         &self,
         limit: i64,
-        publish: impl FnOnce(Vec<Waiting>) -> F,
+        publish: impl FnOnce(Vec<OutboxMessage>) -> F,
     ) -> std::result::Result<usize, E>
     where
         E: From<LedgerError>,
@@ -58,9 +59,9 @@ impl Ledger {
             return Ok(0);
         }
         let ids = column::<i64>(&rows, "id")?;
-        let messages: Vec<Waiting> = rows.iter().map(waiting).collect::<Result<_>>()?;
+        let messages: Vec<OutboxMessage> = rows.iter().map(read_message).collect::<Result<_>>()?;
         if let Err(error) = publish(messages).await {
-            // Not left to the drop, which lets go of the messages some time later.
+            // Not left to the drop, which would unlock the messages only some time later.
             transaction.rollback().await.map_err(LedgerError::from)?;
             return Err(error);
         }
@@ -74,10 +75,10 @@ impl Ledger {
     }
 }
 
-fn waiting(row: &PgRow) -> Result<Waiting> {
+fn read_message(row: &PgRow) -> Result<OutboxMessage> {
     let (trace_parent, trace_state) = (row.try_get("trace_parent")?, row.try_get("trace_state")?);
     let origin = TraceContext { request_id: None, trace_parent, trace_state };
-    Ok(Waiting { export_id: row.try_get("export_id")?, origin })
+    Ok(OutboxMessage { export_id: row.try_get("export_id")?, origin })
 }
 
 fn column<'r, T>(rows: &'r [PgRow], name: &'static str) -> Result<Vec<T>>

@@ -1,5 +1,5 @@
-//! Reading configuration from the environment: every variable by name, with its default, or from the file
-//! that `NAME_FILE` points to. The variables of each part are read where that part is.
+//! Reading configuration from the environment: every variable by name, with its default, or from the file that `NAME_FILE` names.
+//! Each part of the service reads its own variables.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -76,8 +76,8 @@ impl Environment {
         })
     }
 
-    /// `MAX_PARALLELISM`: shards of one export that are worked on at a time at most. The api refuses a request for more, and
-    /// a worker takes no more.
+    /// `MAX_PARALLELISM`: the largest number of shards of one export that are worked on at a time. The api refuses a request for
+    /// more, and a worker limits itself to it.
     pub fn max_parallelism(&self) -> Result<u16, ConfigError> {
         self.number("MAX_PARALLELISM", 16, 1..=1000, "shards at a time")
     }
@@ -88,7 +88,7 @@ impl Environment {
         self.0.contains_key(&format!("{name}_FILE"))
     }
 
-    /// One of `choices`, which pairs a name with what it means.
+    /// One of `choices`, which are pairs of a name and its value.
     pub fn choice<T: Copy>(&self, name: &str, default: T, choices: &[(&str, T)]) -> Result<T, ConfigError> {
         let Some(value) = self.optional(name)? else { return Ok(default) };
         choices.iter().find(|(choice, _)| *choice == value).map(|(_, it)| *it).ok_or_else(|| ConfigError::Value {

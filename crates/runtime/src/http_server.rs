@@ -1,5 +1,5 @@
-//! Accepting connections and letting go of them: each one ends by itself, after the answer it is in the middle
-//! of once the process is stopping, or with a cut when the drain has lasted long enough.
+//! Accepting HTTP connections and closing them: idle ones at once when the process is stopping, busy ones after their answer, and
+//! all of them when the drain has lasted long enough.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use tokio_util::task::TaskTracker;
 use crate::lifecycle::Lifecycle;
 use polyglot_core::failure::chain;
 
-/// How long a client may take over a request's head; also how long an idle connection is kept.
+/// Longest time for a client to send the head of a request; also the idle timeout of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// After a failed accept, which is nearly always a lack of file descriptors.
+/// Pause after a failed accept, which is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves `service` until `lifecycle.stopping`, then drains for at most `drain`.
@@ -57,7 +57,7 @@ where
     tracing::info!(connections = connections.len(), "draining");
     tokio::select! {
         drained = tokio::time::timeout(drain, connections.wait()) => if drained.is_err() {
-            tracing::warn!(connections = connections.len(), "connections are cut: they took too long");
+            tracing::warn!(connections = connections.len(), "connections are closed by force: draining took too long");
         },
         () = lifecycle.aborting.cancelled() => {}
     }
@@ -73,7 +73,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    // Answers are written whole; waiting to merge small ones only delays them. A socket that refuses is slower.
+    // Answers are written whole, so merging small packets only delays them. A socket that refuses the option is just slower.
     let _ = stream.set_nodelay(true);
     let mut connection = pin!(
         http1::Builder::new()
@@ -92,7 +92,7 @@ where
         }
     };
     if let Err(error) = ended {
-        // The client went away or was too slow; nobody is left to tell.
+        // The client disconnected or was too slow, so there is nobody to answer.
         tracing::debug!(error = chain(&error), "connection ended");
     }
 }

@@ -1,8 +1,10 @@
-//! What a process of the service runs on: configuration, start and stop, HTTP listener, logs, metrics and traces. Nothing
-//! here knows the ledger, the source or the object store.
+//! The parts that every process of the service needs: configuration, start and stop, HTTP server, retries and timeouts, logs,
+//! metrics and traces. Nothing here knows the ledger, the source or the object store.
 
 pub mod config;
 pub mod http_server;
 pub mod lifecycle;
 pub mod logging;
+pub mod retry;
 pub mod telemetry;
+pub mod timeout;

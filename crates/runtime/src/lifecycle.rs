@@ -1,5 +1,4 @@
-//! Starting and stopping a process: two tokens (stop taking work; drop everything) and the tasks that watch
-//! them. SIGTERM or SIGINT sets the first; a second signal sets the other.
+//! Graceful shutdown: the first SIGTERM or SIGINT stops taking work, a second one aborts the work that is held.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -10,7 +9,7 @@ use tokio_util::task::TaskTracker;
 pub struct Lifecycle {
     /// Take no new work; finish what is held.
     pub stopping: CancellationToken,
-    /// Give back what is held and end now.
+    /// Give back unfinished work and end now.
     pub aborting: CancellationToken,
     pub tasks: TaskTracker,
 }

@@ -1,5 +1,5 @@
-//! What PostgreSQL's catalog says of a relation: its columns, their types on the wire, its primary key and an
-//! estimate of its size; and the quoting of names found there. Rows are not read here.
+//! Reading PostgreSQL's catalog: a relation's columns, their wire types, its primary key and an estimate of its size. Rows are
+//! not read here.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use polyglot_core::column::{ArrayType, Column, WireType};
 use polyglot_core::relation::{Relation, RelationKind, RelationName};
 
-/// By the oid of a built-in type (`pg_type.dat`; these oids never change), its `typtype` and its modifier.
+/// The wire type for the oid of a type (`pg_type.dat`; the oids of built-in types never change), its `typtype` and its modifier.
 fn wire_type(oid: i64, typtype: &str, typmod: i32) -> WireType {
     match (oid, typtype) {
         (16, _) => WireType::Bool,

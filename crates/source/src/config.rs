@@ -19,7 +19,7 @@ pub fn source_database_url(env: &Environment) -> Result<String, ConfigError> {
     env.url("SOURCE_DATABASE_URL", &database_url(env)?, check)
 }
 
-/// The driver itself would take any scheme.
+/// Checks the scheme, because the driver accepts any.
 fn check(url: &str) -> Result<(), String> {
     match url.split_once("://") {
         Some(("postgres" | "postgresql", _)) => {

@@ -1,5 +1,5 @@
-//! PostgreSQL as the source of rows: its catalog, sessions with fixed settings, and SQL text from requests. Reading rows is
-//! the worker's.
+//! PostgreSQL as the source of rows: its catalog, sessions with fixed settings, and SQL text from requests. The worker
+//! reads the rows.
 
 pub mod catalog;
 mod config;

@@ -1,5 +1,5 @@
-//! Sessions on the source database: the settings that the text of a value depends on, how a session is named and found
-//! again, and which errors mean that the database is away. What is asked in a session is not here.
+//! Sessions on the source database: the settings that the text of a value depends on, how a session is named and found again, and
+//! which errors mean that the database is unavailable. Queries for rows are not here.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
         .after_connect(|connection, _| {
             Box::pin(async move {
                 apply_session_settings(connection).await?;
-                // Sizes wait for a relation that is being rewritten; a look-up of others must find a connection.
+                // Reading a size waits for a relation that is being rewritten; other look-ups must still get a connection.
                 sqlx::raw_sql("SET lock_timeout TO '2s'; SET statement_timeout TO '10s'").execute(connection).await?;
                 Ok(())
             })
@@ -34,21 +34,21 @@ pub fn pool_use(pool: &PgPool) -> PoolUse {
     PoolUse { idle, used: all.saturating_sub(idle) }
 }
 
-/// What an attempt's session on the source is called in `pg_stat_activity`, by which it is found again.
+/// The `application_name` of an attempt's session on the source, by which `pg_stat_activity` finds it again.
 #[must_use]
 pub fn session_name(export_id: uuid::Uuid, attempt: i32) -> String {
     format!("polyglot export {export_id}/{attempt}")
 }
 
-/// Ends the sessions of these names that this database user has. One that belongs to a process that is frozen would
-/// keep its snapshot, and hold back vacuum, for as long as that process does not wake up. Returns how many there were.
+/// Ends this database user's sessions of these names, and returns how many there were. The session of a frozen process would
+/// keep its snapshot, and hold back vacuum, until that process wakes up.
 ///
 /// # Errors
 /// When the database cannot be asked.
 pub async fn end_sessions(url: &str, names: &[String]) -> Result<usize, sqlx::Error> {
     let mut connection = connect(url, "polyglot-sweeper").await?;
-    // In the list of what is selected: conditions are evaluated in whatever order is cheapest, and a session that only
-    // the others rule out would be ended as well.
+    // Called in the select list, because conditions are evaluated in any order: in WHERE it could end sessions that only another
+    // condition excludes.
     let ended = sqlx::query(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE application_name = ANY($1) AND usename = current_user",
@@ -60,22 +60,22 @@ pub async fn end_sessions(url: &str, names: &[String]) -> Result<usize, sqlx::Er
     Ok(ended.len())
 }
 
-/// A session as its server knows it.
+/// A session, as its server identifies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     pub pid: i32,
-    /// Tells one server, and one run of it, from another.
+    /// Identifies the server, and its current run.
     pub server_started: String,
 }
 
-/// Looks from outside whether a session is still there. Where another server answers than the one that has the session
-/// (behind a load balancer), it is believed to be. Without a `backend` it is enough that a server answers.
+/// Checks over another connection whether a session still exists. If another server answers than the one with the session (behind
+/// a load balancer), the session counts as alive. Without a `backend` it is enough that a server answers.
 ///
 /// # Errors
 /// When the database cannot be asked.
 pub async fn session_lives(url: &str, backend: Option<&Backend>) -> Result<bool, sqlx::Error> {
     match find_session(url, backend).await {
-        // Out of connections, memory or disk (SQLSTATE class 53): a server without one to spare is there.
+        // Out of connections, memory or disk (SQLSTATE class 53): the server is alive.
         Err(sqlx::Error::Database(refused)) if refused.code().is_some_and(|code| code.starts_with("53")) => Ok(true),
         found => found,
     }
@@ -105,11 +105,11 @@ pub async fn connect(url: &str, application_name: &str) -> Result<PgConnection, 
     Ok(connection)
 }
 
-/// Makes a connection that somebody else has used as good as a new one, and gives it another name. What a view's function
-/// has set stays set behind its transaction otherwise: a time zone, a role, a lock.
+/// Resets a used connection to the state of a new one, and renames it. Otherwise settings that a view's function has made outlive
+/// its transaction: a time zone, a role, a lock.
 ///
 /// # Errors
-/// When the session is not there any more.
+/// When the session has ended.
 pub async fn reset_session_settings(connection: &mut PgConnection, application_name: &str) -> Result<(), sqlx::Error> {
     let reset = format!(
         "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all(); SET application_name TO {}",
@@ -120,8 +120,8 @@ pub async fn reset_session_settings(connection: &mut PgConnection, application_n
 }
 
 async fn apply_session_settings(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // As a join with pg_settings, so that a server too old to know a setting skips it. The last one makes the
-    // server notice during a long sort that we are gone, instead of at the next row.
+    // A join with pg_settings, so that an old server skips settings it does not know. With client_connection_check_interval the
+    // server notices a lost client during a long sort, instead of at the next row.
     sqlx::raw_sql(
         "SELECT set_config(name, value, false) FROM (VALUES
             ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),
@@ -139,8 +139,7 @@ async fn apply_session_settings(connection: &mut PgConnection) -> Result<(), sql
     Ok(())
 }
 
-/// Whether an error of the driver means that the database is away or too busy, as opposed to having refused
-/// the statement.
+/// Whether an error of the driver means that the database is unavailable or too busy, rather than that it refused the statement.
 #[must_use]
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {

@@ -1,5 +1,5 @@
-//! SQL text from requests: quoting, conditions and orders. The one place where client text gets near SQL: column names
-//! only as quoted identifiers that were found in the catalog, values only as quoted literals.
+//! SQL text from requests: quoting, conditions and orders. This is the only place where client text enters SQL: column names only as
+//! quoted identifiers that exist in the catalog, values only as quoted literals.
 
 use polyglot_core::column::Column;
 use polyglot_core::order::Order;
@@ -39,7 +39,7 @@ pub fn filter_sql(filter: &Filter, column: &Column, alias: &str) -> String {
     let name = format!("{alias}.{}", quote_identifier(&column.name));
     let value = || filter.values.first().map_or_else(|| "NULL".to_owned(), |value| quote_literal(value));
     match filter.op {
-        // `IS NULL` of a composite asks for its fields; this asks for the value itfilter.
+        // `IS NULL` of a composite asks for its fields; this asks for the value itself.
         FilterOp::IsNull => format!("{name} IS NOT DISTINCT FROM NULL"),
         FilterOp::IsNotNull => format!("{name} IS DISTINCT FROM NULL"),
         FilterOp::In => {
@@ -78,8 +78,8 @@ pub fn all_of(conditions: &[String]) -> String {
     if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
 }
 
-/// Text as an SQL literal that means the same whatever `standard_conforming_strings` is. Text with U+0000 must not
-/// come here: PostgreSQL has no such text.
+/// Text as an SQL literal that is valid whatever `standard_conforming_strings` is. The text must not contain U+0000, which
+/// PostgreSQL does not accept.
 #[must_use]
 pub fn quote_literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");

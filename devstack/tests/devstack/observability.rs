@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use polyglot_runtime::telemetry::{Kind, METRICS};
+use polyglot_runtime::telemetry::{METRIC_DEFINITIONS, MetricKind};
 use polyglot_test_servers::needs_program;
 
 fn root() -> PathBuf {
@@ -20,7 +20,7 @@ fn read(name: &str) -> String {
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
     let names = words.filter(|word| word.starts_with("polyglot_") || word.starts_with("process_"));
-    let histograms: Vec<_> = METRICS.iter().filter(|metric| metric.kind == Kind::Histogram).collect();
+    let histograms: Vec<_> = METRIC_DEFINITIONS.iter().filter(|metric| metric.kind == MetricKind::Histogram).collect();
     let plain = |name: &str| {
         let series = ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
         let base = series.filter(|base| histograms.iter().any(|metric| metric.name == *base));
@@ -31,7 +31,7 @@ fn named(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn dashboard_and_alerts_use_metrics_that_exist() {
-    let known: BTreeSet<String> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
+    let known: BTreeSet<String> = METRIC_DEFINITIONS.iter().map(|metric| metric.name.to_owned()).collect();
     let dashboard = read("observability/grafana-dashboard.json");
     serde_json::from_str::<serde_json::Value>(&dashboard).unwrap();
     for (file, text) in [("dashboard", dashboard), ("alerts", read("observability/alerts.yml"))] {
@@ -46,7 +46,7 @@ fn dashboard_and_alerts_use_metrics_that_exist() {
 #[test]
 fn every_metric_is_explained() {
     let document = read("docs/reference/metrics.md");
-    for metric in METRICS {
+    for metric in METRIC_DEFINITIONS {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         let row = format!("| `{}` | {} | {} | ", metric.name, metric.kind.name(), labels.join(", "));
         assert!(document.contains(&row), "docs/reference/metrics.md has no row that begins with {row}");
@@ -57,7 +57,7 @@ fn every_metric_is_explained() {
         .filter(|name| name.starts_with("polyglot_") || name.starts_with("process_"))
         .map(str::to_owned)
         .collect();
-    let known: BTreeSet<String> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
+    let known: BTreeSet<String> = METRIC_DEFINITIONS.iter().map(|metric| metric.name.to_owned()).collect();
     assert_eq!(named, known);
 }
 

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use polyglot_core::failure::{Disposition, FailureKind};
-use polyglot_formats::Format;
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
+use polyglot_formats::Format;
 use polyglot_ledger::Connections;
 use polyglot_runtime::config::Environment;
 

@@ -9,8 +9,8 @@ use polyglot_core::request::{ColumnMapping, ExportRequest};
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
 use polyglot_ledger::{
-    Accepted, Claim, Claimed, Deletion, Finished, Keeper, Ledger, LedgerError, Planned, Renewal, Reservation,
-    RetryPolicy, Submission, Terms, Waiting,
+    Accepted, Claim, Claimed, Deletion, Finished, Ledger, LedgerError, OutboxMessage, Planned, Renewal, Reservation,
+    RetryPolicy, SnapshotHolder, Submission, Terms,
 };
 use polyglot_runtime::telemetry::TraceContext;
 use polyglot_source::session::{self, session_name};
@@ -134,7 +134,7 @@ async fn plan_eight_shards(ledger: &Ledger, id: Uuid) {
     ledger.begin_upload(&planner, "key").await.unwrap();
     let bounds = vec![serde_json::json!({}); 8];
     let planned = Planned { plan: serde_json::json!({}), bounds, rows_estimate: None, parallelism: 8 };
-    let keeper = Keeper { owner: "planner", snapshot: "snapshot", lease: LONG };
+    let keeper = SnapshotHolder { owner: "planner", snapshot: "snapshot", lease: LONG };
     assert_eq!(ledger.planned(&planner, &planned, keeper).await.unwrap(), Renewal::Held);
 }
 
@@ -250,7 +250,7 @@ async fn several_relays_publish_messages_in_order() {
     let relays = (0..4).map(|_| {
         let (ledger, sent) = (ledger.clone(), std::sync::Arc::clone(&sent));
         tokio::spawn(async move {
-            let publish = async |messages: Vec<Waiting>| {
+            let publish = async |messages: Vec<OutboxMessage>| {
                 // The time that a broker takes, so that the relays run at the same time.
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 sent.lock().unwrap().extend(messages.iter().map(|message| message.export_id));
@@ -274,23 +274,23 @@ async fn the_uploads_of_lost_attempts_are_checked_three_times() {
     ledger.begin_upload(&doomed, "key").await.unwrap();
     ledger.begin_upload(&doomed, "key").await.expect("a repeat is no mistake");
     let mut given_up = None;
-    assert!(ledger.leftovers(9).await.unwrap().is_empty(), "it may still be at work");
+    assert!(ledger.orphaned_uploads(9).await.unwrap().is_empty(), "it may still be at work");
     claim(&ledger, id, "next", LONG).await.unwrap();
     for check in 0..3 {
-        let found = ledger.leftovers(9).await.unwrap();
+        let found = ledger.orphaned_uploads(9).await.unwrap();
         assert_eq!((found.len(), found[0].attempt, &*found[0].object.object_key), (1, 1, "key"));
-        assert_eq!((found[0].looks, found[0].object.owned), (check, false));
-        assert!(ledger.leftovers(9).await.unwrap().is_empty(), "another sweeper checks the same one");
+        assert_eq!((found[0].cleanup_passes, found[0].object.owned), (check, false));
+        assert!(ledger.orphaned_uploads(9).await.unwrap().is_empty(), "another sweeper checks the same one");
         // A check that was not finished because the store was unavailable is repeated.
         make_due(&pool).await;
-        assert_eq!(ledger.leftovers(9).await.unwrap(), found);
+        assert_eq!(ledger.orphaned_uploads(9).await.unwrap(), found);
         given_up = found.first().cloned();
-        ledger.looked(&found[0]).await.unwrap();
-        ledger.looked(&found[0]).await.expect("a check that another sweeper has recorded");
-        assert!(ledger.leftovers(9).await.unwrap().is_empty(), "not yet again");
+        ledger.mark_checked(&found[0]).await.unwrap();
+        ledger.mark_checked(&found[0]).await.expect("a check that another sweeper has recorded");
+        assert!(ledger.orphaned_uploads(9).await.unwrap().is_empty(), "not yet again");
         make_due(&pool).await;
     }
-    assert!(ledger.leftovers(9).await.unwrap().is_empty());
+    assert!(ledger.orphaned_uploads(9).await.unwrap().is_empty());
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM uploads").fetch_one(&pool).await.unwrap();
     assert_eq!(left, 0);
     // The worker was only frozen for all that time: the upload that it abandons now is checked for again.
@@ -298,8 +298,8 @@ async fn the_uploads_of_lost_attempts_are_checked_three_times() {
     given_up.object.upload_id = Some("upload".to_owned());
     ledger.abandon_upload(&given_up).await.unwrap();
     make_due(&pool).await;
-    let found = ledger.leftovers(9).await.unwrap();
-    assert_eq!((found[0].looks, found[0].object.upload_id.as_deref()), (1, Some("upload")));
+    let found = ledger.orphaned_uploads(9).await.unwrap();
+    assert_eq!((found[0].cleanup_passes, found[0].object.upload_id.as_deref()), (1, Some("upload")));
 }
 
 async fn make_due(pool: &PgPool) {
@@ -316,8 +316,8 @@ async fn the_key_of_a_completed_upload_is_checked_and_its_file_stays() {
     ledger.record_upload(&claim, "key", "upload").await.unwrap();
     assert_eq!(ledger.complete(&claim, &finished(), None).await.unwrap(), Renewal::Held);
     make_due(&pool).await;
-    let found = ledger.leftovers(9).await.unwrap();
-    assert_eq!((found[0].looks, found[0].object.owned, found[0].object.upload_id.as_deref()), (1, true, None));
+    let found = ledger.orphaned_uploads(9).await.unwrap();
+    assert_eq!((found[0].cleanup_passes, found[0].object.owned, found[0].object.upload_id.as_deref()), (1, true, None));
 }
 
 /// A frozen worker may hold the snapshot of an export that others have completed. By the row its session is found.
@@ -330,8 +330,8 @@ async fn the_uploads_of_a_completed_attempt_of_several_objects_are_checked() {
     let finished = Finished { object_key: "folder/".to_owned(), ..finished() };
     assert_eq!(ledger.complete(&claim, &finished, None).await.unwrap(), Renewal::Held);
     make_due(&pool).await;
-    let found = ledger.leftovers(9).await.unwrap();
-    assert_eq!((found[0].looks, found[0].object.owned), (1, true));
+    let found = ledger.orphaned_uploads(9).await.unwrap();
+    assert_eq!((found[0].cleanup_passes, found[0].object.owned), (1, true));
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::status::Status;
 use polyglot_ledger::{
-    Claim, Claimed, Committed, Keeper, Ledger, LedgerError, Planned, Renewal, RetryPolicy, StoredShard, Terms, Work,
+    Claim, Claimed, Committed, JobKind, Ledger, LedgerError, Planned, Renewal, RetryPolicy, SnapshotHolder,
+    StoredShard, Terms,
 };
 use polyglot_test_kit::wait_until;
 use polyglot_test_servers::needs_servers;
@@ -28,14 +29,14 @@ async fn claim(ledger: &Ledger, id: Uuid, lease: Duration) -> Option<Claim> {
     }
 }
 
-fn keeper(snapshot: &str) -> Keeper<'_> {
-    Keeper { owner: "planner", snapshot, lease: LONG }
+fn keeper(snapshot: &str) -> SnapshotHolder<'_> {
+    SnapshotHolder { owner: "planner", snapshot, lease: LONG }
 }
 
 /// Plans as a worker does.
 async fn plan(ledger: &Ledger, id: Uuid, shards: i32, parallelism: u16) {
     let start = claim(ledger, id, LONG).await.unwrap();
-    assert!(matches!(start.work, Work::Start { .. }), "{start:?}");
+    assert!(matches!(start.work, JobKind::Start { .. }), "{start:?}");
     ledger.begin_upload(&start, "key").await.unwrap();
     ledger.record_upload(&start, "key", "upload").await.unwrap();
     let bounds = (1..=shards).map(|number| json!({"from": [number.to_string()]})).collect();
@@ -86,9 +87,9 @@ async fn every_shard_is_done_once_and_the_export_is_finished_after_the_last() {
     let second = claim(&ledger, id, LONG).await.unwrap();
     assert_eq!(messages(&ledger).await, 0, "more at a time than may be");
     assert_eq!((first.shard, second.shard, first.attempt), (1, 2, 1));
-    let Work::Shard(work) = &second.work else { panic!("{second:?}") };
-    assert_eq!((&work.bounds, work.cut.shards), (&json!({"from": ["2"]}), 3));
-    assert_eq!((&*work.cut.object_key, work.cut.upload_id.as_deref()), ("key", Some("upload")));
+    let JobKind::Shard(work) = &second.work else { panic!("{second:?}") };
+    assert_eq!((&work.bounds, work.attempt.shards), (&json!({"from": ["2"]}), 3));
+    assert_eq!((&*work.attempt.object_key, work.attempt.upload_id.as_deref()), ("key", Some("upload")));
     assert!(claim(&ledger, id, LONG).await.is_none(), "more at a time than may be");
     assert!(ledger.ready(9).await.unwrap().is_empty());
 
@@ -104,17 +105,17 @@ async fn every_shard_is_done_once_and_the_export_is_finished_after_the_last() {
     assert_eq!(messages(&ledger).await, 1);
     let export = ledger.find(id).await.unwrap().unwrap();
     assert_eq!((export.status, export.rows, export.shards, export.shards_done), (Status::Finishing, 30, 3, 3));
-    assert!(!ledger.keep(id, 1, keeper("1-1")).await.unwrap(), "a snapshot is kept that nobody reads");
+    assert!(!ledger.hold_snapshot(id, 1, keeper("1-1")).await.unwrap(), "a snapshot is kept that nobody reads");
 
     let finish = claim(&ledger, id, NONE).await.unwrap();
-    let Work::Finish(cut) = &finish.work else { panic!("{finish:?}") };
+    let JobKind::Finish(cut) = &finish.work else { panic!("{finish:?}") };
     assert_eq!(cut.plan, json!({"a": "plan"}));
     let shards = ledger.stored_shards(id, 0, 2).await.unwrap();
     assert_eq!(shards, [stored(1), stored(2)]);
     assert_eq!(ledger.stored_shards(id, 2, 2).await.unwrap(), [stored(3)]);
     // The finisher is lost: another one goes on, and nothing else is done again.
     let again = claim(&ledger, id, LONG).await.unwrap();
-    assert!(matches!(again.work, Work::Finish(_)) && again.attempt == 1);
+    assert!(matches!(again.work, JobKind::Finish(_)) && again.attempt == 1);
     assert!(matches!(ledger.finishing(&finish).await, Err(LedgerError::LeaseLost)));
     assert_eq!(ledger.finishing(&again).await.unwrap(), Renewal::Held);
 }
@@ -216,11 +217,11 @@ async fn without_its_snapshot_an_export_starts_over_and_mixes_nothing() {
     let first = claim(&ledger, id, LONG).await.unwrap();
     let second = claim(&ledger, id, LONG).await.unwrap();
     commit(&ledger, &first).await.unwrap();
-    assert!(ledger.keep(id, 1, Keeper { owner: "other", ..keeper("2-2") }).await.unwrap());
+    assert!(ledger.hold_snapshot(id, 1, SnapshotHolder { owner: "other", ..keeper("2-2") }).await.unwrap());
     assert_eq!(ledger.snapshots(id, 1).await.unwrap(), ["2-2", "1-1"]);
     let lost = Failure::new(FailureKind::SnapshotLost, "message", "detail");
     assert!(ledger.fail_attempt(&second, &lost, RETRY).await.unwrap());
-    assert!(!ledger.keep(id, 1, keeper("1-1")).await.unwrap(), "the old snapshot is kept");
+    assert!(!ledger.hold_snapshot(id, 1, keeper("1-1")).await.unwrap(), "the old snapshot is kept");
     wait_until("the pause is over", async || ledger.ready(9).await.unwrap() == [id]).await;
     plan(&ledger, id, 2, 2).await;
     assert!(ledger.stored_shards(id, 0, 9).await.unwrap().is_empty(), "shards of two snapshots");
@@ -236,7 +237,7 @@ async fn a_shard_that_is_too_small_makes_the_next_plan_coarser_and_is_no_failure
     let small = claim(&ledger, id, LONG).await.unwrap();
     ledger.too_small(&small).await.unwrap();
     let start = claim(&ledger, id, LONG).await.unwrap();
-    assert!(matches!(start.work, Work::Start { coarser: 1 }), "{start:?}");
+    assert!(matches!(start.work, JobKind::Start { shard_size_step: 1 }), "{start:?}");
     let failures: i32 = sqlx::query_scalar("SELECT failures FROM exports").fetch_one(&pool).await.unwrap();
     assert_eq!((failures, start.attempt), (0, 2));
 }

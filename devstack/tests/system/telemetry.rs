@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use polyglot_core::status::Status;
 use polyglot_devstack::free_port;
-use polyglot_runtime::telemetry::METRICS;
+use polyglot_runtime::telemetry::METRIC_DEFINITIONS;
 use polyglot_test_kit::{Setup, System, binary, export_request, first_rows, wait_until};
 use polyglot_test_servers::needs_servers;
 use prost::Message;
@@ -119,7 +119,7 @@ async fn metrics_count_what_happened_and_prometheus_accepts_them() {
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         types.map(str::to_owned).collect()
     };
-    let described: BTreeSet<String> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
+    let described: BTreeSet<String> = METRIC_DEFINITIONS.iter().map(|metric| metric.name.to_owned()).collect();
     assert_eq!(exposed(&api).union(&exposed(&worker)).cloned().collect::<BTreeSet<_>>(), described);
 
     for status in Status::ALL {

@@ -9,7 +9,7 @@ use polyglot_core::compression::Compression;
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::manifest::{Manifest, ManifestFile, ManifestPart, Replaced, crc_text};
 use polyglot_core::request::{ExportRequest, Layout};
-use polyglot_ledger::{Claim, Cut, Ledger, StoredShard, persist};
+use polyglot_ledger::{Claim, Ledger, ShardedAttempt, StoredShard, retry_while_unavailable};
 use polyglot_storage::{CompletedPart, ObjectBody};
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +67,7 @@ impl ShardTotals {
                 name: format.part_name(shard.number, request.compression),
                 rows: shard.rows,
                 bytes: shard.bytes,
-                uncompressed_bytes: shard.raw_bytes,
+                uncompressed_bytes: shard.uncompressed_bytes,
                 crc32,
             }),
         }
@@ -75,12 +75,12 @@ impl ShardTotals {
             self.row_groups.push_back((length(self.bytes), row_groups));
         }
         self.crc.combine(&crc32fast::Hasher::new_with_initial_len(shard.crc32, length(shard.bytes)));
-        if let Some(raw) = shard.raw_crc32 {
-            self.raw_crc.combine(&crc32fast::Hasher::new_with_initial_len(raw, length(shard.raw_bytes)));
+        if let Some(raw) = shard.uncompressed_crc32 {
+            self.raw_crc.combine(&crc32fast::Hasher::new_with_initial_len(raw, length(shard.uncompressed_bytes)));
         }
         self.rows += shard.rows;
         self.bytes += shard.bytes;
-        self.raw_bytes += shard.raw_bytes;
+        self.raw_bytes += shard.uncompressed_bytes;
         let replaced = shard.replaced.map(serde_json::from_value::<Vec<Replaced>>).transpose();
         for replaced in replaced.map_err(|error| internal(&error))?.into_iter().flatten() {
             let known = self.replaced.iter_mut().find(|known| {
@@ -117,11 +117,11 @@ async fn shard_totals(
     patience: Duration,
     claim: &Claim,
     format: Format,
-    cut: &Cut,
+    cut: &ShardedAttempt,
 ) -> Result<ShardTotals, WorkError> {
     let (mut totals, mut number) = (ShardTotals::default(), 0);
     loop {
-        let shards = persist(patience, || ledger.stored_shards(claim.export_id, number, PAGE)).await?;
+        let shards = retry_while_unavailable(patience, || ledger.stored_shards(claim.export_id, number, PAGE)).await?;
         if shards.is_empty() {
             break;
         }
@@ -147,7 +147,7 @@ pub struct EndOfFile {
 ///
 /// # Errors
 /// In words.
-pub async fn end_of_file(ledger: &Ledger, claim: &Claim, cut: &Cut) -> Result<EndOfFile, String> {
+pub async fn end_of_file(ledger: &Ledger, claim: &Claim, cut: &ShardedAttempt) -> Result<EndOfFile, String> {
     let words = |error: WorkError| format!("{error:?}");
     let format = Format::of(&claim.request).map_err(|unknown| unknown.to_string())?;
     let mut totals = shard_totals(ledger, Duration::ZERO, claim, format, cut).await.map_err(words)?;
@@ -166,7 +166,7 @@ pub(super) async fn perform(
     context: &WorkerContext,
     claim: &Claim,
     format: Format,
-    cut: &Cut,
+    cut: &ShardedAttempt,
     aborting: &CancellationToken,
 ) -> Outcome {
     let progress = Arc::new(Progress::default());
@@ -184,7 +184,7 @@ async fn run(
     patience: Duration,
     claim: &Claim,
     format: Format,
-    cut: &Cut,
+    cut: &ShardedAttempt,
     upload: &Upload<'_>,
 ) -> Result<(StagedObject, Manifest), WorkError> {
     let file: ManifestDraft =

@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polyglot_core::failure::{Failure, chain};
-use polyglot_ledger::{Claim, Ledger, LedgerError, Renewal, Work, deadline_failure, persist, snapshot_age_failure};
+use polyglot_ledger::{
+    Claim, JobKind, Ledger, LedgerError, Renewal, deadline_failure, retry_while_unavailable, snapshot_age_failure,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +22,7 @@ pub(super) async fn retry_within_lease<T, F>(context: &WorkerContext, call: impl
 where
     F: Future<Output = Result<T, LedgerError>>,
 {
-    persist(context.settings.lease, call).await
+    retry_while_unavailable(context.settings.lease, call).await
 }
 
 /// Runs `work` until it is done or there is a reason to stop it.
@@ -91,7 +93,7 @@ pub(super) async fn keep_lease_while<T>(
 
 /// Ends when the time of the export, or of its snapshot, is up; never, if neither has a limit.
 async fn deadline(claim: &Claim) -> Failure {
-    let snapshot = claim.snapshot_until.filter(|_| !matches!(claim.work, Work::Finish(_)));
+    let snapshot = claim.snapshot_until.filter(|_| !matches!(claim.work, JobKind::Finish(_)));
     let (at, failure) = match (claim.deadline, snapshot) {
         (Some(deadline), Some(snapshot)) if snapshot < deadline => (snapshot, snapshot_age_failure()),
         (Some(deadline), _) => (deadline, deadline_failure()),

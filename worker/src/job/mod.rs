@@ -10,7 +10,7 @@ mod start;
 mod stream;
 
 use polyglot_formats::Format;
-use polyglot_ledger::{Claim, Work};
+use polyglot_ledger::{Claim, JobKind};
 use tokio_util::sync::CancellationToken;
 
 pub use self::finish::{EndOfFile, end_of_file};
@@ -27,8 +27,10 @@ pub(crate) async fn perform(context: &WorkerContext, claim: &Claim, aborting: &C
     };
     match &claim.work {
         // Boxed, as below: these futures hold the driver's and the SDK's state and are moved around otherwise.
-        Work::Start { coarser } => Box::pin(start::perform(context, claim, format, *coarser, aborting)).await,
-        Work::Shard(work) => Box::pin(shard::perform(context, claim, work, aborting)).await,
-        Work::Finish(cut) => Box::pin(finish::perform(context, claim, format, cut, aborting)).await,
+        JobKind::Start { shard_size_step: coarser } => {
+            Box::pin(start::perform(context, claim, format, *coarser, aborting)).await
+        }
+        JobKind::Shard(work) => Box::pin(shard::perform(context, claim, work, aborting)).await,
+        JobKind::Finish(cut) => Box::pin(finish::perform(context, claim, format, cut, aborting)).await,
     }
 }

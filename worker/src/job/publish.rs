@@ -2,7 +2,7 @@
 
 use polyglot_core::failure::chain;
 use polyglot_core::manifest::Manifest;
-use polyglot_ledger::{Claim, Finished, LedgerError, Renewal, Work};
+use polyglot_ledger::{Claim, Finished, JobKind, LedgerError, Renewal};
 use tracing::Instrument;
 
 use super::lease::{keep_lease_while, retry_within_lease};
@@ -47,7 +47,7 @@ pub(super) async fn publish(
             Ok(Renewal::Held) => {
                 tracing::info!(rows, bytes, peak_memory_bytes = finished.peak_memory_bytes, "export completed");
                 // Of an export that was cut, each shard was counted by itself.
-                if matches!(claim.work, Work::Start { .. }) {
+                if matches!(claim.work, JobKind::Start { .. }) {
                     metrics::stored(&claim.request.format, rows, bytes);
                 }
                 Outcome::Done
@@ -73,7 +73,7 @@ pub(super) async fn publish(
 /// Ends what did not become a file. An upload that several claims share is left to the sweeper, which knows whether the
 /// attempt goes on.
 async fn end_without_file(context: &WorkerContext, claim: &Claim, upload: Upload<'_>, error: WorkError) -> Outcome {
-    if matches!(claim.work, Work::Start { .. }) {
+    if matches!(claim.work, JobKind::Start { .. }) {
         upload.discard().await;
     }
     record_end(context, claim, error).await

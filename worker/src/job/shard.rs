@@ -63,12 +63,12 @@ async fn run(
     probe.backend = Some(source.backend.clone());
     let limit = context.settings.part_budget();
     let buffers = context.buffers.of(claim.export_id);
-    let last = claim.shard == work.cut.shards;
+    let last = claim.shard == work.attempt.shards;
     let encoding = Encoding {
         plan: session.plan.clone(),
         request: claim.request.clone(),
         extent: match claim.request.layout {
-            Layout::File => Extent::Shard { number: claim.shard, of: work.cut.shards },
+            Layout::File => Extent::Shard { number: claim.shard, of: work.attempt.shards },
             Layout::Files => Extent::Whole,
         },
         rows_of: format!("shard {} of the export", claim.shard),
@@ -78,7 +78,7 @@ async fn run(
         progress: Arc::clone(progress),
     };
     let encoded = encode(encoding, &mut source, &range, context.settings.max_batch_rows, &probe).await?;
-    let file: ManifestDraft = serde_json::from_value(work.cut.plan.clone()).map_err(|error| internal(&error))?;
+    let file: ManifestDraft = serde_json::from_value(work.attempt.plan.clone()).map_err(|error| internal(&error))?;
     if !file.has_partitions(&probe.run_while_alive(progress, source.partitions(&claim.request)).await?) {
         let message = "A partition was attached to the table, or detached, while its shards were read.";
         return Err(WorkError::FailedAttempt(Failure::new(
@@ -113,7 +113,7 @@ async fn store(
     let Encoded { written, replacements, row_groups } = encoded;
     let (bytes, crc32) = (written.stored.bytes, written.stored.crc32);
     let body = written.stored.into_object_body(buffers);
-    let upload = Upload::continue_attempt(context.target(), claim, plan.format, &work.cut);
+    let upload = Upload::continue_attempt(context.target(), claim, plan.format, &work.attempt);
     let etag = match claim.request.layout {
         Layout::File => upload.send_part(part_number(claim.shard), body, crc32).await?.etag,
         Layout::Files => upload.put_file(claim.shard, body, crc32).await?,
@@ -126,8 +126,8 @@ async fn store(
         rows: written.rows,
         bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         crc32,
-        raw_bytes: written.raw_bytes,
-        raw_crc32: written.raw_crc32,
+        uncompressed_bytes: written.raw_bytes,
+        uncompressed_crc32: written.raw_crc32,
         etag,
         row_groups,
         replaced,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use polyglot_core::request::Layout;
 use polyglot_formats::Format;
-use polyglot_ledger::{Attempt, Claim, LedgerError, Planned, Renewal, persist};
+use polyglot_ledger::{Attempt, Claim, LedgerError, Planned, Renewal, retry_while_unavailable};
 use polyglot_source::session::session_name;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -133,13 +133,15 @@ async fn hand_out(context: &WorkerContext, claim: &Claim, shards: NewShards) -> 
     let NewShards { transaction, plan, planned } = shards;
     let snapshot = context.snapshots.register(&Attempt::from(claim), transaction, plan).await?;
     let call = || context.ledger.planned(claim, &planned, context.snapshots.holder(&snapshot));
-    match persist(context.settings.lease, call).await {
+    match retry_while_unavailable(context.settings.lease, call).await {
         Ok(Renewal::Held) => {}
         Ok(Renewal::CancelRequested) => return Err(WorkError::Cancelled),
         // Perhaps by a repeat of the call, whose first answer was lost.
         Err(LedgerError::LeaseLost) => {
-            let known =
-                persist(context.settings.lease, || context.ledger.snapshots(claim.export_id, claim.attempt)).await?;
+            let known = retry_while_unavailable(context.settings.lease, || {
+                context.ledger.snapshots(claim.export_id, claim.attempt)
+            })
+            .await?;
             if !known.contains(&snapshot) {
                 return Err(WorkError::Lost);
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use polyglot_core::manifest::{Manifest, ManifestFile};
 use polyglot_core::request::{ExportRequest, Layout};
 use polyglot_core::single_stream_reason::SingleStreamReason;
-use polyglot_ledger::{Claim, Renewal, persist};
+use polyglot_ledger::{Claim, Renewal, retry_while_unavailable};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -40,7 +40,8 @@ pub(super) async fn run(
 ) -> Result<(StagedObject, Manifest), WorkError> {
     let Stream { claim, mut source, plan, file, reason, probe } = stream;
     let (ledger, settings) = (&context.ledger, &context.settings);
-    let running = persist(settings.lease, || ledger.streaming(claim, plan.rows_estimate(), reason)).await?;
+    let running =
+        retry_while_unavailable(settings.lease, || ledger.streaming(claim, plan.rows_estimate(), reason)).await?;
     if running == Renewal::CancelRequested {
         return Err(WorkError::Cancelled);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use polyglot_core::failure::chain;
-use polyglot_ledger::{Attempt, Keeper, Ledger, in_time};
+use polyglot_ledger::{Attempt, Ledger, SnapshotHolder, with_timeout};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -60,8 +60,8 @@ impl HolderTask {
                 tracing::warn!("the snapshot has reached its maximum age and is released");
                 break;
             }
-            let holder = Keeper { owner: &self.owner, snapshot: &snapshot, lease: HOLDER_LEASE };
-            match in_time(self.ledger.keep(export_id, attempt, holder)).await {
+            let holder = SnapshotHolder { owner: &self.owner, snapshot: &snapshot, lease: HOLDER_LEASE };
+            match with_timeout(self.ledger.hold_snapshot(export_id, attempt, holder)).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 // The snapshot may still be wanted.
@@ -74,7 +74,7 @@ impl HolderTask {
 
 /// Removes the holder's row, so that others do not look for the snapshot here. Where that fails, the row's lease ends.
 pub(super) async fn release(ledger: &Ledger, (export_id, attempt): AttemptKey, owner: &str) {
-    if let Err(error) = in_time(ledger.keep_no_longer(export_id, attempt, owner)).await {
+    if let Err(error) = with_timeout(ledger.release_snapshot(export_id, attempt, owner)).await {
         tracing::debug!(%export_id, error = chain(&error), "the ledger still names this snapshot holder");
     }
 }

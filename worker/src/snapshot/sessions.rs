@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use polyglot_core::failure::{Failure, FailureKind, chain};
-use polyglot_ledger::{Attempt, Keeper, Ledger, in_time};
+use polyglot_ledger::{Attempt, Ledger, SnapshotHolder, with_timeout};
 use polyglot_source::session::session_name;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
@@ -122,13 +122,14 @@ impl SnapshotSessions {
                 () = stopping.cancelled() => return,
                 () = sleep(HEARTBEAT) => {}
             }
-            let attempts = match in_time(self.ledger.badly_kept(&self.owner, WANTED_HOLDERS, JOINED_AT_A_TIME)).await {
-                Ok(attempts) => attempts,
-                Err(error) => {
-                    tracing::debug!(error = chain(&error), "the ledger cannot be asked for snapshots to hold");
-                    continue;
-                }
-            };
+            let attempts =
+                match with_timeout(self.ledger.attempts_to_hold(&self.owner, WANTED_HOLDERS, JOINED_AT_A_TIME)).await {
+                    Ok(attempts) => attempts,
+                    Err(error) => {
+                        tracing::debug!(error = chain(&error), "the ledger cannot be asked for snapshots to hold");
+                        continue;
+                    }
+                };
             for attempt in attempts {
                 // Whoever reads a shard reports what stands against it.
                 if let Err(error) = self.get_or_join(&attempt).await {
@@ -172,7 +173,7 @@ impl SnapshotSessions {
         let mut tried = HashSet::new();
         let mut transaction = loop {
             // Another process may have joined while the names of lost holders were tried.
-            let names = in_time(self.ledger.snapshots(attempt.export_id, attempt.attempt)).await?;
+            let names = with_timeout(self.ledger.snapshots(attempt.export_id, attempt.attempt)).await?;
             let untried = names.into_iter().find(|name| !tried.contains(name));
             let Some((text, snapshot)) = untried.and_then(|text| SnapshotName::parse(&text).map(|name| (text, name)))
             else {
@@ -187,7 +188,7 @@ impl SnapshotSessions {
         let own = SnapshotName::export(&mut transaction).await?;
         let plan = read_plan(&mut transaction, &attempt.request, self.max_row_bytes).await?;
         let name = own.to_string();
-        if !in_time(self.ledger.keep(attempt.export_id, attempt.attempt, self.holder(&name))).await? {
+        if !with_timeout(self.ledger.hold_snapshot(attempt.export_id, attempt.attempt, self.holder(&name))).await? {
             return Err(WorkError::Lost);
         }
         Ok(self.hold(attempt, transaction, own, plan))
@@ -212,8 +213,8 @@ impl SnapshotSessions {
     }
 
     /// This process as a holder of that snapshot, for the ledger.
-    pub(crate) fn holder<'s>(&'s self, snapshot: &'s str) -> Keeper<'s> {
-        Keeper { owner: &self.owner, snapshot, lease: HOLDER_LEASE }
+    pub(crate) fn holder<'s>(&'s self, snapshot: &'s str) -> SnapshotHolder<'s> {
+        SnapshotHolder { owner: &self.owner, snapshot, lease: HOLDER_LEASE }
     }
 
     /// Starts the task that holds the snapshot.

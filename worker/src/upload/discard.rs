@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use polyglot_core::failure::chain;
-use polyglot_ledger::Leftover;
+use polyglot_ledger::OrphanedUpload;
 use polyglot_storage::OrphanedObject;
 
 use super::{Target, Upload};
@@ -20,11 +20,11 @@ impl Upload<'_> {
             return;
         }
         let upload_id = self.multipart.map(|upload| upload.id);
-        let orphaned = Leftover {
+        let orphaned = OrphanedUpload {
             export_id: claim.export_id,
             attempt: claim.attempt,
             object: OrphanedObject { object_key, upload_id, upload_key: key, owned: false },
-            looks: 0,
+            cleanup_passes: 0,
         };
         let removal = async {
             // The sweeper checks again: what was on the wire when the attempt was stopped may still arrive, and a session

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use polyglot_core::request::{Layout, ObjectHeaders};
 use polyglot_formats::Format;
-use polyglot_ledger::{Claim, Cut, Ledger, persist};
+use polyglot_ledger::{Claim, Ledger, ShardedAttempt, retry_while_unavailable};
 use polyglot_storage::{CompletedPart, MultipartUpload, Storage};
 
 use crate::part::Part;
@@ -68,7 +68,7 @@ impl<'a> Upload<'a> {
     }
 
     /// The upload that the attempt's start began, for the claim of a shard or of the finish.
-    pub(crate) fn continue_attempt(target: Target<'a>, claim: &'a Claim, format: Format, cut: &Cut) -> Self {
+    pub(crate) fn continue_attempt(target: Target<'a>, claim: &'a Claim, format: Format, cut: &ShardedAttempt) -> Self {
         let upload = Self::new(target, claim, format);
         let id = cut.upload_id.clone();
         let multipart = id.map(|id| MultipartUpload { key: upload.key.clone(), id });
@@ -85,7 +85,7 @@ impl<'a> Upload<'a> {
         // Once the call is made it may have got through, whatever comes back.
         self.may_be_recorded = true;
         let Target { ledger, ledger_timeout, .. } = self.target;
-        persist(ledger_timeout, || ledger.begin_upload(self.claim, &self.object_key)).await?;
+        retry_while_unavailable(ledger_timeout, || ledger.begin_upload(self.claim, &self.object_key)).await?;
         Ok(())
     }
 
@@ -95,7 +95,7 @@ impl<'a> Upload<'a> {
         self.may_be_stored = true;
         let upload = storage.create_upload(&self.key, &self.headers(&self.key)).await?;
         let upload = self.multipart.insert(upload);
-        persist(ledger_timeout, || ledger.record_upload(self.claim, &upload.key, &upload.id)).await?;
+        retry_while_unavailable(ledger_timeout, || ledger.record_upload(self.claim, &upload.key, &upload.id)).await?;
         Ok(())
     }
 

@@ -1,26 +1,26 @@
-//! What a client may change about an export after it was accepted: cancel it, delete its file.
+//! Cancelling an export and deleting its file.
 
 use sqlx::Row;
 use uuid::Uuid;
 
-use crate::database::{Ledger, Result};
-use crate::work::forget_shards;
+use crate::database::{Ledger, Result, status};
+use crate::work::delete_shards;
 use polyglot_core::status::Status;
 
-/// What a deletion came to.
+/// The result of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deletion {
     Unknown,
-    /// It was not finished; it is cancelled now, or will be as soon as its worker notices.
+    /// The export was active; it is cancelled now, or will be as soon as its worker notices.
     Cancelling,
-    /// It has ended. `object_key` is the file that is still to be deleted, if any.
+    /// The export has ended. `object_key` is the file that is still to be deleted, if any.
     Ended {
         object_key: Option<String>,
     },
 }
 
 impl Ledger {
-    /// Cancels an active export or takes a finished one's file away. Safe to repeat.
+    /// Cancels an active export, or marks a completed one as expired so that its file can be deleted. Safe to repeat.
     pub async fn delete(&self, id: Uuid) -> Result<Deletion> {
         let mut transaction = self.pool.begin().await?;
         let Some(row) = sqlx::query("SELECT state, object_key FROM exports WHERE id = $1 FOR UPDATE")
@@ -31,13 +31,13 @@ impl Ledger {
             return Ok(Deletion::Unknown);
         };
         let state: String = row.try_get("state")?;
-        let status = crate::database::status(id, &state)?;
-        if status == Status::Pending {
-            // Of an attempt that is to be made again.
-            forget_shards(&mut transaction, id).await?;
+        let current = status(id, &state)?;
+        if current == Status::Pending {
+            // They belong to an attempt that was to be repeated.
+            delete_shards(&mut transaction, id).await?;
         }
-        let (statement, deletion) = match status {
-            // Nobody holds a pending export, so it can end here and now.
+        let (statement, deletion) = match current {
+            // Nobody holds a pending export, so it can end at once.
             Status::Pending => (
                 Some(
                     "UPDATE exports SET state = 'cancelled', cancel_requested = true, finished_at = now(), token_due_at = NULL WHERE id = $1",
@@ -62,7 +62,7 @@ impl Ledger {
         Ok(deletion)
     }
 
-    /// The object of an ended export is gone from the store.
+    /// Records that the object of an expired export is deleted from the store.
     pub async fn object_deleted(&self, id: Uuid) -> Result<()> {
         sqlx::query("UPDATE exports SET object_key = NULL WHERE id = $1 AND state = 'expired'")
             .bind(id)

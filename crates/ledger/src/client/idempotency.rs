@@ -1,21 +1,21 @@
-//! What an `Idempotency-Key` stands for: reserved before a request is looked at, tied to the export in the transaction
-//! that accepts it, given back when the request is refused.
+//! Idempotency keys: reserved before a request is validated, tied to the export in the transaction that accepts it, released
+//! when the request is refused.
 
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::submit::Accepted;
-use crate::database::{Ledger, LedgerError, Result};
+use super::accepted::Accepted;
+use crate::database::{Ledger, LedgerError, Result, status};
 
-/// How long a key is remembered.
-pub(crate) const KEPT: Duration = Duration::from_hours(24);
+/// Time for which a key is remembered.
+pub(crate) const KEY_RETENTION: Duration = Duration::from_hours(24);
 
-/// After so long without an answer the process that held a key is taken for dead.
-const GIVEN_UP: Duration = Duration::from_mins(1);
+/// Time without an answer after which the process that reserved a key counts as dead.
+const HOLDER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A client's key while its request is being worked on.
+/// A client's key while its request is being processed.
 #[derive(Debug, Clone)]
 pub struct ReservedKey {
     tenant: String,
@@ -23,16 +23,16 @@ pub struct ReservedKey {
     holder: Uuid,
 }
 
-/// What came of a reservation.
+/// The result of a reservation.
 #[derive(Debug)]
 pub enum Reservation {
     /// The first request with this key. It ends in an export or in [`Ledger::release_key`].
     Ours(ReservedKey),
-    /// The same request was answered before, with this.
+    /// The same request was accepted before, with this answer.
     Answered(Accepted),
-    /// The first request is still being worked on.
+    /// The first request is still being processed.
     InProgress,
-    /// The key stands for another body.
+    /// The key belongs to a request with another body.
     OtherBody,
 }
 
@@ -40,7 +40,7 @@ impl Ledger {
     /// Reserves `key` for a request with this body.
     pub async fn reserve_key(&self, tenant: &str, key: &str, body: &[u8]) -> Result<Reservation> {
         let holder = Uuid::new_v4();
-        // Twice, because a key that is in the way may have gone when it is looked at.
+        // Twice, because a conflicting key may be deleted before it is read.
         for _ in 0..2 {
             let reserved = sqlx::query(
                 "INSERT INTO idempotency_keys AS known (tenant, key, fingerprint, holder)
@@ -55,8 +55,8 @@ impl Ledger {
             .bind(key)
             .bind(body)
             .bind(holder)
-            .bind(KEPT.as_secs_f64())
-            .bind(GIVEN_UP.as_secs_f64())
+            .bind(KEY_RETENTION.as_secs_f64())
+            .bind(HOLDER_TIMEOUT.as_secs_f64())
             .execute(&self.pool)
             .await?;
             if reserved.rows_affected() == 1 {
@@ -79,13 +79,13 @@ impl Ledger {
                 return Ok(Reservation::InProgress);
             };
             let state: String = known.try_get("state")?;
-            let status = crate::database::status(id, &state)?;
+            let status = status(id, &state)?;
             return Ok(Reservation::Answered(Accepted { id, status, joined: known.try_get("joined")? }));
         }
         Ok(Reservation::InProgress)
     }
 
-    /// The request was refused: the key is free for the next try.
+    /// Releases the key of a refused request, so that the next try can use it.
     pub async fn release_key(&self, key: &ReservedKey) -> Result<()> {
         sqlx::query(
             "DELETE FROM idempotency_keys WHERE tenant = $1 AND key = $2 AND holder = $3 AND export_id IS NULL",
@@ -99,8 +99,8 @@ impl Ledger {
     }
 }
 
-/// Ties the key to what was accepted, in the caller's transaction.
-pub(super) async fn answer(connection: &mut PgConnection, key: &ReservedKey, accepted: &Accepted) -> Result<()> {
+/// Ties the key to the accepted export, in the caller's transaction.
+pub(super) async fn store_answer(connection: &mut PgConnection, key: &ReservedKey, accepted: &Accepted) -> Result<()> {
     let tied = sqlx::query(
         "UPDATE idempotency_keys SET export_id = $4, state = $5, joined = $6
          WHERE tenant = $1 AND key = $2 AND holder = $3 AND export_id IS NULL",

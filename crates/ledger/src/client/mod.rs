@@ -1,14 +1,16 @@
-//! What a client of the service causes in the ledger: submitting, reading, cancelling and deleting exports.
+//! The ledger's calls for clients of the service: submitting, reading, cancelling and deleting exports.
 
+mod accepted;
 mod benchmark_lock;
 mod cancel;
 mod idempotency;
 mod read;
 mod submit;
 
+pub use accepted::Accepted;
 pub use benchmark_lock::BenchmarkLock;
 pub use cancel::Deletion;
-pub(crate) use idempotency::KEPT;
+pub(crate) use idempotency::KEY_RETENTION;
 pub use idempotency::{Reservation, ReservedKey};
 pub use read::{Export, ListFilter};
-pub use submit::{Accepted, Submission};
+pub use submit::Submission;

@@ -1,17 +1,18 @@
-//! Reading exports back: one, a page of the list.
+//! Reading exports: one by id, several, a page of the list, a manifest.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{QueryBuilder, Row};
 use uuid::Uuid;
 
-use crate::database::{Ledger, LedgerError, Result};
+use crate::database::{Ledger, LedgerError, Result, status};
+use polyglot_core::failure::chain;
 use polyglot_core::manifest::Manifest;
 use polyglot_core::request::ExportRequest;
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
 
-/// An export as the ledger knows it.
+/// An export as the ledger stores it.
 #[derive(Debug, Clone)]
 pub struct Export {
     pub id: Uuid,
@@ -21,16 +22,16 @@ pub struct Export {
     pub rows_estimate: Option<i64>,
     pub rows: i64,
     pub bytes: i64,
-    /// Of the finished object, while it exists.
+    /// The key of the finished object, while it exists.
     pub object_key: Option<String>,
     pub error_code: Option<String>,
-    /// Words for the user.
+    /// The error text for the client.
     pub error: Option<String>,
     pub cancel_requested: bool,
     pub shards: i32,
     pub shards_done: i32,
-    /// Why one worker reads it all; `None` also before a worker has decided.
-    pub uncut: Option<SingleStreamReason>,
+    /// The reason why the export is read as one stream; `None` also before a worker has planned it.
+    pub single_stream_reason: Option<SingleStreamReason>,
     pub peak_memory_bytes: Option<i64>,
     pub created_at: DateTime<Utc>,
     pub started_at: Option<DateTime<Utc>>,
@@ -38,7 +39,7 @@ pub struct Export {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Which exports a list shows: newest first, `before` (exclusive) for the next page.
+/// The exports that a list shows, newest first; `before` (exclusive) begins the next page.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ListFilter {
     pub status: Option<Status>,
@@ -46,7 +47,7 @@ pub struct ListFilter {
     pub limit: i64,
 }
 
-/// Of an export whose shards are being read or put together, what is committed is counted from them.
+/// The progress of a sharded export that is running or finishing is the sum of its committed shards.
 const COLUMNS: &str = "SELECT e.id, e.request, e.state, e.attempt, e.rows_estimate, e.object_key,
     e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
     e.expires_at, e.shards, e.uncut, coalesce(live.rows, e.rows) AS rows, coalesce(live.bytes, e.bytes) AS bytes,
@@ -62,11 +63,11 @@ fn read_export(row: &PgRow) -> Result<Export> {
     let unreadable = |problem: String| LedgerError::Unreadable { id, problem };
     let state: String = row.try_get("state")?;
     let request: serde_json::Value = row.try_get("request")?;
-    let uncut: Option<String> = row.try_get("uncut")?;
+    let reason: Option<String> = row.try_get("uncut")?;
     Ok(Export {
         id,
         request: serde_json::from_value(request).map_err(|error| unreadable(format!("request: {error}")))?,
-        status: crate::database::status(id, &state)?,
+        status: status(id, &state)?,
         attempt: row.try_get("attempt")?,
         rows_estimate: row.try_get("rows_estimate")?,
         rows: row.try_get("rows")?,
@@ -78,7 +79,7 @@ fn read_export(row: &PgRow) -> Result<Export> {
         shards: row.try_get("shards")?,
         shards_done: row.try_get("shards_done")?,
         // A newer version may have reasons that this one does not know.
-        uncut: uncut.as_deref().and_then(SingleStreamReason::from_code),
+        single_stream_reason: reason.as_deref().and_then(SingleStreamReason::from_code),
         peak_memory_bytes: row.try_get("peak_memory_bytes")?,
         created_at: row.try_get("created_at")?,
         started_at: row.try_get("started_at")?,
@@ -98,8 +99,8 @@ impl Ledger {
         row.as_ref().map(read_export).transpose()
     }
 
-    /// Those of the exports that there are, in no order. One that this version cannot read is left out, so that it does not
-    /// hide the others.
+    /// Those of the exports that exist, in no order. One that this version cannot read is left out, so that it does not hide the
+    /// others.
     pub async fn find_all(&self, ids: &[Uuid]) -> Result<Vec<Export>> {
         let mut query = QueryBuilder::<sqlx::Postgres>::new(COLUMNS);
         query.push(" AND e.id = ANY(").push_bind(ids).push(")");
@@ -107,7 +108,7 @@ impl Ledger {
         for row in query.build().fetch_all(&self.pool).await? {
             match read_export(&row) {
                 Err(error @ LedgerError::Unreadable { .. }) => {
-                    tracing::debug!(error = polyglot_core::failure::chain(&error), "an export is left out");
+                    tracing::debug!(error = chain(&error), "an export is left out");
                 }
                 export => exports.push(export?),
             }
@@ -115,32 +116,29 @@ impl Ledger {
         Ok(exports)
     }
 
-    /// The newest exports that have not ended.
+    /// The newest active exports.
     pub async fn active(&self, limit: i64) -> Result<Vec<Uuid>> {
-        let query = sqlx::query(
+        let query = sqlx::query_scalar(
             "SELECT id FROM exports WHERE state IN ('pending', 'planning', 'running', 'finishing')
              ORDER BY id DESC LIMIT $1",
         );
-        query.bind(limit).fetch_all(&self.pool).await?.iter().map(|row| Ok(row.try_get("id")?)).collect()
+        Ok(query.bind(limit).fetch_all(&self.pool).await?)
     }
 
-    /// The state alone; `None` for an export that is unknown.
+    /// The state alone; `None` for an unknown export.
     pub async fn status(&self, id: Uuid) -> Result<Option<Status>> {
-        let row = sqlx::query("SELECT state FROM exports WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;
-        let Some(row) = row else { return Ok(None) };
-        let state: String = row.try_get("state")?;
-        crate::database::status(id, &state).map(Some)
+        let query = sqlx::query_scalar("SELECT state FROM exports WHERE id = $1");
+        let state: Option<String> = query.bind(id).fetch_optional(&self.pool).await?;
+        state.map(|state| status(id, &state)).transpose()
     }
 
-    /// What the export's file holds, as the worker wrote it down; `None` for an export that is unknown or has not
-    /// completed.
+    /// The manifest that the worker stored; `None` for an export that is unknown or not completed.
     pub async fn manifest(&self, id: Uuid) -> Result<Option<Manifest>> {
-        let row = sqlx::query("SELECT manifest FROM exports WHERE id = $1 AND manifest IS NOT NULL")
+        let manifest = sqlx::query_scalar("SELECT manifest FROM exports WHERE id = $1 AND manifest IS NOT NULL")
             .bind(id)
             .fetch_optional(&self.pool)
             .await?;
-        let Some(row) = row else { return Ok(None) };
-        let manifest: serde_json::Value = row.try_get("manifest")?;
+        let Some(manifest) = manifest else { return Ok(None) };
         serde_json::from_value(manifest)
             .map(Some)
             .map_err(|error| LedgerError::Unreadable { id, problem: format!("manifest: {error}") })

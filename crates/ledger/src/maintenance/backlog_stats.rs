@@ -1,29 +1,30 @@
-//! How much there is to do and how much was done, for whoever watches the service. What is asked often is cheap; what is not
-//! cheap is asked apart, so that the caller can do so rarely.
+//! Counts for monitoring: the backlog, which is cheap to count, and the finished exports, which are counted separately because
+//! that is not cheap.
 
 use sqlx::Row;
 
 use crate::database::{Ledger, Result};
 use polyglot_core::status::Status;
 
-/// Exports that have not ended, and what waits.
+/// Active exports, and what waits.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Waits {
-    /// Of each active state, those too of which there are none.
+pub struct BacklogStats {
+    /// The count of every active state, zeros included.
     pub active: Vec<(Status, i64)>,
-    /// Have work that no worker has taken.
+    /// Exports with work that no worker has claimed.
     pub ready: i64,
-    /// Of the one that waits longest.
+    /// The longest wait of those.
     pub ready_for_seconds: f64,
+    /// Messages in the outbox.
     pub outbox: i64,
 }
 
-/// Exports by the state in which they ended, those states too in which none did.
-pub type Ended = Vec<(Status, i64)>;
+/// The count of exports in every final state, zeros included.
+pub type FinishedCounts = Vec<(Status, i64)>;
 
 impl Ledger {
-    /// Counts active exports, of which partial indexes have each and no other, and the outbox, which is emptied all the time.
-    pub async fn waits(&self) -> Result<Waits> {
+    /// Counts the active exports, which have partial indexes of their own, and the outbox, which is nearly always empty.
+    pub async fn backlog_stats(&self) -> Result<BacklogStats> {
         let row = sqlx::query(
             "SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
                  count(*) FILTER (WHERE state = 'planning') AS planning,
@@ -37,7 +38,7 @@ impl Ledger {
         .fetch_one(&self.pool)
         .await?;
         let active = Status::ALL.into_iter().filter(|status| status.is_active());
-        Ok(Waits {
+        Ok(BacklogStats {
             active: active.map(|status| Ok((status, row.try_get(status.name())?))).collect::<Result<_>>()?,
             ready: row.try_get("ready")?,
             ready_for_seconds: row.try_get("ready_for")?,
@@ -45,22 +46,21 @@ impl Ledger {
         })
     }
 
-    /// Counts the others, in an index alone; but they are all that there ever were.
-    pub async fn ended(&self) -> Result<Ended> {
-        let rows = sqlx::query(
+    /// Counts the finished exports. It is an index-only scan, but over every export that there ever was.
+    pub async fn finished_counts(&self) -> Result<FinishedCounts> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
             "SELECT state, count(*) AS n FROM exports
              WHERE state IN ('completed', 'expired', 'failed', 'cancelled') GROUP BY state",
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut ended: Ended =
+        let mut counts: FinishedCounts =
             Status::ALL.into_iter().filter(|status| !status.is_active()).map(|status| (status, 0)).collect();
-        for row in rows {
-            let (state, n): (String, i64) = (row.try_get("state")?, row.try_get("n")?);
-            if let Some(entry) = ended.iter_mut().find(|(status, _)| status.name() == state) {
+        for (state, n) in rows {
+            if let Some(entry) = counts.iter_mut().find(|(status, _)| status.name() == state) {
                 entry.1 = n;
             }
         }
-        Ok(ended)
+        Ok(counts)
     }
 }

@@ -1,9 +1,9 @@
-//! What any process does in the ledger from time to time: the sweep, and counting what waits.
+//! Periodic work in the ledger that any process does: the sweep, and counting the backlog.
 
 mod backlog_stats;
 mod sweep;
 mod sweeper;
 
-pub use backlog_stats::{Ended, Waits};
+pub use backlog_stats::{BacklogStats, FinishedCounts};
 pub use sweep::Swept;
 pub use sweeper::Sweeper;

@@ -1,13 +1,14 @@
-//! The regular look at what time has changed: lost messages, dead workers, cancelled exports that nobody holds,
-//! files whose time is up. One process at a time, and cheap when there is nothing to do.
+//! The sweep of the ledger: it republishes lost messages, ends cancelled and overdue exports that nobody holds, and expires
+//! files. One process sweeps at a time. It is cheap when there is nothing to do.
 
-use sqlx::Row;
+use uuid::Uuid;
 
+use crate::client::KEY_RETENTION;
 use crate::database::{Ledger, Result};
-use crate::work::{deadline_failure, end, snapshot_age_failure};
+use crate::work::{deadline_failure, end_export, snapshot_age_failure};
 use polyglot_core::status::Status;
 
-/// What a sweep changed.
+/// The numbers of rows that a sweep changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
     pub cancelled: u64,
@@ -17,19 +18,18 @@ pub struct Swept {
 }
 
 impl Ledger {
-    /// Does the sweep; `None` if another process is at it.
+    /// Does the sweep; `None` if another process is doing it.
     pub async fn sweep(&self) -> Result<Option<Swept>> {
         let mut transaction = self.pool.begin().await?;
-        let ours: bool = sqlx::query("SELECT pg_try_advisory_xact_lock(hashtext('polyglot sweep')) AS ours")
+        let ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtext('polyglot sweep')) AS ours")
             .fetch_one(&mut *transaction)
-            .await?
-            .try_get("ours")?;
+            .await?;
         if !ours {
             return Ok(None);
         }
         let (mut cancelled, mut overdue) = (0, 0);
-        // What somebody works on right now ends the usual way, and has its turn in a second if it does not.
-        let over = sqlx::query(
+        // An export with a live lease is ended by its worker, or by a later sweep.
+        let ending: Vec<(Uuid, bool, bool)> = sqlx::query_as(
             "SELECT e.id, e.cancel_requested, coalesce(e.deadline_at < now(), false) AS overdue FROM exports e
              WHERE e.state IN ('pending', 'planning', 'running', 'finishing')
                AND (e.cancel_requested OR e.deadline_at < now()
@@ -40,21 +40,20 @@ impl Ledger {
         )
         .fetch_all(&mut *transaction)
         .await?;
-        for export in over {
-            let id = export.try_get("id")?;
-            if export.try_get("cancel_requested")? {
-                end(&mut transaction, id, Status::Cancelled, None).await?;
+        for (id, cancel_requested, is_overdue) in ending {
+            if cancel_requested {
+                end_export(&mut transaction, id, Status::Cancelled, None).await?;
                 cancelled += 1;
             } else {
-                let failure = if export.try_get("overdue")? { deadline_failure() } else { snapshot_age_failure() };
-                end(&mut transaction, id, Status::Failed, Some(&failure)).await?;
+                let failure = if is_overdue { deadline_failure() } else { snapshot_age_failure() };
+                end_export(&mut transaction, id, Status::Failed, Some(&failure)).await?;
                 overdue += 1;
             }
         }
-        // token_due_at follows the lease while a worker holds the export, so this covers dead workers, lost
-        // messages and the pause after a failure alike. A message can land with a worker that is frozen: work that
-        // was begun is announced again soon. What nobody has begun may just be far back in the queue, and more
-        // messages would only make that longer.
+        // token_due_at follows the lease while a worker holds the export, so this covers dead workers, lost messages and the
+        // pause after a failure alike. A frozen worker may have received the message, so work that was begun is announced
+        // again soon. The message of an export that nobody has begun may just be far back in the queue, and more messages
+        // would only make the queue longer.
         let reissued = sqlx::query(
             "WITH due AS (
                  SELECT id FROM exports
@@ -76,7 +75,7 @@ impl Ledger {
                 .await?
                 .rows_affected();
         sqlx::query("DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1)")
-            .bind(crate::client::KEPT.as_secs_f64())
+            .bind(KEY_RETENTION.as_secs_f64())
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;

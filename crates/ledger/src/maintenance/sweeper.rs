@@ -1,30 +1,28 @@
-//! Tidying up, in every process that runs: the ledger's regular look at what time has changed, and the removal of
-//! objects, uploads and source sessions that no live attempt owns. Of several processes one sweeps at a time, and each
-//! leftover is one's alone.
+//! Cleanup, which every process does every second: the sweep of the ledger, and the removal of objects, uploads and source
+//! sessions that no live attempt owns. One process sweeps at a time, and an orphaned upload is cleaned up by one at a time.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::Leftover;
-use crate::Swept;
-use crate::database::{Ledger, LedgerError};
-use crate::in_time;
+use super::sweep::Swept;
+use crate::database::{Ledger, LedgerError, with_timeout};
 use crate::queue::Relay;
+use crate::work::OrphanedUpload;
 use polyglot_core::failure::chain;
 use polyglot_runtime::telemetry::SWEPT;
 use polyglot_source::session;
 use polyglot_storage::{Storage, StorageError};
 
 const PAUSE: Duration = Duration::from_secs(1);
-/// After an object store that failed, removals wait this long.
+/// Pause of removals after the object store has failed.
 const STORE_PAUSE: Duration = Duration::from_secs(10);
-/// How long the source database may take to end sessions.
-const SOURCE_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the source database to end sessions.
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(5);
 const BATCH: i64 = 100;
 
-/// What tidying up needs.
+/// The periodic cleanup of one process.
 pub struct Sweeper {
     pub ledger: Ledger,
     pub storage: Storage,
@@ -49,9 +47,9 @@ impl Sweeper {
                 () = stopping.cancelled() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
-            match in_time(self.ledger.sweep()).await {
-                Ok(Some(swept)) => self.tell(swept),
-                // Another process is at it.
+            match with_timeout(self.ledger.sweep()).await {
+                Ok(Some(swept)) => self.report(swept),
+                // Another process is sweeping.
                 Ok(None) => continue,
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "sweep failed, trying again");
@@ -61,17 +59,17 @@ impl Sweeper {
             if store_away_until.is_some_and(|until| Instant::now() < until) {
                 continue;
             }
-            store_away_until = match self.remove().await {
+            store_away_until = match self.clean_up().await {
                 Ok(()) => None,
                 Err(error) => {
-                    tracing::warn!(error = chain(&error), "leftovers stay for now");
+                    tracing::warn!(error = chain(&error), "cleanup of orphaned uploads failed, trying again");
                     Some(Instant::now() + STORE_PAUSE)
                 }
             };
         }
     }
 
-    fn tell(&self, swept: Swept) {
+    fn report(&self, swept: Swept) {
         let Swept { cancelled, overdue, reissued, expired } = swept;
         for (kind, count) in
             [("cancelled", cancelled), ("overdue", overdue), ("reissued", reissued), ("expired", expired)]
@@ -92,31 +90,31 @@ impl Sweeper {
         }
     }
 
-    async fn remove(&self) -> Result<(), RemoveError> {
-        // One that the store refuses must not keep the others; the first refusal is told when all have had their turn.
+    async fn clean_up(&self) -> Result<(), RemoveError> {
+        // An object that the store refuses to delete must not block the others; the first refusal is returned at the end.
         let mut refused = None;
-        let leftovers = in_time(self.ledger.leftovers(BATCH)).await?;
-        let sessions_ended = leftovers.is_empty() || self.end_sessions(&leftovers).await;
-        for leftover in leftovers {
-            match self.storage.remove_orphaned(&leftover.object).await {
+        let uploads = with_timeout(self.ledger.orphaned_uploads(BATCH)).await?;
+        let sessions_ended = uploads.is_empty() || self.end_sessions(&uploads).await;
+        for upload in uploads {
+            match self.storage.remove_orphaned(&upload.object).await {
                 Ok(()) if sessions_ended => {
-                    in_time(self.ledger.looked(&leftover)).await?;
+                    with_timeout(self.ledger.mark_checked(&upload)).await?;
                     metrics::counter!(SWEPT, "kind" => "leftover").increment(1);
                     tracing::info!(
-                        export_id = %leftover.export_id, attempt = leftover.attempt, look = leftover.looks + 1,
-                        "nothing is left of the attempt"
+                        export_id = %upload.export_id, attempt = upload.attempt, pass = upload.cleanup_passes + 1,
+                        "attempt cleaned up"
                     );
                 }
-                // The look does not count: with the row the ledger would forget the session.
+                // The pass does not count: after the last one the ledger would no longer know the session.
                 Ok(()) => {}
                 Err(error) if error.transient => return Err(error.into()),
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        for (export_id, key) in in_time(self.ledger.expired_objects(BATCH)).await? {
+        for (export_id, key) in with_timeout(self.ledger.expired_objects(BATCH)).await? {
             match self.storage.delete_result(&key).await {
                 Ok(()) => {
-                    in_time(self.ledger.object_deleted(export_id)).await?;
+                    with_timeout(self.ledger.object_deleted(export_id)).await?;
                     metrics::counter!(SWEPT, "kind" => "file").increment(1);
                     tracing::info!(%export_id, "expired file deleted");
                 }
@@ -127,11 +125,11 @@ impl Sweeper {
         refused.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Ends the sessions in which those attempts read; the answer is whether there are none any more. A process that died
-    /// has none; one that is frozen has.
-    async fn end_sessions(&self, leftovers: &[Leftover]) -> bool {
-        let names: Vec<_> = leftovers.iter().map(|it| session::session_name(it.export_id, it.attempt)).collect();
-        match timeout(SOURCE_PATIENCE, session::end_sessions(&self.source_database_url, &names)).await {
+    /// Ends the source sessions of those attempts. Returns whether there are none any more. A dead process has none; a frozen one
+    /// may.
+    async fn end_sessions(&self, uploads: &[OrphanedUpload]) -> bool {
+        let names: Vec<_> = uploads.iter().map(|it| session::session_name(it.export_id, it.attempt)).collect();
+        match timeout(SOURCE_TIMEOUT, session::end_sessions(&self.source_database_url, &names)).await {
             Ok(Ok(0)) => true,
             Ok(Ok(ended)) => {
                 tracing::info!(ended, "source sessions of lost attempts ended");

@@ -1,5 +1,5 @@
-//! Receiving tokens: manual acknowledgements, a prefetch equal to the slots, and a subscription that outlives
-//! the broker's restarts.
+//! Receiving messages: manual acknowledgements, a prefetch equal to the worker's slots, and a subscription that reconnects after
+//! the broker has restarted.
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
@@ -8,31 +8,34 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::task::JoinHandle;
 
-use super::{Backoff, Broker, QueueError, Token, dead_letters, in_time, trace_headers};
+use super::broker::{Broker, QueueError, answer};
+use super::message::JobMessage;
+use super::{dead_letters, trace_headers};
 use polyglot_core::failure::chain;
+use polyglot_runtime::retry::Backoff;
 use polyglot_runtime::telemetry::TraceContext;
 
-/// A message with its token.
+/// A received message.
 pub struct Incoming {
-    pub token: Token,
+    pub message: JobMessage,
     /// The message's place in a trace, if it has one.
     pub origin: TraceContext,
     delivery: Delivery,
 }
 
 impl Incoming {
-    /// The ledger has taken over what the message said. A failure is harmless (the broker sends it again, and
-    /// the ledger has no work for it) and only logged.
+    /// Acknowledges the message, once its work is claimed or there is none. A failure is harmless and only logged: the broker
+    /// delivers the message again, and the ledger has no work for it.
     pub async fn acknowledge(self) {
-        if let Err(error) = in_time(self.delivery.ack(BasicAckOptions::default())).await {
-            tracing::debug!(error = chain(&error), export_id = %self.token.export_id, "message not acknowledged");
+        if let Err(error) = answer(self.delivery.ack(BasicAckOptions::default())).await {
+            tracing::debug!(error = chain(&error), export_id = %self.message.export_id, "message not acknowledged");
         }
     }
 
-    /// Puts the message back, because the ledger could not be asked.
+    /// Returns the message to the queue, because the ledger is unavailable.
     pub async fn put_back(self) {
-        if let Err(error) = in_time(self.delivery.reject(BasicRejectOptions { requeue: true })).await {
-            tracing::debug!(error = chain(&error), export_id = %self.token.export_id, "message not put back");
+        if let Err(error) = answer(self.delivery.reject(BasicRejectOptions { requeue: true })).await {
+            tracing::debug!(error = chain(&error), export_id = %self.message.export_id, "message not put back");
         }
     }
 }
@@ -41,22 +44,22 @@ struct Session {
     connection: Connection,
     channel: Channel,
     consumer: Consumer,
-    /// A message that nobody can read, and why, until it is among the dead letters.
+    /// A message that cannot be decoded, and why, until it is dead-lettered.
     unreadable: Option<(Delivery, String)>,
 }
 
 enum State {
     Unconnected,
-    /// A task of its own, so that who waits for a message may stop waiting without the connecting beginning again.
+    /// A task of its own, so that a caller may stop waiting for a message without restarting the connection attempt.
     Connecting(JoinHandle<(Session, Backoff)>),
     Connected(Box<Session>),
 }
 
-/// A consumer that connects, and connects again, by itself. Without a broker it never has a message.
+/// A consumer that connects and reconnects by itself. Without a broker it never returns a message.
 pub struct Subscription {
     broker: Option<Broker>,
     prefetch: u16,
-    /// Grows with every connection that brings no message, also with those that come about.
+    /// Grows with every connection that delivers no message, even if connecting succeeds.
     backoff: Backoff,
     state: State,
 }
@@ -67,8 +70,7 @@ impl Subscription {
         Self { broker, prefetch, backoff: Backoff::default(), state: State::Unconnected }
     }
 
-    /// The next message that can be read. Waits for as long as there is none, or no broker. Safe to drop at
-    /// any await: an unacknowledged message goes back to the queue.
+    /// Waits for the next message that can be decoded. Safe to drop at any await: an unacknowledged message returns to the queue.
     pub async fn next(&mut self) -> Incoming {
         let Some(broker) = &self.broker else { return std::future::pending().await };
         loop {
@@ -89,16 +91,16 @@ impl Subscription {
                     }
                 },
                 State::Connected(session) if let Some((delivery, reason)) = &session.unreadable => {
-                    bury(broker, &session.channel, delivery, reason).await;
+                    dead_letter(broker, &session.channel, delivery, reason).await;
                     session.unreadable = None;
                 }
                 State::Connected(session) => match session.consumer.next().await {
                     Some(Ok(delivery)) => {
                         self.backoff.reset();
                         match serde_json::from_slice(&delivery.data) {
-                            Ok(token) => {
+                            Ok(message) => {
                                 let origin = trace_headers::read(&delivery.properties);
-                                return Incoming { token, origin, delivery };
+                                return Incoming { message, origin, delivery };
                             }
                             Err(error) => {
                                 let reason = format!("not a message of this service: {error}");
@@ -107,7 +109,10 @@ impl Subscription {
                         }
                     }
                     Some(Err(error)) => {
-                        tracing::warn!(error = chain(&error), "the broker's connection broke, connecting again");
+                        tracing::warn!(
+                            error = chain(&error),
+                            "the connection to the broker was lost, connecting again"
+                        );
                         self.state = State::Unconnected;
                     }
                     None => {
@@ -119,13 +124,13 @@ impl Subscription {
         }
     }
 
-    /// Ends the subscription and the connection. Messages that were not acknowledged go back to the queue.
+    /// Closes the connection. Messages that were not acknowledged return to the queue.
     pub async fn close(mut self) {
         let state = std::mem::replace(&mut self.state, State::Unconnected);
         if let State::Connected(session) = state
-            && let Err(error) = in_time(session.connection.close(200, "stopping".into())).await
+            && let Err(error) = answer(session.connection.close(200, "stopping".into())).await
         {
-            tracing::debug!(error = chain(&error), "closing the consumer's connection");
+            tracing::debug!(error = chain(&error), "the consumer's connection could not be closed");
         }
     }
 }
@@ -138,8 +143,8 @@ impl Drop for Subscription {
     }
 }
 
-/// Tries until the broker is there, with a pause before every try but the very first, so that a broker which takes
-/// connections and drops them is not overrun.
+/// Tries until it is subscribed, with a pause before every try but the very first, so that a broker that accepts and drops
+/// connections is not overloaded.
 async fn connect(broker: Broker, prefetch: u16, mut backoff: Backoff) -> (Session, Backoff) {
     loop {
         backoff.pause().await;
@@ -153,8 +158,8 @@ async fn connect(broker: Broker, prefetch: u16, mut backoff: Backoff) -> (Sessio
 async fn subscribe(broker: &Broker, prefetch: u16) -> Result<Session, QueueError> {
     let connection = broker.connect().await?;
     let channel = broker.open_channel(&connection).await?;
-    in_time(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-    let consumer = in_time(channel.basic_consume(
+    answer(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    let consumer = answer(channel.basic_consume(
         broker.queue.clone().into(),
         broker.name.clone().into(),
         BasicConsumeOptions::default(),
@@ -164,18 +169,21 @@ async fn subscribe(broker: &Broker, prefetch: u16) -> Result<Session, QueueError
     Ok(Session { connection, channel, consumer, unreadable: None })
 }
 
-/// Moves a message that nobody can read to the dead letters, where a person can, with the reason.
-async fn bury(broker: &Broker, channel: &Channel, delivery: &Delivery, reason: &str) {
+/// Moves a message that cannot be decoded to the dead-letter queue, with the reason.
+async fn dead_letter(broker: &Broker, channel: &Channel, delivery: &Delivery, reason: &str) {
     tracing::error!(reason, bytes = delivery.data.len(), "unreadable message, dead-lettered");
     let removed = match dead_letters::write(broker, channel, delivery, reason).await {
-        Ok(()) => in_time(delivery.ack(BasicAckOptions::default())).await,
+        Ok(()) => answer(delivery.ack(BasicAckOptions::default())).await,
         Err(error) => {
-            tracing::warn!(error = chain(&error), "the broker moves the message without the reason");
-            in_time(delivery.reject(BasicRejectOptions { requeue: false })).await
+            tracing::warn!(
+                error = chain(&error),
+                "the message could not be written to the dead-letter queue; the broker moves it, without the reason"
+            );
+            answer(delivery.reject(BasicRejectOptions { requeue: false })).await
         }
     };
     if let Err(error) = removed {
-        // It comes again, on the next connection.
-        tracing::debug!(error = chain(&error), "message not removed");
+        // The broker delivers it again on the next connection.
+        tracing::debug!(error = chain(&error), "unreadable message not removed");
     }
 }

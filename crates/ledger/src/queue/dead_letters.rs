@@ -1,4 +1,4 @@
-//! Messages that nobody could do anything with: written with the reason, shown to a person, put back into the queue.
+//! The dead-letter queue: writing a message with the reason, listing, redriving and discarding.
 
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
@@ -6,15 +6,16 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel};
 use uuid::Uuid;
 
-use super::{Broker, QueueError, Token, confirmed, in_time, publish};
+use super::broker::{Broker, QueueError, answer, confirmed, publish};
+use super::message::JobMessage;
 
-/// The header that says why a message is here.
+/// The header with the reason.
 const REASON: &str = "x-reason";
 
-/// A message among the dead letters.
+/// A dead-lettered message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// `None` when the message is none of this service's.
+    /// `None` when the message is not one of this service.
     pub export_id: Option<Uuid>,
     pub reason: String,
     pub bytes: usize,
@@ -22,14 +23,14 @@ pub struct DeadLetter {
 
 /// What to do with a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LetterFate {
+pub enum DeadLetterAction {
     Keep,
-    /// Back into the queue.
+    /// Move it back to the work queue.
     Redrive,
     Discard,
 }
 
-/// Puts a copy of the message, with the reason, among the dead letters. When this returns, the broker keeps it.
+/// Publishes a copy of the message, with the reason, to the dead-letter queue, and waits for the confirmation.
 pub(super) async fn write(
     broker: &Broker,
     channel: &Channel,
@@ -43,57 +44,56 @@ pub(super) async fn write(
 }
 
 impl Broker {
-    /// Goes through the dead letters that are there now, oldest first; `decide` says what becomes of each. Those that it
-    /// keeps stay, in their order. Each is where it belongs before it is taken from here, so a crash repeats a letter and
-    /// loses none.
+    /// Goes through the present dead letters, oldest first, and does with each what `decide` returns. Kept ones stay in their
+    /// order. A letter is published to its destination before it is removed, so a crash may repeat one but loses none.
     ///
     /// # Errors
-    /// When the broker is away. The letters that were decided on before stay decided.
+    /// When the broker is unavailable. Letters that were handled before stay so.
     pub async fn dead_letters(
         &self,
-        mut decide: impl AsyncFnMut(&DeadLetter) -> LetterFate,
+        mut decide: impl AsyncFnMut(&DeadLetter) -> DeadLetterAction,
     ) -> Result<u32, QueueError> {
         let connection = self.connect().await?;
         let channel = self.open_channel(&connection).await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         let queue = self.dead_letter_queue();
-        let there = in_time(channel.queue_declare(queue.as_str().into(), passive, FieldTable::default())).await?;
+        let there = answer(channel.queue_declare(queue.as_str().into(), passive, FieldTable::default())).await?;
         let mut seen = 0;
         while seen < there.message_count() {
-            let letter = in_time(channel.basic_get(queue.as_str().into(), BasicGetOptions::default())).await?;
+            let letter = answer(channel.basic_get(queue.as_str().into(), BasicGetOptions::default())).await?;
             let Some(letter) = letter else { break };
             seen += 1;
             let delivery = letter.delivery;
-            let token = serde_json::from_slice::<Token>(&delivery.data).ok();
+            let message = serde_json::from_slice::<JobMessage>(&delivery.data).ok();
             let shown = DeadLetter {
-                export_id: token.map(|token| token.export_id),
+                export_id: message.map(|message| message.export_id),
                 reason: reason(&delivery.properties),
                 bytes: delivery.data.len(),
             };
-            match (decide(&shown).await, token) {
-                (LetterFate::Redrive, Some(token)) => {
-                    let (body, properties) = token.message();
+            match (decide(&shown).await, message) {
+                (DeadLetterAction::Redrive, Some(message)) => {
+                    let (body, properties) = message.encode();
                     confirmed(publish(&channel, &self.queue, &body, properties).await?).await?;
-                    in_time(delivery.ack(BasicAckOptions::default())).await?;
+                    answer(delivery.ack(BasicAckOptions::default())).await?;
                 }
-                (LetterFate::Discard, _) => {
-                    in_time(delivery.ack(BasicAckOptions::default())).await?;
+                (DeadLetterAction::Discard, _) => {
+                    answer(delivery.ack(BasicAckOptions::default())).await?;
                 }
-                // What is no message of ours would be back here at once. A copy, because a message that is only returned
-                // has been delivered once more, and some brokers (RabbitMQ from 4.0) drop one that was so 20 times.
-                (LetterFate::Keep, _) | (LetterFate::Redrive, None) => {
+                // A message of another kind would be dead-lettered again at once. It is kept as a copy, because returning it
+                // counts as a delivery, and some brokers (RabbitMQ from 4.0) drop a message after 20 of them.
+                (DeadLetterAction::Keep, _) | (DeadLetterAction::Redrive, None) => {
                     let copy = publish(&channel, &queue, &delivery.data, delivery.properties.clone()).await?;
                     confirmed(copy).await?;
-                    in_time(delivery.ack(BasicAckOptions::default())).await?;
+                    answer(delivery.ack(BasicAckOptions::default())).await?;
                 }
             }
         }
-        in_time(connection.close(200, "done".into())).await?;
+        answer(connection.close(200, "done".into())).await?;
         Ok(seen)
     }
 }
 
-/// Ours, or what the broker says of a message that it has moved itself (`x-death`).
+/// The reason in our header, or the broker's (`x-death`) for a message that it has moved itself.
 fn reason(properties: &BasicProperties) -> String {
     let text = |value: &AMQPValue| match value {
         AMQPValue::LongString(text) => Some(text.to_string()),

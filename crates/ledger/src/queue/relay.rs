@@ -1,5 +1,5 @@
 //! The relay from the ledger's outbox to the broker, with publisher confirms: a message is deleted from the
-//! outbox only when the broker has said that it keeps it.
+//! outbox only when the broker has confirmed it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,21 +8,25 @@ use lapin::{Channel, Connection};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Broker, QueueError, Token, confirmed, in_time, publish, trace_headers};
-use crate::Waiting;
+use super::broker::{Broker, QueueError, answer, confirmed, publish};
+use super::message::JobMessage;
+use super::trace_headers;
 use crate::database::Ledger;
+use crate::outbox::OutboxMessage;
 use polyglot_core::failure::chain;
+use polyglot_runtime::retry::Backoff;
 use polyglot_runtime::telemetry::{MESSAGES_PUBLISHED, Publishing};
+use polyglot_runtime::timeout::with_timeout;
 
-/// How often the outbox is looked at without being woken.
+/// Interval between two reads of the outbox without being woken.
 const POLL: Duration = Duration::from_secs(1);
 const BATCH: i64 = 200;
-/// A broker or a ledger that has vanished without a word must not hold the relay for ever.
+/// Longest time to empty the outbox: a broker or a ledger that never answers must not block the relay for ever.
 const DRAIN_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long a batch may take from the first message to the last confirmation.
+/// Longest time of a batch, from the first message to the last confirmation.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Wakes this process's relay, so that a message need not wait for the next look.
+/// Wakes this process's relay, so that a message need not wait for the next read of the outbox.
 #[derive(Debug, Clone, Default)]
 pub struct Relay(Arc<Notify>);
 
@@ -32,14 +36,13 @@ impl Relay {
     }
 }
 
-/// Publishes until `stopping`. Losing the broker or the ledger costs time, no message. Without a broker nobody waits for
-/// messages (workers look into the ledger), so they are only cleared away.
+/// Publishes until `stopping`. Losing the broker or the ledger delays messages but loses none. Without a broker the messages are
+/// only deleted, because workers find their work in the ledger.
 pub async fn run_relay(ledger: Ledger, broker: Option<Broker>, relay: Relay, stopping: CancellationToken) {
     let mut backoff = Backoff::default();
     let mut session: Option<(Connection, Channel)> = None;
     while !stopping.is_cancelled() {
-        let drained = tokio::time::timeout(DRAIN_TIMEOUT, drain(&ledger, broker.as_ref(), &mut session)).await;
-        match drained.unwrap_or(Err(QueueError::Timeout)) {
+        match with_timeout(DRAIN_TIMEOUT, drain(&ledger, broker.as_ref(), &mut session)).await {
             Ok(()) => {
                 backoff.reset();
                 tokio::select! {
@@ -48,7 +51,7 @@ pub async fn run_relay(ledger: Ledger, broker: Option<Broker>, relay: Relay, sto
                     () = stopping.cancelled() => {}
                 }
             }
-            Err(error) => {
+            Err::<_, QueueError>(error) => {
                 tracing::warn!(error = chain(&error), "messages wait in the outbox, trying again");
                 session = None;
                 tokio::select! {
@@ -60,8 +63,8 @@ pub async fn run_relay(ledger: Ledger, broker: Option<Broker>, relay: Relay, sto
     }
     if let Some((connection, _)) = session {
         // The broker drops the connection by itself when this does not get through.
-        if let Err(error) = in_time(connection.close(200, "stopping".into())).await {
-            tracing::debug!(error = chain(&error), "closing the relay's connection");
+        if let Err(error) = answer(connection.close(200, "stopping".into())).await {
+            tracing::debug!(error = chain(&error), "the relay's connection could not be closed");
         }
     }
 }
@@ -73,17 +76,17 @@ async fn drain(
     session: &mut Option<(Connection, Channel)>,
 ) -> Result<(), QueueError> {
     while ledger.has_messages().await? {
-        // Before the relays' lock is taken: one that finds no way to the broker must not keep another one that does.
+        // Before the relays' lock is taken: a relay that cannot reach the broker must not block one that can.
         let channel = match broker {
             Some(broker) => Some((connected(broker, session).await?, &*broker.queue)),
             None => None,
         };
         ledger
             .relay(BATCH, async |messages| {
-                let Some((channel, queue)) = channel else { return Ok(()) };
+                let Some((channel, queue)) = channel else { return Ok::<_, QueueError>(()) };
                 // The rows stay locked meanwhile; the ledger ends a transaction that idles for longer than this.
                 let publishing = publish_all(channel, queue, &messages);
-                tokio::time::timeout(PUBLISH_TIMEOUT, publishing).await.map_err(|_| QueueError::Timeout)?
+                with_timeout(PUBLISH_TIMEOUT, publishing).await
             })
             .await?;
     }
@@ -102,11 +105,11 @@ async fn connected<'s>(
     Ok(&session.as_ref().expect("it was made a line above where it was missing").1)
 }
 
-async fn publish_all(channel: &Channel, queue: &str, messages: &[Waiting]) -> Result<(), QueueError> {
+async fn publish_all(channel: &Channel, queue: &str, messages: &[OutboxMessage]) -> Result<(), QueueError> {
     let mut sent = Vec::with_capacity(messages.len());
-    for &Waiting { export_id, ref origin } in messages {
-        let (body, properties) = Token { export_id }.message();
-        // From here to the broker's word that it has the message.
+    for &OutboxMessage { export_id, ref origin } in messages {
+        let (body, properties) = JobMessage { export_id }.encode();
+        // The span lasts until the broker's confirmation.
         let publishing = Publishing::begin(origin, export_id);
         let properties = match &publishing {
             Some(publishing) => trace_headers::write(properties, &publishing.trace_context()),

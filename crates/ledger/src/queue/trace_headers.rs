@@ -1,4 +1,4 @@
-//! A message's place in a trace: the headers of W3C Trace Context, under the names that they have in HTTP.
+//! The trace context of a message: the headers of W3C Trace Context, under their HTTP names.
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
@@ -8,7 +8,7 @@ use polyglot_runtime::telemetry::TraceContext;
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";
 
-/// The properties with the origin's place in its trace, if it has one.
+/// Adds the trace context to the properties, if there is one.
 pub(super) fn write(properties: BasicProperties, origin: &TraceContext) -> BasicProperties {
     if origin.trace_parent.is_none() {
         return properties;
@@ -22,7 +22,7 @@ pub(super) fn write(properties: BasicProperties, origin: &TraceContext) -> Basic
     properties.with_headers(headers)
 }
 
-/// What the message says of its place; nothing, if that is malformed.
+/// The trace context of a message; empty if it is malformed.
 pub(super) fn read(properties: &BasicProperties) -> TraceContext {
     let text = |headers: &FieldTable, name: &str| match headers.inner().get(name) {
         Some(AMQPValue::LongString(text)) => Some(text.to_string()),

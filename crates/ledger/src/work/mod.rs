@@ -1,17 +1,22 @@
-//! What a worker does in the ledger: claiming work, committing it, and recording what it begins elsewhere.
+//! The ledger's calls for workers: claiming work, renewing and ending claims, and the record of shards, snapshots and uploads.
 
 mod claim;
+mod end;
+mod lease;
+mod next_work;
 mod outcome;
+mod policy;
+mod renew;
 mod shards;
 mod snapshots;
 mod uploads;
 
-pub use claim::{
-    Claim, Claimed, Cut, Renewal, RetryPolicy, ShardWork, Terms, Work, deadline_failure, snapshot_age_failure,
-};
+pub use claim::Claimed;
+pub use lease::{Claim, JobKind, Renewal, ShardWork, ShardedAttempt};
 pub use outcome::Finished;
-pub use shards::{Committed, Keeper, Planned, StoredShard};
-pub use snapshots::Attempt;
-pub use uploads::Leftover;
+pub use policy::{RetryPolicy, Terms, deadline_failure, snapshot_age_failure};
+pub use shards::{Committed, Planned, StoredShard};
+pub use snapshots::{Attempt, SnapshotHolder};
+pub use uploads::OrphanedUpload;
 
-pub(crate) use outcome::{end, forget_shards};
+pub(crate) use end::{delete_shards, end_export};

@@ -1,40 +1,29 @@
-//! The shards of an export that is cut: written by its planner in one transaction, committed one by one, read back by
-//! whoever finishes the export.
+//! The shards of an export: the planner writes them in one transaction, workers commit them one by one, and the worker that
+//! finishes the export reads them back.
 
 use serde_json::Value;
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::claim::Claim;
-use super::claim::Renewal;
-use super::claim::hold;
-use super::outcome::{free, start_over};
-use super::snapshots::keep;
+use super::end::{free_claim, start_over};
+use super::lease::{Claim, Renewal, lock_claim};
+use super::snapshots::{SnapshotHolder, hold_snapshot};
 use crate::database::{Ledger, LedgerError, Result};
 use crate::outbox;
 
-/// What the planner of an attempt has decided.
+/// The shards into which the planner of an attempt divides it.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// What every shard and the finish need to know.
+    /// Data that every shard and the finish need.
     pub plan: Value,
-    /// Of each shard, in the order of the rows.
+    /// The range of each shard, in the order of the rows.
     pub bounds: Vec<Value>,
     pub rows_estimate: Option<i64>,
     /// Shards that may be worked on at a time.
     pub parallelism: u16,
 }
 
-/// A process that holds a snapshot, and how others import it.
-#[derive(Debug, Clone, Copy)]
-pub struct Keeper<'a> {
-    pub owner: &'a str,
-    pub snapshot: &'a str,
-    /// For how long it is believed to be alive.
-    pub lease: std::time::Duration,
-}
-
-/// What was stored of a shard.
+/// A stored shard.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StoredShard {
     pub number: i32,
@@ -42,33 +31,32 @@ pub struct StoredShard {
     pub bytes: i64,
     pub crc32: u32,
     /// Before compression.
-    pub raw_bytes: i64,
+    pub uncompressed_bytes: i64,
     /// Before gzip.
-    pub raw_crc32: Option<u32>,
+    pub uncompressed_crc32: Option<u32>,
     pub etag: Option<String>,
     /// Parquet's description of the shard's row groups.
     pub row_groups: Option<Vec<u8>>,
-    /// Values that were written as something else, as the worker describes them.
+    /// Values that were replaced, as the worker describes them.
     pub replaced: Option<Value>,
 }
 
-/// What a commit came to.
+/// The result of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
     /// Other shards are still to be done.
     More,
     /// It was the last one.
     All,
-    /// Nothing was changed: a client wants the export stopped.
+    /// Nothing was changed: a client has asked to cancel the export.
     CancelRequested,
 }
 
 impl Ledger {
-    /// Stores the plan, the shards, the first keeper of the snapshot, and a message for the first shard; and lets go of the
-    /// claim.
-    pub async fn planned(&self, claim: &Claim, planned: &Planned, keeper: Keeper<'_>) -> Result<Renewal> {
+    /// Stores the plan, the shards, the first holder of the snapshot and a message for the first shard, and ends the claim.
+    pub async fn planned(&self, claim: &Claim, planned: &Planned, holder: SnapshotHolder<'_>) -> Result<Renewal> {
         let mut transaction = self.pool.begin().await?;
-        if hold(&mut transaction, claim).await? == Renewal::CancelRequested {
+        if lock_claim(&mut transaction, claim).await? == Renewal::CancelRequested {
             return Ok(Renewal::CancelRequested);
         }
         let shards = i32::try_from(planned.bounds.len()).unwrap_or(i32::MAX);
@@ -80,7 +68,7 @@ impl Ledger {
         .bind(&planned.bounds)
         .execute(&mut *transaction)
         .await?;
-        free(&mut transaction, claim).await?;
+        free_claim(&mut transaction, claim).await?;
         sqlx::query(
             "UPDATE exports SET state = 'running', plan = $2, shards = $3, rows_estimate = $4, parallelism = $5,
                  ready_at = now()
@@ -93,16 +81,16 @@ impl Ledger {
         .bind(i32::from(planned.parallelism))
         .execute(&mut *transaction)
         .await?;
-        keep(&mut transaction, claim.export_id, claim.attempt, keeper).await?;
+        hold_snapshot(&mut transaction, claim.export_id, claim.attempt, holder).await?;
         outbox::announce(&mut transaction, claim.export_id).await?;
         self.commit_change(transaction, claim.export_id).await?;
         Ok(Renewal::Held)
     }
 
-    /// The shard is stored. A message tells of the next one where no claim did, because as many were worked on as may be.
+    /// Commits a stored shard. Enqueues the message for the next one if the parallelism limit kept the claim from doing so.
     pub async fn commit(&self, claim: &Claim, stored: &StoredShard, peak_memory: Option<i64>) -> Result<Committed> {
         let mut transaction = self.pool.begin().await?;
-        if hold(&mut transaction, claim).await? == Renewal::CancelRequested {
+        if lock_claim(&mut transaction, claim).await? == Renewal::CancelRequested {
             return Ok(Committed::CancelRequested);
         }
         sqlx::query(
@@ -115,14 +103,14 @@ impl Ledger {
         .bind(stored.rows)
         .bind(stored.bytes)
         .bind(i64::from(stored.crc32))
-        .bind(stored.raw_bytes)
-        .bind(stored.raw_crc32.map(i64::from))
+        .bind(stored.uncompressed_bytes)
+        .bind(stored.uncompressed_crc32.map(i64::from))
         .bind(&stored.etag)
         .bind(&stored.row_groups)
         .bind(&stored.replaced)
         .execute(&mut *transaction)
         .await?;
-        let row = sqlx::query(
+        let (all, at_limit): (bool, bool) = sqlx::query_as(
             "SELECT NOT EXISTS (SELECT FROM shards s
                                 WHERE s.export_id = e.id AND s.number > e.committed_to AND s.state = 'free')
                 AND NOT EXISTS (SELECT FROM shards s
@@ -135,8 +123,7 @@ impl Ledger {
         .bind(claim.export_id)
         .fetch_one(&mut *transaction)
         .await?;
-        let (all, were_most): (bool, bool) = (row.try_get("every")?, row.try_get("were_most")?);
-        // Changed only where it says something new (see migration 10). A failure that was followed by a success is over.
+        // Written only when a value changes (see migration 10). A success resets the count of failures.
         sqlx::query(
             "UPDATE exports SET failures = 0, peak_memory_bytes = greatest(peak_memory_bytes, $2),
                  ready_at = greatest(now(), paused_until), state = CASE WHEN $3 THEN 'finishing' ELSE state END
@@ -147,17 +134,17 @@ impl Ledger {
         .bind(all)
         .execute(&mut *transaction)
         .await?;
-        if all || were_most {
+        if all || at_limit {
             outbox::announce(&mut transaction, claim.export_id).await?;
         }
         self.commit_change(transaction, claim.export_id).await?;
         Ok(if all { Committed::All } else { Committed::More })
     }
 
-    /// The shard came out smaller than the object store takes: the export is planned again, with larger ones.
+    /// Plans the export again with larger shards, because one was smaller than the object store takes.
     pub async fn too_small(&self, claim: &Claim) -> Result<()> {
         let mut transaction = self.pool.begin().await?;
-        hold(&mut transaction, claim).await?;
+        lock_claim(&mut transaction, claim).await?;
         start_over(&mut transaction, claim.export_id).await?;
         sqlx::query(
             "UPDATE exports SET coarser = coarser + 1, ready_at = now(), token_due_at = now() + interval '10 minutes'
@@ -171,7 +158,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Committed shards behind number `after`, in order.
+    /// Committed shards after number `after`, in order.
     pub async fn stored_shards(&self, export_id: Uuid, after: i32, limit: i64) -> Result<Vec<StoredShard>> {
         let rows = sqlx::query(
             "SELECT number, rows, bytes, crc32, raw_bytes, raw_crc32, etag, row_groups, replaced FROM shards
@@ -193,8 +180,8 @@ impl Ledger {
                     rows: row.try_get("rows")?,
                     bytes: row.try_get("bytes")?,
                     crc32: crc(row.try_get("crc32")?)?,
-                    raw_bytes: row.try_get("raw_bytes")?,
-                    raw_crc32: row.try_get::<Option<i64>, _>("raw_crc32")?.map(crc).transpose()?,
+                    uncompressed_bytes: row.try_get("raw_bytes")?,
+                    uncompressed_crc32: row.try_get::<Option<i64>, _>("raw_crc32")?.map(crc).transpose()?,
                     etag: row.try_get("etag")?,
                     row_groups: row.try_get("row_groups")?,
                     replaced: row.try_get("replaced")?,

@@ -1,24 +1,24 @@
-//! Who holds the snapshot of an attempt open. A row says that a process was alive a moment ago; whether its snapshot can be
-//! imported is for the source to say.
+//! The processes that hold an attempt's snapshot open. A row shows that a process was alive recently; whether its snapshot can
+//! still be imported, only the source knows.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::claim::Claim;
-use super::claim::seconds;
-use super::shards::Keeper;
+use super::lease::{Claim, seconds};
 use crate::database::{Ledger, LedgerError, Result};
 use polyglot_core::request::ExportRequest;
 
-/// An attempt whose snapshot is kept: what there is to know for joining it.
+/// An attempt whose snapshot another process may import and hold as well.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub export_id: Uuid,
     pub attempt: i32,
     pub request: ExportRequest,
     pub snapshot_until: Option<DateTime<Utc>>,
-    /// Of the request that asked for the export.
+    /// Id of the request that asked for the export.
     pub request_id: Option<String>,
 }
 
@@ -30,8 +30,22 @@ impl From<&Claim> for Attempt {
     }
 }
 
-/// Inserts or renews.
-pub(super) async fn keep(connection: &mut PgConnection, id: Uuid, attempt: i32, keeper: Keeper<'_>) -> Result<()> {
+/// A process that holds a snapshot, and how others import it.
+#[derive(Debug, Clone, Copy)]
+pub struct SnapshotHolder<'a> {
+    pub owner: &'a str,
+    pub snapshot: &'a str,
+    /// Time after which the process counts as lost, unless it renews.
+    pub lease: Duration,
+}
+
+/// Inserts or renews the holder's row.
+pub(super) async fn hold_snapshot(
+    connection: &mut PgConnection,
+    id: Uuid,
+    attempt: i32,
+    holder: SnapshotHolder<'_>,
+) -> Result<()> {
     sqlx::query(
         "INSERT INTO keepers (export_id, attempt, owner, snapshot, alive_until)
          VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))
@@ -40,20 +54,20 @@ pub(super) async fn keep(connection: &mut PgConnection, id: Uuid, attempt: i32, 
     )
     .bind(id)
     .bind(attempt)
-    .bind(keeper.owner)
-    .bind(keeper.snapshot)
-    .bind(seconds(keeper.lease))
+    .bind(holder.owner)
+    .bind(holder.snapshot)
+    .bind(seconds(holder.lease))
     .execute(connection)
     .await?;
     Ok(())
 }
 
 impl Ledger {
-    /// Says that the process holds the snapshot. The answer is whether that is still wanted: not when every shard is
-    /// committed, or the attempt is over.
-    pub async fn keep(&self, export_id: Uuid, attempt: i32, keeper: Keeper<'_>) -> Result<bool> {
+    /// Records that the process holds the snapshot. Returns whether it is still needed: not when every shard is committed, or
+    /// the attempt has ended.
+    pub async fn hold_snapshot(&self, export_id: Uuid, attempt: i32, holder: SnapshotHolder<'_>) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
-        // Shared, so that no attempt ends between the look and the row.
+        // A shared lock, so that the attempt cannot end between this check and the insert.
         let wanted = sqlx::query(
             "SELECT FROM exports WHERE id = $1 AND attempt = $2 AND state IN ('planning', 'running') FOR SHARE",
         )
@@ -63,14 +77,14 @@ impl Ledger {
         .await?
         .is_some();
         if wanted {
-            keep(&mut transaction, export_id, attempt, keeper).await?;
+            hold_snapshot(&mut transaction, export_id, attempt, holder).await?;
             transaction.commit().await?;
         }
         Ok(wanted)
     }
 
-    /// Attempts whose shards are being read and that fewer than `wanted` processes keep, none of them `owner`.
-    pub async fn badly_kept(&self, owner: &str, wanted: i64, limit: i64) -> Result<Vec<Attempt>> {
+    /// Attempts whose shards are being read and whose snapshot fewer than `wanted` processes hold, none of them `owner`.
+    pub async fn attempts_to_hold(&self, owner: &str, wanted: i64, limit: i64) -> Result<Vec<Attempt>> {
         let rows = sqlx::query(
             "SELECT e.id, e.attempt, e.request, e.snapshot_until, e.request_id FROM exports e
              WHERE e.state = 'running' AND e.plan IS NOT NULL AND NOT e.cancel_requested
@@ -102,8 +116,8 @@ impl Ledger {
             .collect()
     }
 
-    /// The process does not hold the snapshot any more.
-    pub async fn keep_no_longer(&self, export_id: Uuid, attempt: i32, owner: &str) -> Result<()> {
+    /// Records that the process no longer holds the snapshot.
+    pub async fn release_snapshot(&self, export_id: Uuid, attempt: i32, owner: &str) -> Result<()> {
         sqlx::query("DELETE FROM keepers WHERE export_id = $1 AND attempt = $2 AND owner = $3")
             .bind(export_id)
             .bind(attempt)
@@ -113,14 +127,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// The names of the attempt's snapshot, those first whose process was heard of last.
+    /// The names under which the attempt's snapshot can be imported, most recently renewed first.
     pub async fn snapshots(&self, export_id: Uuid, attempt: i32) -> Result<Vec<String>> {
-        let rows =
-            sqlx::query("SELECT snapshot FROM keepers WHERE export_id = $1 AND attempt = $2 ORDER BY alive_until DESC")
-                .bind(export_id)
-                .bind(attempt)
-                .fetch_all(&self.pool)
-                .await?;
-        rows.iter().map(|row| Ok(row.try_get("snapshot")?)).collect()
+        let names = sqlx::query_scalar(
+            "SELECT snapshot FROM keepers WHERE export_id = $1 AND attempt = $2 ORDER BY alive_until DESC",
+        )
+        .bind(export_id)
+        .bind(attempt)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(names)
     }
 }

@@ -1,5 +1,5 @@
-//! One event as one line of JSON. The fields of the spans around it stand beside its own, so that a line says by itself of
-//! which request and which export it is: for `grep` and Loki alike a field is where it always is.
+//! Formatting an event as one line of JSON. It includes the fields of the enclosing spans at the top level, so that every line names
+//! its request and its export, and `grep` and Loki find a field always in the same place.
 
 use std::fmt::{self, Debug};
 
@@ -15,8 +15,8 @@ use tracing_subscriber::registry::LookupSpan;
 /// several fields of one name the innermost is kept, the event's own before all.
 pub(super) struct JsonLine;
 
-/// Fields for the export of traces alone.
-const OF_TRACES: &str = "otel.";
+/// Prefix of fields that are for the export of traces alone.
+const TRACE_FIELD_PREFIX: &str = "otel.";
 
 impl<S, N> FormatEvent<S, N> for JsonLine
 where
@@ -38,7 +38,7 @@ where
             // Written by `JsonFields`; a span without fields has an empty text.
             let Ok(fields) = serde_json::from_str::<Map<String, Value>>(&fields.fields) else { continue };
             for (name, value) in fields {
-                if !name.starts_with(OF_TRACES) {
+                if !name.starts_with(TRACE_FIELD_PREFIX) {
                     line.entry(name).or_insert(value);
                 }
             }

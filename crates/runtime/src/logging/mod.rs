@@ -1,5 +1,5 @@
-//! Setting up the log of a process: JSON lines or, for people, coloured text, on standard error; and beside it the export
-//! of its spans, which comes from the same places in the code.
+//! Setting up the log of a process: JSON lines or coloured text on standard error. The same `tracing` spans are exported as
+//! traces.
 
 mod json_line;
 
@@ -14,8 +14,8 @@ use self::json_line::JsonLine;
 use crate::config::{ConfigError, Environment};
 use crate::telemetry::{self, Tracing};
 
-/// Spans of these names are for the log alone: looks at a process's health come every few seconds, and a snapshot is kept
-/// beside the work.
+/// Names of spans that are for the log alone: health probes come every few seconds, and holding a snapshot is not part of the
+/// work.
 const NOT_TRACED: [&str; 2] = ["probe", "snapshot"];
 
 #[derive(Clone, Copy)]
@@ -45,14 +45,14 @@ pub fn start(env: &Environment, service: &'static str) -> Result<Tracing, Config
     let spans = tracer.map(|tracer| {
         tracing_opentelemetry::layer()
             .with_tracer(tracer)
-            // Where in the code, on which thread and how busy: four times the bytes for what nobody asks of a trace.
+            // Code locations, threads and busy times would make a trace four times as large.
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
             .with_target(false)
             .with_level(false)
             .with_context_activation(false)
-            // Ours, whatever the log shows of them.
+            // The spans of this service, whatever level the log has.
             .with_filter(filter_fn(is_ours).with_max_level_hint(LevelFilter::INFO))
     });
     tracing_subscriber::registry().with(layer.with_filter(targets)).with(spans).init();

@@ -1,18 +1,18 @@
-//! Every metric there is, once: name, type, unit, labels and help. The scrape's own words, README.md's table and the
-//! dashboard are compared with it by tests.
+//! The definition of every metric: name, type, unit, labels and help. Tests compare scrapes, the documented table and the
+//! dashboard with it.
 
 use metrics::Unit;
 
-/// What kind of number it is.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows; from 0 when the process starts.
+pub enum MetricKind {
+    /// Only grows; it is 0 when the process starts.
     Counter,
     Gauge,
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -23,29 +23,39 @@ impl Kind {
     }
 }
 
-/// A metric as it is described to Prometheus and to people.
+/// A metric as Prometheus and the documentation show it.
 #[derive(Debug, Clone, Copy)]
-pub struct Metric {
+pub struct MetricDefinition {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     pub unit: Unit,
     pub labels: &'static [&'static str],
     pub help: &'static str,
 }
 
-const fn counter(name: &'static str, unit: Unit, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Counter, unit, labels, help }
+const fn counter(
+    name: &'static str,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> MetricDefinition {
+    MetricDefinition { name, kind: MetricKind::Counter, unit, labels, help }
 }
 
-const fn gauge(name: &'static str, unit: Unit, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, unit, labels, help }
+const fn gauge(
+    name: &'static str,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> MetricDefinition {
+    MetricDefinition { name, kind: MetricKind::Gauge, unit, labels, help }
 }
 
-const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Histogram, unit: Unit::Seconds, labels, help }
+const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> MetricDefinition {
+    MetricDefinition { name, kind: MetricKind::Histogram, unit: Unit::Seconds, labels, help }
 }
 
-// Those that are counted as things happen; the others are looked up when somebody asks.
+// The metrics that are counted as events happen; the others are read at the time of a scrape.
 pub const HTTP_REQUESTS: &str = "polyglot_http_requests_total";
 pub const HTTP_DURATION: &str = "polyglot_http_request_duration_seconds";
 pub const ROWS: &str = "polyglot_rows_total";
@@ -58,8 +68,8 @@ pub const LEASE_LOSSES: &str = "polyglot_lease_losses_total";
 pub const SWEPT: &str = "polyglot_swept_total";
 pub const MESSAGES_PUBLISHED: &str = "polyglot_messages_published_total";
 
-/// All of them.
-pub static METRICS: &[Metric] = &[
+/// All metrics.
+pub static METRIC_DEFINITIONS: &[MetricDefinition] = &[
     counter(
         HTTP_REQUESTS,
         Unit::Count,
@@ -129,8 +139,8 @@ pub static METRICS: &[Metric] = &[
     gauge("process_open_fds", Unit::Count, &[], "Open file descriptors of the process."),
 ];
 
-pub(super) fn find(name: &str) -> Option<&'static Metric> {
-    METRICS.iter().find(|metric| metric.name == name)
+pub(super) fn find(name: &str) -> Option<&'static MetricDefinition> {
+    METRIC_DEFINITIONS.iter().find(|metric| metric.name == name)
 }
 
 #[cfg(test)]
@@ -139,11 +149,11 @@ mod tests {
 
     #[test]
     fn names_follow_the_rules() {
-        for metric in METRICS {
+        for metric in METRIC_DEFINITIONS {
             assert!(metric.name.starts_with("polyglot_") || metric.name.starts_with("process_"), "{}", metric.name);
-            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == MetricKind::Counter, "{}", metric.name);
             assert!(metric.help.ends_with('.'), "{}", metric.name);
-            let same = METRICS.iter().filter(|other| other.name == metric.name).count();
+            let same = METRIC_DEFINITIONS.iter().filter(|other| other.name == metric.name).count();
             assert_eq!(same, 1, "{}", metric.name);
             for (unit, word) in [(Unit::Seconds, "_seconds"), (Unit::Bytes, "_bytes")] {
                 assert_eq!(metric.unit == unit, metric.name.contains(word), "{}", metric.name);

@@ -1,5 +1,8 @@
-//! Exporting traces: OTLP over HTTP, as the standard `OTEL_*` variables say. It has a thread, a queue and a runtime of its
-//! own, so that an endpoint that is slow or away costs the work nothing; what does not fit the queue is dropped.
+//! Exporting traces: OTLP over HTTP, configured by the standard `OTEL_*` variables. The exporter has a thread, a queue and a
+//! runtime of its own, so that a slow or unavailable endpoint does not delay work; spans that do not fit the queue are dropped.
+//!
+//! The HTTP client is not `opentelemetry_http`'s `HyperClient`: that one always pools connections, and nothing would drive a
+//! pooled connection between two exports, because the runtime runs only during a request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -28,11 +31,11 @@ const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 const SERVICE: &str = "service.name";
 
-/// How long the end of a process waits for what is left to be sent.
-const LAST_PATIENCE: Duration = Duration::from_secs(3);
-/// How often an endpoint that does not take spans is mentioned in the log.
-const MENTION: Duration = Duration::from_mins(1);
-/// An answer has a few bytes, or an error page.
+/// Longest wait at the end of a process for the last spans to be sent.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shortest interval between two log lines about spans that were not exported.
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
+/// Largest accepted answer, in bytes; it is empty, or an error page.
 const LARGEST_ANSWER: usize = 64 << 10;
 
 /// The exporter of a process, if it has one.
@@ -40,18 +43,18 @@ const LARGEST_ANSWER: usize = 64 << 10;
 pub struct Tracing(Option<SdkTracerProvider>);
 
 impl Tracing {
-    /// Sends what is left, for at most three seconds. Blocks; call it when all work is done.
+    /// Sends the remaining spans, for at most three seconds. Blocks; call it when all work is done.
     pub fn end(self) {
         if let Some(provider) = self.0
-            && let Err(error) = provider.shutdown_with_timeout(LAST_PATIENCE)
+            && let Err(error) = provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT)
         {
             tracing::warn!(error = chain(&error), "the last spans may be lost");
         }
     }
 }
 
-/// What the variables ask for: nothing, unless an endpoint is set. These are the SDK's own variables, so it reads them from
-/// the environment itself, and not from files. `service` is the process's name where they have none.
+/// Makes the exporter that the variables ask for; none, unless an endpoint is set. The SDK reads its own variables from the
+/// environment, so they cannot come from files. `service` is the service's name unless a variable sets one.
 pub(crate) fn layer(env: &Environment, service: &'static str) -> Result<(Option<SdkTracer>, Tracing), ConfigError> {
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     let disabled = env.text("OTEL_SDK_DISABLED", "false")?.eq_ignore_ascii_case("true")
@@ -71,7 +74,7 @@ pub(crate) fn layer(env: &Environment, service: &'static str) -> Result<(Option<
         .with_http_client(client.map_err(|error| problem(format!("no client for it: {}", chain(&error))))?)
         .build()
         .map_err(|error| problem(error.to_string()))?;
-    // With the service's name, as the SDK finds it, in `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES`.
+    // The SDK reads the service's name from `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES`.
     let named = variable("OTEL_SERVICE_NAME").is_some()
         || variable("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|pairs| {
             pairs.split(',').any(|pair| pair.split('=').next().is_some_and(|key| key.trim() == SERVICE))
@@ -80,7 +83,7 @@ pub(crate) fn layer(env: &Environment, service: &'static str) -> Result<(Option<
     let resource = if named { resource } else { resource.with_service_name(service) };
     let provider = SdkTracerProvider::builder()
         .with_resource(resource.build())
-        .with_batch_exporter(Reporting { exporter, said: Mutex::default(), lost: AtomicU64::new(0) })
+        .with_batch_exporter(LossReporter { exporter, logged_at: Mutex::default(), lost: AtomicU64::new(0) })
         .build();
     let tracer = provider.tracer("polyglot");
     if !trace::start(tracer.clone()) {
@@ -107,7 +110,7 @@ struct Sender {
 impl Sender {
     fn new(tls: bool, limit: Duration) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // A connection is not kept: between two requests nobody would look after it.
+        // Connections are not pooled: the runtime does not run between two requests.
         let mut client = Client::builder(TokioExecutor::new());
         client.pool_max_idle_per_host(0);
         let connections = if tls {
@@ -138,26 +141,26 @@ impl HttpClient for Sender {
     }
 }
 
-/// Says in the log what becomes of spans that cannot be sent, now and then.
+/// Logs how many spans could not be exported, at most once a minute.
 #[derive(Debug)]
-struct Reporting<E> {
+struct LossReporter<E> {
     exporter: E,
-    said: Mutex<Option<Instant>>,
-    /// Spans that were not sent since it was said last.
+    logged_at: Mutex<Option<Instant>>,
+    /// Spans that were lost since the last log line.
     lost: AtomicU64,
 }
 
-impl<E: SpanExporter> SpanExporter for Reporting<E> {
+impl<E: SpanExporter> SpanExporter for LossReporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let exported = self.exporter.export(batch).await;
         if let Err(error) = &exported {
             let lost = self.lost.fetch_add(spans, Ordering::Relaxed) + spans;
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.is_none_or(|said| said.elapsed() >= MENTION) {
+            let mut logged_at = self.logged_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                 tracing::warn!(error = chain(error), spans = lost, "spans cannot be exported and are lost");
                 self.lost.store(0, Ordering::Relaxed);
-                *said = Some(Instant::now());
+                *logged_at = Some(Instant::now());
             }
         }
         exported

@@ -1,22 +1,23 @@
-//! What Linux knows of this process, under the names that every Prometheus client uses. What it does not tell is left out.
+//! Metrics of the process from `/proc`, under the names that every Prometheus client uses. A value that Linux does not have is
+//! left out.
 
 use std::fs;
 
-use super::Page;
+use super::sample_writer::SampleWriter;
 
-/// Memory, processor time, age, open files, and the version.
-pub(super) fn write(page: &mut Page) {
-    page.write("polyglot_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+/// Writes memory, processor time, start time, open files and the version.
+pub(super) fn write(samples: &mut SampleWriter) {
+    samples.write("polyglot_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     if let Some(bytes) = resident_bytes() {
-        page.write("process_resident_memory_bytes", &[], bytes);
+        samples.write("process_resident_memory_bytes", &[], bytes);
     }
     if let Some(Times { cpu, started }) = times() {
-        page.write("process_start_time_seconds", &[], started);
-        page.write("process_cpu_seconds_total", &[], cpu);
+        samples.write("process_start_time_seconds", &[], started);
+        samples.write("process_cpu_seconds_total", &[], cpu);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // One of them is of the look itself.
-        page.count("process_open_fds", &[], open.count().saturating_sub(1));
+        // Reading the directory takes one of them.
+        samples.count("process_open_fds", &[], open.count().saturating_sub(1));
     }
 }
 
@@ -26,10 +27,10 @@ fn resident_bytes() -> Option<f64> {
     Some(pages * f64::from(u32::try_from(rustix::param::page_size()).ok()?))
 }
 
-/// In seconds.
+/// Times in seconds.
 struct Times {
     cpu: f64,
-    /// ClaimTimer 1970.
+    /// Since 1970, UTC.
     started: f64,
 }
 
@@ -54,9 +55,9 @@ mod tests {
         let Times { cpu, started } = times().unwrap();
         let now = f64::from(u32::try_from(chrono::Utc::now().timestamp()).unwrap());
         assert!((0.0..1e6).contains(&cpu) && started > now - 86_400.0 && started < now + 5.0, "{cpu} {started} {now}");
-        let mut page = Page::default();
-        write(&mut page);
-        let text = page.into_text();
+        let mut samples = SampleWriter::default();
+        write(&mut samples);
+        let text = samples.into_text();
         for name in ["polyglot_build_info{", "process_open_fds ", "process_cpu_seconds_total "] {
             assert!(text.contains(&format!("\n{name}")), "{text}");
         }

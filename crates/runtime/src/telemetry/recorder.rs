@@ -1,41 +1,42 @@
-//! The registry of what is counted as it happens, and a scrape's answer.
+//! The registry of the metrics that are counted as events happen, and the answer to a scrape.
 
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio_util::sync::CancellationToken;
 
-use super::metric_definitions::{HTTP_DURATION, Kind, METRICS, WORK_DURATION};
-use super::{Page, process};
+use super::metric_definitions::{HTTP_DURATION, METRIC_DEFINITIONS, MetricKind, WORK_DURATION};
+use super::process;
+use super::sample_writer::SampleWriter;
 
 /// Text format 0.0.4, which every Prometheus reads.
 pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// An answer takes milliseconds, a submission tens of them; a download may wait for its export for minutes.
+/// Seconds. An answer takes milliseconds, a submission tens of them; a download may wait for its export for minutes.
 const HTTP_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
-/// A shard takes a second or two, an export that is one stream as long as its rows take.
+/// Seconds. A shard takes one or two; an export that is one stream takes as long as its rows.
 const WORK_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
 
-/// How often histograms are brought together. Until then each sample is in memory by itself, scraped or not.
+/// Interval between two merges of histogram samples. Until then each sample takes memory of its own.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     #[error("the metrics cannot be set up")]
     Build(#[from] BuildError),
-    #[error("the process counts its metrics already")]
+    #[error("the metrics of the process are set up already")]
     Twice,
 }
 
-/// A handle on what this process counts; clones share it.
+/// A handle on the metrics registry of the process; clones share it.
 #[derive(Clone)]
 pub struct Recorder(PrometheusHandle);
 
 impl Recorder {
-    /// Counts from now on. Without it the places that count do nothing. Call it once, before they do.
+    /// Makes the registry the global one. Until then counting has no effect. Call it once, at the start.
     ///
     /// # Errors
-    /// When the process counts already.
+    /// When the process has a registry already.
     pub fn install() -> Result<Self, InstallError> {
         let recorder = build()?;
         let handle = recorder.handle();
@@ -44,16 +45,16 @@ impl Recorder {
         Ok(Self(handle))
     }
 
-    /// A recorder of which nobody else in the process knows.
+    /// A registry that is not the global one.
     ///
     /// # Errors
-    /// Never, as long as the tables above are sound.
+    /// Never, as long as the buckets above are valid.
     pub fn for_test() -> Result<Self, InstallError> {
         Ok(Self(build()?.handle()))
     }
 
-    /// Keeps what is counted small until `stopping`.
-    pub async fn keep_small(self, stopping: CancellationToken) {
+    /// Merges histogram samples regularly until `stopping`.
+    pub async fn run_upkeep(self, stopping: CancellationToken) {
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -62,12 +63,12 @@ impl Recorder {
         }
     }
 
-    /// The answer to a scrape, of the type [`METRICS_CONTENT_TYPE`]: the samples on the page, those of the process, and what
+    /// The answer to a scrape, of the type [`METRICS_CONTENT_TYPE`]: the samples on the samples, those of the process, and what
     /// was counted.
     #[must_use]
-    pub fn render(&self, mut page: Page) -> String {
-        process::write(&mut page);
-        page.into_text() + &self.0.render()
+    pub fn render(&self, mut samples: SampleWriter) -> String {
+        process::write(&mut samples);
+        samples.into_text() + &self.0.render()
     }
 }
 
@@ -80,11 +81,11 @@ fn build() -> Result<PrometheusRecorder, BuildError> {
 }
 
 fn describe() {
-    for metric in METRICS {
+    for metric in METRIC_DEFINITIONS {
         match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
-            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
-            Kind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+            MetricKind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
+            MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
+            MetricKind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
         }
     }
 }

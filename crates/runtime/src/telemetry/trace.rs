@@ -1,5 +1,5 @@
-//! Spans that reach across processes: under which a span of `tracing` is put, what is handed on, and those that are made
-//! without `tracing` because their trace is known only afterwards. Nothing here does anything unless traces are exported.
+//! Traces across processes: setting the parent of a `tracing` span, passing a context on, and spans that are made without
+//! `tracing` because their trace is known only afterwards. All of it has an effect only while traces are exported.
 
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -12,13 +12,12 @@ use opentelemetry_sdk::trace::SdkTracer;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
-use super::TraceContext;
-use super::trace_context::{TRACE_PARENT, TRACE_STATE};
+use super::trace_context::{TRACE_PARENT, TRACE_STATE, TraceContext};
 
 /// Set once, when traces are exported.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// From now on. The answer is whether it was the first call.
+/// Sets the tracer. Returns whether it was the first call.
 pub(super) fn start(tracer: SdkTracer) -> bool {
     TRACER.set(tracer).is_ok()
 }
@@ -51,31 +50,31 @@ impl Injector for TraceContext {
     }
 }
 
-/// The context that the origin names, if it names one.
+/// The OpenTelemetry context of a trace context, if it is in a trace.
 fn context(origin: &TraceContext) -> Option<Context> {
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), origin);
     context.span().span_context().is_valid().then_some(context)
 }
 
-/// The origin with the context as its place in the trace.
+/// The trace context with its place in the trace replaced by `context`.
 fn at(origin: &TraceContext, context: &Context) -> TraceContext {
     let mut origin = TraceContext { trace_state: None, ..origin.clone() };
     TraceContextPropagator::new().inject_context(context, &mut origin);
     origin
 }
 
-/// Makes a span that nobody has entered yet a child of what the origin names.
+/// Makes a span that is not entered yet a child of the span that the trace context names.
 pub fn set_parent(span: &tracing::Span, origin: &TraceContext) {
     if is_on()
         && let Some(context) = context(origin)
     {
-        // Refused for a span that is switched off, which has no parent to set.
+        // Fails for a disabled span, which has no parent to set.
         span.set_parent(context).ok();
     }
 }
 
-/// What the span is called in its trace, and which `OpenTelemetry` kind it is of. The span is declared with the fields
-/// `otel.name` and `otel.kind`, which are empty otherwise.
+/// Sets the name of the span in its trace, and its `OpenTelemetry` kind. The span must be declared with the empty fields
+/// `otel.name` and `otel.kind`.
 pub fn rename(span: &tracing::Span, name: &str, kind: &str) {
     if is_on() {
         span.record("otel.name", name);
@@ -83,21 +82,21 @@ pub fn rename(span: &tracing::Span, name: &str, kind: &str) {
     }
 }
 
-/// Says that what the span stands for came to nothing. It is declared with the field `otel.status_code`.
+/// Marks the span as failed. It must be declared with the empty field `otel.status_code`.
 pub fn failed(span: &tracing::Span) {
     if is_on() {
         span.record("otel.status_code", "ERROR");
     }
 }
 
-/// The origin for whatever follows from the span: the span's own context where traces are exported, and otherwise what the
-/// client has stated, which another process may export.
+/// The trace context for work that follows from the span: the span's own while traces are exported, and otherwise the one that
+/// the client sent, which another process may export.
 #[must_use]
 pub fn trace_context_of(span: &tracing::Span, stated: TraceContext) -> TraceContext {
     if is_on() { at(&stated, &span.context()) } else { stated }
 }
 
-/// When something began that becomes a span once it is known of which trace.
+/// The start of a claim, which becomes a span once its trace is known.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimTimer(Option<SystemTime>);
 
@@ -107,7 +106,7 @@ impl ClaimTimer {
         Self(is_on().then(opentelemetry::time::now))
     }
 
-    /// A span from then to now, if the origin has a trace.
+    /// Records a span from then to now, if the export is in a trace.
     pub fn claimed(self, origin: &TraceContext, export_id: Uuid, shard: i32) {
         if let (Some(tracer), Some(began), Some(context)) = (TRACER.get(), self.0, context(origin)) {
             let attributes = [id(export_id), KeyValue::new("shard", i64::from(shard))];
@@ -121,11 +120,11 @@ fn id(export_id: Uuid) -> KeyValue {
     KeyValue::new("export_id", export_id.to_string())
 }
 
-/// The span of a message that is being published; it ends when this is dropped.
+/// The span of a message that is being published. It ends when this is dropped.
 pub struct Publishing(Context);
 
 impl Publishing {
-    /// `None` where traces are not exported, or the export is in none.
+    /// `None` when traces are not exported, or the export is in no trace.
     pub fn begin(origin: &TraceContext, export_id: Uuid) -> Option<Self> {
         let (tracer, context) = (TRACER.get()?, context(origin)?);
         let builder = tracer.span_builder("publish").with_kind(SpanKind::Producer).with_attributes([id(export_id)]);

@@ -1,5 +1,5 @@
-//! Where an export comes from: the request that asked for it, and the request's place in a trace. It goes with the export
-//! through the ledger, and with its messages through the broker.
+//! The trace context of an export: the id of the request that asked for it, and the request's place in a trace. It is stored with
+//! the export in the ledger, and sent with its messages.
 
 use http::HeaderMap;
 
@@ -7,14 +7,14 @@ use http::HeaderMap;
 pub(super) const TRACE_PARENT: &str = "traceparent";
 pub(super) const TRACE_STATE: &str = "tracestate";
 
-/// The most that is taken of each, in bytes. A `tracestate` need not be passed on if it is longer.
+/// Largest accepted lengths in bytes. A longer `tracestate` need not be passed on.
 const LONGEST_ID: usize = 128;
 const LONGEST_STATE: usize = 512;
 
-/// What is known of it.
+/// The request and the trace that an export belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The request's id, as its log lines have it.
+    /// The request's id, as in its log lines.
     pub request_id: Option<String>,
     /// The `traceparent` under which the export's spans are.
     pub trace_parent: Option<String>,
@@ -22,7 +22,7 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// As a client has stated it. What is malformed is left out: a trace is no reason to refuse an export.
+    /// The trace context of a client's request. Malformed headers are ignored: they are no reason to refuse an export.
     #[must_use]
     pub fn of_request(request_id: &str, headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);

@@ -1,22 +1,23 @@
-//! The numbers that are looked up when somebody asks, in Prometheus' text format. What cannot be looked up is left out, which
-//! a registry of gauges cannot do; and a counter of seconds is no whole number, as a registry's are.
+//! Writing samples in Prometheus' text format, for values that are read at the time of a scrape. Unlike gauges in a registry, a
+//! value that cannot be read is left out, and counters may be fractions.
 
 use super::metric_definitions::find;
+use super::pool_use::PoolUse;
 
-/// Lines of a scrape. All samples of a metric are to be written one after the other.
+/// The lines of a scrape. All samples of a metric must be written one after the other.
 #[derive(Debug, Default)]
-pub struct Page {
+pub struct SampleWriter {
     text: String,
     last: &'static str,
 }
 
-impl Page {
+impl SampleWriter {
     /// Writes a sample.
     pub fn write(&mut self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
         if self.last != name {
-            let described = find(name);
-            debug_assert!(described.is_some(), "{name} is not in the table");
-            if let Some(metric) = described {
+            let definition = find(name);
+            debug_assert!(definition.is_some(), "{name} is not in the table");
+            if let Some(metric) = definition {
                 let kind = metric.kind.name();
                 self.text.push_str(&format!("# HELP {name} {}\n# TYPE {name} {kind}\n", metric.help));
             }
@@ -34,14 +35,14 @@ impl Page {
         self.text.push_str(&format!(" {value}\n"));
     }
 
-    /// As [`Self::write`], for a number of things.
+    /// Writes a sample that is a count.
     pub fn count(&mut self, name: &'static str, labels: &[(&'static str, &str)], count: usize) {
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, of which there are no things or bytes here")]
         self.write(name, labels, count as f64);
     }
 
-    /// Connections by pool and state.
-    pub fn pools(&mut self, pools: &[(&str, super::PoolUse)]) {
+    /// Writes the connections of each pool, by state.
+    pub fn pools(&mut self, pools: &[(&str, PoolUse)]) {
         for (pool, connections) in pools {
             for (state, count) in [("idle", connections.idle), ("used", connections.used)] {
                 self.count("polyglot_database_connections", &[("pool", pool), ("state", state)], count);
@@ -60,12 +61,12 @@ mod tests {
 
     #[test]
     fn a_metric_is_described_once_and_labels_are_escaped() {
-        let mut page = Page::default();
-        page.count("polyglot_slots", &[("state", "used")], 2);
-        page.count("polyglot_slots", &[("state", "a\"\\\n")], 0);
-        page.write("process_start_time_seconds", &[], 1_700_000_000.25);
+        let mut samples = SampleWriter::default();
+        samples.count("polyglot_slots", &[("state", "used")], 2);
+        samples.count("polyglot_slots", &[("state", "a\"\\\n")], 0);
+        samples.write("process_start_time_seconds", &[], 1_700_000_000.25);
         assert_eq!(
-            page.into_text(),
+            samples.into_text(),
             "# HELP polyglot_slots Slots of the worker.\n# TYPE polyglot_slots gauge\n\
              polyglot_slots{state=\"used\"} 2\npolyglot_slots{state=\"a\\\"\\\\\\n\"} 0\n\
              # HELP process_start_time_seconds When the process started, since 1970 in UTC.\n\

@@ -1,0 +1,154 @@
+//! The connection to RabbitMQ: its two queues, its time limits and errors, and publishing with confirms.
+
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::AMQPUri;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
+
+use crate::config::Connections;
+use crate::database::LedgerError;
+use polyglot_runtime::timeout::{TimedOut, with_timeout};
+
+/// Longest time for one exchange with the broker, after which the connection counts as lost.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Deliveries after which the broker dead-letters a message.
+const DELIVERY_LIMIT: i64 = 20;
+
+/// Heartbeat interval, unless the URL has another one. After twice this time the broker redelivers the messages of a silent
+/// process.
+const HEARTBEAT_SECONDS: u16 = 10;
+/// Largest frame, unless the URL has another one. The client library allocates 64 frames for a connection, which at RabbitMQ's
+/// 128 KiB are 8 MiB. Messages here have a few hundred bytes. RabbitMQ 4.1 and newer refuse less than 8 KiB.
+const FRAME_BYTES: u32 = 16 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    #[error("AMQP_URL cannot be used: {0}")]
+    Url(String),
+    #[error("the broker is not available")]
+    Broker(#[from] lapin::Error),
+    #[error("the broker did not answer within {} s", BROKER_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("the broker did not take over a message")]
+    NotConfirmed,
+    #[error("there is no broker: AMQP_URL is empty")]
+    NoBroker,
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<TimedOut> for QueueError {
+    fn from(_: TimedOut) -> Self {
+        Self::Timeout
+    }
+}
+
+/// The broker's answer to one exchange.
+///
+/// # Errors
+/// [`QueueError::Timeout`] when there is none within 5 seconds.
+pub(super) async fn answer<T>(call: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, QueueError> {
+    with_timeout(BROKER_TIMEOUT, call).await
+}
+
+/// Publishes one message. The broker has it once [`confirmed`] succeeds.
+pub(super) async fn publish(
+    channel: &Channel,
+    queue: &str,
+    body: &[u8],
+    properties: BasicProperties,
+) -> Result<PublisherConfirm, QueueError> {
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    answer(channel.basic_publish("".into(), queue.into(), options, body, properties.with_delivery_mode(2))).await
+}
+
+/// Waits until the broker has confirmed a message.
+pub(super) async fn confirmed(confirm: PublisherConfirm) -> Result<(), QueueError> {
+    match answer(confirm).await? {
+        Confirmation::Ack(None) => Ok(()),
+        // Returned as unroutable, refused, or confirms are off: the broker does not have the message.
+        Confirmation::Ack(Some(_)) | Confirmation::Nack(_) | Confirmation::NotRequested => {
+            Err(QueueError::NotConfirmed)
+        }
+    }
+}
+
+/// The numbers of messages in the two queues that no consumer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depths {
+    pub tokens: u32,
+    pub dead: u32,
+}
+
+/// The address of the broker and the name of the queue. The dead letters are in `{queue}.dead`.
+#[derive(Clone)]
+pub struct Broker {
+    pub url: String,
+    pub queue: String,
+    /// Shown in the broker's list of connections.
+    pub name: String,
+}
+
+impl Broker {
+    /// The broker of the configuration, if there is one; `name` identifies this process.
+    #[must_use]
+    pub fn of(connections: &Connections, name: impl Into<String>) -> Option<Self> {
+        let url = connections.amqp_url.clone()?;
+        Some(Self { url, queue: connections.amqp_queue.clone(), name: name.into() })
+    }
+
+    #[must_use]
+    pub fn dead_letter_queue(&self) -> String {
+        format!("{}.dead", self.queue)
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connection, QueueError> {
+        let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
+        let mut uri: AMQPUri = self.url.parse().map_err(QueueError::Url)?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        uri.query.frame_max.get_or_insert(FRAME_BYTES);
+        answer(Connection::connect_uri(uri, properties)).await
+    }
+
+    /// Opens a channel with publisher confirms and declares both queues. They are declared on every connection, so a broker
+    /// that was set up again gets its queues back.
+    pub(super) async fn open_channel(&self, connection: &Connection) -> Result<Channel, QueueError> {
+        let channel = answer(connection.create_channel()).await?;
+        let mut dead = FieldTable::default();
+        dead.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        answer(channel.queue_declare(self.dead_letter_queue().into(), QueueDeclareOptions::durable(), dead)).await?;
+        let mut arguments = FieldTable::default();
+        for (name, value) in [
+            ("x-queue-type", "quorum"),
+            ("x-dead-letter-exchange", ""),
+            ("x-dead-letter-routing-key", &self.dead_letter_queue()),
+            // A dead letter leaves this queue only once the other one has confirmed it; this needs reject-publish.
+            ("x-dead-letter-strategy", "at-least-once"),
+            ("x-overflow", "reject-publish"),
+        ] {
+            arguments.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+        answer(channel.queue_declare(self.queue.clone().into(), QueueDeclareOptions::durable(), arguments)).await?;
+        answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        Ok(channel)
+    }
+
+    /// Connects, declares the queues, reads their depths and disconnects: the readiness check.
+    pub async fn check(&self) -> Result<Depths, QueueError> {
+        let connection = self.connect().await?;
+        // Kept until the end: when dropped it closes itself, which can collide with closing the connection.
+        let channel = self.open_channel(&connection).await?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        let depth = async |queue: &str| {
+            let queue = answer(channel.queue_declare(queue.into(), passive, FieldTable::default())).await?;
+            Ok::<_, QueueError>(queue.message_count())
+        };
+        let depths = Depths { tokens: depth(&self.queue).await?, dead: depth(&self.dead_letter_queue()).await? };
+        answer(connection.close(200, "checked".into())).await?;
+        Ok(depths)
+    }
+}
