@@ -1,4 +1,4 @@
-//! The bytes of a part as the store's client wants them: to be sent again if need be, without a copy.
+//! The body of an upload request: bytes in memory or in a temporary file, which can be sent again without a copy.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -8,14 +8,15 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use polyglot_storage::StorageError;
 
-use super::buffer_pool::Buffers;
+use super::buffer_pool::BufferPool;
 use super::shard_body::{Stored, WrittenBody};
 
-const LEAST_PATIENCE: Duration = Duration::from_mins(1);
-/// Below this a connection is as good as none.
-const SLOWEST_BYTES_A_SECOND: u64 = 256 << 10;
+/// Minimum timeout of an upload request.
+const MIN_TIMEOUT: Duration = Duration::from_mins(1);
+/// Minimum rate of an upload, in bytes a second. A slower connection is treated as broken.
+const MIN_BYTES_A_SECOND: u64 = 256 << 10;
 
-/// The bytes of a part.
+/// The body of an upload request.
 pub(crate) enum PartBody {
     Memory(Bytes),
     File(File, i64),
@@ -28,14 +29,15 @@ impl From<Bytes> for PartBody {
 }
 
 impl PartBody {
-    /// The buffer goes to `home` in the end.
-    pub(crate) fn of(written: WrittenBody, home: &Buffers) -> Self {
+    /// Makes a body of a stored shard. A buffer in memory returns to `pool` when the body is dropped.
+    pub(crate) fn of(written: WrittenBody, pool: &BufferPool) -> Self {
         match written.stored {
-            Stored::Memory(buffer) => Self::Memory(home.lend(buffer, None)),
+            Stored::Memory(buffer) => Self::Memory(pool.freeze(buffer, None)),
             Stored::File(file) => Self::File(file, i64::try_from(written.bytes).unwrap_or(i64::MAX)),
         }
     }
 
+    /// Returns the number of bytes.
     pub(crate) fn len(&self) -> i64 {
         match self {
             Self::Memory(bytes) => i64::try_from(bytes.len()).unwrap_or(i64::MAX),
@@ -43,16 +45,18 @@ impl PartBody {
         }
     }
 
-    /// How long the store may take for it.
+    /// Returns the timeout of the request that sends this body.
     pub(crate) fn patience(&self) -> Duration {
-        LEAST_PATIENCE.max(Duration::from_secs(u64::try_from(self.len()).unwrap_or(0) / SLOWEST_BYTES_A_SECOND))
+        MIN_TIMEOUT.max(Duration::from_secs(u64::try_from(self.len()).unwrap_or(0) / MIN_BYTES_A_SECOND))
     }
 
+    /// Returns the body as the S3 client takes it.
     pub(crate) async fn stream(&self) -> Result<ByteStream, StorageError> {
         match self {
-            // Shares the buffer.
+            // The stream shares the buffer.
             Self::Memory(bytes) => Ok(ByteStream::from(bytes.clone())),
-            // The file has no name, but a process finds its own descriptors by number, and opens each anew.
+            // The file has no name, but a process can open its own descriptors by number. Each opening reads from the
+            // beginning.
             Self::File(file, _) => {
                 let path = format!("/proc/self/fd/{}", file.as_raw_fd());
                 ByteStream::from_path(path).await.map_err(|error| StorageError::not_sent("UploadPart", error))
