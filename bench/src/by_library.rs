@@ -1,12 +1,12 @@
-//! The same rows through the libraries' writers: decoded by the same code, each value as text into a buffer, and from
-//! there into `csv`, `serde_json` or `quick-xml`. What the measurements set beside our encoders, and what the tests set
-//! what is read back from ours against. Scalars without options only, and for XML no JSON.
+//! The libraries' encoders: rows are decoded by the same code as ours, each value becomes text in a buffer, and `csv`,
+//! `serde_json` or `quick-xml` writes it. The measurements and the tests compare our encoders with them. Only scalars
+//! without options, and no JSON in XML.
 
 use polyglot_formats::copy::{FieldIndex, Found, Numeric, RowScanner, Value};
 use polyglot_formats::{Format, OutputColumn, write_readable};
 use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
 
-/// One field: its bytes on the wire, or NULL.
+/// A field: its bytes on the wire, or NULL.
 type Field<'a> = Option<&'a [u8]>;
 
 /// Writes rows of fields as one format.
@@ -15,15 +15,15 @@ trait Write {
     fn finish(self: Box<Self>) -> Result<Vec<u8>, String>;
 }
 
-fn words(error: impl std::fmt::Display) -> String {
+fn error_text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// The value as text, in `buffer`.
+/// Writes the value as text into `buffer`.
 fn text<'b>(column: &OutputColumn, bytes: &[u8], buffer: &'b mut Vec<u8>) -> Result<&'b str, String> {
     buffer.clear();
-    write_readable(Value::read(column.wire, bytes).map_err(words)?, buffer);
-    std::str::from_utf8(buffer).map_err(words)
+    write_readable(Value::read(column.wire, bytes).map_err(error_text)?, buffer);
+    std::str::from_utf8(buffer).map_err(error_text)
 }
 
 struct Csv {
@@ -35,13 +35,13 @@ impl Write for Csv {
     fn row(&mut self, columns: &[OutputColumn], fields: &mut dyn Iterator<Item = Field<'_>>) -> Result<(), String> {
         for (column, field) in columns.iter().zip(fields) {
             let text = field.map_or(Ok(""), |bytes| text(column, bytes, &mut self.buffer))?;
-            self.writer.write_field(text).map_err(words)?;
+            self.writer.write_field(text).map_err(error_text)?;
         }
-        self.writer.write_record(None::<&[u8]>).map_err(words)
+        self.writer.write_record(None::<&[u8]>).map_err(error_text)
     }
 
     fn finish(self: Box<Self>) -> Result<Vec<u8>, String> {
-        self.writer.into_inner().map_err(words)
+        self.writer.into_inner().map_err(error_text)
     }
 }
 
@@ -57,13 +57,13 @@ impl Write for JsonLines {
         for (column, field) in columns.iter().zip(fields) {
             self.file.push(separator);
             separator = b',';
-            serde_json::to_writer(&mut self.file, &column.name).map_err(words)?;
+            serde_json::to_writer(&mut self.file, &column.name).map_err(error_text)?;
             self.file.push(b':');
             let Some(bytes) = field else {
                 self.file.extend_from_slice(b"null");
                 continue;
             };
-            let bare = match Value::read(column.wire, bytes).map_err(words)? {
+            let bare = match Value::read(column.wire, bytes).map_err(error_text)? {
                 Value::Bool(_) | Value::Int(_) | Value::Json(_) | Value::Numeric(Numeric::Finite { .. }) => true,
                 Value::Float4(value) => value.is_finite(),
                 Value::Float8(value) => value.is_finite(),
@@ -73,7 +73,7 @@ impl Write for JsonLines {
             if bare {
                 self.file.extend_from_slice(text.as_bytes());
             } else {
-                serde_json::to_writer(&mut self.file, text).map_err(words)?;
+                serde_json::to_writer(&mut self.file, text).map_err(error_text)?;
             }
         }
         self.file.extend_from_slice(b"}\n");
@@ -93,20 +93,20 @@ struct Xml {
 impl Write for Xml {
     fn row(&mut self, columns: &[OutputColumn], fields: &mut dyn Iterator<Item = Field<'_>>) -> Result<(), String> {
         let writer = &mut self.writer;
-        writer.write_event(Event::Start(BytesStart::new("record"))).map_err(words)?;
+        writer.write_event(Event::Start(BytesStart::new("record"))).map_err(error_text)?;
         for (column, field) in columns.iter().zip(fields) {
             let name = column.name.as_str();
             let Some(bytes) = field else {
                 let nil = BytesStart::new(name).with_attributes([("xsi:nil", "true")]);
-                writer.write_event(Event::Empty(nil)).map_err(words)?;
+                writer.write_event(Event::Empty(nil)).map_err(error_text)?;
                 continue;
             };
             let text = text(column, bytes, &mut self.buffer)?;
-            writer.write_event(Event::Start(BytesStart::new(name))).map_err(words)?;
-            writer.write_event(Event::Text(BytesText::new(text))).map_err(words)?;
-            writer.write_event(Event::End(BytesEnd::new(name))).map_err(words)?;
+            writer.write_event(Event::Start(BytesStart::new(name))).map_err(error_text)?;
+            writer.write_event(Event::Text(BytesText::new(text))).map_err(error_text)?;
+            writer.write_event(Event::End(BytesEnd::new(name))).map_err(error_text)?;
         }
-        writer.write_event(Event::End(BytesEnd::new("record"))).map_err(words)?;
+        writer.write_event(Event::End(BytesEnd::new("record"))).map_err(error_text)?;
         writer.get_mut().push(b'\n');
         Ok(())
     }
@@ -116,10 +116,11 @@ impl Write for Xml {
     }
 }
 
-/// The file without its frame (a header, brackets, the root element), or `None` where no library stands beside our encoder.
+/// Returns the file without what surrounds the rows (a header, brackets, the root element), or `None` where no library
+/// is compared with our encoder.
 ///
 /// # Errors
-/// In words, for bytes that make no sense.
+/// The error as text, for bytes that cannot be decoded.
 pub(crate) fn encode(copy: &[u8], columns: &[OutputColumn], format: Format) -> Option<Result<Vec<u8>, String>> {
     let mut writer: Box<dyn Write> = match format.name {
         "csv" => Box::new(Csv { writer: csv::Writer::from_writer(Vec::new()), buffer: Vec::new() }),
@@ -134,7 +135,7 @@ pub(crate) fn encode(copy: &[u8], columns: &[OutputColumn], format: Format) -> O
             Ok(Found::Row(length)) => {
                 let written = index
                     .read(rest, columns.len())
-                    .map_err(words)
+                    .map_err(error_text)
                     .and_then(|(row, _)| writer.row(columns, &mut row.fields()));
                 if let Err(error) = written {
                     break Err(error);
@@ -142,7 +143,7 @@ pub(crate) fn encode(copy: &[u8], columns: &[OutputColumn], format: Format) -> O
                 rest = &rest[length..];
             }
             Ok(Found::Incomplete) => break writer.finish(),
-            Err(error) => break Err(words(error)),
+            Err(error) => break Err(error_text(error)),
         }
     })
 }

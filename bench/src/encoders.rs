@@ -1,5 +1,5 @@
-//! Our encoders against the libraries' writers: rows of the sample table, from the bytes of a binary `COPY` to the bytes
-//! of a file, decoded by the same code on both sides.
+//! The comparison of our encoders with the libraries' writers: rows of the sample table, from the bytes of a binary
+//! `COPY` to the bytes of a file, decoded by the same code on both sides.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) fn compare() {
     println!("{ROWS} rows of the sample table, median of {ROUNDS}, interleaved");
     for (library, name) in [("csv", "csv"), ("serde_json", "jsonl"), ("quick-xml", "xml")] {
         let format = Format::by_name(name).expect("it is a format");
-        // Elements out of JSON no library makes, so it is text in XML, on both sides.
+        // No library makes XML elements of JSON, so JSON is text in XML on both sides.
         columns[4].wire = if name == "xml" { WireType::Text } else { WireType::Json };
         let (mut ours, mut theirs) = (0, 0);
         let [our_time, their_time]: [Duration; 2] = interleaved(

@@ -1,5 +1,5 @@
-//! gzip two ways, side by side on the same text: the deflater driven directly, as the worker does, and
-//! `async-compression`'s encoder between an async reader and a buffer.
+//! The comparison of two ways to gzip the same text: the deflater driven directly, as the worker does, and the encoder
+//! of `async-compression` between an async reader and a buffer.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::interleaved;
 const ROUNDS: usize = 5;
 const TEXT_BYTES: usize = 64 << 20;
 
-/// Text like an export's: numbers, times, names, JSON.
+/// Returns text like that of an export: numbers, times, names, JSON.
 fn text() -> Vec<u8> {
     let mut text = String::with_capacity(TEXT_BYTES + 512);
     let mut number: u64 = 1;

@@ -1,5 +1,5 @@
-//! What an export of as many shards as there can be costs in the ledger alone: eight claimers who do nothing in between,
-//! so that every statement is waited for, and the finisher's sums behind them.
+//! The cost of a sharded export in the ledger alone: eight claimers that do nothing between their calls, so that every
+//! statement is waited for, and the sums of the finish.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,11 +25,11 @@ use crate::sample;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const CLAIMERS: usize = 8;
-/// Processes, each of which keeps the snapshot.
+/// Number of processes that hold the snapshot.
 const WORKERS: usize = 4;
 const LEASE: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_secs(1);
-/// As the worker's relay takes them.
+/// Number of messages that the relay sends at a time, as in the worker.
 const MESSAGES: i64 = 200;
 const TERMS: Terms = Terms {
     lease: LEASE,
@@ -39,7 +39,7 @@ const TERMS: Terms = Terms {
     check_request: |_| Ok(()),
 };
 
-/// What the ledger took for one shard.
+/// Time of the ledger's calls for one shard.
 #[derive(Clone, Copy, Default)]
 struct Took {
     claim: Duration,
@@ -47,17 +47,18 @@ struct Took {
     commit: Duration,
 }
 
-/// Runs an export of `shards` shards through the ledger at `url`, which is empty, and prints the figures.
+/// Runs an export of `shards` shards through the ledger at `url`, an empty database, and prints the figures.
 ///
-/// With `held` a transaction is open in the ledger's own database all the while, as a keeper's is where the rows are in
-/// that database too: no version of a row that the ledger has replaced can be cleared away before it ends.
+/// With `held` a transaction is open in the ledger's own database all the while, as the transaction of a snapshot
+/// holder is where the source is the same database: no row version that the ledger has replaced can be vacuumed before
+/// it ends.
 pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
     let ledger = Ledger::new(url, 16, "polyglot-bench")?;
     ledger.migrate().await?;
-    let mut keeper = session::connect(url, "keeper").await?;
+    let mut holder = session::connect(url, "holder").await?;
     if held {
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT count(*) FROM polyglot.exports")
-            .execute(&mut keeper)
+            .execute(&mut holder)
             .await?;
     }
 
@@ -78,11 +79,11 @@ pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
     ledger.planned(&start, &planned, SnapshotHolder { owner: "worker 0", snapshot: "snapshot", lease: LEASE }).await?;
     let planning = began.elapsed();
 
-    let over = Arc::new(AtomicBool::new(false));
+    let is_finished = Arc::new(AtomicBool::new(false));
     let mut background = JoinSet::new();
-    background.spawn(relay(ledger.clone(), Arc::clone(&over)));
+    background.spawn(relay(ledger.clone(), Arc::clone(&is_finished)));
     for worker in 0..WORKERS {
-        background.spawn(keep(ledger.clone(), start.clone(), format!("worker {worker}"), Arc::clone(&over)));
+        background.spawn(hold(ledger.clone(), start.clone(), format!("worker {worker}"), Arc::clone(&is_finished)));
     }
     let stored = Arc::new(stored());
     let took = Arc::new(Mutex::new(Vec::with_capacity(shards.into())));
@@ -95,7 +96,7 @@ pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
         ended??;
     }
     let working = began.elapsed();
-    over.store(true, Ordering::Relaxed);
+    is_finished.store(true, Ordering::Relaxed);
     while let Some(ended) = background.join_next().await {
         ended??;
     }
@@ -110,7 +111,7 @@ pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
     let finished = Finished { object_key: "key".into(), etag: None, peak_memory_bytes: None, manifest };
     ledger.complete(&last, &finished, None).await?;
     let completing = began.elapsed();
-    drop(keeper);
+    drop(holder);
 
     let took = took.lock().expect("no claimer has panicked");
     let holding = if held { "a snapshot held in the ledger's database" } else { "no snapshot held" };
@@ -149,14 +150,14 @@ fn request() -> ExportRequest {
     ExportRequest::new("records", RelationName::records(), "parquet", columns.to_vec())
 }
 
-/// A shard with what Parquet says of its row groups.
+/// Returns a shard with the description of its Parquet row groups.
 fn stored() -> StoredShard {
     let file = {
         let parquet = Format::by_name("parquet").expect("it is a format");
         standalone::encode(&sample::copy(), &sample::columns(), parquet, &FormatOptions::default())
     };
     let file = file.expect("the rows are good");
-    // Behind the footer are its length and the magic word.
+    // The footer is followed by its length and the magic number.
     let (_, tail) = file.split_at(file.len() - 8);
     let length = u32::from_le_bytes(*tail.first_chunk().expect("it has eight bytes"));
     let row_groups = file[file.len() - 8 - usize::try_from(length).expect("it is in memory")..].to_vec();
@@ -178,12 +179,12 @@ async fn claim(ledger: &Ledger, id: Uuid) -> Result<Option<Claim>> {
     })
 }
 
-/// One slot of a worker, without the work.
+/// Claims, renews and commits shards like one slot of a worker, without the work.
 async fn work(ledger: Ledger, id: Uuid, stored: Arc<StoredShard>, took: Arc<Mutex<Vec<Took>>>) -> Result<()> {
     loop {
         let mut times = Took::default();
         let began = Instant::now();
-        // The others hold what is left.
+        // The other claimers hold the remaining shards.
         let Some(claim) = claim(&ledger, id).await? else { return Ok(()) };
         times.claim = began.elapsed();
         if matches!(claim.work, JobKind::Finish(_)) {
@@ -204,9 +205,9 @@ async fn work(ledger: Ledger, id: Uuid, stored: Arc<StoredShard>, took: Arc<Mute
     }
 }
 
-/// Clears the outbox away as fast as a relay may.
-async fn relay(ledger: Ledger, over: Arc<AtomicBool>) -> Result<()> {
-    while !over.load(Ordering::Relaxed) || ledger.has_messages().await? {
+/// Empties the outbox as fast as a relay may.
+async fn relay(ledger: Ledger, is_finished: Arc<AtomicBool>) -> Result<()> {
+    while !is_finished.load(Ordering::Relaxed) || ledger.has_messages().await? {
         if ledger.has_messages().await? {
             ledger.relay::<LedgerError, _>(MESSAGES, async |_| Ok(())).await?;
         }
@@ -215,11 +216,11 @@ async fn relay(ledger: Ledger, over: Arc<AtomicBool>) -> Result<()> {
     Ok(())
 }
 
-/// A process that says every second that it holds the snapshot.
-async fn keep(ledger: Ledger, claim: Claim, owner: String, over: Arc<AtomicBool>) -> Result<()> {
-    while !over.load(Ordering::Relaxed) {
-        let keeper = SnapshotHolder { owner: &owner, snapshot: "snapshot", lease: LEASE };
-        ledger.hold_snapshot(claim.export_id, claim.attempt, keeper).await?;
+/// Renews the row of a snapshot holder every second, like a process that holds the snapshot.
+async fn hold(ledger: Ledger, claim: Claim, owner: String, is_finished: Arc<AtomicBool>) -> Result<()> {
+    while !is_finished.load(Ordering::Relaxed) {
+        let holder = SnapshotHolder { owner: &owner, snapshot: "snapshot", lease: LEASE };
+        ledger.hold_snapshot(claim.export_id, claim.attempt, holder).await?;
         tokio::time::sleep(BEAT).await;
     }
     Ok(())

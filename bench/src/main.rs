@@ -1,6 +1,5 @@
-//! Side-by-side measurements of what is ours where a library could stand: each pair on the same input, taking turns; the
-//! ledger by itself; and a proxy for the measurements of whole exports. `make bench` runs them; bench/README.md keeps the
-//! figures.
+//! Measurements: our code and the library that could replace it, on the same input in turns; the ledger by itself; and
+//! a proxy for measurements of whole exports. `make bench` runs them; bench/README.md has the figures.
 
 mod by_library;
 mod encoders;
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use polyglot_core::failure::chain;
 
-/// The worker's allocator, so that what is measured is what runs.
+/// The worker's allocator, so that the measurements match the worker.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -58,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The median time of each, run in turns, so that a busy moment of the machine hits all of them.
+/// Returns the median time of each run. They run in turns, so that a busy moment of the machine affects all of them.
 fn interleaved<const N: usize>(rounds: usize, mut runs: [&mut dyn FnMut(); N]) -> [Duration; N] {
     let mut times: [Vec<Duration>; N] = std::array::from_fn(|_| Vec::with_capacity(rounds));
     for _ in 0..rounds {

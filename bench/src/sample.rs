@@ -1,4 +1,4 @@
-//! Rows like those of the sample table, as a binary `COPY` sends them.
+//! Rows like those of the sample table, in the format of a binary `COPY`.
 
 use polyglot_core::column::WireType;
 use polyglot_formats::OutputColumn;
@@ -7,7 +7,7 @@ pub(crate) const ROWS: i64 = 200_000;
 
 pub(crate) const NAMES: [&str; 5] = ["id", "created_at", "name", "value", "metadata"];
 
-/// The rows as the server would send them.
+/// Returns the rows as the server would send them.
 pub(crate) fn copy() -> Vec<u8> {
     let mut copy = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
     let field = |bytes: &[u8], copy: &mut Vec<u8>| {
@@ -32,7 +32,7 @@ pub(crate) fn copy() -> Vec<u8> {
         field(&n.to_be_bytes(), &mut copy);
         field(&(n * 1_000_001).to_be_bytes(), &mut copy);
         field(name.as_bytes(), &mut copy);
-        // n.5000 in digits to the base of 10,000.
+        // The number n.5000, as digits to the base of 10,000.
         let digits = [n / 10_000, n % 10_000, 5000].map(|digit| u16::try_from(digit).expect("below 10,000"));
         let numeric: Vec<u8> = [3, 1, 0, 4].iter().chain(&digits).flat_map(|word| word.to_be_bytes()).collect();
         field(&numeric, &mut copy);

@@ -1,5 +1,5 @@
-//! A TCP proxy that gives every connection the same bounded rate towards the client, as a source database does whose
-//! disks or network are what an export waits for.
+//! A TCP proxy that limits the rate of every connection towards the client. It stands for a source database whose disks
+//! or network limit an export.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep_until};
 
-/// What may pass at once after a pause.
+/// Time for which bytes may pass without a delay after a pause.
 const BURST: Duration = Duration::from_millis(50);
 
-/// Listens, says on which address, and forwards until the process is ended.
+/// Listens, prints the address, and forwards until the process is ended.
 pub(crate) async fn run(listen: &str, target: &str, bytes_per_second: u64) -> std::io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     println!("{}", address_of(&listener)?);
@@ -19,7 +19,7 @@ pub(crate) async fn run(listen: &str, target: &str, bytes_per_second: u64) -> st
         let (client, _) = listener.accept().await?;
         let target = target.to_owned();
         tokio::spawn(async move {
-            // An end that goes away ends the other one; nobody else is concerned.
+            // When one side closes the connection, the other side is closed too; other connections are not affected.
             forward(client, &target, bytes_per_second).await.ok();
         });
     }
@@ -37,7 +37,7 @@ async fn forward(mut client: TcpStream, target: &str, bytes_per_second: u64) -> 
     let (mut from_server, mut to_server) = server.split();
     let down = async {
         let mut buffer = vec![0; 64 * 1024];
-        // When everything that has passed would have passed at the rate.
+        // Time at which everything that was forwarded would have passed at the limited rate.
         let mut due = Instant::now();
         loop {
             let read = from_server.read(&mut buffer).await?;

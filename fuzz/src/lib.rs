@@ -1,6 +1,6 @@
-//! Any bytes as what the source database might send: decoding them must give a value or an error, never a panic, and
-//! the files that come out must be well-formed. Driven by libFuzzer (`make fuzz`) and by seeded mutations of good rows
-//! (`make test`).
+//! Fuzzing of the decoders and encoders with arbitrary bytes as the source's rows: decoding must give a value or an
+//! error, never a panic, and the files must be well-formed. Run by libFuzzer (`make fuzz`) and with seeded mutations of
+//! valid rows (`make test`).
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use polyglot_core::format_options::{
 use polyglot_formats::standalone::encode;
 use polyglot_formats::{Format, OutputColumn};
 
-/// Every way a value can arrive.
+/// All types that a value can arrive as.
 pub const WIRES: [WireType; 18] = [
     WireType::Bool,
     WireType::Int2,
@@ -33,11 +33,12 @@ pub const WIRES: [WireType; 18] = [
     WireType::TextForm,
 ];
 
-/// Signature, flags and the length of an extension, as every stream begins.
+/// Beginning of every stream: signature, flags and the length of the extension.
 pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// End of every stream.
 pub const TRAILER: &[u8] = b"\xff\xff";
 
-/// What the first bytes of an input choose; the rest is rows.
+/// An input: its first bytes choose columns, format and options, the rest is rows.
 pub struct Case<'a> {
     pub columns: Vec<OutputColumn>,
     pub format: Format,
@@ -46,7 +47,7 @@ pub struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    /// `None` where there is too little to choose by.
+    /// Reads a case; `None` if the input is too short.
     #[must_use]
     pub fn read(data: &'a [u8]) -> Option<Self> {
         let [format, options, count, rest @ ..] = data else { return None };
@@ -61,7 +62,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The column that a byte stands for: a type, and whether it is an array of how many dimensions.
+/// Returns the column that a byte stands for: a type, and the number of dimensions if it is an array.
 #[must_use]
 pub fn column(index: usize, kind: u8) -> OutputColumn {
     let wires = u8::try_from(WIRES.len()).unwrap_or(u8::MAX);
@@ -91,18 +92,18 @@ fn choices(bits: u8) -> FormatOptions {
     }
 }
 
-/// Values are only parsed: a numeric may be beyond any number that Rust has.
+/// A row of JSON. Its values are only parsed, because a numeric may exceed every number type of Rust.
 type JsonRow = BTreeMap<String, serde::de::IgnoredAny>;
 
-/// Decodes and encodes an input, and reads the file back if there is one. Returns whether there is.
+/// Decodes and encodes an input, and reads the file back if there is one. Returns whether there is one.
 ///
 /// # Panics
-/// When the file is not well-formed, which is what this is for.
+/// If the file is not well-formed: that is a finding.
 pub fn decode(data: &[u8]) -> bool {
     let Some(case) = Case::read(data) else { return false };
     let copy = [HEADER, case.rows, TRAILER].concat();
     let Ok(file) = encode(&copy, &case.columns, case.format, &case.options) else { return false };
-    // JSON that the database has not checked, as it is here, goes through as it is.
+    // Invalid JSON is possible here, unlike from a database, and is passed on as it is.
     let unchecked = case.columns.iter().any(|it| matches!(it.wire, WireType::Json | WireType::Jsonb));
     match case.format.name {
         "json" if !unchecked => {

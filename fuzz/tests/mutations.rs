@@ -1,5 +1,5 @@
-//! Good rows of every type, and what becomes of them when bytes are changed, lost, doubled or cut. The seed is fixed,
-//! so a failure repeats.
+//! Mutation tests: valid rows of every type, of which bytes are changed, lost, doubled or cut off. The seed is fixed,
+//! so that a failure can be repeated.
 
 #[path = "../../bench/src/by_library.rs"]
 mod by_library;
@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 
 const ROUNDS: usize = 300_000;
 
-/// A good value of the type at `wire` in [`WIRES`].
+/// Returns a valid value of the type at `wire` in [`WIRES`].
 fn value(wire: usize, rng: &mut StdRng) -> Vec<u8> {
     let texts: [&[u8]; 5] = [b"", b"plain", "é😀\n\"".as_bytes(), b"a,b\\", b"=1\x01"];
     let numerics: [&[u8]; 4] = [
@@ -67,8 +67,8 @@ fn array(wire: usize, dimensions: usize, rng: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
-/// An input with good rows, of columns whose kinds are below `kinds`.
-fn good(rng: &mut StdRng, kinds: u8) -> Vec<u8> {
+/// Returns an input with valid rows, of columns whose kinds are below `kinds`.
+fn valid(rng: &mut StdRng, kinds: u8) -> Vec<u8> {
     let kinds: Vec<u8> = (0..rng.random_range(1..8)).map(|_| rng.random_range(0..kinds)).collect();
     let mut data = vec![rng.random(), rng.random(), u8::try_from(kinds.len()).unwrap()];
     data.extend(&kinds);
@@ -113,12 +113,12 @@ fn no_bytes_make_the_decoder_panic_and_every_file_is_well_formed() {
     let mut rng = StdRng::seed_from_u64(20_260_122);
     let (mut files, mut files_of_mutants) = (0, 0);
     for _ in 0..ROUNDS {
-        let mut data = good(&mut rng, 126);
+        let mut data = valid(&mut rng, 126);
         files += usize::from(decode(&data));
         mutate(&mut data, &mut rng);
         files_of_mutants += usize::from(decode(&data));
     }
-    // Good rows are files but for what a format cannot hold, and many a changed byte only changes a value.
+    // Valid rows become a file unless the format cannot represent a value, and many changed bytes only change a value.
     assert!(files > ROUNDS / 3, "{files}");
     assert!(files_of_mutants > ROUNDS / 20 && files_of_mutants < files, "{files_of_mutants} of {files}");
 }
@@ -128,7 +128,7 @@ fn csv_records(file: &[u8]) -> Vec<csv::ByteRecord> {
     reader.map(Result::unwrap).collect()
 }
 
-/// Names, texts and ends, as a reader sees them.
+/// Returns the names, texts and ends that a reader finds.
 fn xml_events(file: &[u8]) -> Vec<String> {
     use quick_xml::events::Event;
     let mut reader = quick_xml::Reader::from_reader(file);
@@ -157,11 +157,11 @@ fn what_is_read_from_our_files_is_what_the_libraries_write() {
     let (scalars, options) = (u8::try_from(WIRES.len()).unwrap(), FormatOptions::default());
     let mut compared = 0;
     for _ in 0..20_000 {
-        let data = good(&mut rng, scalars);
+        let data = valid(&mut rng, scalars);
         let mut case = Case::read(&data).unwrap();
         for (index, column) in case.columns.iter_mut().enumerate() {
             column.name = format!("c{index}");
-            // JSON as a text: what becomes of JSON itself no library does.
+            // JSON as text, because no library writes JSON itself as we do.
             if matches!(column.wire, WireType::Json | WireType::Jsonb) {
                 column.wire = WireType::Bytea;
             }
@@ -176,7 +176,8 @@ fn what_is_read_from_our_files_is_what_the_libraries_write() {
                     let header: csv::ByteRecord = case.columns.iter().map(|it| it.name.as_bytes()).collect();
                     let ours = csv_records(&ours);
                     assert_eq!(ours[0], header);
-                    // A row of one NULL is an empty line here and `""` there, and the reader skips the one.
+                    // Our file has an empty line for a row of one NULL, which the reader skips; the library's file has
+                    // `""`.
                     if case.columns.len() > 1 {
                         assert_eq!(ours[1..], csv_records(&theirs));
                     }

@@ -1,4 +1,4 @@
-//! The worker's own settings. The servers that it talks to are the ledger's configuration.
+//! The worker's own settings. The addresses of the servers that it uses are in the configuration of the ledger.
 
 use std::time::Duration;
 
@@ -6,35 +6,38 @@ use polyglot_formats::Format;
 use polyglot_ledger::{RetryPolicy, Terms};
 use polyglot_runtime::config::{ConfigError, Environment, none_if_zero};
 
-/// The least an export's parts need: two of S3's smallest.
-const LEAST_BUDGET_MB: usize = 16;
+/// Minimum memory of an export's parts, in MiB: two of the smallest parts of S3, with reserve.
+const MIN_BUDGET_MB: usize = 16;
 
+/// The worker's settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// Exports that this process works on at a time.
+    /// Number of pieces of work that this process performs at a time.
     pub slots: u16,
-    /// Bytes of file parts in memory, over all slots.
+    /// Maximum bytes of file parts in memory, over all slots.
     pub memory_budget: usize,
+    /// Maximum number of rows in a batch between the source and the encoder.
     pub max_batch_rows: usize,
-    /// Shards of one export that are worked on at a time at most.
+    /// Maximum number of shards of one export that are worked on at a time.
     pub max_parallelism: u16,
-    /// The largest row that is fetched.
+    /// Maximum size of a row that is fetched, in bytes.
     pub max_row_bytes: u64,
-    /// From an export's first start to its end; `None`: no limit.
+    /// Maximum time from an export's first start to its end; `None`: no limit.
     pub timeout: Option<Duration>,
-    /// For how long an attempt may keep its snapshot; `None`: no limit.
+    /// Maximum age of an attempt's snapshot; `None`: no limit.
     pub snapshot_age: Option<Duration>,
+    /// Length of the lease on a claim.
     pub lease: Duration,
     pub retry: RetryPolicy,
-    /// How long a finished file is kept; `None`: for ever.
+    /// Time that a finished file is kept; `None`: for ever.
     pub keep: Option<Duration>,
-    /// How long running exports may go on after SIGTERM before they are given back.
+    /// Time that running work may take after SIGTERM before it is given back.
     pub grace: Duration,
-    /// Where metrics are asked for; `None`: nowhere.
+    /// TCP port of the metrics; `None`: they are not served.
     pub metrics_port: Option<u16>,
 }
 
-/// `METRICS_PORT`, on every IPv4 address of the machine.
+/// Returns the TCP port that `METRICS_PORT` names, on all IPv4 addresses of the machine; `None` if it is 0 or not set.
 pub(crate) fn metrics_port(env: &Environment) -> Result<Option<u16>, ConfigError> {
     let port = env.number("METRICS_PORT", 0, 1..=65_535, "TCP port")?;
     Ok((port > 0).then_some(port))
@@ -43,11 +46,11 @@ pub(crate) fn metrics_port(env: &Environment) -> Result<Option<u16>, ConfigError
 impl Settings {
     pub(crate) fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
         let slots = env.number("WORKER_SLOTS", 2_u16, 1..=64, "exports at a time")?;
-        let memory_budget_mb = env.number("MEMORY_BUDGET_MB", 64_usize, LEAST_BUDGET_MB..=65_536, "MiB")?;
-        if memory_budget_mb < LEAST_BUDGET_MB * usize::from(slots) {
+        let memory_budget_mb = env.number("MEMORY_BUDGET_MB", 64_usize, MIN_BUDGET_MB..=65_536, "MiB")?;
+        if memory_budget_mb < MIN_BUDGET_MB * usize::from(slots) {
             return Err(ConfigError::Problem {
                 name: "MEMORY_BUDGET_MB".to_owned(),
-                problem: format!("{slots} slots (WORKER_SLOTS) need at least {LEAST_BUDGET_MB} MiB each"),
+                problem: format!("{slots} slots (WORKER_SLOTS) need at least {MIN_BUDGET_MB} MiB each"),
             });
         }
         let keep = env.number("EXPORT_TTL_SECONDS", 86_400_u64, 0..=3_153_600_000, "seconds")?;
@@ -68,6 +71,7 @@ impl Settings {
         })
     }
 
+    /// Returns the settings that the ledger needs with a claim.
     pub(crate) fn terms(&self) -> Terms {
         let Self { lease, timeout, snapshot_age, retry, .. } = *self;
         Terms {
@@ -79,7 +83,7 @@ impl Settings {
         }
     }
 
-    /// Bytes of parts in memory for one slot.
+    /// Returns the maximum bytes of parts in memory for one slot.
     pub(crate) fn part_budget(&self) -> usize {
         self.memory_budget / usize::from(self.slots)
     }

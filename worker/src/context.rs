@@ -1,4 +1,4 @@
-//! The state that all jobs of a worker share. It takes no work and does none.
+//! The state that all jobs of a worker share. It neither takes nor performs work.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,23 +8,23 @@ use polyglot_storage::Storage;
 
 use crate::config::Settings;
 use crate::memory;
-use crate::part::Buffers;
+use crate::part::BufferPool;
 use crate::read::ConnectionCache;
 use crate::snapshot::SnapshotSessions;
 use crate::upload::Target;
 
-/// What every job of this process shares: configuration, handles on the servers, and the memory and connections that are
-/// used again.
+/// The state that all jobs of this process share: configuration, handles on the servers, and pools of memory and
+/// connections.
 pub(crate) struct WorkerContext {
     pub connections: Connections,
     pub settings: Settings,
     pub ledger: Ledger,
     pub storage: Storage,
     pub relay: Relay,
-    /// Shown in the ledger as the owner of leases.
+    /// Name of this process, which the ledger stores as the owner of leases.
     pub name: String,
     pub snapshots: SnapshotSessions,
-    pub buffers: Buffers,
+    pub buffers: BufferPool,
     pub connection_cache: ConnectionCache,
     active: AtomicUsize,
 }
@@ -38,7 +38,7 @@ impl WorkerContext {
         relay: Relay,
         name: String,
     ) -> Self {
-        let buffers = Buffers::default();
+        let buffers = BufferPool::default();
         let connection_cache = ConnectionCache::new(settings.slots.into());
         let snapshots = SnapshotSessions::new(
             connections.source_database_url.clone(),
@@ -62,17 +62,18 @@ impl WorkerContext {
         }
     }
 
+    /// Returns what an upload needs of this context.
     pub(crate) fn target(&self) -> Target<'_> {
         Target { storage: &self.storage, ledger: &self.ledger, ledger_timeout: self.settings.lease }
     }
 
-    /// Slots that are at work.
+    /// Returns the number of slots that are at work.
     pub(crate) fn slots_in_use(&self) -> usize {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Counts a slot as at work until the guard is dropped. The first one beside no other begins a new memory peak, so that
-    /// the peak that is reported with an export is its own.
+    /// Counts a slot as at work until the guard is dropped. If no other slot is at work, the memory peak is reset, so
+    /// that the peak reported with an export is its own.
     pub(crate) fn occupy_slot(&self) -> OccupiedSlot<'_> {
         if self.active.fetch_add(1, Ordering::Relaxed) == 0 {
             memory::reset_peak();

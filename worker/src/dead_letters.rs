@@ -1,11 +1,11 @@
-//! `polyglot-worker dead-letters`: a person's look at the messages that no worker could do anything with, and what the
-//! person decides about them. No export depends on it: the ledger has the work, and workers look there too.
+//! The command `polyglot-worker dead-letters`: it lists the messages that no worker could process, and removes them or
+//! puts them back. No export depends on these messages: the ledger has the work, and workers poll it too.
 
 use polyglot_ledger::queue::{Broker, DeadLetter, DeadLetterAction, QueueError};
 use polyglot_ledger::{Connections, Ledger, with_timeout};
 use polyglot_runtime::config::Environment;
 
-/// What to do about dead letters.
+/// The action on each dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
 pub(crate) enum Action {
     /// List the messages that no worker could process, each with the reason (the default)
@@ -18,7 +18,7 @@ pub(crate) enum Action {
     Discard,
 }
 
-/// Goes through the dead letters and prints a line for each.
+/// Applies the action to every dead letter and prints a line for each.
 pub(crate) async fn run(env: &Environment, action: Action) -> Result<(), Box<dyn std::error::Error>> {
     let config = Connections::from_environment(env)?;
     let ledger = Ledger::new(&config.database_url, 1, "polyglot-dead-letters")?;
@@ -26,9 +26,9 @@ pub(crate) async fn run(env: &Environment, action: Action) -> Result<(), Box<dyn
     let mut failure = None;
     let seen = broker
         .dead_letters(async |letter| match decide(&ledger, action, letter).await {
-            Ok((fate, words)) => {
+            Ok((fate, text)) => {
                 let export = letter.export_id.map_or_else(|| format!("{} bytes", letter.bytes), |id| id.to_string());
-                println!("{export}: {}: {words}", letter.reason);
+                println!("{export}: {}: {text}", letter.reason);
                 fate
             }
             Err(error) => {
@@ -44,6 +44,7 @@ pub(crate) async fn run(env: &Environment, action: Action) -> Result<(), Box<dyn
     Ok(())
 }
 
+/// Returns what becomes of a dead letter, and the text to print.
 async fn decide(
     ledger: &Ledger,
     action: Action,

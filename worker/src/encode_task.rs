@@ -1,5 +1,5 @@
-//! The encoding task: the rows of a range, as they come, into the bytes of a file or of one shard of it, on a thread of its
-//! own beside the task that reads them.
+//! The encoding task: a thread that encodes the rows of a range into the bytes of a file or of one shard, while another
+//! task reads them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use polyglot_core::request::ExportRequest;
 use tokio::sync::mpsc;
 
 use crate::metrics::{self, Stage};
-use crate::part::{Output, OutputStop, Sink, Written};
+use crate::part::{Output, OutputError, PartSink, Written};
 use crate::plan::{Plan, Range};
 use crate::progress::Progress;
 use crate::read::{FromSource, LivenessProbe, Source};
@@ -19,37 +19,38 @@ use crate::work_error::{WorkError, internal};
 use polyglot_formats::copy::FieldIndex;
 use polyglot_formats::{Encode, EncodeBuffer, FLUSH_BYTES, Replacement};
 
-/// How much of a file is written.
+/// The extent of a file that one task writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// All of it.
+    /// The whole file.
     Whole,
-    /// What is before the rows, only if it is the first one; what is behind them, if it is the last one and the rows are
-    /// not counted in it.
+    /// Shard `number` of `of`. The first one writes what comes before the rows, the last one what comes after them,
+    /// unless that describes the rows of all shards, as a Parquet footer does.
     Shard { number: i32, of: i32 },
 }
 
-/// Everything the thread needs.
-pub(crate) struct Encoding<S> {
+/// The input of the encoding thread.
+pub(crate) struct EncodeTask<S> {
     pub plan: Plan,
     pub request: ExportRequest,
     pub extent: Extent,
-    /// What the rows are counted in, for messages.
+    /// The set that row numbers in messages refer to, for example `the export`.
     pub rows_of: String,
     pub output: Output<S>,
     pub progress: Arc<Progress>,
 }
 
-/// What came of it.
+/// The result of the encoding thread.
 pub(crate) struct Encoded<W> {
     pub written: Written<W>,
     pub replacements: Vec<Replacement>,
-    /// What the end of the file has to say of the rows.
+    /// Description of the shard's row groups, which the end of a Parquet file needs.
     pub row_groups: Option<Vec<u8>>,
 }
 
-impl<S: Sink> Encoding<S> {
-    pub(crate) fn run(mut self, mut batches: mpsc::Receiver<FromSource>) -> Result<Encoded<S::Written>, OutputStop> {
+impl<S: PartSink> EncodeTask<S> {
+    /// Encodes the batches until the source has sent its last one.
+    pub(crate) fn run(mut self, mut batches: mpsc::Receiver<FromSource>) -> Result<Encoded<S::Written>, OutputError> {
         let (plan, output, extent, rows_of) = (&self.plan, &mut self.output, self.extent, &*self.rows_of);
         let (fields, format) = (plan.fields(), plan.format);
         let shards = match extent {
@@ -61,7 +62,7 @@ impl<S: Sink> Encoding<S> {
         if matches!(extent, Extent::Whole | Extent::Shard { number: 1, .. }) {
             output.start(self.request.compression)?;
             let begun = encoder.begin(&mut EncodeBuffer::new(&mut scratch, output));
-            begun.map_err(|error| output.stop_of(&error, || "The file's frame".to_owned()))?;
+            begun.map_err(|error| output.error_of(&error, || "The file's frame".to_owned()))?;
         } else {
             output.continue_shard(self.request.compression);
             encoder.continue_shard();
@@ -75,7 +76,7 @@ impl<S: Sink> Encoding<S> {
             let batch = match received {
                 Some(FromSource::Batch(batch)) => batch,
                 Some(FromSource::End) => break,
-                None => return Err(OutputStop::CutOff),
+                None => return Err(OutputError::ReceiverClosed),
             };
             let mut rest = &batch.bytes[..];
             for _ in 0..batch.rows {
@@ -89,10 +90,10 @@ impl<S: Sink> Encoding<S> {
                 rest = &rest[length..];
                 rows += 1;
                 plan.check_size(rows, rows_of, row)?;
-                // A long value goes on in the middle of its row, which is not written then.
+                // A long value is written in the middle of its row, which is not complete then.
                 output.rows = rows - 1;
                 let encoded = encoder.row(row, &mut EncodeBuffer::new(&mut scratch, output));
-                encoded.map_err(|error| output.stop_of(&error, || plan.names.name(rows, rows_of, row)))?;
+                encoded.map_err(|error| output.error_of(&error, || plan.names.name(rows, rows_of, row)))?;
                 if scratch.len() >= FLUSH_BYTES {
                     output.rows = rows;
                     output.write_scratch(&mut scratch)?;
@@ -110,16 +111,16 @@ impl<S: Sink> Encoding<S> {
         mut encoder: Box<dyn Encode>,
         mut scratch: Vec<u8>,
         rows: i64,
-    ) -> Result<Encoded<S::Written>, OutputStop> {
+    ) -> Result<Encoded<S::Written>, OutputError> {
         let (output, began) = (&mut self.output, Instant::now());
         let ended = match self.extent {
-            // A footer is about the rows of all shards.
+            // A footer describes the rows of all shards.
             Extent::Shard { number, of } if number < of || self.plan.format.footer.is_some() => encoder.finish_shard(),
             Extent::Whole | Extent::Shard { .. } => {
                 encoder.end(&mut EncodeBuffer::new(&mut scratch, output)).map(|()| None)
             }
         };
-        let row_groups = ended.map_err(|error| output.stop_of(&error, || "The end of the file".to_owned()))?;
+        let row_groups = ended.map_err(|error| output.error_of(&error, || "The end of the file".to_owned()))?;
         output.rows = rows;
         output.write_scratch(&mut scratch)?;
         output.write_finished(&mut *encoder)?;
@@ -133,19 +134,19 @@ impl<S: Sink> Encoding<S> {
     }
 }
 
-/// Reads a range and encodes it, side by side.
-pub(crate) async fn encode<S: Sink + 'static>(
-    encoding: Encoding<S>,
+/// Reads a range and encodes it at the same time.
+pub(crate) async fn encode<S: PartSink + 'static>(
+    task: EncodeTask<S>,
     source: &mut Source,
     range: &Range,
     max_batch_rows: usize,
     probe: &LivenessProbe<'_>,
 ) -> Result<Encoded<S::Written>, WorkError> {
-    let (statement, progress) = (encoding.plan.copy(range), Arc::clone(&encoding.progress));
+    let (statement, progress) = (task.plan.copy_statement(range), Arc::clone(&task.progress));
     let (to_encoder, from_source) = mpsc::channel(2);
-    // The thread's log lines are of the same work.
+    // The log lines of the thread belong to the same span.
     let span = tracing::Span::current();
-    let encoding = tokio::task::spawn_blocking(move || span.in_scope(|| encoding.run(from_source)));
+    let encoding = tokio::task::spawn_blocking(move || span.in_scope(|| task.run(from_source)));
     let reading = async {
         let reading = source.read(&statement, max_batch_rows, to_encoder);
         probe.run_while_alive(&progress, reading).await.map_err(WorkError::from)
@@ -153,8 +154,8 @@ pub(crate) async fn encode<S: Sink + 'static>(
     let encoding = async {
         match encoding.await {
             Ok(Ok(encoded)) => Ok(encoded),
-            Ok(Err(OutputStop::Failed(failure))) => Err(WorkError::Failed(failure)),
-            Ok(Err(OutputStop::CutOff)) => std::future::pending().await,
+            Ok(Err(OutputError::Failed(failure))) => Err(WorkError::Failed(failure)),
+            Ok(Err(OutputError::ReceiverClosed)) => std::future::pending().await,
             Err(panicked) => Err(WorkError::Failed(internal(&panicked))),
         }
     };
@@ -162,7 +163,7 @@ pub(crate) async fn encode<S: Sink + 'static>(
     Ok(encoded)
 }
 
-/// What was written as something else, by the names that clients know.
+/// Returns the values that were replaced, under the column names that clients know.
 pub(crate) fn replaced(plan: &Plan, replacements: &[Replacement]) -> Vec<Replaced> {
     let name = |column: usize| plan.columns.get(column).map(|column| column.name.clone()).unwrap_or_default();
     replacements

@@ -1,5 +1,5 @@
-//! `polyglot-worker health`: asks the worker that runs here whether it answers, for whatever starts a worker again that does
-//! not. The image has no other program that could.
+//! The command `polyglot-worker health`: it asks the worker on this machine whether it answers. Container platforms run
+//! it as a health check, because the image has no other program that could.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use polyglot_runtime::config::{ConfigError, Environment};
 
-const PATIENCE: Duration = Duration::from_secs(3);
-/// An answer is shorter.
-const ENOUGH: u64 = 4096;
+/// Timeout of connecting, and of each read and write.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Maximum bytes of an answer that are read; an answer is shorter.
+const MAX_ANSWER_BYTES: u64 = 4096;
 
+/// Requests `GET /health` of the worker on this machine.
+///
 /// # Errors
-/// When it does not answer within three seconds, or `METRICS_PORT` is not set.
+/// If the worker does not answer with status 200 in time, or `METRICS_PORT` is not set.
 pub(crate) fn ask(env: &Environment) -> Result<(), Box<dyn std::error::Error>> {
     let port = crate::config::metrics_port(env)?.ok_or_else(|| ConfigError::Problem {
         name: "METRICS_PORT".to_owned(),
@@ -24,11 +27,11 @@ pub(crate) fn ask(env: &Environment) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn get(port: u16) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
-    stream.take(ENOUGH).read_to_string(&mut answer)?;
+    stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer)?;
     Ok(answer)
 }

@@ -1,5 +1,5 @@
-//! The worker: takes exports from the queue and does them, from rows in PostgreSQL to an object in the store. The
-//! process is [`main`].
+//! The worker: takes exports from the queue and performs them, from rows in PostgreSQL to an object in the store. The
+//! entry point of the process is [`main`].
 
 mod config;
 mod context;
@@ -57,10 +57,11 @@ enum Command {
     },
 }
 
-/// How long the ledger may take to come up before the process gives up and is started again from outside.
+/// Time that the ledger may take to become available before the process ends, to be restarted from outside.
 const LEDGER_START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Reads the configuration, connects the pieces, works, and ends when told to; or does what the arguments say.
+/// Runs the command that the arguments name. Without one it reads the configuration, connects to the servers and works
+/// until it is stopped by a signal.
 #[must_use]
 pub fn main() -> ExitCode {
     let env = Environment::of_process();
@@ -96,7 +97,7 @@ fn work(env: &Environment) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Two threads move bytes; encoding has threads of its own.
+    // Two threads are enough for I/O; encoding has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run(connections, settings)),
@@ -120,12 +121,13 @@ fn configure(env: &Environment) -> Result<(Connections, config::Settings, Tracin
 
 async fn run(connections: Connections, settings: config::Settings) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::with_signals()?;
-    // Before anything that counts, and before anything that is begun for nothing where the port is taken.
+    // First, so that everything after it is counted, and so that nothing else is started if the port is in use.
     let metrics_server = match settings.metrics_port {
         Some(port) => Some(metrics_server::MetricsServer::begin(port).await?),
         None => None,
     };
-    // A claim, a heartbeat and an end for each slot at worst, the relay, the sweeper, and keepers of snapshots.
+    // For each slot at most a claim or an end and a heartbeat at a time; in addition the relay, the sweeper, and
+    // holders of snapshots.
     let pool_size = u32::from(settings.slots) * 2 + 4;
     let ledger = Ledger::new(&connections.database_url, pool_size, "polyglot-worker")?;
     tokio::select! {
@@ -137,7 +139,7 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
     let broker = Broker::of(&connections, name.clone());
     let relay = Relay::default();
     let background = tokio_util::task::TaskTracker::new();
-    // They go on while running exports drain, and stop after it.
+    // The background tasks continue while running exports drain, and stop after that.
     let drained = tokio_util::sync::CancellationToken::new();
     background.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), drained.clone()));
     background.spawn(send_notifications(ledger.clone(), drained.clone()));
@@ -157,7 +159,7 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
     drained.cancel();
     background.close();
     if tokio::time::timeout(Duration::from_secs(10), background.wait()).await.is_err() {
-        tracing::warn!("what runs in the background did not stop in time");
+        tracing::warn!("the background tasks did not stop in time");
     }
     tracing::info!("worker stopped");
     Ok(())

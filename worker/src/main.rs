@@ -1,9 +1,10 @@
-//! The worker process. What it does is the library's.
+//! The worker process. The library crate does all of its work.
 
 use std::process::ExitCode;
 
-/// Part buffers are reused, but Parquet's pages and the driver's buffers come and go: with glibc's allocator an
-/// export's peak was a fifth higher, and it stayed up after the export. `.cargo/config.toml` has its settings.
+/// jemalloc. Part buffers are reused, but Parquet's pages and the driver's buffers are not: with glibc's allocator an
+/// export's peak memory was a fifth higher, and was not released after the export. `.cargo/config.toml` has the
+/// settings.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,5 +1,5 @@
-//! What the worker counts as it happens: pieces of work and how they ended, rows and bytes, and where the time goes. Where
-//! metrics are not served all of it does nothing, but for three additions to a number with each batch.
+//! The worker's counters: pieces of work and their outcomes, rows and bytes, and the time of each stage. Where metrics
+//! are not served they cost nothing but three additions to a number for each batch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,29 +11,31 @@ use polyglot_runtime::telemetry::{
     LEASE_LOSSES, MESSAGES_PUBLISHED, PART_RETRIES, PARTS, ROWS, STORED_BYTES, SampleWriter, WORK, WORK_DURATION,
 };
 
-/// What takes time between a row and the store.
+/// A stage on the way of a row from the source to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The encoder waits for rows.
+    /// Time that the encoder waits for rows.
     Source,
-    /// The encoder makes bytes of them, compressed if they are to be. Not: waiting for room.
+    /// Time that the encoder encodes and compresses, without its waits for the output.
     Encode,
-    /// A request that stores some; several at once count as several.
+    /// Time of the requests that store bytes; requests at the same time count separately.
     Upload,
 }
 
 const STAGES: [(Stage, &str); 3] = [(Stage::Source, "source"), (Stage::Encode, "encode"), (Stage::Upload, "upload")];
 
-/// Nanoseconds, by stage and format. Not in the registry: that would be a look-up with each batch, and has whole numbers only.
+/// Nanoseconds by stage and format. They are not in the registry, which would need a look-up for each batch and counts
+/// in whole numbers only.
 static TIME: [[AtomicU64; Format::COUNT]; STAGES.len()] =
     [const { [const { AtomicU64::new(0) }; Format::COUNT] }; STAGES.len()];
 
+/// Adds to the time of a stage.
 pub(crate) fn time(stage: Stage, format: Format, took: Duration) {
     let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
     TIME[stage as usize][format.index()].fetch_add(nanoseconds, Ordering::Relaxed);
 }
 
-/// Writes what [`time`] has added up.
+/// Writes the sums of [`time`].
 pub(crate) fn write_times(page: &mut SampleWriter) {
     for (stage, name) in STAGES {
         for format in Format::all() {
@@ -44,7 +46,7 @@ pub(crate) fn write_times(page: &mut SampleWriter) {
     }
 }
 
-/// What a claim is for, in a word.
+/// Returns the kind of a claim's work, as metrics and logs name it.
 pub(crate) fn kind(claim: &Claim) -> &'static str {
     match claim.work {
         JobKind::Start { .. } => "start",
@@ -53,7 +55,7 @@ pub(crate) fn kind(claim: &Claim) -> &'static str {
     }
 }
 
-/// How a piece of work ended.
+/// The outcome of a piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
@@ -62,11 +64,11 @@ pub(crate) enum Outcome {
     /// Failed, and the export with it.
     Failed,
     Cancelled,
-    /// To another worker, because this one stops.
+    /// Given back for another worker, because this one stops.
     GivenBack,
-    /// The claim did not hold any more, or the ledger did not say what became of it.
+    /// The claim was lost, or the ledger did not confirm the end of the work.
     Lost,
-    /// The shards came out too small, and are cut anew.
+    /// The shards came out too small, and are planned again.
     TooSmall,
 }
 
@@ -86,20 +88,20 @@ impl Outcome {
         }
     }
 
-    /// Whether there is something wrong.
+    /// Returns whether the outcome is a failure.
     pub(crate) fn is_failure(self) -> bool {
         matches!(self, Self::Again | Self::Failed | Self::Lost)
     }
 }
 
-/// Lets everything that is counted begin at 0: what appears with its first event has no increase from none to one.
-pub(crate) fn begin() {
+/// Registers every counter with the value 0: a counter that appears with its first event shows no increase for it.
+pub(crate) fn register_counters() {
     for outcome in Outcome::ALL {
         for kind in ["start", "shard", "finish"] {
             metrics::counter!(WORK, "kind" => kind, "outcome" => outcome.name()).increment(0);
         }
     }
-    // Exports that are found to have failed by who would work on them: their workers were lost, or their time is up.
+    // A claim can find that the export has failed: its workers were lost, or its deadline has passed.
     metrics::counter!(WORK, "kind" => "claim", "outcome" => Outcome::Failed.name()).increment(0);
     for format in Format::all() {
         metrics::counter!(ROWS, "format" => format.name).increment(0);
@@ -110,23 +112,25 @@ pub(crate) fn begin() {
     }
 }
 
-/// A claim's work has ended.
+/// Counts a claim's work that has ended.
 pub(crate) fn ended(claim: &Claim, outcome: Outcome, took: Duration) {
     let (kind, format) = (kind(claim), claim.request.format.to_string());
     metrics::counter!(WORK, "kind" => kind, "outcome" => outcome.name()).increment(1);
     metrics::histogram!(WORK_DURATION, "kind" => kind, "format" => format).record(took);
 }
 
-/// A shard is committed, or an export that is one stream completed.
+/// Counts the rows and bytes of a committed shard, or of a completed export that is one stream.
 pub(crate) fn stored(format: &FormatName, rows: i64, bytes: i64) {
     metrics::counter!(ROWS, "format" => format.to_string()).increment(rows.try_into().unwrap_or(0));
     metrics::counter!(STORED_BYTES, "format" => format.to_string()).increment(bytes.try_into().unwrap_or(0));
 }
 
+/// Counts a stored part.
 pub(crate) fn part_stored() {
     metrics::counter!(PARTS).increment(1);
 }
 
+/// Counts a lost lease.
 pub(crate) fn lease_lost() {
     metrics::counter!(LEASE_LOSSES).increment(1);
 }

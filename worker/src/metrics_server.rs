@@ -1,4 +1,5 @@
-//! `GET /metrics` and `GET /health` of a context, on the port that `METRICS_PORT` names. The only thing a context listens for.
+//! The worker's HTTP server: `GET /metrics` and `GET /health` on the port that `METRICS_PORT` names. A worker listens
+//! on no other port.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -19,10 +20,10 @@ use crate::context::WorkerContext;
 use crate::metrics;
 use crate::read::open_connections;
 
-/// How long an answer that is being sent may go on when the context has stopped.
+/// Time that an answer may take after the worker has stopped.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// A port that cannot be had.
+/// The error of a port that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("METRICS_PORT: {port} cannot be listened on")]
 pub(crate) struct NoPort {
@@ -37,17 +38,17 @@ pub(crate) struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Counts from now on, and has the port.
+    /// Listens on the port and starts to count.
     pub(crate) async fn begin(port: u16) -> Result<Self, Box<dyn std::error::Error>> {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
         let listener = listener.map_err(|source| NoPort { port, source })?;
         let recorder = Recorder::install()?;
-        metrics::begin();
+        metrics::register_counters();
         tracing::info!(port, "metrics are served");
         Ok(Self { listener, recorder })
     }
 
-    /// Answers until `stopping`.
+    /// Answers requests until `stopping`.
     pub(crate) async fn serve(self, context: Arc<WorkerContext>, stopping: CancellationToken) {
         let Self { listener, recorder } = self;
         let small = recorder.clone().run_upkeep(stopping.clone());
@@ -60,7 +61,7 @@ impl MetricsServer {
     }
 }
 
-/// `GET /metrics` and `GET /health`; hyper leaves the body out for `HEAD`.
+/// Returns the answer to a request; hyper leaves out the body for `HEAD`.
 fn answer(method: &Method, path: &str, context: &WorkerContext, recorder: &Recorder) -> Response<String> {
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     let (status, header, body) = match path {
@@ -75,6 +76,7 @@ fn answer(method: &Method, path: &str, context: &WorkerContext, recorder: &Recor
     response
 }
 
+/// Returns the metrics that are measured at the time of the request.
 fn samples(context: &WorkerContext) -> SampleWriter {
     let mut page = SampleWriter::default();
     metrics::write_times(&mut page);

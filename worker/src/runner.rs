@@ -1,5 +1,5 @@
-//! Takes work: a permit first, then a message or a poll of the ledger, then the claim. What is done with a claim is in
-//! `job`.
+//! The loop that takes work: first a free slot, then a message or a poll of the ledger, then the claim. `job` performs
+//! what was claimed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,29 +18,30 @@ use uuid::Uuid;
 use crate::context::WorkerContext;
 use crate::{job, metrics};
 
-/// A message whose work has begun is acknowledged at the latest after so long: RabbitMQ closes the channel of a consumer
-/// that holds one for half an hour. The lease, not the message, protects the work.
+/// Maximum time until the message of work that has begun is acknowledged: RabbitMQ closes the channel of a consumer
+/// that holds a message for half an hour. The lease, not the message, protects the work.
 const MESSAGE_HOLD_TIME: Duration = Duration::from_mins(15);
 
 /// Interval at which a worker with a free slot polls the ledger for work that no message announced.
 const POLL: Duration = Duration::from_secs(2);
+/// Interval of the polls where there is no broker.
 const POLL_WITHOUT_BROKER: Duration = Duration::from_millis(500);
 
-/// Exports that one poll considers: other workers may be polling the same ones.
+/// Number of exports that one poll considers, because other workers may poll the same ones.
 const CANDIDATES: i64 = 8;
 
 /// Time to give work back once the grace period is over.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How work reaches this process.
+/// The source of a piece of work.
 enum JobSource {
-    /// The broker says that an export has some.
+    /// A message says that an export has work.
     Announced(Box<Incoming>),
-    /// Found in the ledger, and claimed.
+    /// Work that was found in the ledger and is claimed.
     Found(Box<Claim>),
 }
 
-/// Takes and does work until the lifecycle stops, then drains: what is running may end within the grace, and is
+/// Takes and performs work until the lifecycle stops, then drains: running work may end within the grace period, and is
 /// given back after it.
 pub(crate) async fn run(context: Arc<WorkerContext>, mut subscription: Subscription, lifecycle: &Lifecycle) {
     let slots = Arc::new(Semaphore::new(usize::from(context.settings.slots)));
@@ -61,7 +62,7 @@ pub(crate) async fn run(context: Arc<WorkerContext>, mut subscription: Subscript
                 () = lifecycle.stopping.cancelled() => break None,
                 incoming = &mut next => break Some(JobSource::Announced(Box::new(incoming))),
                 () = tokio::time::sleep_until(poll_at) => {
-                    // Not to be dropped halfway: a claim that nobody knows of holds its export until the lease ends.
+                    // Not cancelled halfway: a claim that nobody knows of holds its export until the lease ends.
                     if let Some(claim) = poll_ledger(&context, lifecycle).await {
                         // There may be more.
                         poll_at = Instant::now();
@@ -75,7 +76,7 @@ pub(crate) async fn run(context: Arc<WorkerContext>, mut subscription: Subscript
         lifecycle.tasks.spawn(take(Arc::clone(&context), work, permit, lifecycle.clone()));
     }
     lifecycle.tasks.close();
-    tracing::info!(running = context.slots_in_use(), "no more work is taken");
+    tracing::info!(running = context.slots_in_use(), "the worker takes no more work");
     tokio::select! {
         () = lifecycle.tasks.wait() => {}
         () = lifecycle.aborting.cancelled() => {}
@@ -83,16 +84,19 @@ pub(crate) async fn run(context: Arc<WorkerContext>, mut subscription: Subscript
     }
     lifecycle.aborting.cancel();
     if tokio::time::timeout(GIVE_BACK_TIMEOUT, lifecycle.tasks.wait()).await.is_err() {
-        tracing::warn!(running = context.slots_in_use(), "not everything could be given back, leases will run out");
+        tracing::warn!(
+            running = context.slots_in_use(),
+            "work could not be given back in time, its leases will expire"
+        );
     }
-    // It may be in the middle of joining, which takes a while to time out.
+    // The task may be joining a snapshot, which takes a while to time out.
     sharing.abort();
     context.snapshots.close().await;
     subscription.close().await;
 }
 
-/// Finds an export in the ledger that waits for a worker or has lost its own, and claims it. Messages tell of the same
-/// exports sooner; this is for those whose message was lost, lies with a busy worker, or cannot come.
+/// Finds an export in the ledger that waits for a worker or has lost its own, and claims it. Messages announce the same
+/// exports sooner; polling is for those whose message was lost, is held by a busy worker, or cannot be sent.
 async fn poll_ledger(context: &WorkerContext, lifecycle: &Lifecycle) -> Option<Box<Claim>> {
     let ready = match with_timeout(context.ledger.ready(CANDIDATES)).await {
         Ok(ready) => ready,
@@ -120,23 +124,24 @@ async fn poll_ledger(context: &WorkerContext, lifecycle: &Lifecycle) -> Option<B
     None
 }
 
+/// Performs a piece of work and then frees its slot.
 async fn take(context: Arc<WorkerContext>, source: JobSource, permit: OwnedSemaphorePermit, lifecycle: Lifecycle) {
     match source {
         JobSource::Found(claim) => perform(&context, &claim, &lifecycle).await,
-        JobSource::Announced(incoming) => announced(&context, *incoming, &lifecycle).await,
+        JobSource::Announced(incoming) => process_message(&context, *incoming, &lifecycle).await,
     }
     drop(permit);
 }
 
-/// One message: claims what it announces, does it, acknowledges.
-async fn announced(context: &WorkerContext, incoming: Incoming, lifecycle: &Lifecycle) {
+/// Processes one message: claims the work that it announces, performs it, and acknowledges the message.
+async fn process_message(context: &WorkerContext, incoming: Incoming, lifecycle: &Lifecycle) {
     let export_id = incoming.message.export_id;
-    // While the ledger is away the message is kept: each time it were put back would count towards the broker's
+    // While the ledger is unavailable the message is held. Each time it is put back would count towards the broker's
     // delivery limit, and an outage of a minute would make dead letters of good messages.
     let claimed = loop {
         match claim(context, export_id, Some(&incoming.origin)).await {
             Err(error @ LedgerError::Unavailable(_)) if !lifecycle.stopping.is_cancelled() => {
-                tracing::warn!(%export_id, error = chain(&error), "the ledger is away, trying again");
+                tracing::warn!(%export_id, error = chain(&error), "the ledger is unavailable, trying again");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(1)) => {}
                     () = lifecycle.stopping.cancelled() => {}
@@ -179,8 +184,8 @@ async fn announced(context: &WorkerContext, incoming: Incoming, lifecycle: &Life
     }
 }
 
-/// The span of a claim's work: every line of the log that is about it has these fields. As errors are, so that no RUST_LOG
-/// takes them from lines that it lets through.
+/// Returns the span of a claim's work: every log line about it has these fields. Its level is that of errors, so that
+/// no RUST_LOG removes the fields from a line that it lets through.
 fn span(claim: &Claim) -> Span {
     let span = tracing::error_span!(
         "work", export_id = %claim.export_id, attempt = claim.attempt, shard = claim.shard, fence = claim.fence,
@@ -192,6 +197,7 @@ fn span(claim: &Claim) -> Span {
     span
 }
 
+/// Performs claimed work in a span of its own, and counts it.
 async fn perform(context: &WorkerContext, claim: &Claim, lifecycle: &Lifecycle) {
     let span = span(claim);
     let performing = async {
@@ -216,11 +222,11 @@ async fn claim(
 ) -> Result<Claimed, LedgerError> {
     let (terms, since) = (context.settings.terms(), ClaimTimer::now());
     let claim = context.ledger.claim(export_id, &context.name, &terms);
-    // The driver's state is large, and would be copied through every caller.
+    // Boxed, because the driver's state is large and would be copied through every caller.
     let claimed = with_timeout(Box::pin(claim)).await;
     if let Ok(Claimed::Work(claim)) = &claimed {
         if claim.shard > 0 {
-            // With a shard comes a message for the next one.
+            // Claiming a shard enqueues the message for the next one.
             context.relay.wake();
         }
         let announced = announced.filter(|origin| origin.trace_parent.is_some());
@@ -229,7 +235,8 @@ async fn claim(
     claimed
 }
 
-/// Time until the next poll of the ledger: up to half as long again, so that workers do not poll all at once.
+/// Returns the time until the next poll of the ledger. It varies by up to a half, so that workers do not poll all at
+/// once.
 fn poll_pause(context: &WorkerContext) -> Duration {
     let pause = if context.connections.amqp_url.is_some() { POLL } else { POLL_WITHOUT_BROKER };
     pause + pause * u32::from(Uuid::new_v4().as_bytes()[0]) / 512

@@ -1,23 +1,23 @@
-//! Why a piece of work ends before it is done.
+//! The errors that end a piece of work before it is done.
 
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_ledger::LedgerError;
 
-/// Why work ends before its end.
+/// The reason why work ends before it is done.
 #[derive(Debug)]
 pub(crate) enum WorkError {
     Failed(Failure),
-    /// What the attempt has so far is lost with it.
+    /// The whole attempt failed: its stored shards are lost.
     FailedAttempt(Failure),
-    /// The table cannot be read by another session for now.
+    /// The table is locked, so that another session cannot read it for now.
     Blocked(Failure),
-    /// The shard came out smaller than the object store takes.
+    /// The shard is smaller than the object store accepts.
     TooSmall,
-    /// A client asked for it.
+    /// A client cancelled the export.
     Cancelled,
-    /// The process is going down.
+    /// The process is shutting down.
     ShuttingDown,
-    /// The claim no longer holds, or the ledger was away for as long as the lease.
+    /// The claim was lost, or the ledger was unavailable for as long as the lease.
     Lost,
 }
 
@@ -30,16 +30,17 @@ impl From<Failure> for WorkError {
 impl From<LedgerError> for WorkError {
     fn from(error: LedgerError) -> Self {
         match error {
-            // The lease runs out, and another attempt starts when the ledger is back.
+            // The lease expires, and another attempt starts when the ledger is available again.
             LedgerError::LeaseLost | LedgerError::Unavailable(_) => Self::Lost,
             other => Self::Failed(internal(&other)),
         }
     }
 }
 
-/// Of a defect, in words for the user.
+/// The message for clients about an internal error.
 pub(crate) const INTERNAL: &str = "The export failed for an internal reason.";
 
+/// Returns the failure of an internal error; `error` becomes its detail.
 pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::caused(FailureKind::Internal, INTERNAL, error)
 }

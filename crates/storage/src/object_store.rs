@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use polyglot_core::request::ObjectHeaders;
 
-use crate::StorageError;
+use crate::error::StorageError;
 
 pub type Result<T> = std::result::Result<T, StorageError>;
 

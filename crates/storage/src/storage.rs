@@ -7,8 +7,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use polyglot_core::request::{ExportRequest, Layout};
 use uuid::Uuid;
 
+use crate::config::StorageConfig;
+use crate::error::StorageError;
 use crate::object_store::{MultipartUpload, ObjectStore, Result};
-use crate::{S3Store, StorageConfig, StorageError};
+use crate::s3::S3Store;
 
 /// Objects of a folder that are deleted at a time.
 const CONCURRENT_DELETIONS: usize = 32;

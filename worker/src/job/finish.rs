@@ -1,5 +1,5 @@
-//! The end of an export that was cut: what is behind the last shard, from what the ledger has of all of them, and the
-//! manifest. No row is read again.
+//! The finish of a sharded export: the end of the file and the manifest, from the shards that the ledger has. No row is
+//! read again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,22 +25,23 @@ use crate::work_error::{INTERNAL, WorkError, internal};
 use polyglot_formats::Format;
 use polyglot_formats::compress::gzip_trailer;
 
-/// Shards that are fetched from the ledger at a time: with Parquet each brings the description of its row groups.
+/// Number of shards that are fetched from the ledger at a time. With Parquet each has the description of its row
+/// groups.
 const PAGE: i64 = 200;
 
-/// All shards together.
+/// Sums and lists over all shards.
 #[derive(Default)]
 struct ShardTotals {
     rows: i64,
     bytes: i64,
-    raw_bytes: i64,
+    uncompressed_bytes: i64,
     crc: crc32fast::Hasher,
-    raw_crc: crc32fast::Hasher,
+    uncompressed_crc: crc32fast::Hasher,
     parts: Vec<ManifestPart>,
     files: Vec<ManifestFile>,
     sent: Vec<CompletedPart>,
     replaced: Vec<Replaced>,
-    /// Where each shard begins in the file, and its row groups.
+    /// For each shard its offset in the file in bytes and the description of its row groups.
     row_groups: VecDeque<(u64, Vec<u8>)>,
 }
 
@@ -49,6 +50,7 @@ fn length(bytes: i64) -> u64 {
 }
 
 impl ShardTotals {
+    /// Adds the next shard in the order of the file.
     fn add(&mut self, request: &ExportRequest, format: Format, shard: StoredShard) -> Result<(), Failure> {
         let crc32 = crc_text(shard.crc32);
         let number = part_number(shard.number);
@@ -75,12 +77,13 @@ impl ShardTotals {
             self.row_groups.push_back((length(self.bytes), row_groups));
         }
         self.crc.combine(&crc32fast::Hasher::new_with_initial_len(shard.crc32, length(shard.bytes)));
-        if let Some(raw) = shard.uncompressed_crc32 {
-            self.raw_crc.combine(&crc32fast::Hasher::new_with_initial_len(raw, length(shard.uncompressed_bytes)));
+        if let Some(crc) = shard.uncompressed_crc32 {
+            let uncompressed = crc32fast::Hasher::new_with_initial_len(crc, length(shard.uncompressed_bytes));
+            self.uncompressed_crc.combine(&uncompressed);
         }
         self.rows += shard.rows;
         self.bytes += shard.bytes;
-        self.raw_bytes += shard.uncompressed_bytes;
+        self.uncompressed_bytes += shard.uncompressed_bytes;
         let replaced = shard.replaced.map(serde_json::from_value::<Vec<Replaced>>).transpose();
         for replaced in replaced.map_err(|error| internal(&error))?.into_iter().flatten() {
             let known = self.replaced.iter_mut().find(|known| {
@@ -94,34 +97,37 @@ impl ShardTotals {
         Ok(())
     }
 
-    /// What ends the file behind the last shard, if anything.
+    /// Returns the bytes that follow the last shard, if there are any.
     fn end(&mut self, request: &ExportRequest, format: Format) -> Result<Option<Vec<u8>>, Failure> {
         if request.layout == Layout::Files {
             return Ok(None);
         }
         if let Some(footer) = &format.footer {
-            // Each description is let go of as soon as it is read.
+            // Each description is freed as soon as it is read.
             let mut pieces = std::mem::take(&mut self.row_groups);
             let footer = footer.assemble(std::iter::from_fn(|| pieces.pop_front()));
             return footer.map(Some).map_err(|error| internal(&error));
         }
         Ok(match request.compression {
-            Some(Compression::Gzip) => Some(gzip_trailer(self.raw_crc.clone().finalize(), length(self.raw_bytes))),
+            Some(Compression::Gzip) => {
+                Some(gzip_trailer(self.uncompressed_crc.clone().finalize(), length(self.uncompressed_bytes)))
+            }
             Some(Compression::Zstd) | None => None,
         })
     }
 }
 
+/// Reads all shards of the attempt from the ledger and adds them up.
 async fn shard_totals(
     ledger: &Ledger,
-    patience: Duration,
+    timeout: Duration,
     claim: &Claim,
     format: Format,
-    cut: &ShardedAttempt,
+    sharded: &ShardedAttempt,
 ) -> Result<ShardTotals, WorkError> {
     let (mut totals, mut number) = (ShardTotals::default(), 0);
     loop {
-        let shards = retry_while_unavailable(patience, || ledger.stored_shards(claim.export_id, number, PAGE)).await?;
+        let shards = retry_while_unavailable(timeout, || ledger.stored_shards(claim.export_id, number, PAGE)).await?;
         if shards.is_empty() {
             break;
         }
@@ -133,35 +139,36 @@ async fn shard_totals(
             totals.add(&claim.request, format, shard)?;
         }
     }
-    if number == cut.shards { Ok(totals) } else { Err(WorkError::Failed(missing(number + 1))) }
+    if number == sharded.shards { Ok(totals) } else { Err(WorkError::Failed(missing(number + 1))) }
 }
 
-/// The end of a file: the parts of its manifest, and the length of what is written behind the last shard.
+/// The end of a file: a manifest that has only its parts, and the number of bytes after the last shard.
 pub struct EndOfFile {
     pub manifest: Manifest,
     pub bytes: usize,
 }
 
-/// Reads from the ledger what was stored of each shard and adds it up: the cost of a finish without the object store, for
+/// Reads every stored shard from the ledger and adds them up: the cost of a finish without the object store, for
 /// measurements.
 ///
 /// # Errors
-/// In words.
-pub async fn end_of_file(ledger: &Ledger, claim: &Claim, cut: &ShardedAttempt) -> Result<EndOfFile, String> {
-    let words = |error: WorkError| format!("{error:?}");
+/// The error as text.
+pub async fn end_of_file(ledger: &Ledger, claim: &Claim, sharded: &ShardedAttempt) -> Result<EndOfFile, String> {
+    let text = |error: WorkError| format!("{error:?}");
     let format = Format::of(&claim.request).map_err(|unknown| unknown.to_string())?;
-    let mut totals = shard_totals(ledger, Duration::ZERO, claim, format, cut).await.map_err(words)?;
+    let mut totals = shard_totals(ledger, Duration::ZERO, claim, format, sharded).await.map_err(text)?;
     let end = totals.end(&claim.request, format).map_err(|failure| failure.detail)?;
     let manifest = Manifest { parts: totals.parts, ..Manifest::default() };
     Ok(EndOfFile { manifest, bytes: end.map_or(0, |end| end.len()) })
 }
 
-/// A defect: the finish was given out before every shard was committed.
+/// Returns the failure for a shard that is missing. It is a defect: a finish can be claimed only after every shard was
+/// committed.
 fn missing(number: i32) -> Failure {
     Failure::new(FailureKind::Internal, INTERNAL, format!("shard {number} is not among the committed ones"))
 }
 
-/// Puts the file together and makes it visible.
+/// Completes the file and publishes it.
 pub(super) async fn perform(
     context: &WorkerContext,
     claim: &Claim,
@@ -178,10 +185,10 @@ pub(super) async fn perform(
     }
 }
 
-/// Puts the export together; nothing is visible when this returns but, where each shard is an object, those.
+/// Completes the file. Nothing is visible when this returns, except shards that are files of their own.
 async fn run(
     ledger: &Ledger,
-    patience: Duration,
+    timeout: Duration,
     claim: &Claim,
     format: Format,
     cut: &ShardedAttempt,
@@ -189,9 +196,9 @@ async fn run(
 ) -> Result<(StagedObject, Manifest), WorkError> {
     let file: ManifestDraft =
         serde_json::from_value(cut.plan.clone()).map_err(|error| WorkError::Failed(internal(&error)))?;
-    let mut totals = shard_totals(ledger, patience, claim, format, cut).await?;
+    let mut totals = shard_totals(ledger, timeout, claim, format, cut).await?;
     let request = claim.request.clone();
-    // Reading and writing thousands of descriptions takes a while.
+    // On a thread for blocking work: reading and writing thousands of descriptions takes a while.
     let span = tracing::Span::current();
     let ended = tokio::task::spawn_blocking(move || span.in_scope(|| (totals.end(&request, format), totals))).await;
     let (end, mut totals) = ended.map_err(|error| internal(&error))?;
@@ -202,13 +209,13 @@ async fn run(
         totals.parts.push(ManifestPart { number, offset: totals.bytes, bytes, rows: 0, crc32: crc_text(crc32) });
         totals.crc.update(&end);
         if format.footer.is_some() {
-            totals.raw_bytes += bytes;
+            totals.uncompressed_bytes += bytes;
         }
         totals.bytes += bytes;
         match upload.send_part(number, ObjectBody::from(bytes::Bytes::from(end)), crc32).await {
             Ok(part) => totals.sent.push(part),
-            // Another finisher's Complete may have got through before it was lost: then the object is there, and that it
-            // is the whole file is seen when it is published.
+            // Another finisher may have completed the upload before it lost its claim. The object exists then, and
+            // publishing it checks that it is the whole file.
             Err(UploadError::UploadLost(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -216,7 +223,7 @@ async fn run(
     let manifest = Manifest {
         rows: totals.rows,
         bytes: totals.bytes,
-        uncompressed_bytes: totals.raw_bytes,
+        uncompressed_bytes: totals.uncompressed_bytes,
         crc32: crc_text(totals.crc.finalize()),
         parts: totals.parts,
         files: totals.files,

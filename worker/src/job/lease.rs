@@ -1,4 +1,4 @@
-//! Working under a lease: it is renewed while the work goes on, and a reason to stop the work is found out.
+//! Work under a lease: the lease is renewed while the work runs, and a reason to stop the work is noticed.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::work_error::WorkError;
 /// Interval at which the lease is renewed, the progress is recorded and a cancellation is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Repeats a ledger call while the ledger is away or silent, for as long as the lease may hold.
+/// Repeats a ledger call while the ledger is unavailable or does not answer, for at most the length of the lease.
 pub(super) async fn retry_within_lease<T, F>(context: &WorkerContext, call: impl Fn() -> F) -> Result<T, LedgerError>
 where
     F: Future<Output = Result<T, LedgerError>>,
@@ -69,8 +69,8 @@ async fn renew(ledger: &Ledger, claim: &Claim, lease: Duration, progress: &Progr
     ledger.renew(claim, lease, rows, bytes).await
 }
 
-/// Runs `work` to its end with the lease renewed meanwhile. That the lease is lost, or a cancellation wanted, is
-/// for `work` to find out: every ledger call of it says so.
+/// Runs `work` to its end and renews the lease meanwhile. `work` itself notices a lost lease or a cancellation, because
+/// each of its ledger calls reports it.
 pub(super) async fn keep_lease_while<T>(
     context: &WorkerContext,
     claim: &Claim,
@@ -91,7 +91,8 @@ pub(super) async fn keep_lease_while<T>(
     }
 }
 
-/// Ends when the time of the export, or of its snapshot, is up; never, if neither has a limit.
+/// Waits for the deadline of the export or of its snapshot, whichever is first, and returns the failure. Never returns
+/// if neither has a deadline.
 async fn deadline(claim: &Claim) -> Failure {
     let snapshot = claim.snapshot_until.filter(|_| !matches!(claim.work, JobKind::Finish(_)));
     let (at, failure) = match (claim.deadline, snapshot) {
@@ -100,7 +101,7 @@ async fn deadline(claim: &Claim) -> Failure {
         (None, Some(snapshot)) => (snapshot, snapshot_age_failure()),
         (None, None) => return std::future::pending().await,
     };
-    // A moment that has passed waits for no time at all.
+    // A deadline that has passed leaves no time to wait.
     let left = (at - chrono::Utc::now()).to_std().unwrap_or(Duration::ZERO);
     tokio::time::sleep(left).await;
     failure

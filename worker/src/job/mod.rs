@@ -1,5 +1,5 @@
-//! A claimed piece of work from beginning to end: the start of an attempt, one shard, or the finish. What work there is
-//! decides the ledger.
+//! A claimed piece of work from beginning to end: the start of an attempt, one shard, or the finish. The ledger decides
+//! which work there is.
 
 mod finish;
 mod lease;
@@ -26,11 +26,11 @@ pub(crate) async fn perform(context: &WorkerContext, claim: &Claim, aborting: &C
         Err(unknown) => return outcome::record_end(context, claim, internal(&unknown).into()).await,
     };
     match &claim.work {
-        // Boxed, as below: these futures hold the driver's and the SDK's state and are moved around otherwise.
-        JobKind::Start { shard_size_step: coarser } => {
-            Box::pin(start::perform(context, claim, format, *coarser, aborting)).await
+        // Boxed, because these futures hold the state of the driver and the SDK, which would be copied with each move.
+        JobKind::Start { shard_size_step } => {
+            Box::pin(start::perform(context, claim, format, *shard_size_step, aborting)).await
         }
         JobKind::Shard(work) => Box::pin(shard::perform(context, claim, work, aborting)).await,
-        JobKind::Finish(cut) => Box::pin(finish::perform(context, claim, format, cut, aborting)).await,
+        JobKind::Finish(sharded) => Box::pin(finish::perform(context, claim, format, sharded, aborting)).await,
     }
 }

@@ -1,4 +1,4 @@
-//! The end of work that did not come to its end: what the ledger is told.
+//! The end of work that was not completed: what is recorded in the ledger and in the log.
 
 use polyglot_core::failure::{Failure, chain};
 use polyglot_ledger::{Claim, LedgerError};
@@ -8,7 +8,7 @@ use crate::context::WorkerContext;
 use crate::metrics::{self, Outcome};
 use crate::work_error::WorkError;
 
-/// Records in the ledger how work ended that did not come to its end.
+/// Records in the ledger why the work was not completed.
 pub(super) async fn record_end(context: &WorkerContext, claim: &Claim, error: WorkError) -> Outcome {
     let retry = context.settings.retry;
     let failed = |failure: &Failure, again: bool| {
@@ -55,7 +55,7 @@ pub(super) async fn record_end(context: &WorkerContext, claim: &Claim, error: Wo
         }
     };
     written.unwrap_or_else(|error| {
-        // The lease runs out, and the sweeper has the export tried again.
+        // The lease expires, and the sweeper then queues the export again.
         tracing::warn!(error = chain(&error), "the end of the attempt could not be recorded in the ledger");
         if let LedgerError::LeaseLost = error {
             metrics::lease_lost();

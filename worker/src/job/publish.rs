@@ -1,4 +1,4 @@
-//! The switch that makes the file visible, and what is recorded of it.
+//! The publication of a finished file, and its record in the ledger.
 
 use polyglot_core::failure::chain;
 use polyglot_core::manifest::Manifest;
@@ -14,7 +14,7 @@ use crate::upload::{StagedObject, Upload};
 use crate::work_error::WorkError;
 use crate::{memory, metrics};
 
-/// The switch that makes the file visible. From here on nothing may interrupt what follows halfway.
+/// Publishes the file and records the export as completed. From here on nothing may interrupt the work halfway.
 pub(super) async fn publish(
     context: &WorkerContext,
     claim: &Claim,
@@ -46,20 +46,20 @@ pub(super) async fn publish(
         match retry_within_lease(context, || context.ledger.complete(claim, &finished, keep)).await {
             Ok(Renewal::Held) => {
                 tracing::info!(rows, bytes, peak_memory_bytes = finished.peak_memory_bytes, "export completed");
-                // Of an export that was cut, each shard was counted by itself.
+                // The shards of a sharded export were counted one by one.
                 if matches!(claim.work, JobKind::Start { .. }) {
                     metrics::stored(&claim.request.format, rows, bytes);
                 }
                 Outcome::Done
             }
             Ok(Renewal::CancelRequested) => end_without_file(context, claim, upload, WorkError::Cancelled).await,
-            // Refused: the export went on without this context, unless it was a repeat of a call whose answer was
-            // lost. The ledger knows whose file it has.
+            // The ledger refused: the export has gone on without this worker, unless this call repeated one whose
+            // answer was lost. The ledger knows whose file it has.
             Err(LedgerError::LeaseLost) if !owns_file(context, claim, upload.object_key()).await => {
                 end_without_file(context, claim, upload, WorkError::Lost).await
             }
-            // Whether the ledger took it is not known here, so the object stays. If it did not, the object is
-            // in the ledger's list of uploads, and the sweeper removes it once another attempt has begun.
+            // It is unknown here whether the ledger recorded it, so the object stays. If it did not, the object is in
+            // the ledger's list of uploads, and the sweeper removes it once another attempt has begun.
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the finished export could not be recorded in the ledger");
                 Outcome::Lost
@@ -70,8 +70,8 @@ pub(super) async fn publish(
     keep_lease_while(context, claim, progress, Box::pin(finishing)).await
 }
 
-/// Ends what did not become a file. An upload that several claims share is left to the sweeper, which knows whether the
-/// attempt goes on.
+/// Ends work without a file. An upload that several claims share is left to the sweeper, which knows whether the
+/// attempt continues.
 async fn end_without_file(context: &WorkerContext, claim: &Claim, upload: Upload<'_>, error: WorkError) -> Outcome {
     if matches!(claim.work, JobKind::Start { .. }) {
         upload.discard().await;
@@ -79,7 +79,7 @@ async fn end_without_file(context: &WorkerContext, claim: &Claim, upload: Upload
     record_end(context, claim, error).await
 }
 
-/// Whether the ledger has `key` as the export's file; if it cannot be asked, it may have.
+/// Returns whether the ledger may have `key` as the export's file: true also if the ledger does not answer.
 async fn owns_file(context: &WorkerContext, claim: &Claim, key: &str) -> bool {
     match retry_within_lease(context, || context.ledger.find(claim.export_id)).await {
         Ok(export) => export.is_some_and(|export| export.object_key.as_deref() == Some(key)),

@@ -1,4 +1,4 @@
-//! One shard of an export that is cut: read under the shared snapshot, encoded, sent as one part, committed.
+//! One shard of an export: read under the shared snapshot, encoded, sent as one part, committed.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::lease::{retry_within_lease, run_guarded};
 use super::outcome::record_end;
 use crate::context::WorkerContext;
-use crate::encode_task::{Encoded, Encoding, Extent, encode, replaced};
+use crate::encode_task::{EncodeTask, Encoded, Extent, encode, replaced};
 use crate::metrics::Outcome;
-use crate::part::{Buffers, MIN_PART_BYTES, Output, PART_SLACK, ShardBody, WrittenBody};
+use crate::part::{BufferPool, MIN_PART_BYTES, Output, PART_SLACK, ShardBody, WrittenBody};
 use crate::plan::{ManifestDraft, Plan, Range};
 use crate::progress::Progress;
 use crate::read::LivenessProbe;
@@ -47,7 +47,7 @@ pub(super) async fn perform(
     }
 }
 
-/// Reads and stores the shard that was claimed; it is still to be committed.
+/// Reads and stores the claimed shard. It is not committed yet when this returns.
 async fn run(
     context: &WorkerContext,
     claim: &Claim,
@@ -62,9 +62,9 @@ async fn run(
     let mut probe = LivenessProbe::new(&context.connections.source_database_url);
     probe.backend = Some(source.backend.clone());
     let limit = context.settings.part_budget();
-    let buffers = context.buffers.of(claim.export_id);
+    let buffers = context.buffers.for_export(claim.export_id);
     let last = claim.shard == work.attempt.shards;
-    let encoding = Encoding {
+    let task = EncodeTask {
         plan: session.plan.clone(),
         request: claim.request.clone(),
         extent: match claim.request.layout {
@@ -72,12 +72,12 @@ async fn run(
             Layout::Files => Extent::Whole,
         },
         rows_of: format!("shard {} of the export", claim.shard),
-        // All the room there may be, which costs nothing until it is written to: a buffer that grows is copied, and for that
-        // moment in memory twice.
+        // The buffer is as large as it may become, which costs no memory until it is written to. A buffer that grows is
+        // copied, and is in memory twice for that moment.
         output: Output::new(ShardBody::new(buffers.take(limit + PART_SLACK), limit)),
         progress: Arc::clone(progress),
     };
-    let encoded = encode(encoding, &mut source, &range, context.settings.max_batch_rows, &probe).await?;
+    let encoded = encode(task, &mut source, &range, context.settings.max_batch_rows, &probe).await?;
     let file: ManifestDraft = serde_json::from_value(work.attempt.plan.clone()).map_err(|error| internal(&error))?;
     if !file.has_partitions(&probe.run_while_alive(progress, source.partitions(&claim.request)).await?) {
         let message = "A partition was attached to the table, or detached, while its shards were read.";
@@ -94,21 +94,22 @@ async fn run(
     store(context, claim, work, encoded, &session.plan, &buffers).await
 }
 
-/// The store refuses a part that is too small unless it is the last one; and behind the last shard of some formats there is
-/// a part that ends the file.
+/// Returns whether the store would refuse the part. The store accepts a small part only as the last one of an upload,
+/// and in some formats a part that ends the file follows the last shard.
 fn is_too_small(claim: &Claim, encoded: &Encoded<WrittenBody>, last: bool) -> bool {
-    let has_part_behind = !last || encoded.row_groups.is_some() || encoded.written.raw_crc32.is_some();
+    let is_followed = !last || encoded.row_groups.is_some() || encoded.written.uncompressed_crc32.is_some();
     let bytes = usize::try_from(encoded.written.stored.bytes).unwrap_or(usize::MAX);
-    claim.request.layout == Layout::File && has_part_behind && bytes < MIN_PART_BYTES
+    claim.request.layout == Layout::File && is_followed && bytes < MIN_PART_BYTES
 }
 
+/// Sends the encoded shard to the object store.
 async fn store(
     context: &WorkerContext,
     claim: &Claim,
     work: &ShardWork,
     encoded: Encoded<WrittenBody>,
     plan: &Plan,
-    buffers: &Buffers,
+    buffers: &BufferPool,
 ) -> Result<StoredShard, WorkError> {
     let Encoded { written, replacements, row_groups } = encoded;
     let (bytes, crc32) = (written.stored.bytes, written.stored.crc32);
@@ -126,8 +127,8 @@ async fn store(
         rows: written.rows,
         bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         crc32,
-        uncompressed_bytes: written.raw_bytes,
-        uncompressed_crc32: written.raw_crc32,
+        uncompressed_bytes: written.uncompressed_bytes,
+        uncompressed_crc32: written.uncompressed_crc32,
         etag,
         row_groups,
         replaced,

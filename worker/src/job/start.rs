@@ -1,4 +1,4 @@
-//! The beginning of an attempt: the snapshot, the plan, and whether the export is cut into shards.
+//! The start of an attempt: the snapshot, the plan, and the decision whether the export is sharded.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::read::{LivenessProbe, Source};
 use crate::upload::Upload;
 use crate::work_error::{WorkError, internal};
 
-/// Plans, and hands the shards out or reads everything.
+/// Plans the export, and either makes its shards available to all workers or reads it as one stream.
 pub(super) async fn perform(
     context: &WorkerContext,
     claim: &Claim,
@@ -31,17 +31,17 @@ pub(super) async fn perform(
 ) -> Outcome {
     let progress = Arc::new(Progress::default());
     let mut upload = Upload::new(context.target(), claim, format);
-    let planning = begin(context, claim, size_step, &mut upload, &progress);
+    let planning = plan_export(context, claim, size_step, &mut upload, &progress);
     let started = Box::pin(planning.instrument(tracing::info_span!("plan")));
     let staged = match run_guarded(context, claim, &progress, aborting, started).await {
         Ok(StartOutcome::Stream(stream)) => {
             let written = Box::pin(stream::run(context, *stream, &mut upload, &progress));
             run_guarded(context, claim, &progress, aborting, written).await
         }
-        // Not under the heartbeat: the claim ends with the hand-out.
-        Ok(StartOutcome::Sharded(shards)) => match hand_out(context, claim, *shards).await {
+        // Without the heartbeat, because the claim ends when the shards become available.
+        Ok(StartOutcome::Sharded(shards)) => match publish_shards(context, claim, *shards).await {
             Ok(()) => return Outcome::Done,
-            // Whether others know of the upload by now may be unknown here: it is the sweeper's.
+            // Other workers may know of the upload by now, so it is left to the sweeper.
             Err(error) => {
                 context.snapshots.forget(claim.export_id, claim.attempt);
                 return record_end(context, claim, error).await;
@@ -51,7 +51,7 @@ pub(super) async fn perform(
     };
     match staged {
         Ok((staged, manifest)) => publish(context, claim, upload, &progress, staged, manifest).await,
-        // Nothing of this attempt can be visible yet, so all of it can go, whoever holds the export by now.
+        // Nothing of this attempt is visible yet, so all of it can be removed, whoever holds the export by now.
         Err(error) => {
             let ending = async {
                 upload.discard().await;
@@ -62,30 +62,30 @@ pub(super) async fn perform(
     }
 }
 
-/// What an export becomes.
+/// The result of planning an export.
 enum StartOutcome<'a> {
-    /// To be read here and now.
+    /// The export is one stream, which this worker reads.
     Stream(Box<Stream<'a>>),
-    /// To be stored as shards.
+    /// The export is sharded.
     Sharded(Box<NewShards>),
 }
 
-/// Shards, before anybody else knows of them.
+/// Planned shards that the ledger does not have yet.
 struct NewShards {
     transaction: Source,
     plan: Plan,
     planned: Planned,
 }
 
-/// Takes the snapshot and plans. Nothing that others rely on has changed when this returns.
-async fn begin<'a>(
+/// Takes the snapshot and plans. Nothing that other workers rely on has changed when this returns.
+async fn plan_export<'a>(
     context: &'a WorkerContext,
     claim: &'a Claim,
     size_step: u8,
     upload: &mut Upload<'_>,
     progress: &Arc<Progress>,
 ) -> Result<StartOutcome<'a>, WorkError> {
-    // In the ledger before anything is begun outside of it, so that whatever dies is cleaned up behind.
+    // Recorded in the ledger before anything is created outside of it, so that it is cleaned up if this process dies.
     upload.begin().await?;
     let (url, request) = (&context.connections.source_database_url, &claim.request);
     let connected = context.connection_cache.connect(url, &session_name(claim.export_id, claim.attempt)).await?;
@@ -98,7 +98,7 @@ async fn begin<'a>(
     let ranges = match shards {
         ShardPlan::Sharded(ranges) => ranges,
         ShardPlan::SingleStream(reason) => {
-            tracing::info!(uncut = reason.code(), "export planned");
+            tracing::info!(single_stream_reason = reason.code(), "export planned");
             return Ok(StartOutcome::Stream(Box::new(Stream { claim, source, plan, file, reason, probe })));
         }
     };
@@ -111,6 +111,7 @@ async fn begin<'a>(
     Ok(StartOutcome::Sharded(Box::new(NewShards { transaction: source, plan, planned })))
 }
 
+/// Returns the plan as the ledger stores it.
 fn planned(
     context: &WorkerContext,
     claim: &Claim,
@@ -128,15 +129,16 @@ fn planned(
     })
 }
 
-/// Gives the shards to whoever wants them; from then on this process keeps their snapshot.
-async fn hand_out(context: &WorkerContext, claim: &Claim, shards: NewShards) -> Result<(), WorkError> {
+/// Makes the shards available to all workers. From then on this process holds their snapshot.
+async fn publish_shards(context: &WorkerContext, claim: &Claim, shards: NewShards) -> Result<(), WorkError> {
     let NewShards { transaction, plan, planned } = shards;
     let snapshot = context.snapshots.register(&Attempt::from(claim), transaction, plan).await?;
     let call = || context.ledger.planned(claim, &planned, context.snapshots.holder(&snapshot));
     match retry_while_unavailable(context.settings.lease, call).await {
         Ok(Renewal::Held) => {}
         Ok(Renewal::CancelRequested) => return Err(WorkError::Cancelled),
-        // Perhaps by a repeat of the call, whose first answer was lost.
+        // The call may have been repeated because its first answer was lost. The ledger then has the snapshot of this
+        // process.
         Err(LedgerError::LeaseLost) => {
             let known = retry_while_unavailable(context.settings.lease, || {
                 context.ledger.snapshots(claim.export_id, claim.attempt)

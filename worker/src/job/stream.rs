@@ -1,6 +1,6 @@
-//! An export that one worker reads as one stream: source → encode → compress → part → upload, with a bounded channel between
-//! every two stages, the CPU work on a thread of its own, and one error out of it all. A stage that was cut off stays silent,
-//! so the error that comes out is the one that came first.
+//! An export that one worker reads as one stream: source → encode → compress → part → upload. Bounded channels connect
+//! the stages, and the CPU work runs on a thread of its own. A stage whose channel was closed reports no error, so that
+//! the error that is returned is the first one.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::context::WorkerContext;
-use crate::encode_task::{Encoded, Encoding, Extent, encode, replaced};
+use crate::encode_task::{EncodeTask, Encoded, Extent, encode, replaced};
 use crate::part::{Output, Parts, Written, WrittenParts};
 use crate::plan::{ManifestDraft, Plan, Range};
 use crate::progress::Progress;
@@ -30,8 +30,7 @@ pub(super) struct Stream<'a> {
     pub probe: LivenessProbe<'a>,
 }
 
-/// Reads, encodes and uploads everything; nothing is visible when this returns. Dropping the future stops all
-/// stages.
+/// Reads, encodes and uploads all rows. Nothing is visible when this returns. Dropping the future stops all stages.
 pub(super) async fn run(
     context: &WorkerContext,
     stream: Stream<'_>,
@@ -46,7 +45,7 @@ pub(super) async fn run(
         return Err(WorkError::Cancelled);
     }
     let (to_upload, from_encoder) = mpsc::channel(1);
-    let encoding = Encoding {
+    let task = EncodeTask {
         plan: plan.clone(),
         request: claim.request.clone(),
         extent: Extent::Whole,
@@ -56,7 +55,7 @@ pub(super) async fn run(
     };
     let encoding = async {
         let range = Range::default();
-        let encoded = encode(encoding, &mut source, &range, settings.max_batch_rows, &probe).await?;
+        let encoded = encode(task, &mut source, &range, settings.max_batch_rows, &probe).await?;
         context.connection_cache.keep(source.commit().await?);
         Ok(encoded)
     };
@@ -72,8 +71,7 @@ pub(super) async fn run(
 
 fn manifest(plan: &Plan, request: &ExportRequest, file: ManifestDraft, encoded: Encoded<WrittenParts>) -> Manifest {
     let replaced = replaced(plan, &encoded.replacements);
-    let Written { rows, raw_bytes: uncompressed_bytes, stored: WrittenParts { bytes, crc32, parts }, .. } =
-        encoded.written;
+    let Written { rows, uncompressed_bytes, stored: WrittenParts { bytes, crc32, parts }, .. } = encoded.written;
     let whole = Manifest { rows, bytes, uncompressed_bytes, crc32, replaced, ..file.manifest() };
     match request.layout {
         Layout::File => Manifest { parts, ..whole },

@@ -1,5 +1,5 @@
-//! Memory for parts that is used again: it keeps megabytes from going through the allocator for every part, which would
-//! not give all of them back to the system.
+//! A pool of part buffers. Reuse keeps megabytes from going through the allocator for every part; the allocator would
+//! not return all of that memory to the system.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,67 +7,69 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
-/// Each with the export that it was used for.
+/// Unused buffers, each with the id of the export that last used it.
 type Pool = Vec<(Uuid, Vec<u8>)>;
 
-/// Buffers that have been used before; as one export sees them.
+/// A pool of unused buffers, as one export sees it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Buffers {
+pub(crate) struct BufferPool {
     pool: Arc<Mutex<Pool>>,
     export: Uuid,
 }
 
-impl Buffers {
-    pub(crate) fn of(&self, export: Uuid) -> Self {
+impl BufferPool {
+    /// Returns the same pool for another export.
+    pub(crate) fn for_export(&self, export: Uuid) -> Self {
         Self { pool: Arc::clone(&self.pool), export }
     }
 
-    fn used(&self) -> MutexGuard<'_, Pool> {
+    fn unused(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the memory back: nothing that is cut is worked on any more.
+    /// Frees all unused buffers. Called when this process holds no snapshot of a sharded export any more.
     pub(crate) fn clear(&self) {
-        self.used().clear();
+        self.unused().clear();
     }
 
-    /// One that is empty, and has room for `bytes`.
+    /// Returns an empty buffer with a capacity of at least `bytes`.
     pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
-        let mut used = self.used();
-        let own = used.iter().position(|(export, _)| *export == self.export);
-        let buffer = own.map(|index| used.swap_remove(index)).or_else(|| used.pop());
+        let mut unused = self.unused();
+        let own = unused.iter().position(|(export, _)| *export == self.export);
+        let buffer = own.map(|index| unused.swap_remove(index)).or_else(|| unused.pop());
         match buffer {
             Some((export, buffer)) if export == self.export && buffer.capacity() >= bytes => buffer,
-            // Replaced, not grown: there is nothing in it to keep. And as much of it as was ever written to is in memory,
-            // which for another export, of larger parts, may be much more than this one needs.
+            // Replaced, not grown, because growing would copy. Every page of a buffer that was ever written to stays in
+            // memory: a buffer of an export with larger parts may hold much more than this export needs.
             _ => Vec::with_capacity(bytes),
         }
     }
 
-    /// A buffer's bytes. When the last clone of them is dropped it comes back, and with it what it was charged to.
-    pub(super) fn lend(&self, buffer: Vec<u8>, permit: Option<OwnedSemaphorePermit>) -> Bytes {
-        Bytes::from_owner(Lent { buffer, home: self.clone(), _permit: permit })
+    /// Turns a buffer into bytes to send. When their last clone is dropped, the buffer returns to the pool and `permit`
+    /// is released.
+    pub(super) fn freeze(&self, buffer: Vec<u8>, permit: Option<OwnedSemaphorePermit>) -> Bytes {
+        Bytes::from_owner(PooledBytes { buffer, pool: self.clone(), _permit: permit })
     }
 }
 
-/// A buffer that is being sent.
-struct Lent {
+/// A buffer whose bytes are being sent.
+struct PooledBytes {
     buffer: Vec<u8>,
-    home: Buffers,
+    pool: BufferPool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl AsRef<[u8]> for Lent {
+impl AsRef<[u8]> for PooledBytes {
     fn as_ref(&self) -> &[u8] {
         &self.buffer
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledBytes {
     fn drop(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        self.home.used().push((self.home.export, buffer));
+        self.pool.unused().push((self.pool.export, buffer));
     }
 }
 
@@ -78,17 +80,18 @@ mod tests {
     #[test]
     fn a_buffer_is_used_again_for_the_export_that_filled_it() {
         let [first, second] = [1, 2].map(Uuid::from_u128);
-        let first = Buffers::default().of(first);
-        let second = first.of(second);
+        let first = BufferPool::default().for_export(first);
+        let second = first.for_export(second);
         let buffer = first.take(1000);
         let address = buffer.as_ptr();
-        drop(first.lend(buffer, None));
-        drop(second.lend(Vec::with_capacity(1000), None));
+        drop(first.freeze(buffer, None));
+        drop(second.freeze(Vec::with_capacity(1000), None));
         let buffer = first.take(1000);
         assert!(buffer.is_empty() && buffer.as_ptr() == address);
 
-        // The second export's is replaced: a worker has as many buffers as slots, whatever they work on.
+        // The buffer of the second export is replaced: the number of buffers follows the number of slots, not of
+        // exports.
         let third = first.take(10);
-        assert!(third.capacity() < 1000 && first.used().is_empty());
+        assert!(third.capacity() < 1000 && first.unused().is_empty());
     }
 }

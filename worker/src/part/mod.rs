@@ -1,5 +1,5 @@
-//! Encoded bytes into parts: through compression, cut by size, charged to a budget, with buffers that are used again. Sending
-//! them is `upload`'s.
+//! The parts of a file: encoded bytes are compressed, divided by size, charged to a memory budget and kept in pooled
+//! buffers. `upload` sends them.
 
 mod buffer_pool;
 mod output;
@@ -9,9 +9,9 @@ mod part_sink;
 mod shard_body;
 mod stream_parts;
 
-pub(crate) use buffer_pool::Buffers;
+pub(crate) use buffer_pool::BufferPool;
 pub(crate) use output::Output;
 pub(crate) use part::{FromEncoder, MIN_PART_BYTES, PART_SLACK, Part};
-pub(crate) use part_sink::{OutputStop, Sink, Written};
+pub(crate) use part_sink::{OutputError, PartSink, Written};
 pub(crate) use shard_body::{ShardBody, WrittenBody};
 pub(crate) use stream_parts::{Parts, WrittenParts};

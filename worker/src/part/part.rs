@@ -1,52 +1,54 @@
-//! Cutting the file's bytes into parts: how large a part is, and the budget that bounds how many are in memory.
+//! One part of a file: its size, its buffer, and the budget that bounds the parts in memory.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::buffer_pool::Buffers;
+use super::buffer_pool::BufferPool;
 
-/// S3 takes at most so many parts in an upload.
+/// Maximum number of parts in an S3 multipart upload.
 pub(crate) const MAX_PARTS: u32 = 10_000;
-/// S3 refuses a smaller part unless it is the last.
+/// Minimum size of a part in bytes. S3 refuses a smaller one unless it is the last.
 pub(crate) const MIN_PART_BYTES: usize = 5 << 20;
-/// Below this, requests cost more than they save; above it, memory does.
+/// Size of a part in bytes, unless the estimate asks for more. Smaller parts cost more requests, larger ones more
+/// memory.
 const BASE_PART_BYTES: usize = 8 << 20;
-/// A part may come out larger than its size by as much as is appended at a time.
+/// Bytes by which a part may exceed its size: the most that is appended at a time.
 pub(crate) const PART_SLACK: usize = 256 << 10;
-/// After so many parts the size doubles: the estimate was too low.
+/// Number of parts after which the part size doubles, because the estimate was too low.
 const PARTS_A_SIZE: u32 = 2_000;
 
 /// A part on its way to the object store.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub number: u32,
-    /// Once the last clone of it is dropped, its memory and its share of the budget go to the next part.
+    /// The content. When its last clone is dropped, the buffer and its share of the budget go to the next part.
     pub bytes: Bytes,
     pub crc32: u32,
 }
 
-/// What the encoder sends. A channel that closes without `End` was cut off.
+/// A message from the encoding thread to the upload. A channel that closes without `End` means that encoding ended
+/// early.
 #[derive(Debug)]
 pub(crate) enum FromEncoder {
     Part(Part),
     End,
 }
 
-/// Memory for the parts of one export: how much of it there may be (in units of a kibibyte), and the buffers.
+/// Memory budget for the parts of one export, in units of a kibibyte, and the pool of their buffers.
 #[derive(Debug, Clone)]
 pub(crate) struct PartBudget {
     semaphore: Arc<Semaphore>,
     kibibytes: u32,
-    buffers: Buffers,
+    buffers: BufferPool,
 }
 
-/// Room for one part: an empty buffer, and the permit to fill it.
+/// An empty buffer for one part, with its permit of the budget.
 #[derive(Debug)]
-pub(crate) struct Room {
-    pub buffer: Vec<u8>,
-    home: Buffers,
+pub(crate) struct PartBuffer {
+    pub bytes: Vec<u8>,
+    pool: BufferPool,
     permit: OwnedSemaphorePermit,
 }
 
@@ -58,30 +60,30 @@ impl PartBudget {
     pub(crate) fn new(bytes: usize) -> Self {
         let kibibytes = kibibytes(bytes);
         let permits = usize::try_from(kibibytes).unwrap_or(usize::MAX);
-        Self { semaphore: Arc::new(Semaphore::new(permits)), kibibytes, buffers: Buffers::default() }
+        Self { semaphore: Arc::new(Semaphore::new(permits)), kibibytes, buffers: BufferPool::default() }
     }
 
-    /// Waits for room for a part of `bytes`. What is larger than the whole budget waits for all of it, so it
-    /// goes alone.
-    pub(crate) async fn reserve(&self, bytes: usize) -> Room {
+    /// Waits until the budget allows a part of `bytes` and returns a buffer for it. A part larger than the whole budget
+    /// waits for all of it, so that it is in memory alone.
+    pub(crate) async fn reserve(&self, bytes: usize) -> PartBuffer {
         let wanted = kibibytes(bytes).min(self.kibibytes);
         let permit = Arc::clone(&self.semaphore).acquire_many_owned(wanted).await;
         let permit = permit.expect("the semaphore is never closed");
-        Room { buffer: self.buffers.take(bytes), home: self.buffers.clone(), permit }
+        PartBuffer { bytes: self.buffers.take(bytes), pool: self.buffers.clone(), permit }
     }
 }
 
 impl Part {
-    /// `crc32` is of what is in the room.
-    pub(crate) fn new(number: u32, room: Room, crc32: u32) -> Self {
-        let Room { buffer, home, permit } = room;
-        Self { number, bytes: home.lend(buffer, Some(permit)), crc32 }
+    /// `crc32`: checksum of the buffer's bytes.
+    pub(crate) fn new(number: u32, buffer: PartBuffer, crc32: u32) -> Self {
+        let PartBuffer { bytes, pool, permit } = buffer;
+        Self { number, bytes: pool.freeze(bytes, Some(permit)), crc32 }
     }
 }
 
-/// How large each part is: from the estimate, so that 10,000 parts are enough, and growing on the way in case
-/// the estimate was low. Depends on the estimate and the budget alone, so an attempt that is repeated cuts the
-/// same parts.
+/// Sizes of the parts: from the estimate, so that 10,000 parts are enough, and growing with the part's number in case
+/// the estimate was low. They depend on the estimate and the budget alone, so that a repeated attempt produces the same
+/// parts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PartSizes {
     first: usize,
@@ -89,22 +91,22 @@ pub(crate) struct PartSizes {
 }
 
 impl PartSizes {
-    /// `budget`: bytes of parts in memory at a time, of which two parts are the least that can make progress.
+    /// `budget`: maximum bytes of parts in memory. At least two parts have to fit, or no progress is made.
     pub(crate) fn new(estimated_bytes: Option<u64>, budget: usize) -> Self {
         let largest = (budget / 2).saturating_sub(PART_SLACK).max(MIN_PART_BYTES);
-        // Half of the parts are for the estimate, the other half for its error.
+        // Half of the parts hold the estimated bytes, the other half covers the error of the estimate.
         let wanted = estimated_bytes.unwrap_or(0) / u64::from(MAX_PARTS / 2);
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         Self { first: wanted.max(BASE_PART_BYTES).min(largest), largest }
     }
 
-    /// The size of part `number`, counted from 1.
+    /// Returns the size in bytes of part `number`, counted from 1.
     pub(crate) fn of(&self, number: u32) -> usize {
         let doublings = number.saturating_sub(1) / PARTS_A_SIZE;
         self.first.saturating_mul(1 << doublings.min(20)).min(self.largest)
     }
 
-    /// The largest file that can be written, in bytes.
+    /// Returns the size in bytes of the largest file that can be written.
     pub(crate) fn capacity(&self) -> u64 {
         (1..=MAX_PARTS).map(|number| u64::try_from(self.of(number)).unwrap_or(u64::MAX)).sum()
     }
@@ -140,12 +142,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_and_buffer_come_back_when_a_part_is_dropped() {
+    async fn budget_and_buffer_are_returned_when_a_part_is_dropped() {
         let budget = PartBudget::new(2 * MIB);
-        let mut room = budget.reserve(MIB).await;
-        room.buffer.extend_from_slice(b"x");
-        let address = room.buffer.as_ptr();
-        let part = Part::new(1, room, 0);
+        let mut buffer = budget.reserve(MIB).await;
+        buffer.bytes.extend_from_slice(b"x");
+        let address = buffer.bytes.as_ptr();
+        let part = Part::new(1, buffer, 0);
         assert_eq!(&part.bytes[..], b"x");
         let held = budget.reserve(MIB).await;
         {
@@ -153,11 +155,11 @@ mod tests {
             tokio::pin!(waiting);
             assert!(futures_util::poll!(&mut waiting).is_pending());
             drop(part);
-            let room = waiting.await;
-            assert!(room.buffer.is_empty() && room.buffer.as_ptr() == address);
+            let buffer = waiting.await;
+            assert!(buffer.bytes.is_empty() && buffer.bytes.as_ptr() == address);
         }
         drop(held);
-        // More than there is goes alone.
+        // A part larger than the budget waits for all of it.
         budget.reserve(100 * MIB).await;
     }
 }

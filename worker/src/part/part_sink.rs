@@ -1,44 +1,45 @@
-//! Where stored bytes go on the encoding thread: the trait that a whole file in parts and a single shard implement.
+//! The receiver of stored bytes on the encoding thread: a trait that a whole file in parts and a single shard
+//! implement.
 
 use std::time::Duration;
 
 use polyglot_core::failure::Failure;
 
-/// Why the encoding thread ends early.
+/// The error that ends the encoding thread.
 #[derive(Debug)]
-pub(crate) enum OutputStop {
+pub(crate) enum OutputError {
     Failed(Failure),
-    /// The stage behind went away: it has the error that matters.
-    CutOff,
+    /// The receiving stage has ended. Its own error is the one to report.
+    ReceiverClosed,
 }
 
-impl From<Failure> for OutputStop {
+impl From<Failure> for OutputError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
 }
 
-/// Where stored bytes go.
-pub(crate) trait Sink: Send {
+/// A receiver of stored bytes.
+pub(crate) trait PartSink: Send {
     type Written: Send;
-    /// A buffer to append to, less than [`PART_SLACK`](super::PART_SLACK) bytes before the next call. So many rows
-    /// have been written before.
-    fn room(&mut self, rows_written: i64) -> Result<&mut Vec<u8>, OutputStop>;
-    /// How long it has waited for others since it was asked last.
+    /// Returns a buffer to append to: less than [`PART_SLACK`](super::PART_SLACK) bytes before the next call.
+    /// `rows_written` is the number of rows that were complete before.
+    fn buffer(&mut self, rows_written: i64) -> Result<&mut Vec<u8>, OutputError>;
+    /// Returns the time that the sink has waited for others since the last call.
     fn waited(&mut self) -> Duration {
         Duration::ZERO
     }
-    /// Takes what there is; so many rows have been written.
-    fn finish(self, rows: i64) -> Result<Self::Written, OutputStop>;
+    /// Ends the output; `rows` is the number of rows in it.
+    fn finish(self, rows: i64) -> Result<Self::Written, OutputError>;
 }
 
-/// What was written.
+/// A finished output.
 #[derive(Debug)]
 pub(crate) struct Written<W> {
     pub rows: i64,
-    /// Before compression.
-    pub raw_bytes: i64,
-    /// Of a run of gzip's that others follow: of the bytes before compression.
-    pub raw_crc32: Option<u32>,
+    /// Number of bytes before compression.
+    pub uncompressed_bytes: i64,
+    /// CRC-32 of the bytes before compression, where the output is a piece of a gzip stream that continues.
+    pub uncompressed_crc32: Option<u32>,
     pub stored: W,
 }

@@ -1,5 +1,5 @@
-//! Stored bytes of one shard, whole: the object store wants the checksum of a part before its bytes. What does not fit
-//! into memory goes on in a temporary file that has no name, so that nothing is left of it whatever dies.
+//! The stored bytes of one whole shard: the object store needs the checksum of a part before its bytes. Bytes that
+//! exceed the limit of memory go to a temporary file without a name, which disappears however the process ends.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -7,30 +7,32 @@ use std::io::{self, Seek, SeekFrom, Write};
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_storage::ObjectBody;
 
-use super::buffer_pool::Buffers;
+use super::buffer_pool::BufferPool;
 use super::part::PART_SLACK;
-use super::part_sink::{OutputStop, Sink};
+use super::part_sink::{OutputError, PartSink};
 
-/// What is written to the file at a time.
+/// Bytes that are written to the temporary file at a time.
 const STEP: usize = 1 << 20;
 
+/// A sink that gathers one shard.
 pub(crate) struct ShardBody {
     buffer: Vec<u8>,
-    /// Bytes in memory at most.
+    /// Maximum bytes in memory.
     limit: usize,
-    /// Everything so far but what is in the buffer.
+    /// The temporary file, if there is one: all bytes before those in the buffer.
     file: Option<File>,
     crc: crc32fast::Hasher,
     bytes: u64,
 }
 
-/// The bytes of a shard.
+/// The place of a shard's bytes.
 #[derive(Debug)]
 pub(crate) enum Stored {
     Memory(Vec<u8>),
     File(File),
 }
 
+/// A finished shard, with its size in bytes and its checksum.
 #[derive(Debug)]
 pub(crate) struct WrittenBody {
     pub stored: Stored,
@@ -40,22 +42,22 @@ pub(crate) struct WrittenBody {
 
 impl WrittenBody {
     /// What the store is sent. A buffer returns to `pool` afterwards.
-    pub(crate) fn into_object_body(self, pool: &Buffers) -> ObjectBody {
+    pub(crate) fn into_object_body(self, pool: &BufferPool) -> ObjectBody {
         match self.stored {
-            Stored::Memory(buffer) => ObjectBody::Memory(pool.lend(buffer, None)),
+            Stored::Memory(buffer) => ObjectBody::Memory(pool.freeze(buffer, None)),
             Stored::File(file) => ObjectBody::File { file, bytes: self.bytes },
         }
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
-fn not_written(error: io::Error) -> OutputStop {
+fn not_written(error: io::Error) -> OutputError {
     let message = "A worker had no room for its temporary file (TMPDIR).";
     Failure::caused(FailureKind::TemporaryFile, message, &error).into()
 }
 
 impl ShardBody {
-    /// `buffer` is empty, and may have been used before.
+    /// `buffer`: an empty buffer, new or from the pool. `limit`: maximum bytes in memory.
     pub(crate) fn new(buffer: Vec<u8>, limit: usize) -> Self {
         Self { buffer, limit, file: None, crc: crc32fast::Hasher::new(), bytes: 0 }
     }
@@ -65,6 +67,7 @@ impl ShardBody {
         self.bytes += u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
     }
 
+    /// Moves the buffer's bytes to the temporary file.
     fn spill(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
@@ -74,10 +77,10 @@ impl ShardBody {
     }
 }
 
-impl Sink for ShardBody {
+impl PartSink for ShardBody {
     type Written = WrittenBody;
 
-    fn room(&mut self, _: i64) -> Result<&mut Vec<u8>, OutputStop> {
+    fn buffer(&mut self, _: i64) -> Result<&mut Vec<u8>, OutputError> {
         let limit = if self.file.is_some() { STEP } else { self.limit };
         if self.buffer.len() >= limit {
             self.count();
@@ -85,18 +88,18 @@ impl Sink for ShardBody {
             self.buffer.clear();
             self.buffer.shrink_to(STEP * 2);
         }
-        // Grown by steps, not doubled: there is no more memory for it than the limit.
+        // Grown by steps, not doubled, because the memory for it is limited.
         if self.buffer.capacity() - self.buffer.len() < PART_SLACK {
             self.buffer.reserve_exact(STEP * 4);
         }
         Ok(&mut self.buffer)
     }
 
-    fn finish(mut self, _: i64) -> Result<WrittenBody, OutputStop> {
+    fn finish(mut self, _: i64) -> Result<WrittenBody, OutputError> {
         self.count();
         let stored = if self.file.is_some() {
             self.spill().map_err(not_written)?;
-            let mut file = self.file.take().ok_or(OutputStop::CutOff)?;
+            let mut file = self.file.take().ok_or(OutputError::ReceiverClosed)?;
             file.seek(SeekFrom::Start(0)).map_err(not_written)?;
             Stored::File(file)
         } else {
@@ -117,7 +120,7 @@ mod tests {
         let mut expected = Vec::new();
         for step in 0..50_u8 {
             let piece = vec![step; 100_000];
-            body.room(0).map_err(|_| ()).unwrap().extend_from_slice(&piece);
+            body.buffer(0).map_err(|_| ()).unwrap().extend_from_slice(&piece);
             expected.extend(piece);
         }
         let mut written = body.finish(0).map_err(|_| ()).unwrap();

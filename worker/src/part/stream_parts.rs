@@ -1,4 +1,5 @@
-//! Stored bytes of a whole file, cut into parts by their size alone and handed on as they are full.
+//! The stored bytes of a whole file, divided into parts by size alone. Each part is sent to the upload as soon as it is
+//! full.
 
 use std::time::{Duration, Instant};
 
@@ -7,31 +8,32 @@ use polyglot_core::manifest::{ManifestPart, crc_text};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::part::{FromEncoder, MAX_PARTS, PART_SLACK, Part, PartBudget, PartSizes, Room};
-use super::part_sink::{OutputStop, Sink};
+use super::part::{FromEncoder, MAX_PARTS, PART_SLACK, Part, PartBudget, PartBuffer, PartSizes};
+use super::part_sink::{OutputError, PartSink};
 
+/// A sink that divides a file into parts.
 pub(crate) struct Parts {
     to: mpsc::Sender<FromEncoder>,
     handle: Handle,
     budget: PartBudget,
     sizes: PartSizes,
     /// The part that is being filled.
-    room: Option<Room>,
+    buffer: Option<PartBuffer>,
     number: u32,
-    /// Rows in parts that are full.
+    /// Number of rows in the parts that were sent.
     rows_sent: i64,
     crc: crc32fast::Hasher,
     bytes: i64,
     full: Vec<ManifestPart>,
-    /// For room, and for the upload to take a part.
+    /// Time waited for the budget and for the upload to take a part, since it was last reported.
     waited: Duration,
 }
 
-/// A file in parts.
+/// A finished file in parts.
 #[derive(Debug, Default)]
 pub(crate) struct WrittenParts {
     pub bytes: i64,
-    /// Of all parts together.
+    /// CRC-32 of the whole file, as text.
     pub crc32: String,
     pub parts: Vec<ManifestPart>,
 }
@@ -48,7 +50,7 @@ impl Parts {
             handle,
             budget: PartBudget::new(part_budget),
             sizes: PartSizes::new(estimated_bytes, part_budget),
-            room: None,
+            buffer: None,
             number: 0,
             rows_sent: 0,
             crc: crc32fast::Hasher::new(),
@@ -58,17 +60,17 @@ impl Parts {
         }
     }
 
-    /// Makes room for another part; waits while the budget is used up.
-    fn next_room(&mut self) -> Room {
+    /// Returns a buffer for the next part; waits while the budget is used up.
+    fn next_buffer(&mut self) -> PartBuffer {
         self.number += 1;
         let size = self.sizes.of(self.number) + PART_SLACK;
         let began = Instant::now();
-        let room = self.handle.block_on(self.budget.reserve(size));
+        let buffer = self.handle.block_on(self.budget.reserve(size));
         self.waited += began.elapsed();
-        room
+        buffer
     }
 
-    fn send(&mut self, room: Room, rows: i64) -> Result<(), OutputStop> {
+    fn send(&mut self, buffer: PartBuffer, rows: i64) -> Result<(), OutputError> {
         if self.number > MAX_PARTS {
             let capacity = self.sizes.capacity() >> 30;
             let message = format!(
@@ -78,10 +80,10 @@ impl Parts {
             return Err(Failure::new(FailureKind::TooLarge, message, detail).into());
         }
         let mut crc = crc32fast::Hasher::new();
-        crc.update(&room.buffer);
+        crc.update(&buffer.bytes);
         self.crc.combine(&crc);
         let crc32 = crc.finalize();
-        let bytes = i64::try_from(room.buffer.len()).unwrap_or(i64::MAX);
+        let bytes = i64::try_from(buffer.bytes.len()).unwrap_or(i64::MAX);
         self.full.push(ManifestPart {
             number: self.number,
             offset: self.bytes,
@@ -91,46 +93,46 @@ impl Parts {
         });
         self.rows_sent = rows;
         self.bytes += bytes;
-        let part = Part::new(self.number, room, crc32);
+        let part = Part::new(self.number, buffer, crc32);
         let began = Instant::now();
         let taken = self.to.blocking_send(FromEncoder::Part(part));
         self.waited += began.elapsed();
-        taken.map_err(|_| OutputStop::CutOff)
+        taken.map_err(|_| OutputError::ReceiverClosed)
     }
 }
 
-impl Sink for Parts {
+impl PartSink for Parts {
     type Written = WrittenParts;
 
-    /// A part is full between two calls, not within one: so that, but for very long values and for compression, it ends
-    /// where a row ends.
-    fn room(&mut self, rows_written: i64) -> Result<&mut Vec<u8>, OutputStop> {
-        if self.room.as_ref().is_some_and(|room| room.buffer.len() >= self.sizes.of(self.number))
-            && let Some(full) = self.room.take()
+    /// Sends the part first if it is full. Only calls end a part, so that a part ends where a row ends, except with
+    /// very long values and with compression.
+    fn buffer(&mut self, rows_written: i64) -> Result<&mut Vec<u8>, OutputError> {
+        if self.buffer.as_ref().is_some_and(|buffer| buffer.bytes.len() >= self.sizes.of(self.number))
+            && let Some(full) = self.buffer.take()
         {
             self.send(full, rows_written)?;
         }
-        let room = match self.room.take() {
-            Some(room) => room,
-            None => self.next_room(),
+        let buffer = match self.buffer.take() {
+            Some(buffer) => buffer,
+            None => self.next_buffer(),
         };
-        Ok(&mut self.room.insert(room).buffer)
+        Ok(&mut self.buffer.insert(buffer).bytes)
     }
 
     fn waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
     }
 
-    fn finish(mut self, rows: i64) -> Result<WrittenParts, OutputStop> {
-        let room = match self.room.take() {
-            Some(room) => room,
-            None => self.next_room(),
+    fn finish(mut self, rows: i64) -> Result<WrittenParts, OutputError> {
+        let buffer = match self.buffer.take() {
+            Some(buffer) => buffer,
+            None => self.next_buffer(),
         };
-        // An empty file is one empty part; behind other parts an empty one is left out.
-        if !room.buffer.is_empty() || self.number == 1 {
-            self.send(room, rows)?;
+        // An empty file is one empty part. After other parts an empty one is left out.
+        if !buffer.bytes.is_empty() || self.number == 1 {
+            self.send(buffer, rows)?;
         }
-        self.to.blocking_send(FromEncoder::End).map_err(|_| OutputStop::CutOff)?;
+        self.to.blocking_send(FromEncoder::End).map_err(|_| OutputError::ReceiverClosed)?;
         Ok(WrittenParts { bytes: self.bytes, crc32: crc_text(self.crc.finalize()), parts: self.full })
     }
 }

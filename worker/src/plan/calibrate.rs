@@ -1,5 +1,5 @@
-//! How many bytes of the file a sample of the rows becomes: it goes through the encoder and the compressor, and only the
-//! count is kept.
+//! The scale of the size estimate: a sample of the rows goes through the encoder and the compressor, and only the
+//! number of bytes is kept.
 
 use polyglot_core::column::WireType;
 use polyglot_core::failure::Failure;
@@ -14,11 +14,12 @@ use polyglot_formats::compress::Compressor;
 use polyglot_formats::copy::{FieldIndex, Value};
 use polyglot_formats::{ByteSink, Encode, EncodeBuffer, FLUSH_BYTES, Footer, Format, Stopped};
 
-/// Behind so much nothing is learned any more; what still comes of the statement is dropped.
-const ENOUGH_BYTES: f64 = (8 << 20) as f64;
+/// Sum of size estimates after which no more rows are encoded; the rest of the statement's rows is dropped.
+const MAX_SIZE_ESTIMATE: f64 = (8 << 20) as f64;
 const BATCH_ROWS: usize = 1000;
 
-/// Bytes of the file for each unit of the weight that `statement` has in its last field; 1 where it has no rows.
+/// Returns the bytes of the file for each unit of the size estimate, which is the last field of `statement`; 1 where
+/// the statement has no rows.
 pub(super) async fn ratio(
     source: &mut Source,
     plan: &Plan,
@@ -27,34 +28,34 @@ pub(super) async fn ratio(
 ) -> Result<f64, Failure> {
     let (to, from) = mpsc::channel(2);
     let mut calibration = Calibration::new(plan, request)?;
-    let encoding = tokio::task::spawn_blocking(move || {
+    let ratio = tokio::task::spawn_blocking(move || {
         calibration.run(from);
         calibration.ratio()
     });
     source.read_rows(statement, BATCH_ROWS, &to).await?;
     drop(to);
-    encoding.await.map_err(|panicked| internal(&panicked))
+    ratio.await.map_err(|panicked| internal(&panicked))
 }
 
 struct Calibration {
     encoder: Box<dyn Encode>,
     format: Format,
-    /// Fields of a row, the weight among them.
+    /// Number of fields of a row, including the size estimate.
     fields: usize,
-    output: Count,
-    weight: f64,
+    output: ByteCounter,
+    size_estimate: f64,
 }
 
-/// Takes the bytes of the file, and forgets them.
-struct Count {
+/// A sink that counts the bytes of the file and drops them.
+struct ByteCounter {
     compressor: Option<Compressor>,
     compressed: Vec<u8>,
     bytes: usize,
-    /// The last bytes of all.
+    /// The last bytes of the file, without compression.
     last: Vec<u8>,
 }
 
-impl ByteSink for Count {
+impl ByteSink for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
         if let Some(compressor) = &mut self.compressor {
             for step in bytes.chunks(FLUSH_BYTES) {
@@ -73,7 +74,7 @@ impl ByteSink for Count {
 
 impl Calibration {
     fn new(plan: &Plan, request: &ExportRequest) -> Result<Self, Failure> {
-        // A value that the format cannot hold is for the export itself to tell.
+        // A value that the format cannot represent is reported by the export itself.
         let mut options = request.options.clone();
         options.on_unrepresentable = OnUnrepresentable::Replace;
         let encoder = plan.format.encoder(&options, &plan.columns, 1);
@@ -84,17 +85,18 @@ impl Calibration {
             encoder,
             format: plan.format,
             fields: plan.fields() + 1,
-            output: Count { compressor, compressed, bytes: 0, last: Vec::new() },
-            weight: 0.0,
+            output: ByteCounter { compressor, compressed, bytes: 0, last: Vec::new() },
+            size_estimate: 0.0,
         })
     }
 
     fn run(&mut self, mut batches: mpsc::Receiver<FromSource>) {
         let mut scratch = Vec::with_capacity(FLUSH_BYTES * 2);
-        let mut goes_on = self.encoder.begin(&mut EncodeBuffer::new(&mut scratch, &mut self.output)).is_ok();
+        let mut is_encoding = self.encoder.begin(&mut EncodeBuffer::new(&mut scratch, &mut self.output)).is_ok();
         while let Some(FromSource::Batch(batch)) = batches.blocking_recv() {
-            // Received to the end in any case: the connection is needed again.
-            goes_on = goes_on && self.weight < ENOUGH_BYTES && self.encode(&batch, &mut scratch).is_some();
+            // Receives to the end in any case, because the connection is used again.
+            is_encoding =
+                is_encoding && self.size_estimate < MAX_SIZE_ESTIMATE && self.encode(&batch, &mut scratch).is_some();
         }
         // Rows before one that cannot be encoded still count.
         self.encoder.end(&mut EncodeBuffer::new(&mut scratch, &mut self.output)).ok();
@@ -112,9 +114,11 @@ impl Calibration {
         for _ in 0..batch.rows {
             let (row, length) = index.read(rest, self.fields).ok()?;
             rest = &rest[length..];
-            let Ok(Value::Float8(weight)) = Value::read(WireType::Float8, row.fields().last()??) else { return None };
+            let Ok(Value::Float8(size_estimate)) = Value::read(WireType::Float8, row.fields().last()??) else {
+                return None;
+            };
             self.encoder.row(row, &mut EncodeBuffer::new(scratch, &mut self.output)).ok()?;
-            self.weight += weight;
+            self.size_estimate += size_estimate;
             if scratch.len() >= FLUSH_BYTES {
                 self.output.write(scratch).ok()?;
                 scratch.clear();
@@ -134,9 +138,9 @@ impl Calibration {
     fn ratio(&self) -> f64 {
         let mut bytes = self.output.bytes;
         if let Some(footer) = &self.format.footer {
-            // Of the whole file there is one footer, and it is no shard's.
+            // The file has one footer, which belongs to no shard.
             bytes = bytes.saturating_sub(footer.length(&self.output.last));
         }
-        if self.weight > 0.0 && bytes > 0 { bytes as f64 / self.weight } else { 1.0 }
+        if self.size_estimate > 0.0 && bytes > 0 { bytes as f64 / self.size_estimate } else { 1.0 }
     }
 }

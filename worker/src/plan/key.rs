@@ -1,4 +1,5 @@
-//! Along which columns an export can be cut: the front of its order, where a unique index is of exactly these columns.
+//! The columns along which an export can be sharded: the first columns of its order, where a unique index has exactly
+//! these columns.
 
 use polyglot_core::column::WireType;
 use polyglot_core::failure::Failure;
@@ -10,9 +11,9 @@ use sqlx::postgres::PgConnection;
 
 use crate::read::failed;
 
-/// The columns of each index that orders all rows, each in its place of its own: one that is unique at any moment, leaves no
-/// row out, has no NULLs, and sorts as `ORDER BY` does. A unique index of a table says nothing of the tables that
-/// inherit from it; that of a partitioned one is of all its partitions.
+/// The columns of each index that orders all rows, each index in an array of its own: it is unique at any moment,
+/// leaves no row out, has no NULLs, and sorts as `ORDER BY` does. A unique index of a table does not cover the tables
+/// that inherit from it; that of a partitioned table covers all its partitions.
 const INDEXES: &str = "
     SELECT array_agg(a.attname::text ORDER BY k.position) AS columns
     FROM pg_class c
@@ -36,13 +37,13 @@ const INDEXES: &str = "
            AND count(DISTINCT k.option & 1) = 1
     ORDER BY count(*), i.indexrelid";
 
-/// Whether it is of a kind that can have such an index and pages to sample. A materialized view can, but every snapshot
-/// sees its new rows.
+/// Returns whether the relation is of a kind that can have such an index and pages to sample. A materialized view can,
+/// but every snapshot sees its new rows.
 pub(super) fn has_key(relation: &Relation) -> bool {
     matches!(relation.kind, RelationKind::Table | RelationKind::PartitionedTable)
 }
 
-/// How many of the order's first columns are such an index's.
+/// Returns the number of the order's first columns that are those of such an index, or the reason why there are none.
 pub(super) async fn key_columns(
     connection: &mut PgConnection,
     relation: &Relation,
@@ -54,24 +55,24 @@ pub(super) async fn key_columns(
         .fetch_all(connection)
         .await
         .map_err(failed)?;
-    let mut against = SingleStreamReason::NoKey;
+    let mut reason = SingleStreamReason::NoKey;
     for index in indexes {
         let columns: Vec<String> = index.try_get("columns").map_err(failed)?;
         let Some(keys) = order.keys.get(..columns.len()) else { continue };
         if !keys.iter().map(|key| &key.column).eq(&columns) {
             continue;
         }
-        // A cut is the text of a key, read back: only of types whose text is known to be exact.
+        // A bound is a key's text, which the server reads back: only for types whose text is known to be exact.
         let is_exact = |name: &String| {
             relation.column(name).is_some_and(|column| column.wire != WireType::TextForm && column.array.is_none())
         };
         if keys.iter().any(|key| key.direction != keys[0].direction) {
-            against = SingleStreamReason::MixedDirections;
+            reason = SingleStreamReason::MixedDirections;
         } else if columns.iter().all(is_exact) {
             return Ok(Ok(columns.len()));
         } else {
-            against = SingleStreamReason::KeyType;
+            reason = SingleStreamReason::KeyType;
         }
     }
-    Ok(Err(against))
+    Ok(Err(reason))
 }

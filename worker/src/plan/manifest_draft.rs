@@ -1,5 +1,5 @@
-//! What a manifest says of a file before a row of it is read: made by the planner, and for an export that is cut kept in the
-//! ledger, for who finishes it has no connection to the source.
+//! The part of a manifest that is known before a row is read. The planner makes it. For a sharded export it is stored
+//! in the ledger, because the worker that finishes the export has no connection to the source.
 
 use polyglot_core::manifest::{Manifest, ManifestColumn, ManifestOrder, SnapshotPoint};
 use polyglot_core::request::ExportRequest;
@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::read_plan::Plan;
 
+/// A manifest without what depends on the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ManifestDraft {
     columns: Vec<ManifestColumn>,
     order: ManifestOrder,
     snapshot: SnapshotPoint,
-    /// Of the relation, when the snapshot was taken. One that is attached later is seen by whoever reads from then on.
+    /// The relation's partitions when the snapshot was taken. A partition that is attached later is seen by every
+    /// transaction that begins to read after that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     partitions: Vec<i64>,
 }
@@ -37,12 +39,12 @@ impl ManifestDraft {
         Self { partitions, ..self }
     }
 
-    /// Whether the relation still has the partitions that it had.
+    /// Returns whether the relation's partitions are still those of the plan.
     pub(crate) fn has_partitions(&self, partitions: &[i64]) -> bool {
         self.partitions == partitions
     }
 
-    /// Without what only the rows tell.
+    /// Returns a manifest without what depends on the rows.
     pub(crate) fn manifest(self) -> Manifest {
         Manifest { columns: self.columns, order: self.order, snapshot: self.snapshot, ..Manifest::default() }
     }

@@ -1,5 +1,5 @@
-//! What is going to be read: the columns and the statement, whether the rows are cut into shards and where, and what the
-//! manifest says before a row is read.
+//! Planning, before a row is read: the columns and the statement, whether the rows are sharded and where, and the draft
+//! of the manifest.
 
 mod calibrate;
 mod key;

@@ -1,5 +1,5 @@
-//! Cutting and sharing a snapshot, against a real PostgreSQL: tables of every shape are cut into ranges that hold every row
-//! once and in order, and that come out at the size they were meant to have.
+//! Tests of sharding and of shared snapshots, against a real PostgreSQL: tables of every shape are divided into ranges
+//! that contain every row once and in order, and that have the intended size.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,7 +17,7 @@ use polyglot_formats::copy::FieldIndex;
 
 use super::range::Range;
 use super::read_plan::{Plan, read_plan};
-use super::sample::are_few;
+use super::sample::fits_one_shard;
 use super::shard_plan::{ShardPlan, shard_plan};
 use super::shard_target::ShardTarget;
 use crate::read::{Connected, ConnectionCache, FromSource, JoinError, Source};
@@ -26,13 +26,13 @@ use polyglot_formats::{ByteSink, Encode, EncodeBuffer, Stopped};
 
 const MAX_ROW: u64 = 8 << 20;
 
-/// In MiB, to a tenth.
-#[expect(clippy::cast_precision_loss, reason = "a size to look at")]
+/// Returns the size in MiB, rounded to a tenth.
+#[expect(clippy::cast_precision_loss, reason = "a size to print")]
 fn mib(bytes: usize) -> f64 {
     (bytes as f64 / f64::from(1 << 20) * 10.0).round() / 10.0
 }
 
-/// A schema of the test's own, on the server of the tests.
+/// A schema for one test, in the tests' database server.
 struct Database {
     url: String,
     connection: PgConnection,
@@ -71,23 +71,23 @@ impl Database {
         ExportRequest::new("t", relation, format, columns)
     }
 
-    /// How the export is cut, which is the same twice.
-    async fn cut(&self, request: &ExportRequest, coarser: u8) -> ShardPlan {
+    /// Returns the shard plan, and checks that planning again gives the same one.
+    async fn shard_plan(&self, request: &ExportRequest, size_step: u8) -> ShardPlan {
         let mut source = self.source(request).await;
         let plan = read_plan(&mut source, request, MAX_ROW).await.unwrap();
-        let cut = shard_plan(&mut source, &plan, request, coarser).await.unwrap();
-        assert_eq!(shard_plan(&mut source, &plan, request, coarser).await.unwrap(), cut);
-        cut
+        let shards = shard_plan(&mut source, &plan, request, size_step).await.unwrap();
+        assert_eq!(shard_plan(&mut source, &plan, request, size_step).await.unwrap(), shards);
+        shards
     }
 
-    /// The sizes of the shards in MiB, after it was made sure that together they are what one stream is.
+    /// Returns the sizes of the shards in MiB, and checks that together they equal one stream.
     async fn shards(&self, name: &str, request: &ExportRequest) -> Vec<f64> {
         let started = tokio::time::Instant::now();
         let mut source = self.source(request).await;
         let plan = read_plan(&mut source, request, MAX_ROW).await.unwrap();
-        let cut = shard_plan(&mut source, &plan, request, 0).await.unwrap();
+        let shards = shard_plan(&mut source, &plan, request, 0).await.unwrap();
         let took = started.elapsed();
-        let ShardPlan::Sharded(ranges) = cut else { panic!("{name}: {cut:?}") };
+        let ShardPlan::Sharded(ranges) = shards else { panic!("{name}: {shards:?}") };
         let whole = read(&mut source, &plan, request, &Range::default()).await;
         let mut sum = Read::default();
         let mut sizes = Vec::new();
@@ -100,7 +100,7 @@ impl Database {
             sizes.push(mib(shard.bytes));
         }
         println!(
-            "{name}, {:?} {:?}: {} rows, {} MiB, cut in {} ms into {sizes:?}",
+            "{name}, {:?} {:?}: {} rows, {} MiB, planned in {} ms as {sizes:?}",
             request.format,
             request.compression,
             whole.rows,
@@ -113,7 +113,7 @@ impl Database {
         sizes
     }
 
-    /// Cuts the export and wants every shard to fit the object store and a worker.
+    /// Plans the shards and checks that each fits the object store and a worker.
     async fn fits(&self, name: &str, request: &ExportRequest) {
         let sizes = self.shards(name, request).await;
         assert!(sizes.len() > 1 && sizes.iter().all(|size| (6.0..=40.0).contains(size)), "{name}: {sizes:?}");
@@ -125,13 +125,13 @@ impl Database {
     }
 }
 
-/// What came of a range.
+/// The encoded rows of a range.
 #[derive(Default)]
 struct Read {
     rows: usize,
-    /// Of the rows as they came.
+    /// Checksum of the rows as they arrived.
     crc: crc32fast::Hasher,
-    /// Of the file.
+    /// Size of the file in bytes.
     bytes: usize,
 }
 
@@ -192,7 +192,7 @@ async fn read(source: &mut Source, plan: &Plan, request: &ExportRequest, range: 
         read.bytes = count.bytes + count.compressed.len();
         read
     });
-    source.read(&plan.copy(&range), 10_000, to).await.unwrap();
+    source.read(&plan.copy_statement(&range), 10_000, to).await.unwrap();
     encoding.await.unwrap()
 }
 
@@ -200,7 +200,8 @@ fn by(column: &str, direction: Direction) -> OrderKey {
     OrderKey { column: column.to_owned(), direction }
 }
 
-/// A name, the columns of a key, their values for a number `n`, and the order; beside it are some 200 bytes.
+/// A table: its name, the columns of its key, their values for a number `n`, and the order. Each row has some 200 bytes
+/// besides the key.
 type Key = (&'static str, &'static str, &'static str, &'static [(&'static str, Direction)]);
 const KEYS: [Key; 15] = [
     (
@@ -246,7 +247,7 @@ const KEYS: [Key; 15] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_of_every_shape_are_cut() {
+async fn keys_of_every_shape_are_sharded() {
     let mut database = Database::new(&needs_database!()).await;
     for (name, columns, values, order) in KEYS {
         let (partitioned, partitions) = match name {
@@ -277,7 +278,7 @@ async fn keys_of_every_shape_are_cut() {
 }
 
 #[tokio::test]
-async fn every_reason_against_cutting_is_told() {
+async fn every_reason_for_a_single_stream_is_returned() {
     let mut database = Database::new(&needs_database!()).await;
     let rows = "SELECT n, '10.0.0.0'::inet + n, n, n, n, repeat(md5(n::text), 6) FROM generate_series(1, 200000) n";
     database
@@ -316,7 +317,7 @@ async fn every_reason_against_cutting_is_told() {
         request.relation.name = "empty".to_owned();
         request.columns.truncate(1);
     });
-    for (request, coarser, uncut) in [
+    for (request, size_step, reason) in [
         (with(&|request| request.row_limit = Some(10)), 0, SingleStreamReason::RowLimit),
         (with(&|request| request.compression = Some(Compression::Zstd)), 0, SingleStreamReason::Zstd),
         (plain.clone(), 1, SingleStreamReason::Uneven),
@@ -335,15 +336,15 @@ async fn every_reason_against_cutting_is_told() {
         (ordered(&[by("address", Direction::Asc)]), 0, SingleStreamReason::KeyType),
         (ordered(&[by("a", Direction::Asc), by("b", Direction::Desc)]), 0, SingleStreamReason::MixedDirections),
     ] {
-        assert_eq!(database.cut(&request, coarser).await, ShardPlan::SingleStream(uncut), "{request:?}");
+        assert_eq!(database.shard_plan(&request, size_step).await, ShardPlan::SingleStream(reason), "{request:?}");
     }
     database.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn narrow_rows_beside_wide_ones_fill_shards_alike() {
+async fn narrow_and_wide_rows_fill_shards_equally() {
     let mut database = Database::new(&needs_database!()).await;
-    // 200 kB of text that compresses to half, made once and turned round for each row.
+    // 200 kB of text that compresses to half, made once and rotated for each row.
     let wide = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 6250) i)";
     for (name, is_wide) in
         [("narrow, then wide", "n > 1500000"), ("wide, then narrow", "n <= 300"), ("mixed", "n % 5000 = 0")]
@@ -374,7 +375,8 @@ async fn filters_are_a_part_of_the_sizes() {
              FROM generate_series(1, 600000) n; ANALYZE t",
         )
         .await;
-    // One row in a thousand, of 128 kB: to find them again costs nothing beside what it takes to fetch them.
+    // One row in a thousand has 128 kB: reading these again for each range costs little compared with fetching their
+    // values.
     let mut request = database.request("csv", &["id", "payload"]);
     request.filters = vec![Filter { column: "number".into(), op: FilterOp::Equal, values: vec!["0".into()] }];
     database.fits("one row in a thousand", &request).await;
@@ -386,7 +388,7 @@ async fn filters_are_a_part_of_the_sizes() {
 }
 
 #[tokio::test]
-async fn a_server_with_a_better_way_is_not_asked_for_ranges() {
+async fn ranges_that_cost_much_more_than_a_scan_are_not_used() {
     let mut database = Database::new(&needs_database!()).await;
     database
         .run(
@@ -394,7 +396,8 @@ async fn a_server_with_a_better_way_is_not_asked_for_ranges() {
              INSERT INTO t SELECT md5(n::text)::uuid, n % 60, true FROM generate_series(1, 500000) n; ANALYZE t",
         )
         .await;
-    // Whatever range of such a key, its rows are all over the table, and 8,000 rows of 130 kB in the file are many ranges.
+    // The rows of any range of such a key are all over the table, and 8,000 rows of 130 kB in the file make many
+    // ranges.
     let mut request = database.request("xml", &[]);
     request.columns = (0..1000)
         .map(|n| ColumnMapping {
@@ -403,11 +406,11 @@ async fn a_server_with_a_better_way_is_not_asked_for_ranges() {
         })
         .collect();
     request.filters = vec![Filter { column: "chosen".into(), op: FilterOp::Equal, values: vec!["7".into()] }];
-    assert_eq!(database.cut(&request, 0).await, ShardPlan::SingleStream(SingleStreamReason::Costly));
+    assert_eq!(database.shard_plan(&request, 0).await, ShardPlan::SingleStream(SingleStreamReason::Costly));
     database.remove().await;
 }
 
-/// The sample table's columns and values, as far as sizes go.
+/// The columns and values of the sample table, as far as sizes matter.
 const RECORDS: &str = "
     CREATE TABLE t (id bigint PRIMARY KEY, created_at timestamptz NOT NULL, name varchar(255) NOT NULL,
                     value decimal(18,4) NOT NULL, metadata jsonb NOT NULL);
@@ -438,7 +441,7 @@ async fn every_format_has_shards_of_its_own_size() {
 }
 
 #[tokio::test]
-async fn what_is_quick_to_read_is_weighed() {
+async fn an_export_that_is_quick_to_read_is_measured() {
     let mut database = Database::new(&needs_database!()).await;
     database
         .run(
@@ -453,14 +456,14 @@ async fn what_is_quick_to_read_is_weighed() {
     let request = database.request("csv", &["id", "payload"]);
     let mut source = database.source(&request).await;
     let plan = read_plan(&mut source, &request, MAX_ROW).await.unwrap();
-    // 32 MB in all, which a format may make three times as large.
+    // 32 MB in all, of which a format may make three times as much.
     for (bytes, most, few) in [(60 << 20, 200_000.0, true), (60 << 20, 100_000.0, false), (40 << 20, 200_000.0, false)]
     {
-        let target = ShardTarget { bytes, most: 10 };
-        assert_eq!(are_few(&mut source, &plan, &request, target, most).await.unwrap(), few, "{bytes} {most}");
+        let target = ShardTarget { bytes, max_shards: 10 };
+        assert_eq!(fits_one_shard(&mut source, &plan, &request, target, most).await.unwrap(), few, "{bytes} {most}");
     }
     source.commit().await.unwrap();
-    // Few rows that an index finds, and that say nothing of their size before they are read.
+    // A few rows that an index finds, and whose size is unknown before they are read.
     let mut long = database.request("csv", &["id", "payload"]);
     long.relation.name = "long".to_owned();
     long.filters = vec![Filter { column: "place".into(), op: FilterOp::Less, values: vec!["50".into()] }];
@@ -469,7 +472,7 @@ async fn what_is_quick_to_read_is_weighed() {
 }
 
 #[tokio::test]
-async fn a_snapshot_goes_from_hand_to_hand() {
+async fn a_snapshot_outlives_its_first_holder() {
     let mut database = Database::new(&needs_database!()).await;
     database.run("CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)").await;
     let request = database.request("csv", &["id"]);
@@ -484,12 +487,12 @@ async fn a_snapshot_goes_from_hand_to_hand() {
     let mut third = database.connected().await.join(&request, &again).await.unwrap();
     third.ping().await.unwrap();
     let same = read_plan(&mut third, &request, MAX_ROW).await.unwrap();
-    assert_eq!(same.copy(&Range::default()), plan.copy(&Range::default()));
+    assert_eq!(same.copy_statement(&Range::default()), plan.copy_statement(&Range::default()));
     let seen = read(&mut third, &same, &request, &Range::default()).await;
-    // 1 to 100, a line each.
+    // The numbers 1 to 100, one on each line.
     assert_eq!((seen.rows, seen.bytes), (100, 9 * 2 + 90 * 3 + 4));
     third.commit().await.unwrap();
-    // Whose first owner has gone, whose name never was one, and that of the one who went last.
+    // The name whose first holder has ended, a name that never existed, and the name of the holder that ended last.
     second.commit().await.unwrap();
     for name in [snapshot.as_str(), "no'snapshot", again.as_str()] {
         let joined = database.connected().await.join(&request, name).await;
@@ -499,38 +502,38 @@ async fn a_snapshot_goes_from_hand_to_hand() {
 }
 
 #[tokio::test]
-async fn a_connection_goes_from_export_to_export_while_it_lives() {
+async fn a_connection_is_reused_by_the_next_export_while_it_lives() {
     let mut database = Database::new(&needs_database!()).await;
     // A view may change the session that reads it.
     database
         .run("CREATE VIEW t AS SELECT n AS id, set_config('TimeZone', 'Asia/Tokyo', false) AS zone FROM generate_series(1, 100) n")
         .await;
     let request = database.request("csv", &["id", "zone"]);
-    let idle = ConnectionCache::new(1);
+    let cache = ConnectionCache::new(1);
     let export = async || {
-        let connected = idle.connect(&database.url, "polyglot shapes").await.unwrap();
+        let connected = cache.connect(&database.url, "polyglot shapes").await.unwrap();
         let mut source = connected.begin(&request).await.unwrap().0;
         let zone = sqlx::query_scalar::<_, String>("SHOW TimeZone").fetch_one(&mut source.connection).await.unwrap();
         assert_eq!(zone, "UTC");
         let plan = read_plan(&mut source, &request, MAX_ROW).await.unwrap();
         assert_eq!(read(&mut source, &plan, &request, &Range::default()).await.rows, 100);
         let pid = source.backend.pid;
-        idle.keep(source.commit().await.unwrap());
+        cache.keep(source.commit().await.unwrap());
         pid
     };
     let first = export().await;
     assert_eq!(export().await, first);
-    let mut looking = PgConnection::connect(&database.url).await.unwrap();
+    let mut observer = PgConnection::connect(&database.url).await.unwrap();
     let name =
         sqlx::query_scalar::<_, String>("SELECT application_name FROM pg_stat_activity WHERE pid = $1").bind(first);
-    assert_eq!(name.fetch_one(&mut looking).await.unwrap(), "polyglot idle");
-    sqlx::query("SELECT pg_terminate_backend($1, 5000)").bind(first).execute(&mut looking).await.unwrap();
+    assert_eq!(name.fetch_one(&mut observer).await.unwrap(), "polyglot idle");
+    sqlx::query("SELECT pg_terminate_backend($1, 5000)").bind(first).execute(&mut observer).await.unwrap();
     let second = export().await;
     assert_ne!(second, first);
-    // Without work there is none.
+    // An idle worker soon holds no connection.
     let started = tokio::time::Instant::now();
     let lives = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)";
-    while sqlx::query_scalar::<_, bool>(lives).bind(second).fetch_one(&mut looking).await.unwrap() {
+    while sqlx::query_scalar::<_, bool>(lives).bind(second).fetch_one(&mut observer).await.unwrap() {
         assert!(started.elapsed() < std::time::Duration::from_secs(20));
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }

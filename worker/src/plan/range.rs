@@ -1,4 +1,4 @@
-//! A part of an export's rows, as a half-open range of the order's key.
+//! The rows of one shard, as a half-open range of the order's key.
 
 use polyglot_core::order::Order;
 use polyglot_core::selection::Direction;
@@ -7,19 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::sql::qualified;
 
-/// A half-open part of the order, in the texts of its first columns.
+/// A half-open range of the rows in the export's order. Its bounds are the values of the first key columns as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Range {
-    /// The first row's key, or that of a row before it; `None`: the beginning.
+    /// Start, inclusive: the key of the first row or of a row before it. `None`: the first row of the export.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<Vec<String>>,
-    /// The key of the first row behind; `None`: the end.
+    /// End, exclusive: the key of the first row after the range. `None`: the end of the export.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     to: Option<Vec<String>>,
 }
 
 impl Range {
-    /// The conditions of its rows. The literals have no type of their own: the server reads each as its column's.
+    /// Returns the SQL conditions that select the range. The literals have no type of their own: the server reads each
+    /// as the type of its column.
     pub(super) fn conditions(&self, order: &Order) -> Vec<String> {
         let descending = order.keys.first().is_some_and(|key| key.direction == Direction::Desc);
         let (from, to) = if descending { ("<=", ">") } else { (">=", "<") };
@@ -32,7 +33,7 @@ impl Range {
         from.into_iter().chain(self.to.as_ref().map(|bound| compare(to, bound))).collect()
     }
 
-    /// The ranges between these bounds, and before and behind them.
+    /// Returns the ranges that the bounds separate, including those before the first bound and after the last one.
     pub(super) fn between(bounds: &[Vec<String>]) -> Vec<Self> {
         let from = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
         let to = bounds.iter().cloned().map(Some).chain([None]);

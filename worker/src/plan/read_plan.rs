@@ -1,5 +1,5 @@
-//! What is going to be read: the columns of the file and how each arrives, the fields that name a row in a message,
-//! the guard against rows that do not fit in memory, and the statements that read all of it or a range.
+//! The plan of what is read: the columns of the file and how each arrives, the fields that name a row in a message, the
+//! guard against rows that do not fit in memory, and the statements that read all rows or a range.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ use polyglot_source::sql::{self, order_sql, quote_relation};
 
 use super::range::Range;
 use super::sql::{ALIAS, qualified};
-use crate::read::{Source, failed, gone};
+use crate::read::{Source, failed, relation_missing};
 use crate::work_error::internal;
 use polyglot_formats::copy::{Row, Value};
 use polyglot_formats::write_readable;
 use polyglot_formats::{Format, OutputColumn};
 
-/// How much longer the text of a value can be than what the server stores of it, compressed: at most 255 times by
+/// Factor by which the text of a value can be longer than its stored, compressed form: at most 255 times by
 /// decompression, six times by escapes, rounded up.
 const EXPANSION: u64 = 2048;
 
-/// Of a key in a message.
+/// Maximum number of characters of a key that a message shows.
 const SHOWN_CHARACTERS: usize = 100;
 
 /// A column of the primary key, and the field of a row that has it.
@@ -34,7 +34,7 @@ struct KeyField {
     wire: WireType,
 }
 
-/// What is going to be read.
+/// The plan of what is read.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub format: Format,
@@ -43,23 +43,23 @@ pub(crate) struct Plan {
     pub sources: Vec<Column>,
     pub order: Order,
     pub estimated_rows: Option<u64>,
-    /// Bytes the chosen rows take in the source, roughly what they take as text.
+    /// Bytes that the chosen rows take in the source, roughly what they take as text.
     pub estimated_bytes: Option<u64>,
-    /// As it was when the plan was made.
+    /// The relation as it was when the plan was made.
     pub(super) relation: Arc<Relation>,
-    /// What is selected, by the fields of a row.
+    /// The selected expressions, one for each field of a row.
     expressions: String,
-    /// What a row is joined with, to measure it.
-    measuring: String,
-    /// What the rows have to meet.
+    /// The join that computes the size of a row; empty if sizes are not checked.
+    size_join: String,
+    /// The conditions of the filters.
     pub(super) conditions: Vec<String>,
-    /// What stands behind the conditions.
+    /// The clauses after the conditions: order and limit.
     tail: String,
-    /// How a row is told apart from others in a message.
+    /// The fields that name a row in a message.
     pub names: RowNames,
     /// The largest row that is fetched, in bytes.
     max_row_bytes: u64,
-    /// Whether the last field says what a row that was not fetched would have taken.
+    /// True if the last field of a row is the size of a row that was too large to be fetched, or NULL.
     guarded: bool,
 }
 
@@ -68,7 +68,8 @@ pub(crate) struct Plan {
 pub(crate) struct RowNames(Vec<KeyField>);
 
 impl RowNames {
-    /// `Row 17 of the export (id 42)`, or just its number where no key may be shown; `rows_of`: what it is counted in.
+    /// Returns `Row 17 of the export (id 42)`, or just the number where no key may be shown; `rows_of` is what the
+    /// number refers to.
     pub(crate) fn name(&self, number: i64, rows_of: &str, row: Row<'_>) -> String {
         let mut parts = Vec::with_capacity(self.0.len());
         for key in &self.0 {
@@ -91,27 +92,28 @@ impl RowNames {
     }
 }
 
-/// The text that PostgreSQL itself prints, by the type's output function. A cast is not the same: `inet` adds its
-/// mask, and a type may have a cast of its own. `IS NOT DISTINCT FROM`, because a composite of NULLs `IS NULL`.
+/// Returns the expression of the text that PostgreSQL itself prints, by the type's output function. A cast is not the
+/// same: `inet` adds its mask, and a type may have a cast of its own. `IS NOT DISTINCT FROM`, because a composite of
+/// NULLs `IS NULL`.
 pub(super) fn text_form(name: &str) -> String {
     format!("CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', {name}) END")
 }
 
-/// How a column is asked for: what it arrives as, and the expression.
+/// Returns the type that a column arrives as, and the expression that selects it.
 fn fetched(column: &Column, format: Format) -> (WireType, Option<ArrayType>, String) {
     let name = qualified(&column.name);
     match column.array {
-        // The array is written as PostgreSQL's own text.
+        // The format writes an array as PostgreSQL's own text.
         Some(_) if format.arrays_as_text => (WireType::TextForm, None, text_form(&name)),
-        // Items without a binary form that is known here are taken out of the array's text.
+        // Items whose binary form is not known here are taken from the array's text.
         array if column.wire == WireType::TextForm => (WireType::TextForm, array, text_form(&name)),
         array => (column.wire, array, name),
     }
 }
 
-/// An upper bound, or nearly, of the bytes that a row's wide columns take on their way. Of text the server knows the
-/// length without reading it. The rest is measured only where what is stored of it, all together, could be too much:
-/// nothing is decompressed to measure a small row.
+/// Returns the expression of an upper bound, or nearly, of the bytes that a row's wide columns take on the wire. The
+/// server knows the length of text without reading it. Other types are measured only where all their stored bytes
+/// together could become too much: nothing is decompressed to measure a small row.
 fn size_expression(wide: &[&Column], max_row_bytes: u64) -> String {
     let (mut known, mut stored, mut measured) = (Vec::new(), Vec::new(), Vec::new());
     for column in wide {
@@ -122,7 +124,7 @@ fn size_expression(wide: &[&Column], max_row_bytes: u64) -> String {
         }
         stored.push(format!("coalesce(pg_catalog.pg_column_size({name}), 0)::int8"));
         let text = format!("coalesce(pg_catalog.octet_length(pg_catalog.format('%s', {name})), 0)::int8");
-        // Every item has a length in front, and a small number is longer in binary than in text.
+        // Every item is preceded by its length, and a small number is longer in binary than in text.
         let items = column.array.map(|_| format!(" + 12 * coalesce(pg_catalog.cardinality({name}), 0)::int8"));
         measured.push(format!("{text}{}", items.unwrap_or_default()));
     }
@@ -134,7 +136,7 @@ fn size_expression(wide: &[&Column], max_row_bytes: u64) -> String {
 }
 
 impl Plan {
-    /// Decides what to read of `relation`, as it is now.
+    /// Plans what to read of `relation` as it is now.
     pub(crate) fn of(relation: Relation, request: &ExportRequest, max_row_bytes: u64) -> Result<Self, Failure> {
         let format = Format::of(request).map_err(|unknown| internal(&unknown))?;
         let changed = |column: &str| {
@@ -154,12 +156,12 @@ impl Plan {
         let conditions = sql::conditions(&request.filters, &relation, ALIAS).map_err(|column| changed(&column))?;
 
         let wide: Vec<&Column> = sources.iter().filter(|column| column.wide).collect();
-        // A value that is not in the TOAST table is on a page, and no page holds so much.
+        // A value outside of the TOAST table is on a page, and no page holds so much.
         let guarded = !wide.is_empty() && relation.toast_bytes.is_none_or(|bytes| bytes > max_row_bytes / EXPANSION);
         let (mut columns, mut expressions) = (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
         for (mapping, source) in request.columns.iter().zip(&sources) {
             let (wire, array, expression) = fetched(source, format);
-            // The key is small, for an index holds it, and names the row.
+            // The key is small, because an index holds it, and it names the row.
             expressions.push(if guarded && source.wide && !relation.primary_key.contains(&source.name) {
                 format!("CASE WHEN size.total > {max_row_bytes} THEN NULL ELSE {expression} END")
             } else {
@@ -167,17 +169,17 @@ impl Plan {
             });
             columns.push(OutputColumn { name: mapping.target.clone(), wire, array, is_non_text: source.is_non_text });
         }
-        // Where the format holds every value, only a row too large needs a name.
+        // Where the format can represent every value, only a row that is too large needs a name.
         let named = guarded || !format.holds_every_value;
         let names = if named {
             name_fields(&relation, request, format, &columns, &mut expressions)
         } else {
             RowNames::default()
         };
-        let mut measuring = String::new();
+        let mut size_join = String::new();
         if guarded {
             // OFFSET keeps the planner from computing the sizes again wherever they are used.
-            measuring = format!(
+            size_join = format!(
                 " CROSS JOIN LATERAL (SELECT {} AS total OFFSET 0) AS size",
                 size_expression(&wide, max_row_bytes)
             );
@@ -195,7 +197,7 @@ impl Plan {
             estimated_bytes,
             relation: Arc::new(relation),
             expressions: expressions.join(", "),
-            measuring,
+            size_join,
             conditions,
             tail,
             names,
@@ -204,40 +206,41 @@ impl Plan {
         })
     }
 
-    /// The statement that reads a range.
-    pub(crate) fn copy(&self, range: &Range) -> String {
+    /// Returns the `COPY` statement that reads a range.
+    pub(crate) fn copy_statement(&self, range: &Range) -> String {
         format!("COPY ({}) TO STDOUT (FORMAT binary)", self.select(range))
     }
 
-    /// The query for the rows of a range.
+    /// Returns the query for the rows of a range.
     pub(super) fn select(&self, range: &Range) -> String {
         let mut conditions = self.conditions.clone();
         conditions.extend(range.conditions(&self.order));
-        let Self { expressions, measuring, tail, .. } = self;
-        format!("SELECT {expressions} FROM {}{measuring}{}{tail}", self.relation(""), sql::all_of(&conditions))
+        let Self { expressions, size_join, tail, .. } = self;
+        format!("SELECT {expressions} FROM {}{size_join}{}{tail}", self.relation(""), sql::all_of(&conditions))
     }
 
-    /// The statement that reads the first `rows` rows of a sample of the pages, with one more field behind the others.
+    /// Returns the `COPY` statement that reads the first `rows` rows of a sample of the pages, with one more field
+    /// after the others.
     pub(super) fn copy_sample(&self, sample: &str, field: &str, rows: u64) -> String {
-        let Self { expressions, measuring, tail, .. } = self;
+        let Self { expressions, size_join, tail, .. } = self;
         format!(
-            "COPY (SELECT {expressions}, {field} FROM {}{measuring}{}{tail} LIMIT {rows}) TO STDOUT (FORMAT binary)",
+            "COPY (SELECT {expressions}, {field} FROM {}{size_join}{}{tail} LIMIT {rows}) TO STDOUT (FORMAT binary)",
             self.relation(sample),
             sql::all_of(&self.conditions)
         )
     }
 
-    /// The relation under its alias, or a sample of it.
+    /// Returns the relation, or a sample of it, under its alias.
     pub(super) fn relation(&self, sample: &str) -> String {
         format!("{} AS {ALIAS}{sample}", quote_relation(&self.relation.name))
     }
 
-    /// The estimate as the ledger has it.
+    /// Returns the estimated number of rows as the ledger stores it.
     pub(crate) fn rows_estimate(&self) -> Option<i64> {
         self.estimated_rows.and_then(|rows| i64::try_from(rows).ok())
     }
 
-    /// Fields of a row on the wire: the columns, and what is behind them.
+    /// Returns the number of fields of a row on the wire: the columns, and the fields added after them.
     pub(crate) fn fields(&self) -> usize {
         let hidden = self.names.0.iter().filter(|key| key.field >= self.columns.len()).count();
         self.columns.len() + hidden + usize::from(self.guarded)
@@ -251,7 +254,7 @@ impl Plan {
         let Some(Some(bytes)) = row.fields().last() else { return Ok(()) };
         let size = match Value::read(WireType::Int8, bytes) {
             Ok(Value::Int(size)) => size,
-            // Not NULL, so the row is too large, by whatever it is.
+            // Not NULL, so the row is too large, even if its size cannot be read.
             _ => 0,
         };
         let name = self.names.name(number, rows_of, row);
@@ -264,26 +267,26 @@ impl Plan {
     }
 }
 
-/// Looks the relation up under the snapshot and decides what to read. Every transaction with the same snapshot comes
-/// to the same plan.
+/// Looks up the relation under the snapshot and plans what to read. Every transaction with the same snapshot makes the
+/// same plan.
 pub(crate) async fn read_plan(
     source: &mut Source,
     request: &ExportRequest,
     max_row_bytes: u64,
 ) -> Result<Plan, Failure> {
     let relation = catalog::describe(&mut source.connection, &request.relation).await.map_err(|error| match error {
-        CatalogError::NoSuchRelation(_) => gone(request),
+        CatalogError::NoSuchRelation(_) => relation_missing(request),
         CatalogError::Database(error) => failed(error),
     })?;
     let plan = Plan::of(relation, request, max_row_bytes)?;
     if !plan.order.total {
-        // Which worker of a parallel scan is first would be chance.
+        // In a parallel scan it would be chance which process returns its rows first.
         source.run("SET LOCAL max_parallel_workers_per_gather TO 0").await?;
     }
     Ok(plan)
 }
 
-/// Finds the fields of the key among the columns, and adds those that are not there.
+/// Finds the fields of the primary key among the columns, and adds those that are missing.
 fn name_fields(
     relation: &Relation,
     request: &ExportRequest,
@@ -301,7 +304,7 @@ fn name_fields(
             .iter()
             .zip(columns)
             .position(|(mapping, column)| mapping.source == *name && column.array.is_none());
-        // A key's column is there: the catalog said so in the same breath.
+        // The relation has the key's columns: the catalog returned both at once.
         let Some(column) = relation.column(name) else { continue };
         let (field, wire) = if let Some(field) = chosen {
             (field, columns[field].wire)
@@ -320,20 +323,21 @@ fn name_fields(
     RowNames(fields)
 }
 
-/// How many rows and bytes there may be. Filters are left out of account: parts then come out larger than needed.
+/// Estimates the number of rows and bytes. Filters are ignored for the bytes, which only makes parts larger than
+/// needed.
 fn estimates(relation: &Relation, request: &ExportRequest) -> (Option<u64>, Option<u64>) {
     let rows = match (relation.estimated_rows, request.row_limit) {
         (Some(rows), Some(limit)) => Some(rows.min(limit)),
         (rows, _) => rows,
     };
-    // As wide as the stored row: a request for few columns is estimated too large, which only makes parts larger.
+    // The width of the stored row: a request for few columns is estimated too large, which only makes parts larger.
     let bytes = match (rows, relation.estimated_rows) {
         (Some(rows), Some(all)) if all > 0 => Some(
             u64::try_from(u128::from(relation.stored_bytes) * u128::from(rows) / u128::from(all)).unwrap_or(u64::MAX),
         ),
         _ => Some(relation.stored_bytes).filter(|bytes| *bytes > 0),
     };
-    // How many a filter leaves is anybody's guess.
+    // The share of rows that a filter selects is unknown.
     (rows.filter(|_| request.filters.is_empty()), bytes)
 }
 
@@ -376,7 +380,7 @@ mod tests {
         request.row_limit = Some(10);
         let plan = Plan::of(relation(), &request, MAX_ROW).unwrap();
         assert_eq!(
-            plan.copy(&Range::default()),
+            plan.copy_statement(&Range::default()),
             r#"COPY (SELECT CASE WHEN r."Range" IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', r."Range") END, r."id" FROM "My Schema"."a""b" AS r ORDER BY r."id", r."Range" LIMIT 10) TO STDOUT (FORMAT binary)"#
         );
         assert_eq!((plan.estimated_rows, plan.estimated_bytes, plan.fields()), (Some(10), Some(500), 2));
@@ -389,15 +393,16 @@ mod tests {
         request.order_by = vec![OrderKey::ascending("Range")];
         let plan = Plan::of(relation(), &request, MAX_ROW).unwrap();
         assert!(
-            plan.copy(&Range::default()).contains(r#" AS r WHERE (r."id" > '5') ORDER BY r."Range", r."id")"#),
+            plan.copy_statement(&Range::default())
+                .contains(r#" AS r WHERE (r."id" > '5') ORDER BY r."Range", r."id")"#),
             "{}",
-            plan.copy(&Range::default())
+            plan.copy_statement(&Range::default())
         );
         assert_eq!(plan.estimated_rows, None);
     }
 
     #[test]
-    fn a_column_that_is_gone_is_named() {
+    fn a_missing_column_is_named() {
         let failure = Plan::of(relation(), &request(&["gone"], "csv"), MAX_ROW).unwrap_err();
         assert_eq!(failure.kind, FailureKind::DatasetChanged);
         assert!(failure.message.contains("gone"));
@@ -423,7 +428,7 @@ mod tests {
         let bytes = row_bytes(42, &[Some(b"[1,5)")]);
         let mut index = FieldIndex::default();
         let (row, _) = index.read(&bytes, 2).unwrap();
-        // The key's second column is not asked for, and comes behind.
+        // The second column of the key was not requested, and follows the others.
         let plan = Plan::of(relation(), &request(&["id"], "xml"), MAX_ROW).unwrap();
         assert_eq!(
             (plan.fields(), plan.names.name(7, "the export", row)),
@@ -433,7 +438,7 @@ mod tests {
         hidden.exposed = Some(vec!["id".into()]);
         let plan = Plan::of(relation(), &hidden, MAX_ROW).unwrap();
         assert_eq!((plan.fields(), plan.names.name(7, "the export", row)), (1, "Row 7 of the export".to_owned()));
-        // What cannot go wrong needs no name.
+        // A format that can represent every value needs no name of a row.
         assert_eq!(Plan::of(relation(), &request(&["id"], "csv"), MAX_ROW).unwrap().fields(), 1);
     }
 
@@ -443,9 +448,9 @@ mod tests {
         relation.toast_bytes = None;
         let plan = Plan::of(relation.clone(), &request(&["id", "Range"], "csv"), MAX_ROW).unwrap();
         assert!(
-            plan.copy(&Range::default()).contains("AS total OFFSET 0) AS size"),
+            plan.copy_statement(&Range::default()).contains("AS total OFFSET 0) AS size"),
             "{}",
-            plan.copy(&Range::default())
+            plan.copy_statement(&Range::default())
         );
         let mut index = FieldIndex::default();
         let size = (300_i64 << 20).to_be_bytes();
@@ -456,29 +461,32 @@ mod tests {
         assert_eq!(failure.message, words);
         let bytes = row_bytes(42, &[Some(b"x"), None]);
         plan.check_size(9, "the export", index.read(&bytes, plan.fields()).unwrap().0).unwrap();
-        // What is stored of all columns together decides whether they are measured, and the key is always fetched.
+        // The stored bytes of all columns together decide whether they are measured, and the key is always fetched.
         relation.columns.extend([column("a", WireType::Jsonb, true), column("b", WireType::Text, true)]);
         let plan = Plan::of(relation.clone(), &request(&["Range", "a", "b"], "csv"), MAX_ROW).unwrap();
         assert!(
-            plan.copy(&Range::default()).starts_with("COPY (SELECT CASE WHEN r.\"Range\" IS NOT DISTINCT FROM NULL"),
+            plan.copy_statement(&Range::default())
+                .starts_with("COPY (SELECT CASE WHEN r.\"Range\" IS NOT DISTINCT FROM NULL"),
             "{}",
-            plan.copy(&Range::default())
+            plan.copy_statement(&Range::default())
         );
         assert!(
-            plan.copy(&Range::default()).contains("CASE WHEN size.total > 16777216 THEN NULL ELSE r.\"a\" END"),
+            plan.copy_statement(&Range::default())
+                .contains("CASE WHEN size.total > 16777216 THEN NULL ELSE r.\"a\" END"),
             "{}",
-            plan.copy(&Range::default())
+            plan.copy_statement(&Range::default())
         );
         let stored = r#"coalesce(pg_catalog.pg_column_size(r."Range"), 0)::int8 + coalesce(pg_catalog.pg_column_size(r."a"), 0)::int8 > 8192"#;
-        assert!(plan.copy(&Range::default()).contains(stored), "{}", plan.copy(&Range::default()));
+        assert!(plan.copy_statement(&Range::default()).contains(stored), "{}", plan.copy_statement(&Range::default()));
         assert!(
-            plan.copy(&Range::default()).contains(r#"SELECT coalesce(pg_catalog.octet_length(r."b"), 0)::int8 + CASE"#),
+            plan.copy_statement(&Range::default())
+                .contains(r#"SELECT coalesce(pg_catalog.octet_length(r."b"), 0)::int8 + CASE"#),
             "{}",
-            plan.copy(&Range::default())
+            plan.copy_statement(&Range::default())
         );
         // Columns that cannot be large are not measured.
         let plan = Plan::of(relation.clone(), &request(&["id"], "csv"), MAX_ROW).unwrap();
-        assert!(!plan.copy(&Range::default()).contains("size"), "{}", plan.copy(&Range::default()));
+        assert!(!plan.copy_statement(&Range::default()).contains("size"), "{}", plan.copy_statement(&Range::default()));
     }
 
     #[test]
@@ -490,6 +498,6 @@ mod tests {
         assert_eq!((csv.columns[0].wire, csv.columns[0].array), (WireType::TextForm, None));
         let json = plan("json");
         assert_eq!((json.columns[0].wire, json.columns[0].array.is_some()), (WireType::Int8, true));
-        assert!(json.copy(&Range::default()).starts_with(r#"COPY (SELECT r."id" FROM"#), "{json:?}");
+        assert!(json.copy_statement(&Range::default()).starts_with(r#"COPY (SELECT r."id" FROM"#), "{json:?}");
     }
 }

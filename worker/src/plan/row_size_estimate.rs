@@ -1,5 +1,5 @@
-//! What a row weighs: its size in the file, as far as the server can tell without reading long values or printing any.
-//! Only proportions matter, and a trial with the encoder puts a scale to them.
+//! An estimate of a row's size in the file, as far as the server can compute it without reading long values or printing
+//! any. Only proportions matter: `calibrate` finds the scale by encoding a few rows.
 
 use polyglot_core::column::{Column, WireType};
 use polyglot_core::request::ExportRequest;
@@ -9,18 +9,18 @@ use polyglot_formats::{Format, OutputColumn};
 use super::read_plan::Plan;
 use super::sql::qualified;
 
-/// Names and delimiters repeat, so that hardly anything is left of them when they are compressed.
-const REPEATED: usize = 8;
+/// Factor by which compression shrinks names and delimiters, which repeat in every row.
+const REPETITION_FACTOR: usize = 8;
 
-/// What a row has around its values.
-fn frame(columns: &[OutputColumn], format: Format, request: &ExportRequest) -> usize {
+/// Returns the bytes of a row around its values.
+fn row_overhead(columns: &[OutputColumn], format: Format, request: &ExportRequest) -> usize {
     let names: usize = columns.iter().map(|column| column.name.len()).sum();
     let bytes = (format.row_size.frame)(names, columns.len());
-    if request.compression.is_some() { bytes.div_ceil(REPEATED) } else { bytes }
+    if request.compression.is_some() { bytes.div_ceil(REPETITION_FACTOR) } else { bytes }
 }
 
-/// A column's weight as an expression.
-fn column_weight(column: &Column, format: Format, request: &ExportRequest) -> String {
+/// Returns the expression that estimates the size of a column's value.
+fn column_size_estimate(column: &Column, format: Format, request: &ExportRequest) -> String {
     let name = qualified(&column.name);
     let packed = request.compression.is_some() || format.row_size.is_binary;
     let fixed = match column.wire {
@@ -46,7 +46,7 @@ fn column_weight(column: &Column, format: Format, request: &ExportRequest) -> St
         };
     }
     let length = match column.wire {
-        // Not of an enum, which is as narrow and has no length.
+        // Not for an enum, which arrives the same way but has no length.
         WireType::Text if column.array.is_none() && column.wide => format!("pg_catalog.octet_length({name})"),
         WireType::Bytea if column.array.is_none() => {
             let digits = format.row_size.bytea_factor;
@@ -57,9 +57,9 @@ fn column_weight(column: &Column, format: Format, request: &ExportRequest) -> St
     if column.nullable { format!("coalesce({length}, 0)") } else { length }
 }
 
-/// A row's weight, never 0, of type `float8`.
+/// Returns the expression that estimates the size of a row: of type `float8`, never 0.
 pub(super) fn row_size_expression(plan: &Plan, request: &ExportRequest) -> String {
-    let mut terms = vec![format!("{}::float8", frame(&plan.columns, plan.format, request) + 1)];
-    terms.extend(plan.sources.iter().map(|column| column_weight(column, plan.format, request)));
+    let mut terms = vec![format!("{}::float8", row_overhead(&plan.columns, plan.format, request) + 1)];
+    terms.extend(plan.sources.iter().map(|column| column_size_estimate(column, plan.format, request)));
     terms.join(" + ")
 }

@@ -1,26 +1,27 @@
-//! How large the shards of an export are to be, and how many there may be.
+//! The intended size of an export's shards, and their maximum number.
 
 use polyglot_core::request::{ExportRequest, Layout};
 
 use super::read_plan::Plan;
 
-/// Bytes of the file that a shard is to hold, as they are stored, where each shard is a file of its own. How many of one
-/// file: the format's definition says it.
+/// Intended size of a shard that is a file of its own, in bytes as they are stored. The format's definition has the size of
+/// a shard of one file.
 const FILE_BYTES: u64 = 128 << 20;
-/// Of the object store's 10,000 parts one is the file's end, and an estimate may be wrong.
-const MOST_SHARDS: u64 = 6000;
-/// A shard that the sample says is smaller than this share of the others is added to the one before it.
-const LEAST_SHARE: f64 = 0.6;
-/// And in any case one that is to have less than this: by as much as a sample may be wrong, more than a part has to have.
-const LEAST_SHARD_BYTES: f64 = (9 << 20) as f64;
+/// Maximum number of shards. One of the object store's 10,000 parts is the end of the file, and an estimate may be
+/// wrong.
+const MAX_SHARDS: u64 = 6000;
+/// Minimum size of a shard by the sample, as a share of the others. A smaller one is merged with the one before it.
+const MIN_SHARE: f64 = 0.6;
+/// Minimum size of a shard by the sample, in bytes: the minimum of a part and the possible error of a sample.
+const MIN_SHARD_BYTES: f64 = (9 << 20) as f64;
 /// Factor by which each size step makes shards larger.
 const SIZE_STEP_FACTOR: u64 = 4;
 
-/// Into how many shards an export may be cut, and how large each is to be.
+/// The maximum number of an export's shards, and the intended size of each in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ShardTarget {
     pub bytes: u64,
-    pub most: u64,
+    pub max_shards: u64,
 }
 
 impl ShardTarget {
@@ -28,14 +29,15 @@ impl ShardTarget {
         let size = &plan.format.shard_size;
         let columns = u64::try_from(plan.columns.len()).unwrap_or(u64::MAX).max(1);
         let (bytes, most) = match request.layout {
-            Layout::File => (size.bytes, size.max_columns_times_shards.map_or(MOST_SHARDS, |most| most / columns)),
-            Layout::Files => (FILE_BYTES, MOST_SHARDS),
+            Layout::File => (size.bytes, size.max_columns_times_shards.map_or(MAX_SHARDS, |most| most / columns)),
+            Layout::Files => (FILE_BYTES, MAX_SHARDS),
         };
-        Self { bytes: bytes * SIZE_STEP_FACTOR.pow(size_step.into()), most: most.min(MOST_SHARDS) }
+        Self { bytes: bytes * SIZE_STEP_FACTOR.pow(size_step.into()), max_shards: most.min(MAX_SHARDS) }
     }
 
+    /// Returns the minimum size of a shard, as a share of the intended one.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    pub(super) fn least_share(self) -> f64 {
-        LEAST_SHARE.max(LEAST_SHARD_BYTES / self.bytes as f64)
+    pub(super) fn min_share(self) -> f64 {
+        MIN_SHARE.max(MIN_SHARD_BYTES / self.bytes as f64)
     }
 }

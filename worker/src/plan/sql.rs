@@ -1,11 +1,11 @@
-//! The relation and its columns inside a statement.
+//! The names of the relation and its columns in a statement.
 
 use polyglot_source::sql::quote_identifier;
 
-/// The relation's name inside a statement.
+/// The alias of the relation in a statement.
 pub(super) const ALIAS: &str = "r";
 
-/// A column of the relation inside a statement.
+/// Returns the qualified name of a column in a statement.
 pub(super) fn qualified(column: &str) -> String {
     format!("{ALIAS}.{}", quote_identifier(column))
 }

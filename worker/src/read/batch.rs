@@ -1,15 +1,15 @@
-//! Batches of whole rows, on their way from the source to the encoder.
+//! Batches of whole rows on the way from the source to the encoder.
 
 use bytes::Bytes;
 
-/// Whole rows, one after the other as they came.
+/// A batch of whole rows, in the order in which the source sent them.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub bytes: Bytes,
     pub rows: usize,
 }
 
-/// What the source sends down the pipeline. A channel that closes without `End` was cut off.
+/// A message from the source to the encoder. A channel that closes without `End` means that reading ended early.
 #[derive(Debug)]
 pub(crate) enum FromSource {
     Batch(Batch),

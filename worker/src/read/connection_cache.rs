@@ -1,5 +1,5 @@
-//! Connections to the source that an export is done with, kept for the next one. A new connection is a new process of the
-//! server, which reads the catalog and plans every query anew: for a small export that is most of its work.
+//! A cache of connections to the source, which one export leaves for the next. A new connection is a new process of the
+//! server, which has to read the catalog and plan every query again: for a small export that is most of the work.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,62 +9,63 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::transaction::Connected;
 
-/// Long enough for exports that follow one another, and short enough that a worker without work holds nothing.
-const KEPT: Duration = Duration::from_secs(2);
-/// So that the settings of the role, and where a name leads to, are those of a moment ago.
-const OLDEST: Duration = Duration::from_mins(1);
-/// What answers no faster is not worth it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time that an idle connection is kept: long enough for exports that follow one another, and short enough that an idle
+/// worker soon holds none.
+const IDLE_TIME: Duration = Duration::from_secs(2);
+/// Maximum age of a connection, so that changes of the role's settings and of the host's address take effect soon.
+const MAX_AGE: Duration = Duration::from_mins(1);
+/// Timeout of preparing a cached connection. A slower one is closed and replaced.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// At most so many as were asked for, between two exports.
+/// A cache of at most `max_size` idle connections.
 #[derive(Clone)]
 pub(crate) struct ConnectionCache {
-    most: usize,
+    max_size: usize,
     waiting: Arc<Mutex<Vec<(Instant, Connected)>>>,
 }
 
 impl ConnectionCache {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { most, waiting: Arc::default() }
+    pub(crate) fn new(max_size: usize) -> Self {
+        Self { max_size, waiting: Arc::default() }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Vec<(Instant, Connected)>) -> T) -> T {
         change(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many there are.
+    /// Returns the number of idle connections.
     pub(crate) fn waiting(&self) -> usize {
         self.with(|waiting| waiting.len())
     }
 
-    /// One that is there and answers, or a new one; `name` is the session's in `pg_stat_activity`.
+    /// Returns a cached connection that answers, or a new one; `name` is the session's name in `pg_stat_activity`.
     pub(crate) async fn connect(&self, url: &str, name: &str) -> Result<Connected, Failure> {
         while let Some((_, mut connected)) = self.with(Vec::pop) {
-            if let Ok(Ok(())) = timeout(PATIENCE, connected.renew(name)).await {
+            if let Ok(Ok(())) = timeout(RENEW_TIMEOUT, connected.renew(name)).await {
                 return Ok(connected);
             }
         }
         Connected::to(url, name).await
     }
 
-    /// Keeps it for a moment, unless it is old.
+    /// Keeps a connection for a short time, unless it is old.
     pub(crate) fn keep(&self, connected: Connected) {
-        if connected.since.elapsed() > OLDEST {
+        if connected.since.elapsed() > MAX_AGE {
             return;
         }
-        let until = Instant::now() + KEPT;
-        let kept = self.with(|waiting| {
-            let has_room = waiting.len() < self.most;
+        let until = Instant::now() + IDLE_TIME;
+        let is_kept = self.with(|waiting| {
+            let has_room = waiting.len() < self.max_size;
             if has_room {
                 waiting.push((until, connected));
             }
             has_room
         });
-        if kept {
-            let idle = self.clone();
+        if is_kept {
+            let cache = self.clone();
             tokio::spawn(async move {
-                sleep(KEPT).await;
-                idle.with(|waiting| waiting.retain(|(until, _)| *until > Instant::now()));
+                sleep(IDLE_TIME).await;
+                cache.with(|waiting| waiting.retain(|(until, _)| *until > Instant::now()));
             });
         }
     }

@@ -1,11 +1,11 @@
-//! How many connections to the source this process has, whatever they are for at the moment. Those that only look whether
-//! another one lives are not counted.
+//! The number of this process's connections to the source, whatever they are used for. Those of liveness probes are not
+//! counted.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Goes with a connection, and counts it until it is dropped.
+/// A guard that counts one connection until it is dropped.
 pub(super) struct ConnectionCountGuard(());
 
 impl ConnectionCountGuard {
@@ -21,6 +21,7 @@ impl Drop for ConnectionCountGuard {
     }
 }
 
+/// Returns the number of open connections to the source.
 pub(crate) fn open_connections() -> usize {
     OPEN.load(Ordering::Relaxed)
 }

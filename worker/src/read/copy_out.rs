@@ -1,4 +1,4 @@
-//! Rows out of the server: one binary `COPY` a range, cut into batches of whole rows.
+//! Reading rows from the server: one binary `COPY` for each range, divided into batches of whole rows.
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -10,8 +10,8 @@ use super::source_failure::failed;
 use super::transaction::Source;
 use polyglot_formats::copy::{Found, Malformed, RowScanner};
 
-/// A batch is also cut at so many bytes: few enough to be still in the processor's cache when they are encoded, and four of
-/// them are between the stages of each slot.
+/// Bytes at which a batch is full: few enough to be still in the processor's cache when they are encoded. Four batches
+/// are between the stages of each slot.
 const BATCH_BYTES: usize = 256 << 10;
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
@@ -20,9 +20,9 @@ fn malformed(error: Malformed) -> Failure {
 }
 
 impl Source {
-    /// Sends every row of a `COPY` statement, then `End`. The transaction stays open for further statements. Returns early, without
-    /// `End`, when the receiver is gone: it then has the error that matters. The transaction is good for nothing else then:
-    /// the rest of the rows stands before whatever is asked next.
+    /// Sends every row of a `COPY` statement, then `End`. The transaction stays open for further statements. Returns
+    /// early, without `End`, when the receiver is closed: the receiver then has the error to report. The connection
+    /// cannot be used for anything else in that case, because it still has the rest of the rows to deliver.
     pub(crate) async fn read(
         &mut self,
         statement: &str,
@@ -30,13 +30,13 @@ impl Source {
         to: mpsc::Sender<FromSource>,
     ) -> Result<(), Failure> {
         if self.read_rows(statement, max_rows, &to).await? {
-            // A receiver that is gone has the error that matters.
+            // A receiver that has closed has the error to report.
             to.send(FromSource::End).await.ok();
         }
         Ok(())
     }
 
-    /// Sends the rows of one statement; the answer is whether the receiver is still there.
+    /// Sends the rows of one statement. Returns whether the receiver is still open.
     pub(crate) async fn read_rows(
         &mut self,
         statement: &str,
@@ -48,12 +48,12 @@ impl Source {
         {
             let mut stream = self.connection.copy_out_raw(statement).await.map_err(failed)?;
             while let Some(message) = stream.try_next().await.map_err(failed)? {
-                // A very wide row goes on as it came: its copies would be what takes the memory.
+                // A very wide row is passed on without a copy, which would take as much memory again.
                 if message.len() > BATCH_BYTES
                     && batch.bytes.len() == batch.scanned
                     && scanner.is_one_row(&message).map_err(malformed)?
                 {
-                    let before = (batch.rows > 0).then(|| batch.cut());
+                    let before = (batch.rows > 0).then(|| batch.take_batch());
                     for batch in before.into_iter().chain([Batch { bytes: message, rows: 1 }]) {
                         if to.send(FromSource::Batch(batch)).await.is_err() {
                             return Ok(false);
@@ -73,11 +73,11 @@ impl Source {
         if !scanner.is_complete() || batch.scanned < batch.bytes.len() {
             return Err(malformed(Malformed("it ended in the middle")));
         }
-        Ok(batch.rows == 0 || to.send(FromSource::Batch(batch.cut())).await.is_ok())
+        Ok(batch.rows == 0 || to.send(FromSource::Batch(batch.take_batch())).await.is_ok())
     }
 }
 
-/// Bytes from the stream: whole rows up to `scanned`, and behind that what is not a whole row yet.
+/// Bytes from the stream: whole rows up to `scanned`, and after that a row that is not complete yet.
 struct BatchBuilder {
     bytes: Vec<u8>,
     scanned: usize,
@@ -90,7 +90,7 @@ impl BatchBuilder {
         Self { bytes: Vec::with_capacity(BATCH_BYTES + 64 * 1024), scanned: 0, rows: 0, max_rows }
     }
 
-    /// Scans on, up to a full batch if there is one.
+    /// Scans further rows. Returns a batch as soon as one is full.
     fn scan(&mut self, scanner: &mut RowScanner) -> Result<Option<Batch>, Malformed> {
         loop {
             match scanner.next(&self.bytes[self.scanned..])? {
@@ -98,11 +98,11 @@ impl BatchBuilder {
                     self.scanned += length;
                     self.rows += 1;
                     if self.rows >= self.max_rows || self.scanned >= BATCH_BYTES {
-                        return Ok(Some(self.cut()));
+                        return Ok(Some(self.take_batch()));
                     }
                 }
-                // Header and trailer come first and last, so there is no row of this batch before the one and
-                // none behind the other: cutting them out moves next to nothing.
+                // The header comes before the first row and the trailer after the last one, so removing them moves
+                // almost nothing.
                 Found::Skip(length) => {
                     self.bytes.drain(self.scanned..self.scanned + length);
                 }
@@ -111,7 +111,7 @@ impl BatchBuilder {
         }
     }
 
-    fn cut(&mut self) -> Batch {
+    fn take_batch(&mut self) -> Batch {
         let mut next = Vec::with_capacity(BATCH_BYTES + 64 * 1024);
         next.extend_from_slice(&self.bytes[self.scanned..]);
         let mut bytes = std::mem::replace(&mut self.bytes, next);
@@ -140,7 +140,7 @@ mod tests {
                 }
             }
             assert!(scanner.is_complete() && builder.scanned == builder.bytes.len());
-            batches.push(builder.cut());
+            batches.push(builder.take_batch());
             assert_eq!(batches.iter().map(|batch| batch.rows).collect::<Vec<_>>(), [3, 3, 1]);
             let all: Vec<u8> = batches.iter().flat_map(|batch| batch.bytes.to_vec()).collect();
             assert_eq!(all, (0..7).flat_map(row).collect::<Vec<_>>());

@@ -1,5 +1,6 @@
-//! A look from outside at a session that is silent: a long sort is silent too, so silence alone proves nothing, but a
-//! server that cannot be reached any more, or that does not know the session, will never answer.
+//! The liveness probe of a session that sends no rows. A long sort sends none either, so silence alone proves nothing.
+//! But a server that cannot be reached, or that does not know the session, will never answer. The probe uses a
+//! connection of its own.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,17 +12,20 @@ use tokio::time::{sleep, timeout};
 use super::source_failure::LOST;
 use crate::progress::Progress;
 
-/// Without a row for so long a look is taken, and again after as long.
+/// Time without a row before a probe, and between probes.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Timeout of one probe.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// One look may fail for reasons of its own: no connection is free, a failover is under way.
+/// Number of failed probes in a row after which the session counts as lost. One probe may fail for reasons of its own:
+/// no connection is free, or a failover is under way.
 const ATTEMPTS: u32 = 3;
 
-/// What to look for.
+/// The session to probe.
 #[derive(Debug, Clone)]
 pub(crate) struct LivenessProbe<'a> {
     url: &'a str,
-    /// `None` until the transaction has begun: a pooler may give it another one.
+    /// The session's process in the server; `None` until the transaction has begun, because a pooler may assign another
+    /// one.
     pub backend: Option<Backend>,
 }
 
@@ -30,7 +34,7 @@ impl<'a> LivenessProbe<'a> {
         Self { url, backend: None }
     }
 
-    /// Does `work`, which waits for the source, for as long as the source is there.
+    /// Runs `work`, which waits for the source, until it is done or the session is lost.
     pub(crate) async fn run_while_alive<T>(
         &self,
         progress: &Progress,
@@ -42,7 +46,7 @@ impl<'a> LivenessProbe<'a> {
         }
     }
 
-    /// Ends when the session is lost.
+    /// Probes until the session is lost, and returns the failure.
     async fn lost(&self, progress: &Progress) -> Failure {
         let (mut rows, mut failed) = (progress.rows.load(Ordering::Relaxed), 0);
         loop {

@@ -1,5 +1,5 @@
-//! The first stage: rows out of PostgreSQL, in a read-only transaction with a snapshot of its own or one that another
-//! transaction has exported. Which rows are read is decided in `plan`; nothing is formatted here.
+//! The first stage: rows are read from PostgreSQL, in a read-only transaction with a snapshot of its own or one that
+//! another transaction has exported. `plan` decides which rows; nothing is encoded here.
 
 mod batch;
 mod connection_cache;
@@ -16,4 +16,4 @@ pub(crate) use liveness::LivenessProbe;
 pub(crate) use source_failure::{LOST, failed};
 #[cfg(test)]
 pub(crate) use transaction::Connected;
-pub(crate) use transaction::{JoinError, Source, gone};
+pub(crate) use transaction::{JoinError, Source, relation_missing};

@@ -1,5 +1,5 @@
-//! The transaction that an export is read in: how it begins, with a snapshot of its own or under one that another
-//! transaction holds, and what may be asked of it.
+//! The transaction that an export is read in: it begins with a snapshot of its own or with one that another transaction
+//! holds. Reading rows is in `copy_out`.
 
 use std::time::{Duration, Instant};
 
@@ -14,18 +14,18 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::connection_count::ConnectionCountGuard;
 use super::source_failure::failed;
 
-/// How long a connection may take to come about.
+/// Timeout of connecting to the source.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection to the source, and soon a transaction.
+/// A connection to the source, without a transaction.
 pub(crate) struct Connected {
     connection: PgConnection,
-    /// When it came about.
+    /// Time at which it was established.
     pub(super) since: Instant,
     open: ConnectionCountGuard,
 }
 
-/// An open transaction on the source, holding its snapshot.
+/// An open transaction on the source, which holds its snapshot.
 pub(crate) struct Source {
     pub(crate) connection: PgConnection,
     pub backend: Backend,
@@ -33,12 +33,12 @@ pub(crate) struct Source {
     open: ConnectionCountGuard,
 }
 
-/// Why a snapshot cannot be shared.
+/// The reason why a snapshot cannot be imported.
 #[derive(Debug)]
 pub(crate) enum JoinError {
-    /// The transaction that exported it has ended, and with it what it saw.
+    /// The transaction that exported the snapshot has ended.
     SnapshotGone,
-    /// A change of the table's form waits, and everything new waits behind it.
+    /// A change of the table's definition waits for its lock, and every new reader waits behind it.
     Locked(Failure),
     Failed(Failure),
 }
@@ -51,7 +51,7 @@ impl From<Failure> for JoinError {
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// The first statement of the transaction, and so the one that takes the snapshot.
+/// The first statement of the transaction, which takes the snapshot.
 const SNAPSHOT: &str = "
     SELECT to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time,
            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text
@@ -59,17 +59,17 @@ const SNAPSHOT: &str = "
 
 const BACKEND: &str = "SELECT pg_backend_pid() AS pid, pg_postmaster_start_time()::text AS server_started";
 
-/// Nothing that a joining transaction waits for is worth waiting for: a change of the table's form that waits for the
-/// snapshot to end, and so for this export, stands before it in the queue.
+/// Timeout of the lock of a joining transaction. A change of the table's definition that waits for the snapshot to end,
+/// and so for this export, is ahead in the lock queue: waiting for it would never end.
 const JOIN_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout TO '5s'";
 const NO_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout TO DEFAULT";
 
-/// What came of beginning a transaction.
+/// The outcome of beginning a transaction.
 enum BeginOutcome {
     Open,
-    /// There is no such table any more.
+    /// The table does not exist any more.
     NoTable,
-    /// The lock was not to be had in time.
+    /// The lock was not available in time.
     Locked(Failure),
 }
 
@@ -77,7 +77,8 @@ fn lock(request: &ExportRequest) -> String {
     format!("LOCK TABLE {} IN ACCESS SHARE MODE", polyglot_source::sql::quote_relation(&request.relation))
 }
 
-pub(crate) fn gone(request: &ExportRequest) -> Failure {
+/// Returns the failure of a relation that does not exist any more.
+pub(crate) fn relation_missing(request: &ExportRequest) -> Failure {
     let message = format!("The dataset {} is not there any more.", request.dataset);
     Failure::new(FailureKind::DatasetChanged, message, format!("no relation {}", request.relation))
 }
@@ -86,15 +87,15 @@ fn sqlstate(error: &sqlx::Error) -> Option<String> {
     Some(error.as_database_error()?.code()?.into_owned())
 }
 
-/// Begins the transaction. The lock comes before the snapshot: TRUNCATE and an ALTER TABLE that rewrites are not seen
-/// by older snapshots, which find the table empty instead (PostgreSQL's manual, "Caveats" of MVCC). Behind the lock no
-/// such change can come, and one that was under way has ended.
+/// Begins the transaction. The lock comes before the snapshot: older snapshots do not see TRUNCATE and an ALTER TABLE
+/// that rewrites, but find the table empty instead (PostgreSQL's manual, "Caveats" of MVCC). Once the lock is held, no
+/// such change can begin, and none is under way.
 async fn begin(connection: &mut PgConnection, lock: String) -> Result<BeginOutcome, Failure> {
     // The name was found in the catalog when the export was accepted, and is quoted.
     let statements = AssertSqlSafe(format!("{BEGIN}; {lock}"));
     let Err(error) = sqlx::raw_sql(statements).execute(&mut *connection).await else { return Ok(BeginOutcome::Open) };
     match sqlstate(&error).as_deref() {
-        // No table or view: a materialized view, whose new rows every snapshot sees, or a foreign table.
+        // Neither a table nor a view: a materialized view, whose new rows every snapshot sees, or a foreign table.
         Some("42809") => {
             sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; {BEGIN}"))).execute(connection).await.map_err(failed)?;
             Ok(BeginOutcome::Open)
@@ -114,7 +115,7 @@ async fn backend(connection: &mut PgConnection) -> Result<Backend, Failure> {
 }
 
 impl Connected {
-    /// Connects; `name` is the session's in `pg_stat_activity`.
+    /// Connects; `name` is the session's name in `pg_stat_activity`.
     pub(crate) async fn to(url: &str, name: &str) -> Result<Self, Failure> {
         let connection = tokio::time::timeout(CONNECT_TIMEOUT, session::connect(url, name)).await;
         let silent = |_| failed(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
@@ -122,17 +123,17 @@ impl Connected {
         Ok(Self { connection, since: Instant::now(), open: ConnectionCountGuard::new() })
     }
 
-    /// For another export: nothing of the one before is left, and the session has its name.
+    /// Prepares the connection for another export: resets the session's settings and sets its name.
     pub(super) async fn renew(&mut self, name: &str) -> Result<(), Failure> {
         session::reset_session_settings(&mut self.connection, name).await.map_err(failed)
     }
 
-    /// Locks the relation against changes of its form and takes a snapshot.
+    /// Locks the relation against changes of its definition and takes a snapshot.
     pub(crate) async fn begin(self, request: &ExportRequest) -> Result<(Source, SnapshotPoint), Failure> {
         let Self { mut connection, since, open } = self;
         match begin(&mut connection, lock(request)).await? {
             BeginOutcome::Open => {}
-            BeginOutcome::NoTable => return Err(gone(request)),
+            BeginOutcome::NoTable => return Err(relation_missing(request)),
             BeginOutcome::Locked(failure) => return Err(failure),
         }
         let row = sqlx::query(SNAPSHOT).fetch_one(&mut connection).await.map_err(failed)?;
@@ -144,11 +145,12 @@ impl Connected {
         Ok((Source { connection, backend, since, open }, snapshot))
     }
 
-    /// Begins a transaction under a snapshot that another one has exported. If that one is still there behind the lock,
-    /// it was there all the time, and so was its own lock: the table has the form that it had when the snapshot was taken.
+    /// Begins a transaction under a snapshot that another transaction has exported. If that transaction is still open
+    /// after the lock was taken, it was open all the time, and so was its own lock: the table has the definition that
+    /// it had when the snapshot was taken.
     pub(crate) async fn join(self, request: &ExportRequest, snapshot: &str) -> Result<Source, JoinError> {
         let Self { mut connection, since, open } = self;
-        // What holds the snapshot also keeps the table from being dropped.
+        // The transaction that holds the snapshot also keeps the table from being dropped.
         match begin(&mut connection, format!("{JOIN_LOCK_TIMEOUT}; {}", lock(request))).await? {
             BeginOutcome::Open => {}
             BeginOutcome::NoTable => return Err(JoinError::SnapshotGone),
@@ -157,7 +159,8 @@ impl Connected {
         let import = format!("SET TRANSACTION SNAPSHOT {}; {NO_LOCK_TIMEOUT}", quote_literal(snapshot));
         if let Err(error) = sqlx::raw_sql(AssertSqlSafe(import)).execute(&mut connection).await {
             return Err(match sqlstate(&error).as_deref() {
-                // No such file, which PostgreSQL 17 says with a code of its own; or a file that a process left behind.
+                // The file of the snapshot does not exist, for which PostgreSQL 17 has a code of its own, or a process
+                // that ended left it behind.
                 Some("22023" | "42704" | "55000") => JoinError::SnapshotGone,
                 _ => JoinError::Failed(failed(error)),
             });
@@ -168,14 +171,14 @@ impl Connected {
 }
 
 impl Source {
-    /// A name under which other transactions can have the same snapshot, for as long as this one is open.
+    /// Exports the snapshot and returns the name under which other transactions can import it while this one is open.
     pub(crate) async fn export_snapshot(&mut self) -> Result<String, Failure> {
         sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut self.connection).await.map_err(failed)
     }
 
-    /// The partitions of the relation as they are now, whatever the snapshot is.
+    /// Returns the partitions of the relation as they are now, whatever the snapshot is.
     pub(crate) async fn partitions(&mut self, request: &ExportRequest) -> Result<Vec<i64>, Failure> {
-        // Found by a function, which looks into the catalog as it is; a query of the catalog's tables would see the snapshot.
+        // A function reads the current catalog; a query of the catalog's tables would see the snapshot.
         let partitions = "SELECT coalesce(array_agg(relid::oid::int8 ORDER BY relid::oid), '{}')
             FROM pg_partition_tree(to_regclass(format('%I.%I', $1::text, $2::text)))";
         sqlx::query_scalar(partitions)
@@ -186,18 +189,19 @@ impl Source {
             .map_err(failed)
     }
 
-    /// Asks whether the session is still there.
+    /// Checks that the session still answers.
     pub(crate) async fn ping(&mut self) -> Result<(), Failure> {
         self.run("SELECT 1").await
     }
 
-    /// Ends the transaction, and lets go of the snapshot. The session is nobody's then: a name that it had may be looked for,
-    /// to end what a dead worker left behind.
+    /// Ends the transaction and releases the snapshot. The session loses the export's name, because a cleanup may end
+    /// all sessions that a dead worker left under that name.
     pub(crate) async fn commit(mut self) -> Result<Connected, Failure> {
         self.run("COMMIT; SET application_name TO 'polyglot idle'").await?;
         Ok(Connected { connection: self.connection, since: self.since, open: self.open })
     }
 
+    /// Runs a statement without a result.
     pub(crate) async fn run(&mut self, statement: &'static str) -> Result<(), Failure> {
         sqlx::raw_sql(statement).execute(&mut self.connection).await.map(drop).map_err(failed)
     }

@@ -1,4 +1,5 @@
-//! The task that holds one snapshot open: an idle transaction that has exported it, and a row in the ledger that says so.
+//! The task that holds one snapshot open: an idle transaction that has exported it, and a row in the ledger that says
+//! so.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use crate::read::Source;
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Lease of a holder's row. Others do not count on a holder whose lease has ended.
 pub(super) const HOLDER_LEASE: Duration = Duration::from_secs(3);
-/// Time that the source has to answer a holder, which does nothing else on its connection. A network that is silent for a
-/// while has lost nothing, and a snapshot that is given up costs every shard that was read.
+/// Timeout of a ping on a holder's connection, which has no other traffic. It is long, because a network that is silent
+/// for a while has lost nothing, and a snapshot that is given up costs every shard that was read.
 const PING_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// An export and its attempt.
@@ -26,6 +27,7 @@ pub(super) fn attempt_key(attempt: &Attempt) -> AttemptKey {
     (attempt.export_id, attempt.attempt)
 }
 
+/// The task that holds one snapshot.
 pub(super) struct HolderTask {
     pub key: AttemptKey,
     /// The transaction that has exported the snapshot.
@@ -39,7 +41,7 @@ pub(super) struct HolderTask {
 }
 
 impl HolderTask {
-    /// Ends when nobody wants the snapshot any more, when it is too old, or when its connection is lost.
+    /// Holds the snapshot until no worker needs it any more, it is too old, or its connection is lost.
     pub(super) async fn run(mut self) {
         let (export_id, attempt) = self.key;
         let snapshot = self.snapshot.to_string();
@@ -72,7 +74,8 @@ impl HolderTask {
     }
 }
 
-/// Removes the holder's row, so that others do not look for the snapshot here. Where that fails, the row's lease ends.
+/// Removes the holder's row, so that other processes do not try to import the snapshot from here. If that fails, the
+/// row's lease ends.
 pub(super) async fn release(ledger: &Ledger, (export_id, attempt): AttemptKey, owner: &str) {
     if let Err(error) = with_timeout(ledger.release_snapshot(export_id, attempt, owner)).await {
         tracing::debug!(%export_id, error = chain(&error), "the ledger still names this snapshot holder");

@@ -1,6 +1,6 @@
-//! This process's part in sharded exports: for each a transaction that holds the snapshot open, under a name of its own so
-//! that other processes can import it from here, and transactions that read. A snapshot lives as long as any process holds
-//! it.
+//! The snapshots that this process holds. For each sharded export there is a transaction that holds the snapshot open,
+//! under a name of its own so that other processes can import it from here, and transactions that read. A snapshot
+//! lives as long as any process holds it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,17 +17,17 @@ use tracing::Instrument;
 
 use super::holder_task::{AttemptKey, HEARTBEAT, HOLDER_LEASE, HolderTask, attempt_key, release};
 use super::snapshot_name::SnapshotName;
-use crate::part::Buffers;
+use crate::part::BufferPool;
 use crate::plan::{Plan, read_plan};
 use crate::read::{ConnectionCache, JoinError, LOST, Source};
 use crate::work_error::WorkError;
 
-/// Processes that are to hold a snapshot, if there are as many. A worker that has no shard to read, because those that are
-/// left are held by workers that died, is as good a holder as any.
+/// Intended number of processes that hold a snapshot. A worker without a shard to read is as good a holder as any: the
+/// shards that are left may belong to workers that died.
 const WANTED_HOLDERS: i64 = 4;
-/// Attempts that are joined at a time.
+/// Maximum number of attempts that are joined at a time.
 const JOINED_AT_A_TIME: i64 = 8;
-/// Time to begin a transaction under a snapshot: a connection, a lock that is waited for 5 s, an import.
+/// Timeout of beginning a transaction under a snapshot: a connection, a lock that is waited for 5 s, an import.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One snapshot, as this process holds it.
@@ -49,19 +49,19 @@ pub(crate) struct SnapshotSessions {
     /// This process, as the ledger knows it.
     owner: String,
     max_row_bytes: u64,
-    buffers: Buffers,
+    buffers: BufferPool,
     connection_cache: ConnectionCache,
     open: Arc<Mutex<HashMap<AttemptKey, Slot>>>,
     holders: TaskTracker,
     stopping: CancellationToken,
 }
 
-/// A map or a list that is whole whatever panicked while it was locked.
+/// Locks the mutex. Its content is consistent even if another thread panicked while it held the lock.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The error of a shard that cannot be read because its snapshot could not be imported.
+/// Returns the error of a shard that cannot be read because its snapshot could not be imported.
 fn import_error(error: JoinError, tried: usize) -> WorkError {
     match error {
         JoinError::SnapshotGone => {
@@ -84,7 +84,7 @@ impl SnapshotSessions {
         ledger: Ledger,
         owner: String,
         max_row_bytes: u64,
-        buffers: Buffers,
+        buffers: BufferPool,
         connection_cache: ConnectionCache,
     ) -> Self {
         Self {
@@ -100,12 +100,12 @@ impl SnapshotSessions {
         }
     }
 
-    /// Number of snapshots that this process holds.
+    /// Returns the number of snapshots that this process holds.
     pub(crate) fn held(&self) -> usize {
         locked(&self.open).values().filter(|slot| slot.initialized()).count()
     }
 
-    /// Number of transactions under them that wait for a shard.
+    /// Returns the number of transactions under these snapshots that wait for a shard.
     pub(crate) fn idle(&self) -> usize {
         let open = locked(&self.open);
         open.values().filter_map(|slot| slot.get()).map(|session| locked(&session.idle).len()).sum()
@@ -115,7 +115,7 @@ impl SnapshotSessions {
         Arc::clone(locked(&self.open).entry(key).or_default())
     }
 
-    /// Holds the snapshots that few other processes hold, until `stopping`.
+    /// Joins snapshots that too few other processes hold, until `stopping`.
     pub(crate) async fn share(&self, stopping: &CancellationToken) {
         loop {
             tokio::select! {
@@ -131,7 +131,7 @@ impl SnapshotSessions {
                     }
                 };
             for attempt in attempts {
-                // Whoever reads a shard reports what stands against it.
+                // A worker that reads a shard of the attempt reports the error.
                 if let Err(error) = self.get_or_join(&attempt).await {
                     tracing::debug!(export_id = %attempt.export_id, ?error, "the snapshot is not held here");
                 }
@@ -139,9 +139,9 @@ impl SnapshotSessions {
         }
     }
 
-    /// Registers the planner's own session, before any other process knows of it. It gets a transaction that reads at once,
-    /// so that a lock that is waited for from now on cannot keep this process from the table. Returns the snapshot's name
-    /// for the ledger.
+    /// Registers the planner's own session, before any other process knows of the snapshot. The session gets a reading
+    /// transaction at once, because a lock that another session requests from now on could keep this process from the
+    /// table. Returns the snapshot's name for the ledger.
     pub(crate) async fn register(
         &self,
         attempt: &Attempt,
@@ -157,7 +157,7 @@ impl SnapshotSessions {
         Ok(name)
     }
 
-    /// Releases the snapshot of an attempt that came to nothing.
+    /// Releases the snapshot of an attempt that was given up.
     pub(crate) fn forget(&self, export_id: uuid::Uuid, attempt: i32) {
         if let Some(session) = locked(&self.open).get(&(export_id, attempt)).and_then(|slot| slot.get()) {
             session.closed.cancel();
@@ -194,7 +194,7 @@ impl SnapshotSessions {
         Ok(self.hold(attempt, transaction, own, plan))
     }
 
-    /// Begins a transaction under that snapshot.
+    /// Begins a transaction under the snapshot.
     async fn import_snapshot(&self, attempt: &Attempt, snapshot: &SnapshotName) -> Result<Source, JoinError> {
         let importing = async {
             let name = session_name(attempt.export_id, attempt.attempt);
@@ -206,13 +206,13 @@ impl SnapshotSessions {
                 Err(JoinError::SnapshotGone)
             }
         };
-        // No liveness probe, as there is while rows are read: nothing here takes long.
+        // Without a liveness probe, which is only needed while rows are read: nothing here takes long.
         timeout(IMPORT_TIMEOUT, Box::pin(importing))
             .await
             .unwrap_or_else(|_| Err(unreachable("no answer in time").into()))
     }
 
-    /// This process as a holder of that snapshot, for the ledger.
+    /// Returns this process as a holder of the snapshot, for the ledger.
     pub(crate) fn holder<'s>(&'s self, snapshot: &'s str) -> SnapshotHolder<'s> {
         SnapshotHolder { owner: &self.owner, snapshot, lease: HOLDER_LEASE }
     }
@@ -236,7 +236,7 @@ impl SnapshotSessions {
         };
         let (open, buffers) = (Arc::clone(&self.open), self.buffers.clone());
         let held = Arc::clone(&session);
-        // Without a parent: it outlives the job that began it.
+        // Without a parent span, because the task outlives the job that began it.
         let span = tracing::error_span!(
             parent: None, "snapshot", export_id = %attempt.export_id, attempt = attempt.attempt,
             request_id = attempt.request_id

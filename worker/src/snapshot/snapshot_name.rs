@@ -6,8 +6,8 @@ use polyglot_core::failure::Failure;
 
 use crate::read::Source;
 
-/// A snapshot's name and the start time of the server that gave it: after a restart, or on another server, the same name is
-/// another snapshot's. Its text, as the ledger stores it, is both with a blank between them.
+/// A snapshot's name and the start time of the server that gave it: after a restart, or on another server, the same
+/// name may be another snapshot. As text, which the ledger stores, the two are separated by a blank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SnapshotName {
     pub name: String,

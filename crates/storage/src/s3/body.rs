@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt, stream};
 
-use crate::StorageError;
+use crate::error::StorageError;
 use crate::object_store::{ByteStream, ObjectBody, Result};
 
 /// The body of a request. It borrows nothing, but `body` has to outlive the request: a file is opened by its number.

@@ -9,7 +9,7 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Builder, Credentials, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_smithy_http_client::tls;
 
-use crate::StorageConfig;
+use crate::config::StorageConfig;
 use crate::object_store::ObjectBody;
 
 /// Retries of a call after transient errors.

@@ -2,7 +2,7 @@
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use crate::StorageError;
+use crate::error::StorageError;
 
 /// Codes of errors that pass although their HTTP status does not say so.
 const TRANSIENT_CODES: [&str; 8] = [

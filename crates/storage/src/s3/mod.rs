@@ -22,11 +22,12 @@ use self::body::{answer_body, checksum_text, read_checksum, request_body};
 use self::client::{COMPLETE_TIMEOUT, Clients, attempt_timeout, body_timeout, standard_retries};
 use self::error::{failed, status};
 use self::retries::CountRetries;
+use crate::config::StorageConfig;
+use crate::error::StorageError;
 use crate::object_store::{
     ChecksumMode, CompletedPart, MultipartUpload, ObjectBody, ObjectInfo, ObjectStore, PresignedMethod, PresignedUrl,
     Result, StoredObject, Validity,
 };
-use crate::{StorageConfig, StorageError};
 
 /// A bucket of S3 or of a store that speaks its protocol.
 #[derive(Debug, Clone)]
