@@ -4,24 +4,20 @@
 mod columnar;
 pub mod compress;
 pub mod copy;
-mod csv;
 mod definition;
 mod encode;
 mod encode_buffer;
-mod json;
 mod nesting;
 mod object;
 mod option;
 mod output_column;
 mod output_type;
-mod parquet;
 mod registry;
 pub mod standalone;
 #[cfg(test)]
 mod test_sink;
 mod text;
 mod unrepresentable_policy;
-mod xml;
 
 pub use definition::{Footer, FooterError, FormatDefinition, Incompressible, RowSize, ShardSize};
 pub use encode::{Encode, EncodeError};

@@ -1,5 +1,10 @@
 //! The list of formats. A format is found here by its name; what it is stands in its own file.
 
+mod csv;
+mod json;
+mod parquet;
+mod xml;
+
 use std::fmt;
 use std::ops::Deref;
 
@@ -7,7 +12,6 @@ use polyglot_core::format::FormatName;
 use polyglot_core::request::ExportRequest;
 
 use crate::definition::FormatDefinition;
-use crate::{csv, json, parquet, xml};
 
 /// Every format, in the order in which lists show them.
 const FORMATS: &[&FormatDefinition] = &[&csv::CSV, &json::JSON, &json::JSON_LINES, &xml::XML, &parquet::PARQUET];

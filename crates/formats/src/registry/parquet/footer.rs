@@ -91,7 +91,7 @@ mod tests {
     use crate::copy::FieldIndex;
     use crate::encode_buffer::EncodeBuffer;
     use crate::output_column::OutputColumn;
-    use crate::parquet::PARQUET;
+    use super::super::PARQUET;
     use crate::test_sink::Pieces;
 
     fn column() -> OutputColumn {
