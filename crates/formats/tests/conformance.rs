@@ -176,7 +176,7 @@ fn read_back(format: Format, file: &[u8]) -> (usize, usize) {
             loop {
                 match reader.read_event().unwrap() {
                     Event::Eof => return (rows, nulls),
-                    Event::Start(tag) if tag.name().as_ref() == b"record" => rows += 1,
+                    Event::Start(tag) if tag.name().as_ref() == "record" => rows += 1,
                     Event::Empty(tag) if tag.attributes().count() == 1 => nulls += 1,
                     _ => {}
                 }
@@ -265,7 +265,10 @@ fn a_value_that_cannot_be_held_fails_or_is_replaced() {
 fn every_format_is_described() {
     let mut names = Vec::new();
     for format in Format::all() {
-        assert!(format.media_type.contains('/') && !format.title.is_empty() && !format.extension.is_empty(), "{format}");
+        assert!(
+            format.media_type.contains('/') && !format.title.is_empty() && !format.extension.is_empty(),
+            "{format}"
+        );
         assert_eq!(Format::by_name(format.name), Some(format));
         assert!(format.option("onUnrepresentable").is_some() && format.option("none").is_none(), "{format}");
         for wire in WIRES {

@@ -1,5 +1,6 @@
 //! The list of formats. A format is found here by its name; what it is stands in its own file.
 
+mod arrow;
 mod csv;
 mod json;
 mod parquet;
@@ -14,7 +15,8 @@ use polyglot_core::request::ExportRequest;
 use crate::definition::FormatDefinition;
 
 /// Every format, in the order in which lists show them.
-const FORMATS: &[&FormatDefinition] = &[&csv::CSV, &json::JSON, &json::JSON_LINES, &xml::XML, &parquet::PARQUET];
+const FORMATS: &[&FormatDefinition] =
+    &[&csv::CSV, &json::JSON, &json::JSON_LINES, &xml::XML, &parquet::PARQUET, &arrow::ARROW];
 
 /// A format of the registry. It dereferences to its definition.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

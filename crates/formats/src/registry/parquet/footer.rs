@@ -87,11 +87,11 @@ mod tests {
     use polyglot_core::column::WireType;
     use polyglot_core::format_options::FormatOptions;
 
+    use super::super::PARQUET;
     use super::*;
     use crate::copy::FieldIndex;
     use crate::encode_buffer::EncodeBuffer;
     use crate::output_column::OutputColumn;
-    use super::super::PARQUET;
     use crate::test_sink::Pieces;
 
     fn column() -> OutputColumn {
