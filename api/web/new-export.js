@@ -7,6 +7,7 @@ import { Columns } from './columns.js';
 import * as curl from './curl.js';
 import { FieldErrors, focusOn } from './field-errors.js';
 import { Filters } from './filters.js';
+import { FORMATS } from './formats.js';
 import { Options } from './options.js';
 import { Order } from './order.js';
 import { Preview } from './preview.js';
@@ -125,13 +126,14 @@ export class NewExport {
   }
 
   #describeFormat() {
-    const parquet = this.#format === 'parquet';
+    const why = FORMATS.find(({ name }) => name === this.#format)?.compressionHint ?? null;
+    const without = why !== null;
     for (const radio of this.#form.elements.compression) {
-      radio.disabled = parquet && radio.value !== '';
+      radio.disabled = without && radio.value !== '';
       // A disabled choice is none: what was chosen is chosen anew with the next format.
-      if (parquet && radio.value === '') radio.checked = true;
+      if (without && radio.value === '') radio.checked = true;
     }
-    setHidden(byId('compression-why'), !parquet);
+    setText(byId('compression-why'), why);
     this.#options.offer(this.#format);
   }
 

@@ -1,57 +1,16 @@
-// How the file is written: the compression that a format may have, and the options of each format. Only what is another than
-// the default goes into a submission.
+// The options of each format, as the service's registry of formats describes them. Only what is another than the default goes
+// into a submission.
 
 import { element, newId, setHidden, setText } from './element.js';
+import { FORMATS, OPTIONS } from './formats.js';
 import { counted, formatName } from './words.js';
 
-const EVERY = ['csv', 'json', 'jsonl', 'xml', 'parquet'];
-const YES_OR_NO = { true: true, false: false };
-
-/// `choices` have the default first; `suggestions` may be written over. `make` turns text into what is submitted.
-const OPTIONS = [
-  {
-    name: 'profile', of: ['csv'], label: 'Profile',
-    choices: [['', 'Plain (RFC 4180)'], ['spreadsheet', 'Spreadsheet']],
-    hint: 'Spreadsheet: BOM, CRLF, and text that would run as a formula is defused.',
-  },
-  {
-    name: 'delimiter', of: ['csv'], label: 'Delimiter', placeholder: ',', suggestions: [';', '\\t', '|'],
-    hint: 'One punctuation mark; \\t is a tab.',
-    make: (text) => text.replace(/^\\t$/, '\t'),
-  },
-  {
-    name: 'header', of: ['csv'], label: 'Header',
-    choices: [['', 'Names in the first line'], ['false', 'None']], make: (text) => YES_OR_NO[text],
-  },
-  { name: 'null', of: ['csv'], label: 'NULL is written as', placeholder: 'nothing' },
-  {
-    name: 'bom', of: ['csv'], label: 'Byte order mark',
-    choices: [['', 'As the profile has it'], ['true', 'Yes'], ['false', 'No']], make: (text) => YES_OR_NO[text],
-  },
-  {
-    name: 'lineEnding', of: ['csv'], label: 'Line ends',
-    choices: [['', 'As the profile has them'], ['lf', 'LF (Unix)'], ['crlf', 'CRLF (Windows)']],
-  },
-  {
-    name: 'bigint', of: ['json', 'jsonl'], label: 'bigint',
-    choices: [['', 'Number'], ['string', 'String']],
-    hint: 'JavaScript rounds numbers beyond 2⁵³; strings keep every digit.',
-  },
-  {
-    name: 'numeric', of: ['parquet'], label: 'numeric without precision', placeholder: 'string',
-    suggestions: ['double', 'decimal(38,2)', 'decimal(38,9)'], hint: 'string, double or decimal(38,s).',
-  },
-  { name: 'codec', of: ['parquet'], label: 'Compression of pages', choices: [['', 'Snappy'], ['zstd', 'zstd']] },
-  {
-    name: 'rowGroupBytes', of: ['parquet'], label: 'Bytes of a row group', placeholder: '6291456', numeric: true,
-    hint: 'From 1 to 32 MiB, held in the memory of the worker.',
-    make: (text) => (/^\d{1,15}$/.test(text) ? Number(text) : text),
-  },
-  {
-    name: 'onUnrepresentable', of: EVERY, label: 'A value that the format cannot hold',
-    choices: [['', 'Fails the export'], ['replace', 'Is replaced and counted']],
-  },
-];
+/// What the text of a control is submitted as, by the kind of the option.
+const MAKE = {
+  boolean: (text) => text === 'true',
+  integer: (text) => (/^\d{1,15}$/.test(text) ? Number(text) : text),
+  character: (text) => text.replace(/^\\t$/, '\t'),
+};
 
 export class Options {
   #parts;
@@ -77,12 +36,12 @@ export class Options {
   offer(format) {
     this.#format = format;
     setText(this.#parts.format, formatName(format));
-    for (const [option, { field }] of this.#controls) setHidden(field, !option.of.includes(format));
+    for (const [option, { field }] of this.#controls) setHidden(field, !has(format, option));
     this.#describe();
   }
 
   #chosen() {
-    return [...this.#controls].filter(([option, { control }]) => option.of.includes(this.#format) && control.value !== '');
+    return [...this.#controls].filter(([option, { control }]) => has(this.#format, option) && control.value !== '');
   }
 
   #describe() {
@@ -93,12 +52,16 @@ export class Options {
   /// The `options` of a submission.
   read(fields) {
     for (const [option, { control }] of this.#controls) fields.set(`options.${option.name}`, control);
-    const members = this.#chosen().map(([{ name, make = (text) => text }, { control }]) => [name, make(control.value)]);
+    const members = this.#chosen().map(([{ name, kind }, { control }]) => [name, (MAKE[kind] ?? String)(control.value)]);
     return Object.fromEntries(members);
   }
 }
 
-function made({ label, choices, placeholder, suggestions, numeric, hint }) {
+function has(format, option) {
+  return FORMATS.find(({ name }) => name === format)?.options.includes(option.name) ?? false;
+}
+
+function made({ label, kind, choices, placeholder, suggestions, hint }) {
   const id = newId('option');
   const hintId = hint ? `${id}-hint` : null;
   const listId = suggestions ? `${id}-list` : null;
@@ -106,7 +69,7 @@ function made({ label, choices, placeholder, suggestions, numeric, hint }) {
     ? element('select', { id, 'aria-describedby': hintId }, choices.map(([value, words]) => element('option', { value }, words)))
     : element('input', {
       id, placeholder, list: listId, spellcheck: 'false', autocapitalize: 'off', 'aria-describedby': hintId,
-      inputmode: numeric ? 'numeric' : null,
+      inputmode: kind === 'integer' ? 'numeric' : null,
     });
   const field = element('div', { class: 'field', 'data-errors': true },
     element('label', { htmlFor: id }, label),

@@ -1,5 +1,7 @@
 // Numbers, sizes, times, states and error codes in the words of the page, so that one thing is called the same everywhere.
 
+import { FORMATS } from './formats.js';
+
 const LOCALE = 'en';
 const whole = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 0 });
 const threeDigits = new Intl.NumberFormat(LOCALE, { maximumSignificantDigits: 3 });
@@ -57,10 +59,8 @@ export function momentInFull(at) {
   return full.format(at);
 }
 
-const FORMATS = { csv: 'CSV', json: 'JSON', jsonl: 'JSON Lines', xml: 'XML', parquet: 'Parquet' };
-
 export function formatName(format) {
-  return FORMATS[format] ?? format;
+  return FORMATS.find(({ name }) => name === format)?.title ?? format;
 }
 
 const STATUSES = {

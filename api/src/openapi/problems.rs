@@ -77,7 +77,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             vec![invalid("Last-Event-ID", "expected the id of an event, but it is \"x\""), ledger(), E::TooManyStreams]
         }
         "run_benchmark" => vec![
-            invalid("formats", "unknown format \"pdf\"; there is csv, json, jsonl, xml, parquet"),
+            invalid("formats", "unknown format \"pdf\"; there is csv, json, jsonl, xml, parquet, arrow"),
             E::BenchmarkRunning,
             E::BenchmarkFailed {
                 format: "csv".to_owned(),

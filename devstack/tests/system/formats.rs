@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 use crate::python::run_script;
 
 /// Every format, plain and, where it is text, with gzip.
-pub(crate) const CASES: [(&str, Option<&str>); 9] = [
+pub(crate) const CASES: [(&str, Option<&str>); 10] = [
     ("csv", None),
     ("csv", Some("gzip")),
     ("json", None),
@@ -20,6 +20,7 @@ pub(crate) const CASES: [(&str, Option<&str>); 9] = [
     ("xml", None),
     ("xml", Some("gzip")),
     ("parquet", None),
+    ("arrow", None),
 ];
 
 /// Compares a file with the rows that PostgreSQL itself returns, by `read_export.py`.

@@ -129,6 +129,24 @@ def read_parquet(path):
                    "value": format(row["value"], "f"), "metadata": row["metadata"]}
 
 
+def read_arrow(path):
+    import polars
+    import pyarrow
+    import pyarrow.ipc
+
+    with open(path, "rb") as file:
+        table = pyarrow.ipc.open_stream(file).read_all()
+    types = {field.name: field.type for field in table.schema}
+    assert types == {"id": pyarrow.int64(), "created_at": pyarrow.timestamp("us", tz="UTC"), "name": pyarrow.string(),
+                     "value": pyarrow.decimal128(18, 4), "metadata": pyarrow.string()}, types
+    frame = polars.read_ipc_stream(path)
+    assert frame.height == table.num_rows and frame["id"].to_list() == table["id"].to_pylist()
+    for row in table.to_pylist():
+        at = row["created_at"].astimezone(datetime.timezone.utc)
+        yield {"id": str(row["id"]), "created_at": at.strftime("%Y-%m-%dT%H:%M:%S.%f"), "name": row["name"],
+               "value": format(row["value"], "f"), "metadata": row["metadata"]}
+
+
 def with_exact_metadata(row):
     return {**row, "metadata": exact(row["metadata"])}
 
@@ -139,14 +157,15 @@ def main():
     kind, framing, path, expected_path = sys.argv[1:]
     with open(expected_path, encoding="utf-8", newline="\n") as lines:
         expected = [json.loads(line) for line in lines]
-    # CSV and Parquet have the text of a JSON value, which is compared as it is where it is PostgreSQL's own.
-    text = kind in ("csv", "parquet")
+    # CSV, Parquet and Arrow have the text of a JSON value, which is compared as it is where it is PostgreSQL's own.
+    text = kind in ("csv", "parquet", "arrow")
     if not text:
         expected = [with_exact_metadata(row) for row in expected]
     with open(path, "rb") as file:
         data = unframe(file.read(), framing == "gzip")
     readers = {"csv": lambda: read_csv(data), "json": lambda: read_json(data), "jsonl": lambda: read_jsonl(data),
-               "xml": lambda: read_xml(data, expected), "parquet": lambda: read_parquet(path)}
+               "xml": lambda: read_xml(data, expected), "parquet": lambda: read_parquet(path),
+               "arrow": lambda: read_arrow(path)}
     count = 0
     for number, (got, wanted) in enumerate(zip(readers[kind](), expected, strict=True), 1):
         if got != wanted and not (text and with_exact_metadata(got) == with_exact_metadata(wanted)):

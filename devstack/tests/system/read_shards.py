@@ -1,13 +1,15 @@
-"""Reads an export that was cut, as CSV, as CSV with gzip and as Parquet, with readers of other people, and fails with words
+"""Reads a sharded export, as CSV, as CSV with gzip, as Parquet and as Arrow, with independent readers, and fails with words
 where they do not agree: with each other, or with what a filter by row group statistics has to find."""
 
 import sys
 import zlib
 
 import duckdb
+import polars
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
-csv, zipped, parquet = sys.argv[1:]
+csv, zipped, parquet, arrow = sys.argv[1:]
 
 # One member, and nothing behind it: several readers stop after the first.
 unpacked, member = 0, zlib.decompressobj(31)
@@ -46,5 +48,12 @@ for low, high in [(bounds[0][1] - 5, bounds[1][0] + 5), (first + 10, first + 20)
     assert found == wanted, f"duckdb: {found} instead of {wanted} for {low} to {high}"
     ids = pq.read_table(parquet, columns=["id"], filters=[("id", ">=", low), ("id", "<=", high)])["id"].to_pylist()
     assert (len(ids), sum(ids)) == wanted, f"pyarrow: {len(ids)} rows instead of {wanted} for {low} to {high}"
+
+# The stream holds the rows of the Parquet file, in the same order, for two readers.
+table = pq.read_table(parquet)
+with open(arrow, "rb") as stream:
+    streamed = pyarrow.ipc.open_stream(stream).read_all()
+assert streamed.num_rows == count and streamed.cast(table.schema).equals(table), "the Arrow stream differs from Parquet"
+assert polars.read_ipc_stream(arrow).equals(polars.from_arrow(streamed)), "polars reads another table than pyarrow"
 
 print(f"{count} rows in {len(groups)} row groups")

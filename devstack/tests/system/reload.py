@@ -304,9 +304,24 @@ def read_parquet(path, columns):
         yield from zip(*texts, strict=True)
 
 
+def read_arrow(path, columns):
+    import pyarrow.ipc
+    import pyarrow.types as types
+
+    with open(path, "rb") as file:
+        reader = pyarrow.ipc.open_stream(file)
+        assert reader.schema.names == [column["target"] for column in columns]
+        for batch in reader:
+            for column, field in zip(columns, batch.schema):
+                assert types.is_list(field.type) == column["array"], f"{column}: {field.type}"
+            yield from zip(*(parquet_items(array, column) for column, array in zip(columns, batch.columns)), strict=True)
+
+
 def read(kind, compression, path, columns, likes):
     if kind == "parquet":
         return read_parquet(path, columns)
+    if kind == "arrow":
+        return read_arrow(path, columns)
     with open(path, "rb") as file:
         data = unframe(file.read(), compression)
     return {"csv": read_csv, "json": read_json, "jsonl": read_jsonl, "xml": read_xml}[kind](data, columns, likes)

@@ -189,6 +189,7 @@ async fn one_worker_and_three_write_the_same_bytes() {
         ("jsonl", Some("gzip")),
         ("xml", None),
         ("parquet", None),
+        ("arrow", None),
     ];
     let mut files = Vec::new();
     for (format, compression) in formats {
@@ -202,11 +203,12 @@ async fn one_worker_and_three_write_the_same_bytes() {
         let (three, _) = exported(&system, &sample_request(format, *compression)).await;
         assert!(three == *one, "{format} {compression:?}: three workers write another file");
     }
-    let (csv, zipped, parquet) = (system.file("all.csv"), system.file("all.csv.gz"), system.file("all.parquet"));
-    for (path, file) in [(&csv, &files[0]), (&zipped, &files[1]), (&parquet, &files[5])] {
+    let [csv, zipped, parquet, arrow] =
+        ["all.csv", "all.csv.gz", "all.parquet", "all.arrows"].map(|name| system.file(name));
+    for (path, file) in [(&csv, &files[0]), (&zipped, &files[1]), (&parquet, &files[5]), (&arrow, &files[6])] {
         std::fs::write(path, file).unwrap();
     }
-    let printed = run_script("read_shards.py", [&csv, &zipped, &parquet]);
+    let printed = run_script("read_shards.py", [&csv, &zipped, &parquet, &arrow]);
     assert!(printed.contains("600000 rows"), "{printed}");
 }
 

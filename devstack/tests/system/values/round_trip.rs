@@ -73,9 +73,11 @@ async fn every_scalar_that_xml_can_hold_survives_it() {
 }
 
 #[tokio::test]
-async fn every_scalar_that_parquet_can_hold_survives_it() {
+async fn every_scalar_that_parquet_and_arrow_can_hold_survives_them() {
     needs_servers!();
-    Generated::start("scalars", &["parquet"]).await.survives("parquet", None).await;
+    let generated = Generated::start("scalars", &["parquet"]).await;
+    generated.survives("parquet", None).await;
+    generated.survives("arrow", None).await;
 }
 
 #[tokio::test]
@@ -100,9 +102,11 @@ async fn every_array_that_xml_can_hold_survives_it() {
 }
 
 #[tokio::test]
-async fn every_array_that_parquet_can_hold_survives_it() {
+async fn every_array_that_parquet_and_arrow_can_hold_survives_them() {
     needs_servers!();
-    Generated::start("arrays", &["parquet"]).await.survives("parquet", None).await;
+    let generated = Generated::start("arrays", &["parquet"]).await;
+    generated.survives("parquet", None).await;
+    generated.survives("arrow", None).await;
 }
 
 #[tokio::test]
