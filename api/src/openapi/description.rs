@@ -100,12 +100,3 @@ mod tests {
         check(&description, &description);
     }
 }
-#[cfg(test)]
-mod dump {
-    #[test]
-    fn dump() {
-        if let Ok(path) = std::env::var("DUMP") {
-            std::fs::write(path, super::DESCRIPTION.as_str()).unwrap();
-        }
-    }
-}

@@ -87,9 +87,12 @@ impl ShardSize {
     pub(crate) const DEFAULT: Self = Self { bytes: 16 << 20, max_columns_times_shards: None };
 }
 
+/// For each shard, where in the file it begins, and the description that its encoder returned.
+pub(crate) type ShardDescriptions<'a> = dyn Iterator<Item = (u64, Vec<u8>)> + 'a;
+
 /// The end of a file that lists what is in every shard.
 pub struct Footer {
-    pub(crate) assemble: fn(&mut dyn Iterator<Item = (u64, Vec<u8>)>) -> Result<Vec<u8>, FooterError>,
+    pub(crate) assemble: fn(&mut ShardDescriptions<'_>) -> Result<Vec<u8>, FooterError>,
     pub(crate) length: fn(&[u8]) -> usize,
 }
 

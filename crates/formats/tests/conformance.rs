@@ -149,7 +149,7 @@ fn of_object(row: &serde_json::Value) -> (usize, usize) {
 
 fn of_batch(batch: &arrow_array::RecordBatch) -> (usize, usize) {
     use arrow_array::Array;
-    (batch.num_rows(), batch.columns().iter().map(|column| column.null_count()).sum())
+    (batch.num_rows(), batch.columns().iter().map(Array::null_count).sum())
 }
 
 /// The number of rows and of NULLs that a reader of the format finds. A new format needs an arm here.

@@ -44,7 +44,7 @@ impl Store {
         let s3 = EmbeddedS3::start(dir.path(), 0, Some(keys)).await.unwrap();
         let faults = S3Faults::start(s3.endpoint()).await.unwrap();
         let config = StorageConfig {
-            endpoint: Some(faults.endpoint().to_owned()),
+            endpoint: Some(faults.endpoint().clone()),
             public_endpoint: None,
             bucket: BUCKET.to_owned(),
             prefix: String::new(),

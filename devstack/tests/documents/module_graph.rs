@@ -75,12 +75,11 @@ fn paths(prefix: &[String], tree: &str, found: &mut Vec<Vec<String>>) {
         }
         return;
     }
-    match tree.split_once("::") {
-        Some((first, rest)) => paths(&[prefix, &[first.trim().to_owned()]].concat(), rest, found),
-        None => {
-            let name = tree.split(" as ").next().unwrap_or_default().trim();
-            found.push(if name == "self" { prefix.to_vec() } else { [prefix, &[name.to_owned()]].concat() });
-        }
+    if let Some((first, rest)) = tree.split_once("::") {
+        paths(&[prefix, &[first.trim().to_owned()]].concat(), rest, found);
+    } else {
+        let name = tree.split(" as ").next().unwrap_or_default().trim();
+        found.push(if name == "self" { prefix.to_vec() } else { [prefix, &[name.to_owned()]].concat() });
     }
 }
 

@@ -1,6 +1,7 @@
 //! The table of the differences between the stores of the tests. Where S3's rule is in doubt, `true` is what S3 does.
 
 /// Rules of S3 that not every store keeps.
+#[expect(clippy::struct_excessive_bools, reason = "each is a difference of its own between stores")]
 pub(crate) struct Behaviour {
     /// Completing an upload with the wrong `ETag` of a part is refused.
     pub checks_etags: bool,
