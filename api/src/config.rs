@@ -1,4 +1,5 @@
-//! The api's variables. The ones that it shares with the worker are in `polyglot_runtime::config`.
+//! Configuration of the api from environment variables. Those of the servers that it shares with the worker are in
+//! `polyglot_ledger`.
 
 use std::time::Duration;
 
@@ -7,30 +8,30 @@ use polyglot_ledger::Connections;
 use polyglot_runtime::config::{ConfigError, Environment};
 use utoipa::ToSchema;
 
-/// The longest that a download may be kept waiting, by configuration or by a client's `Prefer: wait`.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_mins(2);
+/// Upper bound of the time that a download waits for its export, by configuration or by a client's `Prefer: wait`.
+pub(crate) const MAX_WAIT: Duration = Duration::from_mins(2);
 
-/// Everything the api can be told.
+/// The api's settings.
 #[derive(Clone)]
 pub struct Config {
-    /// `PORT`, on every IPv4 address of the machine.
+    /// `PORT`, opened on every IPv4 address of the machine.
     pub port: u16,
     pub download: DownloadConfig,
-    /// `MAX_PARALLELISM`: the most that a request may ask for.
+    /// `MAX_PARALLELISM`: largest `parallelism` that a request may ask for.
     pub max_parallelism: u16,
-    /// What the file in `DATASETS` exposes.
+    /// Datasets from the file in `DATASETS`.
     pub datasets: Datasets,
     pub connections: Connections,
 }
 
-/// How files reach clients.
+/// Settings of downloads.
 #[derive(Debug, Clone, Copy)]
 pub struct DownloadConfig {
-    /// `DOWNLOAD_MODE`, for requests that do not choose.
+    /// `DOWNLOAD_MODE`: delivery for requests that do not choose one.
     pub delivery: Delivery,
-    /// `DOWNLOAD_WAIT_MS`: how long a download waits for its export to end.
+    /// `DOWNLOAD_WAIT_MS`: time that a download waits for its export to end.
     pub wait: Duration,
-    /// `PRESIGN_TTL_SECONDS`: how long a presigned URL works.
+    /// `PRESIGN_TTL_SECONDS`: lifetime of presigned URLs.
     pub presign_ttl: Duration,
 }
 
@@ -52,8 +53,8 @@ impl Config {
     /// # Errors
     /// For the first variable whose value cannot be used.
     pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
-        let longest_wait = LONGEST_WAIT.as_secs() * 1000;
-        let wait = env.number("DOWNLOAD_WAIT_MS", 25_000, 0..=longest_wait, "milliseconds")?;
+        let max_wait = MAX_WAIT.as_secs() * 1000;
+        let wait = env.number("DOWNLOAD_WAIT_MS", 25_000, 0..=max_wait, "milliseconds")?;
         // Seven days is the limit of S3's own signatures.
         let presign_ttl = env.number("PRESIGN_TTL_SECONDS", 900, 1..=604_800, "seconds")?;
         Ok(Self {

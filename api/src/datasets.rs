@@ -1,5 +1,5 @@
-//! `GET /datasets` and `GET /datasets/{name}`: what may be exported, with columns, their types, and what each becomes
-//! in every format.
+//! `GET /datasets` and `GET /datasets/{name}`: the datasets that can be exported, with their columns, the columns' types, and
+//! the type of each column in every format.
 
 use std::sync::Arc;
 
@@ -16,19 +16,18 @@ use utoipa::ToSchema;
 
 use crate::problem::RouteError;
 use crate::resolved_dataset::ResolvedDataset;
-use crate::source::RECENT;
+use crate::source::CACHE_MAX_AGE;
 use crate::state::AppState;
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = DatasetList)]
-pub(crate) struct List {
-    datasets: Vec<Document>,
+pub(crate) struct DatasetList {
+    datasets: Vec<DatasetDocument>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Dataset)]
-pub(crate) struct Document {
+pub(crate) struct DatasetDocument {
     name: String,
     relation: String,
     kind: &'static str,
@@ -66,33 +65,33 @@ struct Links {
 /// Lists datasets.
 #[utoipa::path(
     get, path = "/datasets", operation_id = "list_datasets", tag = "datasets",
-    responses((status = 200, description = "Everything that can be exported at the moment.", body = List)),
+    responses((status = 200, description = "Everything that can be exported at the moment.", body = DatasetList)),
 )]
-pub(crate) async fn list(State(app): State<Arc<AppState>>) -> Result<Json<List>, RouteError> {
+pub(crate) async fn list(State(app): State<Arc<AppState>>) -> Result<Json<DatasetList>, RouteError> {
     let datasets = app.source.list().await?;
-    Ok(Json(List { datasets: datasets.iter().map(Document::of).collect() }))
+    Ok(Json(DatasetList { datasets: datasets.iter().map(DatasetDocument::of).collect() }))
 }
 
 /// Says everything about a dataset.
 #[utoipa::path(
     get, path = "/datasets/{name}", operation_id = "inspect_dataset", tag = "datasets",
     params(("name" = String, Path, description = "As GET /datasets lists it.")),
-    responses((status = 200, description = "Its columns, and what they become in each format.", body = Document)),
+    responses((status = 200, description = "Its columns, and what they become in each format.", body = DatasetDocument)),
 )]
 pub(crate) async fn inspect(
     State(app): State<Arc<AppState>>,
     name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Document>, RouteError> {
+) -> Result<Json<DatasetDocument>, RouteError> {
     let Ok(Path(name)) = name else {
         return Err(RouteError::invalid("name", "expected the name of a dataset, percent-encoded UTF-8"));
     };
-    match app.source.resolve(&name, RECENT).await? {
-        Some(resolved) => Ok(Json(Document::of(&resolved))),
+    match app.source.resolve(&name, CACHE_MAX_AGE).await? {
+        Some(resolved) => Ok(Json(DatasetDocument::of(&resolved))),
         None => Err(RouteError::UnknownDataset(name)),
     }
 }
 
-impl Document {
+impl DatasetDocument {
     fn of(resolved: &ResolvedDataset) -> Self {
         let (default_order, order_promised) = resolved.default_order();
         Self {
@@ -164,7 +163,7 @@ mod tests {
         };
         let mut relation = relation(columns, &["id"]);
         relation.name = dataset.relation.clone();
-        let document = Document::of(&ResolvedDataset::new(dataset, relation).unwrap());
+        let document = DatasetDocument::of(&ResolvedDataset::new(dataset, relation).unwrap());
         let expected = json!({
             "name": "my/orders", "relation": "shop.orders", "kind": "table", "estimatedRows": 1000,
             "primaryKey": ["id"],

@@ -7,12 +7,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::{SecondsFormat, Utc};
+use chrono::Utc;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::readiness::Readiness;
 use crate::state::AppState;
+use crate::timestamp::timestamp;
 
 /// Age up to which the results of earlier probes are answered again.
 const MAX_AGE: Duration = Duration::from_secs(1);
@@ -51,7 +52,7 @@ struct Checks {
     responses((status = 200, description = "It does.", body = Alive)),
 )]
 pub(crate) async fn alive() -> Json<Alive> {
-    Json(Alive { status: "ok", timestamp: timestamp() })
+    Json(Alive { status: "ok", timestamp: timestamp(Utc::now()) })
 }
 
 /// Says whether the servers are there that exports need.
@@ -66,17 +67,13 @@ pub(crate) async fn alive() -> Json<Alive> {
 pub(crate) async fn ready(State(app): State<Arc<AppState>>) -> Response {
     let Readiness { ledger, broker, bucket, .. } = app.readiness.check(MAX_AGE).await;
     let ready = ledger && broker != Some(false) && bucket;
-    let word = |up: bool| if up { "up" } else { "down" };
-    let checks = Checks { ledger: word(ledger), broker: broker.map_or("none", word), bucket: word(bucket) };
+    let name = |up: bool| if up { "up" } else { "down" };
+    let checks = Checks { ledger: name(ledger), broker: broker.map_or("none", name), bucket: name(bucket) };
     let status = if ready { "ready" } else { "unavailable" };
-    let document = Json(Ready { status, checks, timestamp: timestamp() });
+    let document = Json(Ready { status, checks, timestamp: timestamp(Utc::now()) });
     if ready {
         document.into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], document).into_response()
     }
-}
-
-fn timestamp() -> String {
-    Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
 }

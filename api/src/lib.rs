@@ -26,6 +26,7 @@ mod run;
 mod source;
 mod state;
 mod timeout;
+mod timestamp;
 
 pub use config::{Config, Delivery, DownloadConfig};
 pub use run::{RunError, run};

@@ -1,5 +1,5 @@
-//! The `polyglot-api` process: reads its configuration, starts its log, runs until a signal. What it does in
-//! between is the library's.
+//! The `polyglot-api` process: reads the configuration, starts the log and runs until a signal. Everything in between is in
+//! the library.
 
 use std::process::ExitCode;
 
@@ -19,23 +19,23 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // In place of the standard hook, so that a panic is one line of the log, with its request's id.
+    // Replaces the standard hook, so that a panic is one line of the log, with the id of its request.
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
     let lifecycle = match Lifecycle::with_signals() {
         Ok(lifecycle) => lifecycle,
         Err(error) => {
-            tracing::error!(error = chain(&error), "signals cannot be watched");
+            tracing::error!(error = chain(&error), "signal handlers cannot be installed");
             return ExitCode::FAILURE;
         }
     };
     let code = match run(config, lifecycle).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = chain(&error), "cannot run");
+            tracing::error!(error = chain(&error), "the api cannot run");
             ExitCode::FAILURE
         }
     };
-    // Blocks the one task that is left.
+    // This blocks, but no other task is left.
     traces.end();
     code
 }

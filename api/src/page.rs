@@ -1,5 +1,5 @@
-//! The web page: the files of `web/`, built into the program. What they do is written in them; here are their addresses
-//! and the policy under which a browser runs them.
+//! `GET /` and `GET /assets/{name}`: the web page, whose files (`web/`) are compiled into the program, and the security
+//! policy under which a browser runs it.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::problem::RouteError;
 
-/// Nothing but the page's own files is loaded, and no text becomes code or markup.
+/// Content security policy: the page loads only its own files, and text never becomes code or markup.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
@@ -138,16 +138,16 @@ pub(crate) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Resul
 fn serve(media_type: &'static str, text: &'static str, request: &HeaderMap) -> Response {
     let etag = format!("\"{:08x}\"", crc32fast::hash(text.as_bytes()));
     let etag = HeaderValue::try_from(etag).expect("digits in quotes are a header value");
-    let known = request.get(header::IF_NONE_MATCH).is_some_and(|tag| *tag == etag);
+    let is_cached = request.get(header::IF_NONE_MATCH).is_some_and(|tag| *tag == etag);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        // Asked for each time, and sent only when the program is another one.
+        // The browser revalidates each time, and gets the file only after an upgrade.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (header::ETAG, etag),
     ];
-    if known { (StatusCode::NOT_MODIFIED, headers).into_response() } else { (headers, text).into_response() }
+    if is_cached { (StatusCode::NOT_MODIFIED, headers).into_response() } else { (headers, text).into_response() }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Query parameters, read strictly: an unknown or repeated one is an error that names it, because a filter with
-//! a typing mistake would otherwise answer something else than was asked.
+//! Query parameters, parsed strictly: an unknown or repeated parameter is an error that names it. Otherwise a filter with a
+//! typing mistake would be ignored.
 
 use axum::extract::Query;
 use axum::http::Uri;
 
 use crate::problem::{FieldError, RouteError, listed, quoted};
 
-/// The parameters of a request, each known and there at most once.
+/// The parameters of a request, each of them known and given once.
 #[derive(Debug)]
 pub(crate) struct Parameters(Vec<(String, String)>);
 
@@ -35,15 +35,11 @@ impl Parameters {
         let Some(text) = self.get(name) else { return Ok(None) };
         match text.parse() {
             Ok(number) if range.contains(&number) => Ok(Some(number)),
-            _ => Err(RouteError::invalid(
-                name,
-                format!(
-                    "expected a whole number from {} to {}, but it is {}",
-                    range.start(),
-                    range.end(),
-                    quoted(text)
-                ),
-            )),
+            _ => {
+                let (start, end) = (range.start(), range.end());
+                let message = format!("expected a whole number from {start} to {end}, but it is {}", quoted(text));
+                Err(RouteError::invalid(name, message))
+            }
         }
     }
 }

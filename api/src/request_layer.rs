@@ -14,7 +14,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-use crate::problem::{RouteError, quoted};
+use crate::problem::{Answer, RouteError, quoted};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_ID_BYTES: usize = 128;
@@ -56,7 +56,7 @@ pub(crate) async fn track(mut request: Request, next: Next) -> Response {
         let mut response = next.run(request).await;
         if let Some(error) = response.extensions_mut().remove::<Arc<RouteError>>() {
             error.log();
-            *response.body_mut() = error.answer().document(&path, &id).to_string().into();
+            *response.body_mut() = Answer::to(&error).document(&path, &id).to_string().into();
         }
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, HeaderValue::try_from(id).expect("visible ASCII is a header value"));

@@ -1,5 +1,4 @@
-//! A dataset together with the relation behind it, seen with a client's eyes: columns that the operator keeps back are
-//! not there.
+//! A dataset resolved to its relation, as clients may see it: without the columns that the operator does not expose.
 
 use crate::dataset_config::Dataset;
 use polyglot_core::column::Column;
@@ -11,19 +10,23 @@ use polyglot_core::selection::OrderKey;
 
 use crate::problem::RouteError;
 
+/// A configured dataset and the relation in the source database that it names.
 #[derive(Debug, Clone)]
 pub(crate) struct ResolvedDataset {
     pub(crate) dataset: Dataset,
-    /// With all its columns, also those that no client may know of.
+    /// With all columns, also those that are not exposed.
     pub(crate) relation: Relation,
 }
 
 impl ResolvedDataset {
-    /// What the configuration and the catalog say together. Where they disagree, the operator hears of it.
+    /// Checks the configuration against the relation. An exposed column that does not exist is logged.
+    ///
+    /// # Errors
+    /// If the configured order names a column that does not exist.
     pub(crate) fn new(dataset: Dataset, relation: Relation) -> Result<Self, RouteError> {
         let missing = |column: &&String| relation.column(column).is_none();
         for column in dataset.columns.iter().flatten().filter(missing) {
-            tracing::warn!(dataset = dataset.name, column, "DATASETS names a column that the relation does not have");
+            tracing::warn!(dataset = dataset.name, column, "DATASETS exposes a column that the relation does not have");
         }
         if let Some(column) = dataset.order_by.iter().map(|key| &key.column).find(missing) {
             let problem = format!("order_by names {column:?}, and {} has no such column", dataset.relation);
@@ -32,23 +35,24 @@ impl ResolvedDataset {
         Ok(Self { dataset, relation })
     }
 
-    /// The columns that exist for clients, in the order of the relation.
+    /// The exposed columns, in the order of the relation.
     pub(crate) fn columns(&self) -> impl Iterator<Item = &Column> {
         self.relation.columns.iter().filter(|column| self.dataset.exposes(&column.name))
     }
 
+    /// The column with this name, if it is exposed.
     pub(crate) fn column(&self, name: &str) -> Option<&Column> {
         self.relation.column(name).filter(|_| self.dataset.exposes(name))
     }
 
-    /// The primary key; empty where there is none, or where not all of it exists for clients.
+    /// The primary key; empty if there is none, or if not all of its columns are exposed.
     pub(crate) fn primary_key(&self) -> &[String] {
         let whole = self.relation.primary_key.iter().all(|column| self.dataset.exposes(column));
         if whole { &self.relation.primary_key } else { &[] }
     }
 
-    /// The order of an export that asks for none, up to the first key that clients may not know of; and whether the
-    /// order, with that key, tells any two rows apart.
+    /// The order of an export that asks for none, up to the first key that is not exposed, and whether the complete order
+    /// is total.
     pub(crate) fn default_order(&self) -> (Vec<OrderKey>, bool) {
         let request = self.request("csv", Vec::new());
         let order = Order::of(&request, &self.relation);

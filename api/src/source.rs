@@ -1,5 +1,6 @@
-//! What may be exported, asked live from the source database's catalog. Answers are kept for a moment, so that
-//! a burst of submissions costs one look-up and a changed table is still seen soon.
+//! The source database: resolves datasets in its catalog, has it plan and run the statements of submissions and previews, and
+//! counts rows. Resolved datasets are cached for seconds, so that a burst of submissions costs one lookup and a changed table
+//! is still seen soon.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,99 +16,104 @@ use polyglot_source::sql::quote_relation;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::problem::{Dependency, RouteError};
 use crate::resolved_dataset::ResolvedDataset;
 use crate::timeout;
 
-/// The age up to which an answer is as good as a new one.
-pub(crate) const RECENT: Duration = Duration::from_secs(2);
+/// Age up to which a cached dataset is good enough for most requests.
+pub(crate) const CACHE_MAX_AGE: Duration = Duration::from_secs(2);
 
-/// How long the server may look for the first rows of a preview.
-const PREVIEW: Duration = Duration::from_secs(3);
+/// Time limit of the statement that reads the rows of a preview.
+const PREVIEW_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Of the pool's connections, those that previews may have at a time.
-const PREVIEWS: usize = 2;
+/// Connections of the pool that previews may use at a time. Previews may take seconds, and submissions need connections too.
+const MAX_PREVIEWS: usize = 2;
 
-/// The datasets and the way to the database that holds them.
+/// The configured datasets and the connections to the database that holds them.
 pub(crate) struct Source {
     datasets: Datasets,
     pool: PgPool,
     url: String,
-    /// Previews may take seconds, and submissions need connections too.
-    previews: Arc<Semaphore>,
-    seen: Mutex<HashMap<String, Slot>>,
+    preview_permits: Arc<Semaphore>,
+    cache: Mutex<HashMap<String, CacheEntry>>,
 }
 
-/// The last answer for one dataset. Whoever holds the lock asks; the others wait for what it hears.
-type Slot = Arc<tokio::sync::Mutex<Option<Seen>>>;
+/// The last result for one dataset. The lock is held during a lookup, so that concurrent requests share its result.
+type CacheEntry = Arc<tokio::sync::Mutex<Option<CachedDataset>>>;
 
-struct Seen {
-    asked: Instant,
-    resolved: Arc<ResolvedDataset>,
+struct CachedDataset {
+    /// Time at which the lookup began.
+    as_of: Instant,
+    dataset: Arc<ResolvedDataset>,
 }
 
-/// A statement that the server did not take, for a reason that may be the client's.
+/// The server's refusal of a statement, for a reason that the client may have caused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) sql_state: String,
 }
 
 impl Source {
-    /// `pool` is for look-ups; `url` for the one long query, which gets a connection of its own.
+    /// `pool` is for short statements. `count` opens a connection of its own to `url`.
     pub(crate) fn new(datasets: Datasets, pool: PgPool, url: String) -> Self {
-        Self { datasets, pool, url, previews: Arc::new(Semaphore::new(PREVIEWS)), seen: Mutex::default() }
+        Self { datasets, pool, url, preview_permits: Arc::new(Semaphore::new(MAX_PREVIEWS)), cache: Mutex::default() }
     }
 
-    /// Connections to the source database at the moment, but for the one of a long query.
+    /// Use of the pool at the moment.
     pub(crate) fn connections(&self) -> PoolUse {
         session::pool_use(&self.pool)
     }
 
-    /// The dataset of that name and the relation behind it, as it was at most `age` ago; `None` if nothing has the name.
-    pub(crate) async fn resolve(&self, name: &str, age: Duration) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
-        // No relation's name has U+0000, and the server does not let us ask.
+    /// Resolves a dataset by name, from the cache if the entry is at most `max_age` old; `None` if there is no such dataset.
+    pub(crate) async fn resolve(
+        &self,
+        name: &str,
+        max_age: Duration,
+    ) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
+        // No relation's name has U+0000, and PostgreSQL refuses it in a parameter.
         if name.contains('\0') || self.datasets.candidates(name).is_empty() {
             return Ok(None);
         }
-        let oldest = Instant::now().checked_sub(age);
-        // The limit is around the wait for the lock too: behind a silent database everybody gives up together.
+        let oldest = Instant::now().checked_sub(max_age);
+        // The timeout includes the wait for the entry's lock: if the database does not answer, all waiting requests fail
+        // after the same time.
         timeout::source(async {
-            let Some(slot) = self.slot(name) else {
-                let asked = Instant::now();
-                let Some(resolved) = self.look_up(name).await? else { return Ok(None) };
-                self.keep(name, Seen { asked, resolved: Arc::clone(&resolved) });
-                return Ok(Some(resolved));
+            let Some(entry) = self.cache_entry(name) else {
+                let as_of = Instant::now();
+                let Some(dataset) = self.look_up(name).await? else { return Ok(None) };
+                self.add_to_cache(name, CachedDataset { as_of, dataset: Arc::clone(&dataset) });
+                return Ok(Some(dataset));
             };
-            let mut seen = slot.lock().await;
-            if let Some(seen) = &*seen
-                && oldest.is_none_or(|oldest| seen.asked >= oldest)
+            let mut cached = entry.lock().await;
+            if let Some(cached) = &*cached
+                && oldest.is_none_or(|oldest| cached.as_of >= oldest)
             {
-                return Ok(Some(Arc::clone(&seen.resolved)));
+                return Ok(Some(Arc::clone(&cached.dataset)));
             }
-            let asked = Instant::now();
-            let resolved = self.look_up(name).await?;
-            *seen = resolved.clone().map(|resolved| Seen { asked, resolved });
-            Ok::<_, RouteError>(resolved)
+            let as_of = Instant::now();
+            let dataset = self.look_up(name).await?;
+            *cached = dataset.clone().map(|dataset| CachedDataset { as_of, dataset });
+            Ok::<_, RouteError>(dataset)
         })
         .await
     }
 
-    /// Where the answers for `name` are kept. A name of the configuration always has a place. One that only a
-    /// schema's relations can have gets it when it is found (`keep`): clients can think of any number of others.
-    fn slot(&self, name: &str) -> Option<Slot> {
-        // Nothing in here can panic halfway, so a poisoned map is still a whole one.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = seen.get(name) {
-            return Some(Arc::clone(slot));
+    /// The cache entry for `name`. A configured name always has one. A name that only a relation of an exposed schema can
+    /// have gets one when the relation is found (`add_to_cache`), because clients may send any number of names.
+    fn cache_entry(&self, name: &str) -> Option<CacheEntry> {
+        // Nothing that holds the lock panics halfway, so a poisoned map is consistent.
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = cache.get(name) {
+            return Some(Arc::clone(entry));
         }
-        self.is_configured(name).then(|| Arc::clone(seen.entry(name.to_owned()).or_default()))
+        self.is_configured(name).then(|| Arc::clone(cache.entry(name.to_owned()).or_default()))
     }
 
-    fn keep(&self, name: &str, found: Seen) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.entry(name.to_owned()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Some(found))));
+    fn add_to_cache(&self, name: &str, found: CachedDataset) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.entry(name.to_owned()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Some(found))));
     }
 
     fn is_configured(&self, name: &str) -> bool {
@@ -119,10 +125,10 @@ impl Source {
         let relations: Vec<_> = candidates.iter().map(|dataset| dataset.relation.clone()).collect();
         let mut connection = self.pool.acquire().await?;
         let found = catalog::describe_all(&mut connection, &relations).await?;
-        match first(candidates, found) {
-            Some((dataset, relation)) => ResolvedDataset::new(dataset, relation).map(|it| Some(Arc::new(it))),
+        match first_existing(candidates, found) {
+            Some((dataset, relation)) => Ok(Some(Arc::new(ResolvedDataset::new(dataset, relation)?))),
             None if self.is_configured(name) => {
-                // By the name that clients know; the log has the relation's.
+                // Clients get the dataset's name; the relation's name is for the log.
                 let missing = CatalogError::NoSuchRelation(relations[0].clone());
                 Err(RouteError::DatasetUnavailable { dataset: name.to_owned(), source: missing.into() })
             }
@@ -130,36 +136,36 @@ impl Source {
         }
     }
 
-    /// Every dataset that can be exported at the moment, by name.
+    /// Lists every dataset that can be exported at the moment, by name.
     pub(crate) async fn list(&self) -> Result<Vec<ResolvedDataset>, RouteError> {
-        let resolved = timeout::source(async {
+        let found = timeout::source(async {
             let mut connection = self.pool.acquire().await?;
             let candidates = self.all_candidates(&mut connection).await?;
             let relations: Vec<_> = candidates.values().flatten().map(|dataset| dataset.relation.clone()).collect();
             let mut found = catalog::describe_all(&mut connection, &relations).await?.into_iter();
             let each = candidates.into_iter().map(|(name, candidates)| {
                 let found = found.by_ref().take(candidates.len()).collect();
-                (name, first(candidates, found))
+                (name, first_existing(candidates, found))
             });
             Ok::<_, sqlx::Error>(each.collect::<Vec<_>>())
         })
         .await?;
-        let mut listed = Vec::with_capacity(resolved.len());
-        for (name, found) in resolved {
+        let mut datasets = Vec::with_capacity(found.len());
+        for (name, found) in found {
             let Some((dataset, relation)) = found else {
-                tracing::warn!(dataset = name, "DATASETS names a relation that is not there");
+                tracing::warn!(dataset = name, "DATASETS names a relation that does not exist");
                 continue;
             };
             match ResolvedDataset::new(dataset, relation) {
-                Ok(resolved) => listed.push(resolved),
-                // One that cannot be used does not hide the others.
-                Err(error) => tracing::warn!(error = chain(&error), "a dataset is left out of the list"),
+                Ok(resolved) => datasets.push(resolved),
+                // A dataset that cannot be used does not hide the others.
+                Err(error) => tracing::warn!(error = chain(&error), "dataset left out of the list"),
             }
         }
-        Ok(listed)
+        Ok(datasets)
     }
 
-    /// What each name of a dataset may stand for, as `Datasets::candidates`, for all the names that there are.
+    /// The candidates of every dataset's name, as `Datasets::candidates` has them for one name.
     async fn all_candidates(
         &self,
         connection: &mut PgConnection,
@@ -181,80 +187,84 @@ impl Source {
         Ok(candidates)
     }
 
-    /// Has the server plan `statements` (separated by semicolons) in a read-only transaction of their own, all in one
-    /// round trip, and says whether it took them. A failure that no client can have caused is an error.
+    /// Has the server plan `statements` (separated by semicolons) in one read-only transaction and one round trip. The inner
+    /// result is the server's verdict; a failure that no client can have caused is an error.
     pub(crate) async fn plan(&self, dataset: &str, statements: &str) -> Result<Result<(), Refused>, RouteError> {
-        // Several statements in one message are a transaction: it ends with the message, even if nobody waits for
-        // the answer any more. The limit is for a lock that somebody holds on the relation.
+        // Several statements in one message are a transaction that ends with the message, even if this future is dropped.
+        // The time limit is for a relation that another session has locked.
         let statement = format!("SET TRANSACTION READ ONLY; SET LOCAL statement_timeout TO '2s'; {statements}");
         let mut connection = self.pool.acquire().await?;
         // Names in it are quoted identifiers, values are quoted literals; `selection` makes them.
         match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await {
             Ok(_) => Ok(Ok(())),
-            Err(error) => blame(dataset, error).map(Err),
+            Err(error) => refusal(dataset, error).map(Err),
         }
     }
 
-    /// The rows of `statement`, which answers text only and not much of it. A client that goes away leaves it to end at its
-    /// time limit; until then it has its place among the previews.
+    /// Reads the rows of `statement`, which returns few rows of short texts. If the client disconnects, the statement goes
+    /// on to its end or its time limit, and keeps its permit until then.
     ///
     /// # Errors
-    /// [`RouteError::PreviewTooSlow`], also when others ask for so much already; [`RouteError::PreviewFailed`] when a value of
-    /// a row cannot be had.
+    /// [`RouteError::PreviewTooSlow`], also if other previews kept this one from starting in time;
+    /// [`RouteError::PreviewFailed`] if the server fails at a row.
     pub(crate) async fn first_rows(
         &self,
         dataset: &str,
         statement: &str,
     ) -> Result<Vec<Vec<Option<String>>>, RouteError> {
-        let look = async {
-            let place = Arc::clone(&self.previews).acquire_owned().await.map_err(|_| RouteError::Stopping)?;
+        let read = async {
+            let permit = Arc::clone(&self.preview_permits).acquire_owned().await.map_err(|_| RouteError::Stopping)?;
             let mut connection = self.pool.acquire().await?;
-            // It ends with a rollback, which takes back what a function of a view may have set for the session; the server
-            // warns that nobody has begun the transaction that these statements are.
+            // The rollback undoes what a function of a view may have set for the session. The server warns that no
+            // transaction has been begun, because these statements are an implicit one.
             let statement = format!(
                 "SET TRANSACTION READ ONLY; SET LOCAL client_min_messages TO error;
                  SET LOCAL statement_timeout TO '{}ms'; {statement}; ROLLBACK",
-                PREVIEW.as_millis()
+                PREVIEW_TIMEOUT.as_millis()
             );
-            // A task of its own: dropped in the middle, the connection would not be free before the server is done with it.
+            // In a task of its own: if this future is dropped, the connection returns to the pool only when the server is
+            // done with the statement.
             let rows = tokio::spawn(async move {
                 // Names in it are quoted identifiers, values are quoted literals; `selection` makes them.
                 let rows = sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut *connection).await;
-                drop((connection, place));
+                drop((connection, permit));
                 rows
             });
             match rows.await.map_err(|_| RouteError::Panicked)? {
                 Ok(rows) => rows.iter().map(texts).collect(),
-                Err(error) => Err(unreadable(dataset, error)),
+                Err(error) => Err(preview_error(dataset, error)),
             }
         };
-        // The server's limit comes first, unless there was a wait for a connection.
-        timeout(PREVIEW + PREVIEW / 2, Box::pin(look)).await.unwrap_or(Err(RouteError::PreviewTooSlow))
+        // The server's own limit ends the statement first, unless the wait for a permit or a connection was long.
+        tokio::time::timeout(PREVIEW_TIMEOUT + PREVIEW_TIMEOUT / 2, Box::pin(read))
+            .await
+            .unwrap_or(Err(RouteError::PreviewTooSlow))
     }
 
-    /// Counts the rows, which takes as long as it takes. Dropping the future ends the query on the server.
+    /// Counts the rows of a dataset, without a time limit. Dropping the future closes the connection, which ends the query.
     pub(crate) async fn count(&self, dataset: &Dataset) -> Result<u64, RouteError> {
         let mut connection = timeout::source(session::connect(&self.url, "polyglot-api count")).await?;
         let statement = format!("SELECT count(*) AS rows FROM {}", quote_relation(&dataset.relation));
         // The name is the operator's, from the configuration, and quoted.
-        let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(&mut connection).await?;
-        Ok(row.try_get::<i64, _>("rows")?.unsigned_abs())
+        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut connection).await?;
+        Ok(rows.unsigned_abs())
     }
 }
 
-/// The first candidate whose relation was found.
-fn first(candidates: Vec<Dataset>, found: Vec<Option<Relation>>) -> Option<(Dataset, Relation)> {
+/// The first candidate whose relation exists.
+fn first_existing(candidates: Vec<Dataset>, found: Vec<Option<Relation>>) -> Option<(Dataset, Relation)> {
     candidates.into_iter().zip(found).find_map(|(dataset, relation)| Some((dataset, relation?)))
 }
 
+/// The columns of a row, all of type text.
 fn texts(row: &PgRow) -> Result<Vec<Option<String>>, RouteError> {
     Ok((0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?)
 }
 
-/// Why the first rows cannot be shown. Reading rows runs whatever is in a view, which may fail in any way.
-fn unreadable(dataset: &str, error: sqlx::Error) -> RouteError {
+/// The problem of a preview whose statement failed. Reading rows runs the expressions of a view, which may fail in any way.
+fn preview_error(dataset: &str, error: sqlx::Error) -> RouteError {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(String::from);
-    match (code, blame(dataset, error)) {
+    match (code, refusal(dataset, error)) {
         (Some(code), _) if code == "57014" => RouteError::PreviewTooSlow,
         (_, Ok(Refused { sql_state })) | (Some(sql_state), Err(RouteError::Internal(_))) => {
             RouteError::PreviewFailed { sql_state }
@@ -263,19 +273,19 @@ fn unreadable(dataset: &str, error: sqlx::Error) -> RouteError {
     }
 }
 
-/// Whose fault it is that the server did not plan a statement.
-fn blame(dataset: &str, error: sqlx::Error) -> Result<Refused, RouteError> {
+/// The refusal of a statement if the client may have caused it, else the problem.
+fn refusal(dataset: &str, error: sqlx::Error) -> Result<Refused, RouteError> {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(String::from);
     match code.as_deref() {
-        // A statement that was cut at its time limit.
+        // query_canceled: the statement has reached its time limit.
         Some("57014") => Err(RouteError::Unavailable { what: Dependency::Source, source: Box::new(error) }),
-        // No permission; or the relation, its schema or a column has gone since it was looked up.
+        // No permission; or the relation, its schema or a column was dropped after it was looked up.
         Some("42501" | "42P01" | "3F000" | "42703") => {
             Err(RouteError::DatasetUnavailable { dataset: dataset.to_owned(), source: Box::new(error) })
         }
-        // Bad data, a violated domain, no such operator or type, an operation that a type does not have.
+        // Bad data, a violated domain, an operator or type that does not exist, an operation that a type does not have.
         Some(code) if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => {
-            tracing::debug!(dataset, error = chain(&error), "a condition or an order was refused");
+            tracing::debug!(dataset, error = chain(&error), "PostgreSQL refused a filter or an order");
             Ok(Refused { sql_state: code.to_owned() })
         }
         _ => Err(error.into()),
@@ -294,17 +304,17 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_nothing_stands_for_costs_no_look_up() {
         let source = source("[[dataset]]\nrelation = \"public.records\"");
-        assert!(source.resolve("users", RECENT).await.unwrap().is_none());
-        assert!(matches!(source.resolve("records", RECENT).await, Err(RouteError::Unavailable { .. })));
+        assert!(source.resolve("users", CACHE_MAX_AGE).await.unwrap().is_none());
+        assert!(matches!(source.resolve("records", CACHE_MAX_AGE).await, Err(RouteError::Unavailable { .. })));
     }
 
     #[tokio::test]
     async fn names_that_clients_think_of_are_not_kept() {
         let source = source("[[dataset]]\nrelation = \"public.records\"\n[[dataset]]\nrelation = \"shop.*\"");
-        assert!(source.resolve("a\0b", RECENT).await.unwrap().is_none());
-        let asked = ["a", "b", "records"].map(|name| source.resolve(name, RECENT));
+        assert!(source.resolve("a\0b", CACHE_MAX_AGE).await.unwrap().is_none());
+        let asked = ["a", "b", "records"].map(|name| source.resolve(name, CACHE_MAX_AGE));
         assert!(futures_util::future::join_all(asked).await.iter().all(Result::is_err));
-        let kept: Vec<String> = source.seen.lock().unwrap().keys().cloned().collect();
+        let kept: Vec<String> = source.cache.lock().unwrap().keys().cloned().collect();
         assert_eq!(kept, ["records"]);
     }
 
@@ -312,8 +322,9 @@ mod tests {
     fn the_first_relation_that_exists_is_meant() {
         let relation = crate::resolved_dataset::tests::records(&["id"]).relation;
         let candidates = vec![Dataset::whole("a", "x"), Dataset::whole("b", "x"), Dataset::whole("c", "x")];
-        let (dataset, _) = first(candidates.clone(), vec![None, Some(relation.clone()), Some(relation)]).unwrap();
+        let (dataset, _) =
+            first_existing(candidates.clone(), vec![None, Some(relation.clone()), Some(relation)]).unwrap();
         assert_eq!(dataset, candidates[1]);
-        assert!(first(candidates, vec![None, None, None]).is_none());
+        assert!(first_existing(candidates, vec![None, None, None]).is_none());
     }
 }

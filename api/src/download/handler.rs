@@ -63,7 +63,7 @@ pub(crate) async fn download(
     let preferred = wait::preferred(&headers);
     let export = wait::until_ended(&app, id, preferred.unwrap_or(app.download.wait)).await?;
     let mut response = match export.status {
-        Status::Pending | Status::Planning | Status::Running | Status::Finishing => not_yet(&export),
+        Status::Pending | Status::Planning | Status::Running | Status::Finishing => not_finished(&export),
         Status::Failed => {
             return Err(RouteError::ExportFailed { code: export.error_code, message: export.error });
         }
@@ -88,7 +88,7 @@ fn read_delivery(name: &str) -> Result<Delivery, RouteError> {
     })
 }
 
-fn not_yet(export: &Export) -> Response {
+fn not_finished(export: &Export) -> Response {
     let retry_after = HeaderValue::from(retry_after(export));
     (StatusCode::ACCEPTED, [(header::RETRY_AFTER, retry_after)], Json(ExportDocument::now(export))).into_response()
 }

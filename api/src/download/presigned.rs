@@ -1,5 +1,4 @@
-//! URLs that are signed for one object and a short time. One is as good as a password while it lives, so it is answered
-//! and never logged.
+//! Presigned URLs of objects. Whoever has such a URL can read the object until it expires, so URLs are never logged.
 
 use axum::http::Method;
 use chrono::{DateTime, Utc};
@@ -11,7 +10,7 @@ use super::stored_file;
 use crate::problem::RouteError;
 use crate::state::AppState;
 
-/// Signs for one moment, so that all its URLs end together.
+/// Signs URLs with one start time, so that all of them expire together.
 pub(crate) struct Signer<'a> {
     storage: &'a Storage,
     validity: Validity,
@@ -22,13 +21,13 @@ impl<'a> Signer<'a> {
         Self { storage: &app.storage, validity: Validity::starting_now(app.download.presign_ttl) }
     }
 
-    /// The time at which the URLs cease to work.
+    /// Time at which the URLs expire.
     pub(crate) fn expires_at(&self) -> DateTime<Utc> {
         self.validity.end().into()
     }
 
-    /// Signs a URL of the file `name` under the export's prefix. The store is not asked whether it is there.
-    pub(crate) async fn one_of_several(&self, export: &Export, prefix: &str, name: &str) -> Result<String, RouteError> {
+    /// URL of the file `name` under the export's prefix. The object is not looked up.
+    pub(crate) async fn url_of_part(&self, export: &Export, prefix: &str, name: &str) -> Result<String, RouteError> {
         self.url(&Method::GET, &format!("{prefix}{name}"), &stored_file::headers_of(export, name)?).await
     }
 

@@ -1,4 +1,4 @@
-//! Delivery by the api: the object's bytes pass through, a piece at a time and as fast as the client takes them.
+//! Delivery by the api: the object's bytes pass through chunk by chunk, as fast as the client reads them.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -18,7 +18,7 @@ use crate::problem::RouteError;
 use crate::state::AppState;
 use crate::timeout;
 
-/// 200 with the file, 206 with a part of it, or the head of a 200.
+/// Answers 200 with the file, 206 with a part of it, or the head of a 200.
 pub(super) async fn answer(
     app: &AppState,
     export: &Export,
@@ -38,7 +38,7 @@ pub(super) async fn answer(
     }
 }
 
-/// The part to send. The store is asked for the file's tag only where the client has one to compare.
+/// The part to send. The file's ETag is looked up only if the client has one to compare with.
 async fn part(app: &AppState, export: &Export, request: &HeaderMap) -> Result<Part, RouteError> {
     let part = range::requested(request, size(export));
     match request.get(header::IF_RANGE) {
@@ -77,8 +77,8 @@ fn file_headers(export: &Export, length: Option<u64>, etag: Option<&str>) -> Res
     Ok(headers)
 }
 
-/// The bytes as they come. When the store breaks off, so do we: the client sees a connection that ended before
-/// `Content-Length`, not a short file that looks whole.
+/// Streams the bytes. If the object store fails, the connection ends before `Content-Length`, so that the client does not
+/// take a short file for a complete one.
 fn pass_through(body: ByteStream, export: &Export) -> Body {
     let (id, span) = (export.id, Span::current());
     let logged = body.inspect_err(move |error| {

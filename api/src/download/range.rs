@@ -3,34 +3,34 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// What part of a file of known size a request is for.
+/// The part of a file of known size that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Whole,
-    /// Both inclusive, and inside of the file.
+    /// Both positions are inclusive and inside of the file.
     Bytes {
         first: u64,
         last: u64,
     },
-    /// Nothing of it is in the file.
+    /// No byte of the range is in the file.
     Outside,
 }
 
-/// The part that `headers` ask for. Without a range, or with one that cannot be read, that is the whole file.
+/// The part that `headers` ask for: the whole file if there is no range, or one that cannot be parsed.
 pub(super) fn requested(headers: &HeaderMap, size: u64) -> Part {
     let mut values = headers.get_all(header::RANGE).iter();
     match (values.next(), values.next()) {
-        (Some(range), None) => range.to_str().ok().and_then(|range| read(range, size)).unwrap_or(Part::Whole),
+        (Some(range), None) => range.to_str().ok().and_then(|range| parse(range, size)).unwrap_or(Part::Whole),
         _ => Part::Whole,
     }
 }
 
-/// Whether the client's partial copy is of this very file. A date or a weak tag cannot prove that.
+/// Whether the client's partial copy is of this version of the file. A date or a weak tag cannot prove that.
 pub(super) fn is_current(if_range: &HeaderValue, etag: Option<&str>) -> bool {
     etag.is_some_and(|etag| etag.starts_with('"') && if_range.as_bytes() == etag.as_bytes())
 }
 
-fn read(range: &str, size: u64) -> Option<Part> {
+fn parse(range: &str, size: u64) -> Option<Part> {
     let (unit, spec) = range.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return None;
@@ -54,7 +54,7 @@ fn read(range: &str, size: u64) -> Option<Part> {
     Some(part)
 }
 
-/// Digits only. More of them than fit are past the end of any file.
+/// Parses digits. A number that does not fit is past the end of any file.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))

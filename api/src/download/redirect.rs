@@ -9,8 +9,8 @@ use super::stored_file;
 use crate::problem::RouteError;
 use crate::state::AppState;
 
-/// 302 to the file. The store is asked first: a client that is sent to a missing object or a dead server is told
-/// so in the store's own words, which it cannot act on.
+/// Answers 302 to the file. The object is looked up first: a client that is redirected to a missing object gets an error
+/// of the object store, which it cannot act on.
 pub(super) async fn answer(app: &AppState, export: &Export, method: &Method) -> Result<Response, RouteError> {
     stored_file::head(app, export).await?;
     let url = Signer::new(app).url(method, stored_file::key(export)?, &stored_file::object_headers(export)?).await?;

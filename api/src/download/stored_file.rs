@@ -1,4 +1,4 @@
-//! The file of a completed export in the object store: its headers, and asking the store about it.
+//! The file of a completed export in the object store: its response headers, its key, and its lookup.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use polyglot_core::request::ObjectHeaders;

@@ -1,5 +1,5 @@
-//! Waiting for an export to end, so that `curl -L` right after a submission gets the file. Nothing is held while
-//! it waits: no connection to the ledger, and the handler is dropped when the client hangs up.
+//! Waiting for an export to end, so that `curl -L` right after a submission gets the file. A waiting request holds no
+//! connection to the ledger, and its handler is dropped when the client disconnects.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use polyglot_ledger::Export;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use crate::config::LONGEST_WAIT;
+use crate::config::MAX_WAIT;
 use crate::exports::inspect::find;
 use crate::problem::RouteError;
 use crate::state::AppState;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 
-/// The export as soon as it has ended, or as it is after `patience` or when the process is stopping.
-pub(super) async fn until_ended(app: &AppState, id: Uuid, patience: Duration) -> Result<Export, RouteError> {
-    let deadline = Instant::now() + patience;
+/// Returns the export when it has ended, after `limit`, or when the process is stopping, whichever comes first.
+pub(super) async fn until_ended(app: &AppState, id: Uuid, limit: Duration) -> Result<Export, RouteError> {
+    let deadline = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
     loop {
         let export = find(app, id).await?;
@@ -27,13 +27,13 @@ pub(super) async fn until_ended(app: &AppState, id: Uuid, patience: Duration) ->
             return Ok(export);
         }
         tokio::select! {
-            () = sleep(pause.min(left)) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = sleep(pause.min(left)) => pause = (pause * 2).min(MAX_PAUSE),
             () = app.lifecycle.stopping.cancelled() => return Ok(export),
         }
     }
 }
 
-/// `wait` of the `Prefer` header (RFC 7240), the first one that is a number, cut to the longest wait.
+/// The first `wait` of the `Prefer` header (RFC 7240) that is a number, capped at `MAX_WAIT`.
 pub(super) fn preferred(headers: &HeaderMap) -> Option<Duration> {
     headers
         .get_all("prefer")
@@ -43,7 +43,7 @@ pub(super) fn preferred(headers: &HeaderMap) -> Option<Duration> {
         .filter_map(|preference| preference.split(';').next()?.split_once('='))
         .filter(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
         .find_map(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
-        .map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT))
+        .map(|seconds| Duration::from_secs(seconds).min(MAX_WAIT))
 }
 
 #[cfg(test)]

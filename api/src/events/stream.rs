@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::Event;
-use chrono::SecondsFormat;
 use polyglot_ledger::{Change, Export, LedgerError, with_timeout};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
@@ -15,6 +14,7 @@ use uuid::Uuid;
 
 use super::feed::{CHANGE_OVERLAP, FeedEvent, MAX_ACTIVE, MAX_CHANGES, Subscription, Update};
 use crate::state::AppState;
+use crate::timestamp::timestamp;
 
 /// Time after which a client should reconnect when its stream has ended.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
@@ -132,7 +132,7 @@ async fn send(update: &Update, after: i64, newest: i64, events: &Sender) -> Resu
 fn state_event(change: &Change) -> Event {
     let data = json!({
         "exportId": change.export_id, "status": change.status.name(), "attempt": change.attempt,
-        "at": change.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        "at": timestamp(change.at),
     });
     Event::default().event("state").id(change.id.to_string()).data(data.to_string())
 }

@@ -1,5 +1,5 @@
-//! `GET /exports/benchmark`: real exports of the default dataset, one format after the other, through the real
-//! queue, workers and object store. What is measured is what a client would have waited for.
+//! `GET /exports/benchmark`: exports of the default dataset, one format after the other, through the same queue, workers and
+//! object store as any export. The measured time is the time that a client would have waited.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +28,15 @@ use crate::resolved_dataset::ResolvedDataset;
 use crate::state::AppState;
 use crate::timeout;
 
-/// Its exports are nobody's to join: they are deleted at once.
+/// Tenant of the benchmark's exports. It is not the clients' tenant, so that no submission is coalesced with an export that is
+/// about to be deleted.
 const TENANT: &str = "polyglot benchmark";
 const DEFAULT_FORMATS: [&str; 4] = ["csv", "json", "xml", "parquet"];
 
-/// How long an export may lie untouched before it is said that no worker takes it.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
+/// Time that a worker may take to claim an export.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(30);
 
-const POLL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -58,9 +59,10 @@ struct Measurement {
     peak_memory_mb: Option<f64>,
 }
 
-/// What was asked for.
+/// The parameters of a benchmark.
 struct Plan {
     formats: Vec<Format>,
+    /// Limit of the rows of each export.
     rows: Option<u64>,
 }
 
@@ -80,10 +82,10 @@ struct Plan {
 )]
 pub(crate) async fn benchmark(State(app): State<Arc<AppState>>, uri: Uri) -> Result<Json<Report>, RouteError> {
     let plan = Plan::read(&uri)?;
-    // A task of its own, because it has to clean up behind a client that hangs up, and a handler is just dropped.
-    let gone = app.lifecycle.stopping.child_token();
-    let _hung_up = gone.clone().drop_guard();
-    let run = run(Arc::clone(&app), plan, gone).in_current_span();
+    // In a task of its own: the handler is dropped when the client disconnects, and the export has to be deleted then.
+    let cancelled = app.lifecycle.stopping.child_token();
+    let _cancel_on_drop = cancelled.clone().drop_guard();
+    let run = run(Arc::clone(&app), plan, cancelled).in_current_span();
     app.lifecycle.tasks.spawn(run).await.map_err(|_| RouteError::Panicked)?.map(Json)
 }
 
@@ -106,70 +108,71 @@ impl Plan {
     }
 }
 
-/// Runs the plan while no other benchmark runs anywhere. Ends soon after `gone`, with nothing left behind.
-async fn run(app: Arc<AppState>, plan: Plan, gone: CancellationToken) -> Result<Report, RouteError> {
+/// Runs the plan under a lock of the ledger, so that one benchmark runs at a time in the whole service. Ends soon after
+/// `cancelled`, and deletes its exports.
+async fn run(app: Arc<AppState>, plan: Plan, cancelled: CancellationToken) -> Result<Report, RouteError> {
     let lock = timeout::ledger(app.ledger.try_benchmark_lock()).await?.ok_or(RouteError::BenchmarkRunning)?;
-    let report = measure_all(&app, &plan, &gone).await;
-    // Dropped, it would be released too, but only when the server notices.
+    let report = measure_all(&app, &plan, &cancelled).await;
+    // A dropped lock is released too, but only when the server notices the closed connection.
     if let Err(error) = timeout::ledger(lock.release()).await {
-        tracing::warn!(error = chain(&error), "the benchmark's lock was not released cleanly");
+        tracing::warn!(error = chain(&error), "the benchmark's lock could not be released");
     }
     report
 }
 
-async fn measure_all(app: &AppState, plan: &Plan, gone: &CancellationToken) -> Result<Report, RouteError> {
+async fn measure_all(app: &AppState, plan: &Plan, cancelled: &CancellationToken) -> Result<Report, RouteError> {
     let unknown = || RouteError::UnknownDataset(DEFAULT_DATASET.to_owned());
     let resolved = app.source.resolve(DEFAULT_DATASET, Duration::ZERO).await?.ok_or_else(unknown)?;
     let dataset_row_count = tokio::select! {
         count = app.source.count(&resolved.dataset) => count?,
-        () = gone.cancelled() => return Err(RouteError::Stopping),
+        () = cancelled.cancelled() => return Err(RouteError::Stopping),
     };
     let mut results = Vec::with_capacity(plan.formats.len());
     for &format in &plan.formats {
-        let request = ExportRequest { row_limit: plan.rows, ..resolved.request(format, every_column(&resolved)) };
+        let request = ExportRequest { row_limit: plan.rows, ..resolved.request(format, all_columns(&resolved)) };
         let id = timeout::ledger(app.ledger.submit(TENANT, &request)).await?;
         app.relay.wake();
         tracing::info!(export_id = %id, format = format.name, "benchmark export submitted");
-        let ended = wait_for_end(app, id, gone).await;
-        discard(app, id).await;
-        results.push(measurement(&ended?)?);
+        let export = wait_for_end(app, id, cancelled).await;
+        delete(app, id).await;
+        results.push(measurement(&export?)?);
     }
     Ok(Report { dataset_row_count, results })
 }
 
-fn every_column(resolved: &ResolvedDataset) -> Vec<ColumnMapping> {
+fn all_columns(resolved: &ResolvedDataset) -> Vec<ColumnMapping> {
     let mapping = |name: &String| ColumnMapping { source: name.clone(), target: name.clone() };
     resolved.columns().map(|column| mapping(&column.name)).collect()
 }
 
-async fn wait_for_end(app: &AppState, id: Uuid, gone: &CancellationToken) -> Result<Export, RouteError> {
+async fn wait_for_end(app: &AppState, id: Uuid, cancelled: &CancellationToken) -> Result<Export, RouteError> {
     let submitted = Instant::now();
     loop {
         let export = find(app, id).await?;
         if !export.status.is_active() {
             return Ok(export);
         }
-        if export.attempt == 0 && submitted.elapsed() > CLAIM_PATIENCE {
+        if export.attempt == 0 && submitted.elapsed() > CLAIM_TIMEOUT {
             return Err(RouteError::NoWorker);
         }
         tokio::select! {
-            () = sleep(POLL) => {}
-            () = gone.cancelled() => return Err(RouteError::Stopping),
+            () = sleep(POLL_INTERVAL) => {}
+            () = cancelled.cancelled() => return Err(RouteError::Stopping),
         }
     }
 }
 
-/// Cancels the export or deletes its file. What does not work out now, the sweep does later.
-async fn discard(app: &AppState, id: Uuid) {
-    let discarded = async {
+/// Cancels the export or deletes its file. If that fails, the sweeper does it later.
+async fn delete(app: &AppState, id: Uuid) {
+    let deletion = async {
         if let Deletion::Ended { object_key: Some(key) } = timeout::ledger(app.ledger.delete(id)).await? {
             timeout::store(app.storage.delete_result(&key)).await?;
             timeout::ledger(app.ledger.object_deleted(id)).await?;
         }
         Ok::<_, RouteError>(())
     };
-    if let Err(error) = discarded.await {
-        tracing::warn!(error = chain(&error), export_id = %id, "a benchmark's file is left to the sweep");
+    if let Err(error) = deletion.await {
+        tracing::warn!(error = chain(&error), export_id = %id, "a benchmark's file is left to the sweeper");
     }
 }
 

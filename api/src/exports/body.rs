@@ -1,5 +1,5 @@
-//! The body of a submission: its content type, its size, its time, and the JSON in it. What the JSON says is
-//! `validate`'s.
+//! The body of a submission: limits of its content type, size and time, and the JSON in it. The contents of the JSON are
+//! checked in `validate`.
 
 use std::time::Duration;
 
@@ -13,17 +13,18 @@ use super::limits::BODY_BYTES;
 use super::strict_json;
 use crate::problem::{RouteError, quoted};
 
-/// A client that is still sending when it is refused often never sees the answer, so this much is read and
-/// thrown away first.
-const DISCARDED: usize = 16 * BODY_BYTES;
+/// Bytes of a body that is too large which are read before the answer. A client that is still sending when the connection is
+/// closed often does not see the answer.
+const MAX_READ_BYTES: usize = 16 * BODY_BYTES;
 
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Time in which the whole body has to arrive.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a client sent.
+/// The body that a client has sent.
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) json: Value,
-    /// As it came, for what a `Value` cannot hold.
+    /// The bytes of the body. A `Value` loses the digits of large numbers.
     pub(super) text: Vec<u8>,
 }
 
@@ -35,14 +36,15 @@ impl Body {
     }
 }
 
-/// The JSON of the body, or what is wrong with it.
+/// Reads and parses the body.
 pub(super) async fn read(request: Request) -> Result<Body, RouteError> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
-    // Such a client asks before it sends.
-    let asks_first = parts.headers.contains_key(header::EXPECT);
-    let bytes =
-        tokio::time::timeout(PATIENCE, collect(body, asks_first)).await.map_err(|_| RouteError::BodyTooSlow)??;
+    // A client with `Expect: 100-continue` waits for a first answer before it sends.
+    let expects_continue = parts.headers.contains_key(header::EXPECT);
+    let bytes = tokio::time::timeout(READ_TIMEOUT, collect(body, expects_continue))
+        .await
+        .map_err(|_| RouteError::BodyTooSlow)??;
     if bytes.is_empty() {
         return Err(RouteError::invalid("body", "is empty; expected a JSON object"));
     }
@@ -63,27 +65,27 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), RouteError> {
     }
 }
 
-async fn collect(body: axum::body::Body, asks_first: bool) -> Result<Vec<u8>, RouteError> {
+async fn collect(body: axum::body::Body, expects_continue: bool) -> Result<Vec<u8>, RouteError> {
     let too_large = || RouteError::BodyTooLarge { limit: BODY_BYTES };
-    if asks_first && body.size_hint().lower() > BODY_BYTES as u64 {
+    if expects_continue && body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    let mut seen = 0;
+    let mut received = 0;
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| RouteError::invalid("body", "ended before it was complete"))?;
-        seen += chunk.len();
-        if seen <= BODY_BYTES {
+        received += chunk.len();
+        if received <= BODY_BYTES {
             bytes.extend_from_slice(&chunk);
         } else {
             bytes = Vec::new();
-            if seen > DISCARDED {
+            if received > MAX_READ_BYTES {
                 break;
             }
         }
     }
-    if seen > BODY_BYTES { Err(too_large()) } else { Ok(bytes) }
+    if received > BODY_BYTES { Err(too_large()) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The `columns` of a submission: which columns the file has, and what they are called in it.
+//! The `columns` of a submission: the columns of the file, and their names in it.
 
 use std::collections::HashMap;
 
@@ -9,9 +9,10 @@ use super::field::{items, kind, text, unknown_keys};
 use super::limits::{COLUMNS, TARGET_BYTES};
 use crate::problem::{FieldError, quoted};
 
+/// A column of a submission, as far as it could be read.
 #[derive(Debug)]
 pub(super) struct DraftColumn {
-    /// Its place in the request.
+    /// Position in the request.
     index: usize,
     pub(super) source: Option<String>,
     target: Option<String>,
@@ -22,7 +23,8 @@ impl DraftColumn {
         format!("columns[{}].source", self.index)
     }
 
-    pub(super) fn mapping(self) -> Option<ColumnMapping> {
+    /// The column, if nothing of it was refused.
+    pub(super) fn complete(self) -> Option<ColumnMapping> {
         Some(ColumnMapping { source: self.source?, target: self.target? })
     }
 }
@@ -53,7 +55,7 @@ fn read_each(items: &[Value], errors: &mut Vec<FieldError>) -> Vec<DraftColumn> 
         let target_field = format!("{field}.target");
         let target = text(item.get("target"), &target_field, errors);
         if let Some(target) = target {
-            // A column may have a name of blanks; a file that nobody can read by its header is a mistake.
+            // PostgreSQL allows a name of blanks, but a header without visible names is a mistake.
             if target.trim().is_empty() {
                 errors.push(FieldError::new(&target_field, "may not be blank"));
             } else if target.len() > TARGET_BYTES {

@@ -1,10 +1,10 @@
-//! The place in the list where a page ends, in a form that says nothing and cannot be guessed at by accident.
+//! Cursors of the list of exports: the position where a page ends, as an opaque token.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
-/// First byte of every cursor, so that a later kind can be told from this one.
+/// First byte of every cursor. A later kind of cursor gets another one.
 const VERSION: u8 = 1;
 
 pub(super) fn encode(last: Uuid) -> String {

@@ -1,4 +1,4 @@
-//! `DELETE /exports/{id}`: stops an export that is under way, takes away the file of one that has ended.
+//! `DELETE /exports/{id}`: cancels an export that is under way, deletes the file of one that has ended.
 
 use std::sync::Arc;
 
@@ -30,13 +30,13 @@ pub(crate) async fn delete(State(app): State<Arc<AppState>>, ExportId(id): Expor
     match timeout::ledger(app.ledger.delete(id)).await? {
         Deletion::Unknown => Err(RouteError::UnknownExport(id)),
         Deletion::Cancelling => {
-            tracing::info!(export_id = %id, "cancellation asked for");
+            tracing::info!(export_id = %id, "cancellation requested");
             Ok((StatusCode::ACCEPTED, Json(ExportDocument::now(&find(&app, id).await?))).into_response())
         }
         Deletion::Ended { object_key } => {
             if let Some(key) = object_key {
-                // From here on nobody can download it. When the store does not take the deletion now, a repeated
-                // DELETE or the sweep does it later.
+                // The ledger no longer lets anyone download the file. If the object store fails now, a repeated DELETE or
+                // the sweeper deletes the object later.
                 timeout::store(app.storage.delete_result(&key)).await?;
                 timeout::ledger(app.ledger.object_deleted(id)).await?;
                 tracing::info!(export_id = %id, "file deleted");

@@ -1,6 +1,6 @@
-//! The JSON document that says everything about an export, and the guesses in it.
+//! The JSON document of an export, with its estimates.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use polyglot_core::compression::Compression;
 use polyglot_core::request::Layout;
 use polyglot_core::single_stream_reason::SingleStreamReason;
@@ -9,6 +9,8 @@ use polyglot_ledger::Export;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::timestamp::timestamp;
 
 /// An export, as far as it is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -131,7 +133,7 @@ impl SingleStream {
     }
 }
 
-/// When a client should ask again, in seconds.
+/// Seconds after which a client should ask again.
 pub(crate) fn retry_after(export: &Export) -> u32 {
     eta_seconds(export, Utc::now()).map_or(2, |eta| u32::try_from(eta.clamp(1, 30)).unwrap_or(30))
 }
@@ -139,12 +141,12 @@ pub(crate) fn retry_after(export: &Export) -> u32 {
 fn rows_total(export: &Export) -> Option<i64> {
     match export.status {
         Status::Completed | Status::Expired => Some(export.rows),
-        // An estimate that was passed is known to be too low.
+        // An estimate below the rows written so far is known to be too low.
         _ => export.rows_estimate.map(|estimate| estimate.max(export.rows)),
     }
 }
 
-/// From the rate so far. An attempt that was started over makes it too long; it is a guess.
+/// Estimate of the remaining time, from the rate since the export was started. It is too long if an attempt has failed since.
 fn eta_seconds(export: &Export, now: DateTime<Utc>) -> Option<i64> {
     let (Status::Running, Some(total), Some(started)) = (export.status, rows_total(export), export.started_at) else {
         return None;
@@ -155,10 +157,6 @@ fn eta_seconds(export: &Export, now: DateTime<Utc>) -> Option<i64> {
     }
     let left = i128::from(total - export.rows) * i128::from(elapsed) / i128::from(export.rows);
     i64::try_from((left + 999) / 1000).ok()
-}
-
-pub(super) fn timestamp(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 #[cfg(test)]

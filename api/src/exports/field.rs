@@ -1,4 +1,5 @@
-//! Reading a submission a field at a time: what is wrong is noted under the field's name, and reading goes on.
+//! Readers of single fields of a submission. A mistake is added to the list of errors under the field's name, and reading
+//! goes on.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::problem::{FieldError, listed, quoted};
 use crate::resolved_dataset::ResolvedDataset;
 
-/// A string with something in it, exactly as it was sent.
+/// Reads a string that is not empty.
 pub(super) fn text<'v>(value: Option<&'v Value>, field: &str, errors: &mut Vec<FieldError>) -> Option<&'v str> {
     let problem = match value {
         None => "is required".to_owned(),
@@ -21,7 +22,7 @@ pub(super) fn text<'v>(value: Option<&'v Value>, field: &str, errors: &mut Vec<F
     None
 }
 
-/// What `find` makes of a string; `choices` is what there is, for the message. `what` is in the singular.
+/// Reads a string for which `find` knows the value. `what` (in the singular) and `choices` are for the message.
 pub(super) fn choice<T>(
     value: Option<&Value>,
     field: &str,
@@ -38,7 +39,7 @@ pub(super) fn choice<T>(
     found
 }
 
-/// A boolean; absent is false.
+/// Reads a boolean; absent is false.
 pub(super) fn flag(value: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) -> bool {
     match value {
         None => false,
@@ -50,7 +51,7 @@ pub(super) fn flag(value: Option<&Value>, field: &str, errors: &mut Vec<FieldErr
     }
 }
 
-/// A whole number in `range`, or what is wrong with it; `unit` is for the message.
+/// Reads a whole number in `range`. The error is the message for the client; `unit` is for the message.
 pub(super) fn whole_number<T>(value: &Value, range: &RangeInclusive<T>, unit: &str) -> Result<T, String>
 where
     T: TryFrom<u64> + PartialOrd + Display,
@@ -65,16 +66,17 @@ pub(super) fn not_a_whole_number<T: Display>(value: &Value, range: &RangeInclusi
     format!("expected a whole number from {} to {} ({unit}), not {given}", range.start(), range.end())
 }
 
-/// The items of an array of at most `most`; `shape` is what each is to look like. Nothing, if there is none.
+/// Reads the items of an array of at most `max` columns; empty if there is a mistake. `shape` is the form of an item, for the
+/// message.
 pub(super) fn items<'v>(
     value: &'v Value,
     field: &str,
-    most: usize,
+    max: usize,
     shape: &str,
     errors: &mut Vec<FieldError>,
 ) -> &'v [Value] {
     let problem = match value {
-        Value::Array(items) if items.len() > most => format!("expected at most {most} columns, not {}", items.len()),
+        Value::Array(items) if items.len() > max => format!("expected at most {max} columns, not {}", items.len()),
         Value::Array(items) => return items,
         other => format!("expected an array of {shape}, not {}", kind(other)),
     };
@@ -82,19 +84,19 @@ pub(super) fn items<'v>(
     &[]
 }
 
-/// Refuses what is not `known`. `path` is the field of the object, with the dot that follows.
+/// Refuses keys that are not `known`. `path` is the field of the object, with the dot that follows.
 pub(super) fn unknown_keys(object: &Map<String, Value>, known: &[&str], path: &str, errors: &mut Vec<FieldError>) {
     for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
         errors.push(FieldError::new(member(path, key), format!("unknown field; there is {}", listed(known))));
     }
 }
 
-/// The name of an object's member, cut to a bearable length.
+/// The path of an object's member. The key is a client's text and is cut at 80 characters.
 pub(super) fn member(path: &str, key: &str) -> String {
     format!("{path}{}", key.chars().take(80).collect::<String>())
 }
 
-/// The column, or a word on the ones that there are.
+/// Looks an exposed column up. The message for an unknown name lists the columns of the dataset.
 pub(super) fn known_column<'d>(
     name: &str,
     field: &str,
@@ -112,7 +114,7 @@ pub(super) fn known_column<'d>(
     column
 }
 
-/// What a JSON value is, in a message.
+/// The type of a JSON value, for messages.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

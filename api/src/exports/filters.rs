@@ -1,5 +1,5 @@
-//! The `filters` of a submission: which rows the file has. Whether a value is one of its column's type is asked of the
-//! server, in `typed`.
+//! The `filters` of a submission: conditions of the file's rows. Whether a value is valid for its column's type is checked by
+//! the server, in `plan_check`.
 
 use polyglot_core::column::{Column, WireType};
 use polyglot_core::selection::{Filter, FilterOp};
@@ -11,9 +11,10 @@ use super::field::{choice, kind, text, unknown_keys};
 use super::limits::{FILTER_VALUES, FILTERS};
 use crate::problem::{FieldError, listed};
 
+/// A filter of a submission, as far as it could be read.
 #[derive(Debug)]
 pub(super) struct DraftFilter {
-    /// Its place in the request.
+    /// Position in the request.
     index: usize,
     pub(super) column: Option<String>,
     op: Option<FilterOp>,
@@ -34,13 +35,13 @@ impl DraftFilter {
     }
 
     /// The filter, if nothing of it was refused.
-    pub(super) fn whole(&self) -> Option<Filter> {
+    pub(super) fn complete(&self) -> Option<Filter> {
         Some(Filter { column: self.column.clone()?, op: self.op?, values: self.values.clone()? })
     }
 
-    /// What is wrong with the filter for this column, where the server would take it.
-    pub(super) fn misfit(&self, column: &Column) -> Option<FieldError> {
-        // bytea has a LIKE, but its pattern is bytea too: the text of it is not what the client thinks.
+    /// An error of a filter that the server would accept for this column, but not with the meaning that clients expect.
+    pub(super) fn type_error(&self, column: &Column) -> Option<FieldError> {
+        // bytea has LIKE, but its pattern is bytea too, with escapes of its own.
         let bytes = column.wire == WireType::Bytea && column.array.is_none();
         (self.op == Some(FilterOp::Like) && bytes)
             .then(|| FieldError::new(self.op_field(), format!("like is for text, not for type {}", column.sql_type)))
@@ -116,7 +117,7 @@ fn read_values<'t>(
     }
 }
 
-/// The text that the server gets. `token` is what the client wrote.
+/// The text of one value for the server. `token` is the value's JSON, as the client wrote it.
 fn literal(
     op: FilterOp,
     value: &Value,
@@ -128,8 +129,8 @@ fn literal(
         Value::String(text) if text.contains('\0') => {
             "may not hold U+0000, which no value in PostgreSQL has".to_owned()
         }
-        // The server would find out at the first row that is like the rest of the pattern.
-        Value::String(text) if op == FilterOp::Like && ends_in_escape(text) => {
+        // The server would fail only at the first row that matches the rest of the pattern.
+        Value::String(text) if op == FilterOp::Like && ends_with_escape(text) => {
             "a pattern may not end in a single backslash; \\\\ stands for one".to_owned()
         }
         Value::String(text) => return Some(text.clone()),
@@ -144,11 +145,11 @@ fn literal(
     None
 }
 
-fn ends_in_escape(pattern: &str) -> bool {
+fn ends_with_escape(pattern: &str) -> bool {
     pattern.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1
 }
 
-/// The values of each filter as the client wrote them: a `Value` has made a double of every number.
+/// The values of each filter as the client wrote them. In a `Value`, a number with many digits has become a double.
 #[derive(Default)]
 struct Tokens<'a>(Vec<Vec<&'a str>>);
 
@@ -165,7 +166,7 @@ struct RawFilter<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// What cannot be read has no tokens; it has no numbers either, or was refused already.
+    /// A filter that cannot be parsed has no tokens: it has no numbers, or is refused for another mistake.
     fn of(body: &'a [u8]) -> Self {
         let Ok(body) = serde_json::from_slice::<RawBody<'a>>(body) else { return Self::default() };
         Self(body.filters.into_iter().map(|filter| Self::of_one(filter).unwrap_or_default()).collect())

@@ -1,4 +1,4 @@
-//! The `{id}` of a path.
+//! The `{id}` of paths under `/exports`.
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::problem::RouteError;
 
-/// An export's id in the one form that we give out: 36 characters with hyphens.
+/// An export's id. Only the form that the api answers is accepted: 36 characters with hyphens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExportId(pub(crate) Uuid);
 

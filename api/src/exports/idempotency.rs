@@ -1,23 +1,23 @@
-//! The `Idempotency-Key` of a submission: a client that does not know whether its request arrived sends it again, and
-//! gets the first answer instead of a second export. What a key stands for is in the ledger.
+//! The header `Idempotency-Key` of a submission: a client that does not know whether its request arrived sends it again, and
+//! gets the first answer instead of a second export. The ledger stores the keys.
 
 use axum::http::HeaderMap;
 
 use crate::problem::RouteError;
 
-const NAME: &str = "Idempotency-Key";
-const LONGEST: usize = 255;
+const HEADER: &str = "Idempotency-Key";
+const MAX_BYTES: usize = 255;
 
-/// The key, byte for byte as it was sent; a quoted one is another than one without quotes.
+/// The key, byte for byte: quotes are part of it.
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, RouteError> {
-    let mut values = headers.get_all(NAME).iter();
+    let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(RouteError::invalid(NAME, "is there more than once"));
+        return Err(RouteError::invalid(HEADER, "is there more than once"));
     }
     match value.to_str() {
-        Ok(key) if (1..=LONGEST).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => Err(RouteError::invalid(NAME, format!("expected 1 to {LONGEST} printable ASCII characters"))),
+        Ok(key) if (1..=MAX_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(RouteError::invalid(HEADER, format!("expected 1 to {MAX_BYTES} printable ASCII characters"))),
     }
 }
 
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     fn headers(values: &[&[u8]]) -> HeaderMap {
-        let pair = |value: &&[u8]| (NAME.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value).unwrap());
+        let pair = |value: &&[u8]| (HEADER.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value).unwrap());
         values.iter().map(pair).collect()
     }
 
@@ -37,10 +37,10 @@ mod tests {
         assert_eq!(key(&headers(&[])).unwrap(), None);
         let quoted = "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"";
         assert_eq!(key(&headers(&[quoted.as_bytes()])).unwrap().as_deref(), Some(quoted));
-        let long = [b'k'; LONGEST + 1];
+        let long = [b'k'; MAX_BYTES + 1];
         for bad in [vec![&b""[..]], vec![b"\xff"], vec![&long], vec![b"a", b"a"]] {
             let Err(RouteError::Invalid(errors)) = key(&headers(&bad)) else { panic!("{bad:?} was taken") };
-            assert_eq!(errors[0].field, NAME);
+            assert_eq!(errors[0].field, HEADER);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /exports/{id}`: the whole state of one export.
+//! `GET /exports/{id}`: the state of one export.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) async fn inspect(
     Ok(Json(ExportDocument::now(&find(&app, id).await?)))
 }
 
-/// The export, or 404.
+/// Finds an export; a 404 if there is none with this id.
 pub(crate) async fn find(app: &AppState, id: Uuid) -> Result<Export, RouteError> {
     timeout::ledger(app.ledger.find(id)).await?.ok_or(RouteError::UnknownExport(id))
 }

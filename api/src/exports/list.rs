@@ -1,4 +1,4 @@
-//! `GET /exports`: newest first, a page at a time.
+//! `GET /exports`: the list of exports, newest first, in pages.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::state::AppState;
 use crate::timeout;
 
 const DEFAULT_LIMIT: u64 = 50;
-const MOST: u64 = 200;
+const MAX_LIMIT: u64 = 200;
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -45,7 +45,7 @@ pub(crate) struct Page {
 pub(crate) async fn list(State(app): State<Arc<AppState>>, uri: Uri) -> Result<impl IntoResponse, RouteError> {
     let parameters = Parameters::read(&uri, &["status", "limit", "cursor"])?;
     let status = parameters.get("status").map(read_status).transpose()?;
-    let limit = parameters.number("limit", 1..=MOST)?.unwrap_or(DEFAULT_LIMIT);
+    let limit = parameters.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let before = match parameters.get("cursor") {
         Some(text) => Some(
             cursor::decode(text)
@@ -53,12 +53,12 @@ pub(crate) async fn list(State(app): State<Arc<AppState>>, uri: Uri) -> Result<i
         ),
         None => None,
     };
-    // One more than is shown tells whether there is another page.
-    let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut exports = timeout::ledger(app.ledger.list(ListFilter { status, before, limit: asked })).await?;
-    let shown = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = exports.len() > shown;
-    exports.truncate(shown);
+    // One export more than the page holds tells whether there is another page.
+    let fetched = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+    let mut exports = timeout::ledger(app.ledger.list(ListFilter { status, before, limit: fetched })).await?;
+    let page_size = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = exports.len() > page_size;
+    exports.truncate(page_size);
     let next_cursor = exports.last().filter(|_| more).map(|export| cursor::encode(export.id));
 
     let mut headers = HeaderMap::new();

@@ -1,5 +1,5 @@
-//! `GET /exports/{id}/manifest`: what the file holds, in numbers that can be checked against it, beside what was asked
-//! for. It outlives the file. Of a result that is several files it has the links.
+//! `GET /exports/{id}/manifest`: the contents of the file in numbers that can be checked against it, and the request that it
+//! was made for. The manifest outlives the file. Of a result of several files it has the links.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::document::{retry_after, timestamp};
+use super::document::retry_after;
 use super::id::ExportId;
 use super::inspect::find;
 use super::options;
@@ -26,6 +26,7 @@ use crate::download::presigned::Signer;
 use crate::problem::RouteError;
 use crate::state::AppState;
 use crate::timeout;
+use crate::timestamp::timestamp;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -81,10 +82,10 @@ pub(crate) async fn manifest(State(app): State<Arc<AppState>>, ExportId(id): Exp
         Status::Failed => Err(RouteError::ExportFailed { code: export.error_code, message: export.error }),
         Status::Cancelled => Err(RouteError::ExportGone(export.status)),
         Status::Completed | Status::Expired => {
-            // An export that completed before manifests were written has none.
+            // Exports that completed under a version without manifests have none.
             let manifest = timeout::ledger(app.ledger.manifest(id)).await?.ok_or(RouteError::NoManifest(id))?;
             let mut document = ManifestDocument::new(&export, manifest);
-            document.link(&app, &export).await?;
+            document.add_links(&app, &export).await?;
             Ok(document.into_response())
         }
     }
@@ -107,17 +108,17 @@ impl ManifestDocument {
         }
     }
 
-    /// Gives each file its link, as long as the export has them.
-    async fn link(&mut self, app: &AppState, export: &Export) -> Result<(), RouteError> {
+    /// Adds a link to each file of a result that is several, while the files are there.
+    async fn add_links(&mut self, app: &AppState, export: &Export) -> Result<(), RouteError> {
         let (false, Status::Completed, Some(prefix)) = (self.files.is_empty(), export.status, &export.object_key)
         else {
             return Ok(());
         };
         let signer = Signer::new(app);
         for LinkedFile { file, url } in &mut self.files {
-            *url = Some(signer.one_of_several(export, prefix, &file.name).await?);
+            *url = Some(signer.url_of_part(export, prefix, &file.name).await?);
         }
-        // A link to a file that has been deleted leads nowhere, however long its signature lives.
+        // A link works until its signature expires or its file is deleted.
         let signed_until = signer.expires_at();
         self.url_expires_at = Some(timestamp(export.expires_at.map_or(signed_until, |at| at.min(signed_until))));
         Ok(())
@@ -129,14 +130,14 @@ impl IntoResponse for ManifestDocument {
         let has_links = self.url_expires_at.is_some();
         let mut response = Json(self).into_response();
         if has_links {
-            // They are as good as passwords while they live.
+            // Whoever has a link can read the file.
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         response
     }
 }
 
-/// As a submission has it. Values are the text that the server got.
+/// A filter as in a submission, with its values as the text that PostgreSQL got.
 fn filter(filter: &Filter) -> Value {
     let mut document = json!({ "column": filter.column, "op": filter.op.name() });
     match (filter.op, filter.values.first()) {
@@ -201,6 +202,7 @@ mod tests {
         });
         assert_eq!(document, expected);
     }
+
     #[tokio::test]
     async fn each_file_has_a_link_until_the_export_has_expired() {
         let file = |name: &str| ManifestFile {
@@ -217,7 +219,7 @@ mod tests {
             Export { request, status: Status::Completed, object_key: Some("some/prefix/1/".to_owned()), ..running() };
         let app = app_without_backends().await;
         let mut document = ManifestDocument::new(&export, manifest.clone());
-        document.link(&app, &export).await.unwrap();
+        document.add_links(&app, &export).await.unwrap();
         let document = serde_json::to_value(document).unwrap();
         assert_eq!(document["files"].as_array().unwrap().len(), 2);
         assert_eq!(document["files"][1]["name"], "part-00002.csv.gz");
@@ -238,13 +240,13 @@ mod tests {
         let sooner = Utc::now() + Duration::from_secs(5);
         let short = Export { expires_at: Some(sooner), ..export.clone() };
         let mut document = ManifestDocument::new(&short, manifest.clone());
-        document.link(&app, &short).await.unwrap();
+        document.add_links(&app, &short).await.unwrap();
         assert_eq!(document.url_expires_at, Some(timestamp(sooner)));
         assert_eq!(document.into_response().headers()[header::CACHE_CONTROL], "no-store");
 
         let expired = Export { status: Status::Expired, ..export };
         let mut document = ManifestDocument::new(&expired, manifest);
-        document.link(&app, &expired).await.unwrap();
+        document.add_links(&app, &expired).await.unwrap();
         let document = serde_json::to_value(document).unwrap();
         assert_eq!(document["files"][0]["name"], "part-00001.csv.gz");
         assert_eq!((document["files"][0].get("url"), document.get("urlExpiresAt")), (None, None));

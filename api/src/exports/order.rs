@@ -1,4 +1,4 @@
-//! The `orderBy` of a submission: which columns sort the rows.
+//! The `orderBy` of a submission: the columns by which rows are sorted.
 
 use polyglot_core::selection::{Direction, OrderKey};
 use serde_json::Value;
@@ -9,9 +9,10 @@ use crate::problem::{FieldError, quoted};
 
 const DIRECTIONS: [(&str, Direction); 2] = [("asc", Direction::Asc), ("desc", Direction::Desc)];
 
+/// A sort key of a submission.
 #[derive(Debug)]
 pub(super) struct DraftKey {
-    /// Its place in the request.
+    /// Position in the request.
     index: usize,
     pub(super) key: OrderKey,
 }

@@ -1,5 +1,5 @@
-//! Whether the server would run the filters and the order of a submission. It is the server that knows what text is a
-//! value of a type and which operators a type has, so it is asked to plan the query, which it does without reading rows.
+//! Check of the filters and the order of a submission by the source database. The server alone knows which texts are values
+//! of a type and which operators a type has, so it plans the query (`EXPLAIN`), which reads no rows.
 
 use polyglot_core::order::Order;
 use polyglot_core::selection::{Filter, FilterOp, OrderKey};
@@ -13,7 +13,7 @@ use crate::resolved_dataset::ResolvedDataset;
 use crate::source::{Refused, Source};
 use crate::timeout;
 
-/// Who plans statements.
+/// The source database, as far as this check needs it. Tests have one of their own.
 pub(super) trait Planner {
     /// As `Source::plan`.
     fn plan(
@@ -33,25 +33,25 @@ impl Planner for Source {
     }
 }
 
-/// What is to be checked. The columns of both are known to exist.
-pub(super) struct Selection<'a> {
+/// The filters and the order to check. Their columns are known to exist.
+pub(super) struct PlanCheck<'a> {
     pub(super) resolved: &'a ResolvedDataset,
     pub(super) filters: Vec<(&'a DraftFilter, Filter)>,
     pub(super) order_by: &'a [DraftKey],
 }
 
-impl Selection<'_> {
-    /// What the server does not take, each under its field. One round trip where it takes everything, and none where
-    /// nothing depends on a type.
-    pub(super) async fn check(&self, server: &(impl Planner + Sync)) -> Result<Vec<FieldError>, RouteError> {
-        let typed = self.filters.iter().any(|(_, filter)| !filter.values.is_empty());
-        if !typed && self.order_by.is_empty() {
+impl PlanCheck<'_> {
+    /// Returns an error for each filter and sort key that the server refuses. It takes one round trip if nothing is refused, and
+    /// none if nothing depends on a type.
+    pub(super) async fn run(&self, server: &(impl Planner + Sync)) -> Result<Vec<FieldError>, RouteError> {
+        let has_values = self.filters.iter().any(|(_, filter)| !filter.values.is_empty());
+        if !has_values && self.order_by.is_empty() {
             return Ok(Vec::new());
         }
         timeout::source(async {
-            match self.plan(server, &self.everything()).await? {
+            match self.plan(server, &self.all_statements()).await? {
                 Ok(()) => Ok(Vec::new()),
-                Err(refused) => self.find(server, &refused).await,
+                Err(refused) => self.find_errors(server, &refused).await,
             }
         })
         .await
@@ -61,8 +61,8 @@ impl Selection<'_> {
         server.plan(&self.resolved.dataset.name, statements).await
     }
 
-    /// The order that the export will have, without the key behind it, which has an order for certain.
-    fn keys(&self) -> Vec<OrderKey> {
+    /// The sort keys of the export, without the primary key that follows them, whose type always has an order.
+    fn sort_keys(&self) -> Vec<OrderKey> {
         if self.order_by.is_empty() {
             self.resolved.dataset.order_by.clone()
         } else {
@@ -70,29 +70,29 @@ impl Selection<'_> {
         }
     }
 
-    /// The whole query, and what planning it does not find out.
-    fn everything(&self) -> String {
+    /// The complete query, and for each filter the probe of its operator.
+    fn all_statements(&self) -> String {
         let filters: Vec<Filter> = self.filters.iter().map(|(_, filter)| filter.clone()).collect();
-        let mut statements = self.explain(&filters, &order(self.keys()));
+        let mut statements = self.explain(&filters, &order_clause(self.sort_keys()));
         for (_, filter) in &self.filters {
-            let needs = self.needs(filter);
-            if !needs.is_empty() {
+            let probe = self.operator_probe(filter);
+            if !probe.is_empty() {
                 statements.push_str("; ");
-                statements.push_str(&self.explain(&[], &needs));
+                statements.push_str(&self.explain(&[], &probe));
             }
         }
         statements
     }
 
-    fn explain(&self, filters: &[Filter], behind: &str) -> String {
+    fn explain(&self, filters: &[Filter], clauses: &str) -> String {
         let relation = &self.resolved.relation;
         let conditions = where_sql(filters, relation, "r").expect("the columns of the filters were looked up");
-        format!("EXPLAIN SELECT FROM {} AS r{conditions}{behind}", quote_relation(&relation.name))
+        format!("EXPLAIN SELECT FROM {} AS r{conditions}{clauses}", quote_relation(&relation.name))
     }
 
-    /// Every array has the operators, but they fail at the first row if the items have none. Grouping and sorting are
-    /// not planned without.
-    fn needs(&self, filter: &Filter) -> String {
+    /// A clause that the server plans only if the items of an array have the operator. The array itself has every operator, which
+    /// fails at the first row if its items have none.
+    fn operator_probe(&self, filter: &Filter) -> String {
         let is_array = self.resolved.column(&filter.column).is_some_and(|column| column.array.is_some());
         let clause = match filter.op {
             FilterOp::Equal | FilterOp::NotEqual | FilterOp::In => "GROUP BY",
@@ -102,47 +102,48 @@ impl Selection<'_> {
         if is_array { format!(" {clause} r.{}", quote_identifier(&filter.column)) } else { String::new() }
     }
 
-    /// Asks one by one what it was that the server `refused`.
-    async fn find(&self, server: &impl Planner, refused: &Refused) -> Result<Vec<FieldError>, RouteError> {
+    /// Has the server plan the filters and sort keys one by one, to find out what it has `refused` together.
+    async fn find_errors(&self, server: &impl Planner, refused: &Refused) -> Result<Vec<FieldError>, RouteError> {
         let unusable = |problem: &str, refused: &Refused| RouteError::DatasetUnavailable {
             dataset: self.resolved.dataset.name.clone(),
             source: format!("{problem} (SQLSTATE {})", refused.sql_state).into(),
         };
-        // A view may have conditions of its own.
+        // A view may fail by its own conditions.
         if let Err(refused) = self.plan(server, &self.explain(&[], "")).await? {
-            return Err(unusable("the server does not plan a plain read of the relation", &refused));
+            return Err(unusable("the server refuses to plan a read of the relation", &refused));
         }
         let mut errors = Vec::new();
         for (draft, filter) in &self.filters {
             let statements = format!(
                 "{}; {}",
                 self.explain(std::slice::from_ref(filter), ""),
-                self.explain(&[], &self.needs(filter))
+                self.explain(&[], &self.operator_probe(filter))
             );
             if let Err(refused) = self.plan(server, &statements).await? {
-                errors.push(self.refusal(server, draft, filter, &refused).await?);
+                errors.push(self.filter_error(server, draft, filter, &refused).await?);
             }
         }
         for draft in self.order_by {
-            if self.plan(server, &self.explain(&[], &order(vec![draft.key.clone()]))).await?.is_err() {
+            if self.plan(server, &self.explain(&[], &order_clause(vec![draft.key.clone()]))).await?.is_err() {
                 let message = format!("rows have no order by type {}", self.type_of(&draft.key.column));
                 errors.push(FieldError::new(draft.column_field(), message));
             }
         }
         if self.order_by.is_empty()
-            && !self.keys().is_empty()
-            && let Err(refused) = self.plan(server, &self.explain(&[], &order(self.keys()))).await?
+            && !self.sort_keys().is_empty()
+            && let Err(refused) = self.plan(server, &self.explain(&[], &order_clause(self.sort_keys()))).await?
         {
             return Err(unusable("rows cannot be sorted by the order_by of DATASETS", &refused));
         }
         if errors.is_empty() {
-            let problem = format!("SQLSTATE {} for all that is fine one by one", refused.sql_state);
+            let problem = format!("SQLSTATE {} for a query whose parts are accepted one by one", refused.sql_state);
             return Err(RouteError::Internal(problem.into()));
         }
         Ok(errors)
     }
 
-    async fn refusal(
+    /// The error of one filter that the server has refused.
+    async fn filter_error(
         &self,
         server: &impl Planner,
         draft: &DraftFilter,
@@ -150,7 +151,7 @@ impl Selection<'_> {
         refused: &Refused,
     ) -> Result<FieldError, RouteError> {
         let sql_type = self.type_of(&filter.column);
-        // Class 22 is bad data; 23 is what a domain's check answers.
+        // Class 22 is bad data; class 23 is a violated check of a domain.
         if !["22", "23"].iter().any(|class| refused.sql_state.starts_with(class)) {
             let message = format!("there is no operator {} for type {sql_type}", filter.op.name());
             return Ok(FieldError::new(draft.op_field(), message));
@@ -158,7 +159,7 @@ impl Selection<'_> {
         let mut at = 0;
         let mut field = draft.value_field();
         if filter.op == FilterOp::In {
-            at = self.first_bad(server, filter).await?;
+            at = self.first_invalid_value(server, filter).await?;
             field = format!("{field}[{at}]");
         }
         let value = quoted(filter.values.get(at).map_or("", String::as_str));
@@ -169,19 +170,19 @@ impl Selection<'_> {
         Ok(FieldError::new(field, format!("{value} {problem} type {sql_type}")))
     }
 
-    /// The place of the first value that the server refuses: halving, it is found in ten questions at most.
-    async fn first_bad(&self, server: &impl Planner, filter: &Filter) -> Result<usize, RouteError> {
-        let (mut good, mut bad) = (0, filter.values.len());
-        while bad - good > 1 {
-            let middle = usize::midpoint(good, bad);
-            let half = Filter { values: filter.values[good..middle].to_vec(), ..filter.clone() };
+    /// Index of the first value that the server refuses, by binary search: at most ten statements for 1000 values.
+    async fn first_invalid_value(&self, server: &impl Planner, filter: &Filter) -> Result<usize, RouteError> {
+        let (mut start, mut end) = (0, filter.values.len());
+        while end - start > 1 {
+            let middle = usize::midpoint(start, end);
+            let half = Filter { values: filter.values[start..middle].to_vec(), ..filter.clone() };
             if self.plan(server, &self.explain(&[half], "")).await?.is_ok() {
-                good = middle;
+                start = middle;
             } else {
-                bad = middle;
+                end = middle;
             }
         }
-        Ok(good)
+        Ok(start)
     }
 
     fn type_of(&self, column: &str) -> &str {
@@ -189,7 +190,7 @@ impl Selection<'_> {
     }
 }
 
-fn order(keys: Vec<OrderKey>) -> String {
+fn order_clause(keys: Vec<OrderKey>) -> String {
     order_sql(&Order { keys, total: false }, "r")
 }
 
@@ -205,7 +206,7 @@ mod tests {
     use super::*;
     use crate::resolved_dataset::tests::{column, relation};
 
-    /// A server that refuses statements with any of some words, and counts questions.
+    /// A server that refuses statements with certain words, and records all statements.
     struct Server {
         refuses: Vec<(&'static str, &'static str)>,
         planned: Mutex<Vec<String>>,
@@ -246,8 +247,8 @@ mod tests {
         let drafts = filters::read(Some(&filters), body.as_bytes(), &mut errors);
         let order_by = order::read(Some(&order_by), &mut errors);
         assert_eq!(errors, []);
-        let filters = drafts.iter().map(|draft| (draft, draft.whole().unwrap())).collect();
-        let refused = Selection { resolved, filters, order_by: &order_by }.check(server).await?;
+        let filters = drafts.iter().map(|draft| (draft, draft.complete().unwrap())).collect();
+        let refused = PlanCheck { resolved, filters, order_by: &order_by }.run(server).await?;
         Ok(refused.into_iter().map(|error| (error.field, error.message)).collect())
     }
 
@@ -260,7 +261,7 @@ mod tests {
         check_on(&resolved(&[]), &server, filters, order_by).await
     }
 
-    fn told(field: &str, message: &str) -> (String, String) {
+    fn expected(field: &str, message: &str) -> (String, String) {
         (field.to_owned(), message.to_owned())
     }
 
@@ -280,10 +281,10 @@ mod tests {
         ]);
         let refused = check(&refuses, filters, json!(["n", "j"])).await.unwrap();
         let expected = [
-            told("filters[0].value", "\"abc\" is not a value of type integer"),
-            told("filters[2].value", "\"99999999999\" is out of the range of type integer"),
-            told("filters[3].op", "there is no operator like for type integer"),
-            told("orderBy[1].column", "rows have no order by type json"),
+            expected("filters[0].value", "\"abc\" is not a value of type integer"),
+            expected("filters[2].value", "\"99999999999\" is out of the range of type integer"),
+            expected("filters[3].op", "there is no operator like for type integer"),
+            expected("orderBy[1].column", "rows have no order by type json"),
         ];
         assert_eq!(refused, expected);
     }
@@ -297,7 +298,7 @@ mod tests {
             let filters = json!([{"column": "n", "op": "in", "value": values}]);
             let refused = check_on(&resolved(&[]), &server, filters, json!([])).await.unwrap();
             let field = format!("filters[0].value[{bad}]");
-            assert_eq!(refused, [told(&field, "\"bad\" is not a value of type integer")]);
+            assert_eq!(refused, [expected(&field, "\"bad\" is not a value of type integer")]);
             assert!(server.planned.lock().unwrap().len() <= 13);
         }
     }
@@ -307,9 +308,9 @@ mod tests {
         let refuses = [("GROUP BY r.\"items\"", "42883")];
         let filter = |op: &str| json!([{"column": "items", "op": op, "value": "{}"}]);
         let refused = check(&refuses, filter("!="), json!([])).await.unwrap();
-        assert_eq!(refused, [told("filters[0].op", "there is no operator != for type json[]")]);
+        assert_eq!(refused, [expected("filters[0].op", "there is no operator != for type json[]")]);
         let refused = check(&[("ORDER BY r.\"items\"", "42883")], filter(">="), json!([])).await.unwrap();
-        assert_eq!(refused, [told("filters[0].op", "there is no operator >= for type json[]")]);
+        assert_eq!(refused, [expected("filters[0].op", "there is no operator >= for type json[]")]);
     }
 
     #[tokio::test]
@@ -333,8 +334,8 @@ mod tests {
         let drafts = filters::read(Some(&filters), body.as_bytes(), &mut Vec::new());
         let resolved = resolved(&[]);
         let bytes = resolved.column("b").unwrap();
-        assert_eq!(drafts[0].misfit(bytes).unwrap().message, "like is for text, not for type bytea");
-        assert!(drafts[0].misfit(resolved.column("n").unwrap()).is_none());
-        assert!(drafts[1].misfit(bytes).is_none());
+        assert_eq!(drafts[0].type_error(bytes).unwrap().message, "like is for text, not for type bytea");
+        assert!(drafts[0].type_error(resolved.column("n").unwrap()).is_none());
+        assert!(drafts[1].type_error(bytes).is_none());
     }
 }

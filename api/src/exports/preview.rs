@@ -1,5 +1,5 @@
-//! `POST /exports/preview`: the first rows that an export of the same body would have, as text, for a person to look at.
-//! Nothing is stored. How a value looks in each format is the worker's; here it is what PostgreSQL writes.
+//! `POST /exports/preview`: the first rows that an export of the same body would have, for people to look at. Values are in
+//! PostgreSQL's text form, not in that of a format. Nothing is stored.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use super::validate::Valid;
 use super::{body, validate};
 use crate::openapi::submission::ExportSubmission;
 use crate::problem::RouteError;
-use crate::source::RECENT;
+use crate::source::CACHE_MAX_AGE;
 use crate::state::AppState;
 
-/// Rows that are shown.
-const MOST_ROWS: usize = 20;
+/// Rows of a preview.
+const MAX_ROWS: usize = 20;
 
-/// Characters of a value that are shown; what is longer ends in an ellipsis.
-const MOST_CHARACTERS: usize = 200;
+/// Characters of a value. A longer value is cut and ends with an ellipsis.
+const MAX_CHARACTERS: usize = 200;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Preview {
@@ -57,13 +57,13 @@ struct PreviewColumn {
 pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) -> Result<Json<Preview>, RouteError> {
     let body = body::read(request).await?;
     let Valid { request, .. } = validate::validate(&body, &app.source, app.max_parallelism).await?;
-    let resolved = app.source.resolve(&request.dataset, RECENT).await?;
-    // It was there a moment ago.
+    let resolved = app.source.resolve(&request.dataset, CACHE_MAX_AGE).await?;
+    // The dataset existed during the validation.
     let resolved = resolved.ok_or_else(|| RouteError::UnknownDataset(request.dataset.clone()))?;
     let relation = &resolved.relation;
     let rows = app.source.first_rows(&request.dataset, &statement(&request, relation)?).await?;
-    let more = rows.len() > MOST_ROWS;
-    let rows = rows.into_iter().take(MOST_ROWS);
+    let more = rows.len() > MAX_ROWS;
+    let rows = rows.into_iter().take(MAX_ROWS);
     let columns = request.columns.into_iter().map(|column| PreviewColumn {
         sql_type: relation.column(&column.source).map_or_else(String::new, |column| column.sql_type.clone()),
         source: column.source,
@@ -71,14 +71,14 @@ pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) 
     });
     Ok(Json(Preview {
         columns: columns.collect(),
-        rows: rows.map(|row| row.into_iter().map(|value| value.map(shown)).collect()).collect(),
+        rows: rows.map(|row| row.into_iter().map(|value| value.map(truncated)).collect()).collect(),
         more,
     }))
 }
 
-/// One row more than is shown, each value one character longer: so it is seen that there is more.
+/// The statement reads one row more than the preview has, and one character more of each value, to detect that there is more.
 fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, RouteError> {
-    let value = |source: &str| format!("left(r.{}::text, {})", quote_identifier(source), MOST_CHARACTERS + 1);
+    let value = |source: &str| format!("left(r.{}::text, {})", quote_identifier(source), MAX_CHARACTERS + 1);
     let values: Vec<_> = request.columns.iter().map(|column| value(&column.source)).collect();
     let conditions = where_sql(&request.filters, relation, "r")
         .map_err(|column| RouteError::Internal(format!("a filter of {column:?}, which was found before").into()))?;
@@ -87,12 +87,12 @@ fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, Rou
         values.join(", "),
         quote_relation(&relation.name),
         order_sql(&Order::of(request, relation), "r"),
-        MOST_ROWS + 1
+        MAX_ROWS + 1
     ))
 }
 
-fn shown(mut value: String) -> String {
-    if let Some((end, _)) = value.char_indices().nth(MOST_CHARACTERS) {
+fn truncated(mut value: String) -> String {
+    if let Some((end, _)) = value.char_indices().nth(MAX_CHARACTERS) {
         value.truncate(end);
         value.push('…');
     }
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn long_values_are_cut_at_a_character() {
-        assert_eq!(shown("ü".repeat(200)), "ü".repeat(200));
-        assert_eq!(shown("ü".repeat(201)), format!("{}…", "ü".repeat(200)));
+        assert_eq!(truncated("ü".repeat(200)), "ü".repeat(200));
+        assert_eq!(truncated("ü".repeat(201)), format!("{}…", "ü".repeat(200)));
     }
 }

@@ -1,5 +1,5 @@
-//! JSON in which an object's key may be there only once. `serde_json` keeps the last one, so a request with two
-//! `columns` would do half of what it says.
+//! A JSON parser that refuses repeated keys in an object. `serde_json` keeps the last value, so a request with two `columns`
+//! would be half ignored.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::problem::quoted;
 
-/// The one value in `text`. Errors say the line and the column.
+/// Parses the value in `text`. Errors name the line and the column.
 pub(super) fn parse(text: &[u8]) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Strict.deserialize(&mut deserializer)?;

@@ -1,5 +1,5 @@
-//! `POST /exports`: everything that can be checked is checked, then the export is in the ledger and a worker
-//! will hear of it, whether or not the broker is up.
+//! `POST /exports`: the request is checked and the export is stored in the ledger, with the message for the workers. The
+//! broker need not be available.
 
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ struct Submitted {
     status: Status,
 }
 
-/// On an answer that was given before.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// Header of an answer that was given before.
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Asks for an export.
 ///
@@ -60,18 +60,18 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 )]
 pub(crate) async fn submit(State(app): State<Arc<AppState>>, mut request: Request) -> Result<Response, RouteError> {
     let key = idempotency::key(request.headers())?;
-    // Left there by `request_id::track`.
+    // Set by `request_layer::track`.
     let origin = request.extensions_mut().remove::<TraceContext>().unwrap_or_default();
     let body = body::read(request).await?;
     let Some(key) = key else { return Ok(answer(accept(&app, &body, None, &origin).await?)) };
-    // A task of its own: a client that hangs up, to try again with the key, is to find an answer under it.
-    let accepting = accept_under(Arc::clone(&app), key, body, origin).in_current_span();
+    // In a task of its own: a client that disconnects and tries again with the key finds the answer under it.
+    let accepting = accept_with_key(Arc::clone(&app), key, body, origin).in_current_span();
     app.lifecycle.tasks.spawn(accepting).await.map_err(|_| RouteError::Panicked)?
 }
 
-/// Accepts what is new under the key, and answers what is not as before. When there is nothing to accept the key is
-/// free again.
-async fn accept_under(
+/// Accepts the submission if the key is new, else repeats the first answer. The key of a submission that is refused is free
+/// again.
+async fn accept_with_key(
     app: Arc<AppState>,
     key: String,
     body: Body,
@@ -80,24 +80,28 @@ async fn accept_under(
     let key = match timeout::ledger(app.ledger.reserve_key(TENANT, &key, &body.text)).await? {
         Reservation::Ours(key) => key,
         Reservation::Answered(accepted) => {
-            tracing::info!(export_id = %accepted.id, "submission repeated, answered as before");
+            tracing::info!(export_id = %accepted.id, "submission repeated, first answer replayed");
             let mut response = answer(accepted);
-            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
             return Ok(response);
         }
         Reservation::InProgress => return Err(RouteError::KeyInProgress),
         Reservation::OtherBody => return Err(RouteError::KeyReused),
     };
     let accepted = accept(&app, &body, Some(&key), &origin).await;
-    // Released only if no export has it: an acceptance whose answer was lost keeps the key.
+    // The ledger releases the key only if no export has it: an acceptance whose result was lost keeps the key.
     if accepted.is_err()
         && let Err(error) = timeout::ledger(app.ledger.release_key(&key)).await
     {
-        tracing::warn!(error = chain(&error), "an idempotency key stays reserved for a minute");
+        tracing::warn!(
+            error = chain(&error),
+            "an idempotency key could not be released and stays reserved for a minute"
+        );
     }
     accepted.map(answer)
 }
 
+/// Validates the submission and stores the export.
 async fn accept(
     app: &AppState,
     body: &Body,
@@ -115,7 +119,7 @@ async fn accept(
     Ok(accepted)
 }
 
-/// 201 for a new export, 200 for one that was under way already.
+/// The answer: 201 for a new export, 200 for one that was already under way.
 fn answer(accepted: Accepted) -> Response {
     let status = if accepted.joined { StatusCode::OK } else { StatusCode::CREATED };
     let document = Json(Submitted { export_id: accepted.id, status: accepted.status });

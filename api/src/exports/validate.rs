@@ -1,5 +1,5 @@
-//! From the JSON of a submission to an export request, by hand, so that every mistake is reported at once and each one
-//! names its field. Each part is read in a file of its own; what only the source database knows is asked at the end.
+//! Validation of a submission: from its JSON to an export request. The JSON is read by hand, so that all mistakes are reported
+//! at once and each names its field. Each part has a file of its own; checks that need the source database come last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,21 +18,21 @@ use super::filters::{self, DraftFilter};
 use super::limits::FIELDS;
 use super::options;
 use super::order::{self, DraftKey};
-use super::plan_check::{Planner, Selection};
+use super::plan_check::{PlanCheck, Planner};
 use crate::problem::{FieldError, RouteError, listed, quoted};
 use crate::resolved_dataset::ResolvedDataset;
-use crate::source::{RECENT, Source};
+use crate::source::{CACHE_MAX_AGE, Source};
 
-/// Enough to see the pattern; an answer is not to be larger than the question.
-const MOST_ERRORS: usize = 100;
+/// Errors in one answer. The answer should not be larger than the request.
+const MAX_ERRORS: usize = 100;
 
-/// Where a dataset is looked up, and what would run its queries.
+/// The source database, as far as validation needs it. Tests have one of their own.
 pub(super) trait Catalog: Planner {
-    /// The dataset of that name and its relation, as it was at most `age` ago; `None` if nothing has the name.
+    /// As `Source::resolve`.
     fn resolve(
         &self,
         name: &str,
-        age: Duration,
+        max_age: Duration,
     ) -> impl Future<Output = Result<Option<Arc<ResolvedDataset>>, RouteError>> + Send;
 }
 
@@ -40,9 +40,9 @@ impl Catalog for Source {
     fn resolve(
         &self,
         name: &str,
-        age: Duration,
+        max_age: Duration,
     ) -> impl Future<Output = Result<Option<Arc<ResolvedDataset>>, RouteError>> + Send {
-        self.resolve(name, age)
+        self.resolve(name, max_age)
     }
 }
 
@@ -50,31 +50,31 @@ impl Catalog for Source {
 #[derive(Debug)]
 pub(super) struct Valid {
     pub(super) request: ExportRequest,
-    /// An identical export that is under way will do.
+    /// Whether an identical export that is under way may be answered instead of a new one.
     pub(super) coalesce: bool,
 }
 
-/// The request in `body`, checked against what the operator allows and what the source database says.
+/// Validates the request in `body` against the operator's limits and the source database.
 pub(super) async fn validate(
     body: &Body,
     catalog: &(impl Catalog + Sync),
     max_parallelism: u16,
 ) -> Result<Valid, RouteError> {
     let mut draft = Draft::read(body, max_parallelism)?;
-    match draft.ask(catalog).await {
+    match draft.check_against(catalog).await {
         Ok(resolved) => draft.finish(resolved.as_deref()),
-        // What is wrong for certain is worth more than what cannot be known now.
-        Err(_) if !draft.errors.is_empty() => Err(draft.refused()),
+        // Mistakes that are certain are reported even if the database is not available.
+        Err(_) if !draft.errors.is_empty() => Err(draft.into_error()),
         Err(error) => Err(error),
     }
 }
 
-/// A submission in which everything that can be seen without the database has been looked at.
+/// A submission as far as it could be read without the database, and the mistakes found so far.
 #[derive(Debug)]
 struct Draft {
     format: Option<Format>,
     compression: Option<Compression>,
-    /// Its name, unless that cannot be one.
+    /// Name of the dataset, unless the field is not a name.
     dataset: Option<String>,
     columns: Vec<DraftColumn>,
     filters: Vec<DraftFilter>,
@@ -87,8 +87,10 @@ struct Draft {
 }
 
 impl Draft {
+    /// Reads the body; mistakes go into `errors`.
+    ///
     /// # Errors
-    /// Only when `body` is no object, and there is nothing to draft from.
+    /// If the body is not an object, so that no field can be read.
     fn read(body: &Body, max_parallelism: u16) -> Result<Self, RouteError> {
         let Value::Object(object) = &body.json else {
             return Err(RouteError::invalid("body", format!("expected a JSON object, not {}", kind(&body.json))));
@@ -125,16 +127,19 @@ impl Draft {
         })
     }
 
-    /// The dataset that is meant. What the database finds wrong with the rest is among the errors after this.
-    async fn ask(&mut self, catalog: &(impl Catalog + Sync)) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
+    /// Resolves the dataset and adds the mistakes that only the database can find to the errors.
+    async fn check_against(
+        &mut self,
+        catalog: &(impl Catalog + Sync),
+    ) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
         let Some(name) = self.dataset.as_deref() else { return Ok(None) };
-        if name == DEFAULT_DATASET && self.names().next().is_none() {
-            // Nothing to look up, and an error is there already: the columns are missing.
+        if name == DEFAULT_DATASET && self.column_names().next().is_none() {
+            // The columns are missing, which is an error already; there is nothing to look up.
             return Ok(None);
         }
-        let mut resolved = catalog.resolve(name, RECENT).await?;
-        // A column that was added a moment ago exists.
-        if resolved.as_ref().is_some_and(|resolved| !self.names().all(|it| resolved.column(it).is_some())) {
+        let mut resolved = catalog.resolve(name, CACHE_MAX_AGE).await?;
+        // A column may have been added after the dataset was cached.
+        if resolved.as_ref().is_some_and(|resolved| !self.column_names().all(|it| resolved.column(it).is_some())) {
             resolved = catalog.resolve(name, Duration::ZERO).await?;
         }
         let Some(resolved) = resolved else {
@@ -151,29 +156,29 @@ impl Draft {
         for draft in &self.filters {
             let Some(column) = &draft.column else { continue };
             let Some(column) = known_column(column, &draft.column_field(), &resolved, errors) else { continue };
-            match draft.misfit(column) {
-                Some(misfit) => errors.push(misfit),
-                None => filters.extend(draft.whole().map(|filter| (draft, filter))),
+            match draft.type_error(column) {
+                Some(error) => errors.push(error),
+                None => filters.extend(draft.complete().map(|filter| (draft, filter))),
             }
         }
         self.order_by.retain(|key| known_column(&key.key.column, &key.column_field(), &resolved, errors).is_some());
-        let selection = Selection { resolved: &resolved, filters, order_by: &self.order_by };
-        let refused = selection.check(catalog).await?;
+        let check = PlanCheck { resolved: &resolved, filters, order_by: &self.order_by };
+        let refused = check.run(catalog).await?;
         self.errors.extend(refused);
         Ok(Some(resolved))
     }
 
-    /// The names of columns that were found, wherever they are used.
-    fn names(&self) -> impl Iterator<Item = &str> {
+    /// Names of all columns in the submission, with repetitions.
+    fn column_names(&self) -> impl Iterator<Item = &str> {
         let columns = self.columns.iter().filter_map(|column| column.source.as_deref());
         let filters = self.filters.iter().filter_map(|filter| filter.column.as_deref());
         columns.chain(filters).chain(self.order_by.iter().map(|key| key.key.column.as_str()))
     }
 
-    /// The request, or everything that is wrong with it.
+    /// The request, or all errors.
     fn finish(mut self, resolved: Option<&ResolvedDataset>) -> Result<Valid, RouteError> {
-        let columns: Option<Vec<_>> = self.columns.drain(..).map(DraftColumn::mapping).collect();
-        let filters: Option<Vec<_>> = self.filters.iter().map(DraftFilter::whole).collect();
+        let columns: Option<Vec<_>> = self.columns.drain(..).map(DraftColumn::complete).collect();
+        let filters: Option<Vec<_>> = self.filters.iter().map(DraftFilter::complete).collect();
         match (resolved, self.format, columns, filters) {
             (Some(resolved), Some(format), Some(columns), Some(filters)) if self.errors.is_empty() => {
                 let mut request = resolved.request(format, columns);
@@ -190,12 +195,12 @@ impl Draft {
                 };
                 Ok(Valid { request, coalesce: self.coalesce })
             }
-            _ => Err(self.refused()),
+            _ => Err(self.into_error()),
         }
     }
 
-    fn refused(mut self) -> RouteError {
-        self.errors.truncate(MOST_ERRORS);
+    fn into_error(mut self) -> RouteError {
+        self.errors.truncate(MAX_ERRORS);
         RouteError::Invalid(self.errors)
     }
 }
@@ -218,7 +223,7 @@ fn read_compression(
     Some(compression)
 }
 
-/// Shards at a time; absent is as many as the operator allows.
+/// Reads the number of shards at a time; absent is as many as the operator allows.
 fn read_parallelism(value: Option<&Value>, max: u16, errors: &mut Vec<FieldError>) -> Option<u16> {
     match whole_number(value?, &(1..=max), "shards at a time") {
         Ok(parallelism) => Some(parallelism),

@@ -1,4 +1,5 @@
-//! Every kind of bad submission, with the fields that the answer must name, and what a good one becomes.
+//! Tests of `validate`: every kind of bad submission with the fields that the answer must name, and the requests that good
+//! submissions become.
 
 use std::sync::Mutex;
 
@@ -11,10 +12,10 @@ use super::*;
 use crate::resolved_dataset::tests::records;
 use crate::source::Refused;
 
-/// What the operator allows.
-const MOST_SHARDS: u16 = 16;
+/// The operator's limit.
+const MAX_PARALLELISM: u16 = 16;
 
-/// Answers as it is told, and remembers how old an answer was allowed to be and what was to be planned.
+/// A catalog with scripted answers. It records the ages that were allowed and the statements that were to be planned.
 struct Fake<F> {
     answer: F,
     /// Statements with one of these words are refused with the code beside it.
@@ -47,7 +48,7 @@ fn body(json: &Value) -> Body {
 }
 
 async fn check_with(body: &Body, catalog: &(impl Catalog + Sync)) -> Result<ExportRequest, Vec<FieldError>> {
-    match validate(body, catalog, MOST_SHARDS).await {
+    match validate(body, catalog, MAX_PARALLELISM).await {
         Ok(valid) => Ok(valid.request),
         Err(RouteError::Invalid(errors)) => Err(errors),
         Err(other) => panic!("{other}"),
@@ -325,7 +326,7 @@ async fn options_come_into_the_request() {
 #[tokio::test]
 async fn parallelism_is_from_one_to_what_the_operator_allows() {
     assert_eq!(check(&with("layout", json!("file"))).await.unwrap().parallelism, None);
-    for good in [1, MOST_SHARDS] {
+    for good in [1, MAX_PARALLELISM] {
         assert_eq!(check(&with("parallelism", json!(good))).await.unwrap().parallelism, Some(good));
     }
     for (bad, given) in [
@@ -368,7 +369,7 @@ async fn an_unknown_column_is_told_the_known_ones() {
 async fn an_answer_is_not_larger_than_it_helps() {
     let columns: Vec<_> = (0..1000).map(|n| json!({"source": "x".repeat(500), "target": n.to_string()})).collect();
     let errors = check(&json!({"format": "csv", "columns": columns})).await.unwrap_err();
-    assert_eq!(errors.len(), MOST_ERRORS);
+    assert_eq!(errors.len(), MAX_ERRORS);
     assert!(errors[0].message.len() < 300, "{}", errors[0].message);
 }
 
@@ -396,15 +397,15 @@ async fn a_column_of_this_moment_is_found() {
     ] {
         let catalog = fake(|age| Ok(if age.is_zero() { records(&["id", "new"]) } else { records(&["id"]) }));
         check_with(&body(&submission), &catalog).await.unwrap();
-        assert_eq!(*catalog.asked.lock().unwrap(), [RECENT, Duration::ZERO]);
+        assert_eq!(*catalog.asked.lock().unwrap(), [CACHE_MAX_AGE, Duration::ZERO]);
     }
 }
 
 #[tokio::test]
 async fn joining_is_asked_for_by_a_boolean() {
     let catalog = fake(|_| Ok(records(&["id"])));
-    assert!(!validate(&body(&with("compression", json!(null))), &catalog, MOST_SHARDS).await.unwrap().coalesce);
-    assert!(validate(&body(&with("coalesce", json!(true))), &catalog, MOST_SHARDS).await.unwrap().coalesce);
+    assert!(!validate(&body(&with("compression", json!(null))), &catalog, MAX_PARALLELISM).await.unwrap().coalesce);
+    assert!(validate(&body(&with("coalesce", json!(true))), &catalog, MAX_PARALLELISM).await.unwrap().coalesce);
     let errors = check(&with("coalesce", json!("yes"))).await.unwrap_err();
     assert_eq!(errors, [FieldError::new("coalesce", "expected true or false, not a string")]);
 }
@@ -414,9 +415,9 @@ async fn without_the_source_certain_mistakes_are_still_told() {
     let away = fake(|_| Err(RouteError::NoWorker));
     let good = body(&with("compression", json!(null)));
     let bad = body(&json!({"format": "xls", "columns": [{"source": "id", "target": "a"}]}));
-    assert!(matches!(validate(&good, &away, MOST_SHARDS).await, Err(RouteError::NoWorker)));
-    assert!(matches!(validate(&bad, &away, MOST_SHARDS).await, Err(RouteError::Invalid(_))));
+    assert!(matches!(validate(&good, &away, MAX_PARALLELISM).await, Err(RouteError::NoWorker)));
+    assert!(matches!(validate(&bad, &away, MAX_PARALLELISM).await, Err(RouteError::Invalid(_))));
     // Nothing has to be looked up to refuse this one.
-    assert!(matches!(validate(&body(&json!({})), &away, MOST_SHARDS).await, Err(RouteError::Invalid(_))));
+    assert!(matches!(validate(&body(&json!({})), &away, MAX_PARALLELISM).await, Err(RouteError::Invalid(_))));
     assert_eq!(away.asked.lock().unwrap().len(), 2);
 }

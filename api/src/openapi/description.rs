@@ -39,7 +39,7 @@ use crate::{datasets, health, metrics};
 struct Description;
 
 static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
-    let mut description = serde_json::to_value(Description::openapi()).expect("a description is JSON");
+    let mut description = serde_json::to_value(Description::openapi()).expect("an OpenAPI document serializes");
     problems::add(&mut description);
     description.to_string()
 });

@@ -6,7 +6,7 @@ use polyglot_core::status::Status;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::problem::{Dependency, FieldError, RouteError};
+use crate::problem::{Answer, Dependency, FieldError, RouteError};
 
 const EXAMPLE_ID: Uuid = Uuid::from_u128(0x0193_5f2c_8d1e_7c3a_9b4f_2a6d_8e0c_5b17);
 const REQUEST_ID: &str = "5f0c8a52-7d0a-4a43-9c52-6a0f3f1f7f1e";
@@ -124,7 +124,7 @@ pub(super) fn add(description: &mut Value) {
             let instance = path.replace("{id}", &EXAMPLE_ID.to_string()).replace("{name}", "orders");
             let mut by_status: BTreeMap<u16, StatusProblems> = BTreeMap::new();
             for problem in &problems {
-                let answer = problem.answer();
+                let answer = Answer::to(problem);
                 let status = by_status.entry(answer.status.as_u16()).or_default();
                 if !status.titles.contains(&answer.title) {
                     status.titles.push(answer.title);

@@ -1,4 +1,4 @@
-//! `/docs`: Swagger UI, built into the program, so that it works without the internet.
+//! `/docs`: Swagger UI, compiled into the program, so that it works without access to the internet.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,20 +11,21 @@ use crate::problem::RouteError;
 
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from("/openapi.json")));
 
-/// The viewer sets styles on its elements and has pictures in its style sheet; it runs no code but its own.
+/// Content security policy: the viewer runs only its own code. It sets inline styles and has images in its style sheet.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Its files are beside the page, so its address ends in a slash.
+/// Redirects to the viewer's page. Its files are relative to the page, so its address ends in a slash.
 pub(crate) async fn redirect() -> Redirect {
     Redirect::permanent("/docs/")
 }
 
+/// Serves the viewer's page.
 pub(crate) async fn page() -> Result<Response, RouteError> {
     serve("index.html")
 }
 
-/// One that the page loads.
+/// Serves a file that the viewer's page loads.
 pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, RouteError> {
     serve(&name)
 }

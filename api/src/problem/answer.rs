@@ -53,93 +53,92 @@ impl<'e> Answer<'e> {
     fn logged(self, level: Level) -> Self {
         Self { log_level: Some(level), ..self }
     }
-}
 
-impl RouteError {
-    pub(crate) fn answer(&self) -> Answer<'_> {
-        match self {
-            Self::Invalid(errors) => Answer {
+    /// The answer to `error`.
+    pub(crate) fn to(error: &'e RouteError) -> Self {
+        match error {
+            RouteError::Invalid(errors) => Self {
                 errors: Some(errors),
-                ..Answer::new(StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid", summary(errors))
+                ..Self::new(StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid", summary(errors))
             },
-            Self::KeyReused => Answer::new(
+            RouteError::KeyReused => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
                 "The idempotency key was used before",
                 "An earlier request with this Idempotency-Key had another body. A new request takes a new key.",
             ),
-            Self::KeyInProgress => Answer::new(
+            RouteError::KeyInProgress => Self::new(
                 StatusCode::CONFLICT,
                 "idempotency-key-in-progress",
                 "The first request with the idempotency key is not answered yet",
                 "Try again in a moment; the answer will be the first request's.",
             )
             .retry_after(1),
-            Self::NoSuchRoute => Answer::new(
+            RouteError::NoSuchRoute => Self::new(
                 StatusCode::NOT_FOUND,
                 "no-such-route",
                 "There is nothing here",
                 "This path is not part of the API.",
             ),
-            Self::MethodNotAllowed => Answer::new(
+            RouteError::MethodNotAllowed => Self::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method-not-allowed",
                 "The method is not allowed here",
                 "The Allow header says which methods this path takes.",
             ),
-            Self::BodyTooSlow => Answer::new(
+            RouteError::BodyTooSlow => Self::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "body-too-slow",
                 "The body did not arrive in time",
                 "Send the whole body without long pauses.",
             ),
-            Self::BodyTooLarge { limit } => Answer::new(
+            RouteError::BodyTooLarge { limit } => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
                 "The body is too large",
                 format!("A body may have at most {limit} bytes."),
             ),
-            Self::UnknownExport(id) => Answer::new(
+            RouteError::UnknownExport(id) => Self::new(
                 StatusCode::NOT_FOUND,
                 "unknown-export",
                 "There is no such export",
                 format!("No export has the id {id}."),
             ),
-            Self::UnknownDataset(name) => Answer::new(
+            RouteError::UnknownDataset(name) => Self::new(
                 StatusCode::NOT_FOUND,
                 "unknown-dataset",
                 "There is no such dataset",
                 format!("No dataset has the name {}. GET /datasets lists them.", quoted(name)),
             ),
-            Self::ExportNotFinished { status, retry_after } => Answer::new(
+            RouteError::ExportNotFinished { status, retry_after } => Self::new(
                 StatusCode::CONFLICT,
                 "export-not-finished",
                 "The export has not finished",
                 format!("The export is {status}. Its manifest is written when it is completed."),
             )
             .retry_after(*retry_after),
-            Self::NoManifest(_) => Answer::new(
+            RouteError::NoManifest(_) => Self::new(
                 StatusCode::NOT_FOUND,
                 "no-manifest",
                 "The export has no manifest",
                 "The export was completed by a version that wrote no manifests. Submit it again for one.",
             ),
-            Self::ExportFailed { code, message } => Answer {
+            RouteError::ExportFailed { code, message } => Self {
                 error_code: code.as_deref(),
-                ..Answer::new(
+                ..Self::new(
                     StatusCode::CONFLICT,
                     "export-failed",
                     "The export has failed and has no file",
                     message.as_deref().unwrap_or("The export failed."),
                 )
             },
-            Self::ExportGone(status) => Answer::new(
+            RouteError::ExportGone(status) => Self::new(
                 StatusCode::GONE,
                 "export-gone",
                 "The export has no file any more",
                 format!("The export is {status}. Submit it again for a new file."),
             ),
-            Self::SeveralFiles(id) => Answer::new(
+            RouteError::SeveralFiles(id) => Self::new(
                 StatusCode::CONFLICT,
                 "several-files",
                 "The export's result is several files",
@@ -148,23 +147,23 @@ impl RouteError {
                      with a link."
                 ),
             ),
-            Self::RangeOutside { size } => Answer {
+            RouteError::RangeOutside { size } => Self {
                 file_size: Some(*size),
-                ..Answer::new(
+                ..Self::new(
                     StatusCode::RANGE_NOT_SATISFIABLE,
                     "range-outside",
                     "The range is outside of the file",
                     format!("The file has {size} bytes."),
                 )
             },
-            Self::FileMissing { .. } => Answer::new(
+            RouteError::FileMissing { .. } => Self::new(
                 StatusCode::BAD_GATEWAY,
                 "file-missing",
                 "The file is missing from the object store",
                 "The export was completed, but the object store has lost its file. Submit it again.",
             )
             .logged(Level::ERROR),
-            Self::DatasetUnavailable { dataset, .. } => Answer::new(
+            RouteError::DatasetUnavailable { dataset, .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "dataset-unavailable",
                 "The dataset cannot be read at the moment",
@@ -175,75 +174,75 @@ impl RouteError {
                 ),
             )
             .logged(Level::ERROR),
-            Self::Unavailable { what: Dependency::Ledger, .. } => Answer::new(
+            RouteError::Unavailable { what: Dependency::Ledger, .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ledger-unavailable",
                 "The service's database is not available",
                 "Nothing can be looked up or stored at the moment. Try again.",
             )
             .logged(Level::WARN),
-            Self::Unavailable { what: Dependency::Source, .. } => Answer::new(
+            RouteError::Unavailable { what: Dependency::Source, .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "source-unavailable",
                 "The source database is not available",
                 "Datasets, columns and values cannot be looked up at the moment. Try again.",
             )
             .logged(Level::WARN),
-            Self::Unavailable { what: Dependency::Store, .. } => Answer::new(
+            RouteError::Unavailable { what: Dependency::Store, .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "store-unavailable",
                 "The object store is not available",
                 "Files cannot be reached at the moment. Try again.",
             )
             .logged(Level::WARN),
-            Self::BenchmarkRunning => Answer::new(
+            RouteError::BenchmarkRunning => Self::new(
                 StatusCode::CONFLICT,
                 "benchmark-running",
                 "A benchmark is running",
                 "Only one benchmark runs at a time. Try again when it has ended.",
             ),
-            Self::BenchmarkFailed { format, message } => Answer::new(
+            RouteError::BenchmarkFailed { format, message } => Self::new(
                 StatusCode::BAD_GATEWAY,
                 "benchmark-failed",
                 "An export of the benchmark ended without a file",
                 format!("{format}: {message}"),
             )
             .logged(Level::WARN),
-            Self::NoWorker => Answer::new(
+            RouteError::NoWorker => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no-worker",
                 "No worker took the export",
                 "The workers are busy, or none is running. Try again.",
             )
             .logged(Level::WARN),
-            Self::Stopping => Answer::new(
+            RouteError::Stopping => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "stopping",
                 "This server is stopping",
                 "Another one takes its place. Try again.",
             ),
-            Self::PreviewTooSlow => Answer::new(
+            RouteError::PreviewTooSlow => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "preview-too-slow",
                 "The first rows take too long",
                 "The database did not find the first rows in a few seconds: the filters or the order make it read much \
                  of the dataset, or it is busy. An export has the time that it takes.",
             ),
-            Self::PreviewFailed { sql_state } => Answer::new(
+            RouteError::PreviewFailed { sql_state } => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "preview-failed",
                 "The first rows cannot be read",
                 format!("The database failed at one of the rows (SQLSTATE {sql_state}); an export would fail as well."),
             ),
-            Self::TooManyStreams => Answer::new(
+            RouteError::TooManyStreams => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-many-streams",
                 "Too many clients follow events",
                 "This server has as many streams of events as it takes. Try again, or ask for the export now and then.",
             ),
-            Self::Internal(_) => internal().logged(Level::ERROR),
+            RouteError::Internal(_) => internal().logged(Level::ERROR),
             // The panic hook has logged it.
-            Self::Panicked => internal(),
+            RouteError::Panicked => internal(),
         }
     }
 }
@@ -269,7 +268,7 @@ mod tests {
     fn internals_stay_inside() {
         let error = RouteError::from(LedgerError::Refused(sqlx::Error::ColumnNotFound("password".to_owned())));
         assert!(chain(&error).contains("password"));
-        let answer = error.answer();
+        let answer = Answer::to(&error);
         assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!answer.detail.contains("password"), "{}", answer.detail);
     }
@@ -277,7 +276,7 @@ mod tests {
     #[test]
     fn who_asks_for_one_file_of_several_is_sent_to_the_manifest() {
         let error = RouteError::SeveralFiles(Uuid::nil());
-        let answer = error.answer();
+        let answer = Answer::to(&error);
         assert_eq!((answer.status, answer.slug), (StatusCode::CONFLICT, "several-files"));
         assert!(answer.detail.contains("/exports/00000000-0000-0000-0000-000000000000/manifest"), "{}", answer.detail);
     }

@@ -61,7 +61,7 @@ impl Answer<'_> {
 impl RouteError {
     /// Logs the error if the operator can do something about it.
     pub(crate) fn log(&self) {
-        match self.answer().log_level {
+        match Answer::to(self).log_level {
             Some(Level::ERROR) => tracing::error!(error = chain(self), "request failed"),
             Some(_) => tracing::warn!(error = chain(self), "request failed"),
             None => {}
@@ -73,7 +73,7 @@ impl RouteError {
 /// request id.
 impl IntoResponse for RouteError {
     fn into_response(self) -> Response {
-        let answer = self.answer();
+        let answer = Answer::to(&self);
         let mut response = answer.status.into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

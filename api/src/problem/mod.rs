@@ -10,6 +10,7 @@ mod field_error;
 mod message;
 mod route_error;
 
+pub(crate) use answer::Answer;
 pub(crate) use document::Problem;
 pub(crate) use field_error::FieldError;
 pub(crate) use message::{listed, quoted};
