@@ -82,7 +82,7 @@ static FORMATS: LazyLock<String> = LazyLock::new(|| {
         .map(|format| {
             let options: Vec<&str> = format.options.iter().map(|option| option.name).collect();
             let hint = format.incompressible.as_ref().map(|it| it.hint);
-            json!({"name": format.name, "title": format.title, "compressionHint": hint, "options": options})
+            json!({"name": format.name, "title": format.title, "extension": format.extension, "compressionHint": hint, "options": options})
         })
         .collect();
     let mut options: Vec<&OptionDefinition> = Vec::new();

@@ -1,6 +1,7 @@
 // The commands that do on a command line what the page does, and putting them on the clipboard.
 
 import { element } from './element.js';
+import { FORMATS } from './formats.js';
 
 /// One word of a POSIX shell, whatever is in it.
 export function quoted(text) {
@@ -12,12 +13,16 @@ export function submission(body) {
   return `curl -i ${quoted(url)} \\\n  -H 'Content-Type: application/json' \\\n  --data-raw ${quoted(JSON.stringify(body))}`;
 }
 
+function extension(format) {
+  return FORMATS.find(({ name }) => name === format)?.extension ?? format;
+}
+
 export function download({ exportId, dataset, format, compression }) {
   const url = new URL(`/exports/${exportId}/download`, location.href).href;
   const ending = { gzip: '.gz', zstd: '.zst' }[compression] ?? '';
   // A name from outside is not to lead out of the folder, nor to look like an option.
   const name = dataset.replaceAll(/[^\w.-]+/g, '_').replace(/^[.-]+/, '_') || 'export';
-  return `curl -L -o ${quoted(`${name}.${format}${ending}`)} ${quoted(url)}`;
+  return `curl -L -o ${quoted(`${name}.${extension(format)}${ending}`)} ${quoted(url)}`;
 }
 
 export function listing({ exportId }) {

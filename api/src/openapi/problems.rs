@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use polyglot_core::status::Status;
+use polyglot_formats::Format;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::problem::{Answer, Dependency, FieldError, RouteError};
+use crate::problem::{Answer, Dependency, FieldError, RouteError, listed};
 
 const EXAMPLE_ID: Uuid = Uuid::from_u128(0x0193_5f2c_8d1e_7c3a_9b4f_2a6d_8e0c_5b17);
 const REQUEST_ID: &str = "5f0c8a52-7d0a-4a43-9c52-6a0f3f1f7f1e";
@@ -77,7 +78,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             vec![invalid("Last-Event-ID", "expected the id of an event, but it is \"x\""), ledger(), E::TooManyStreams]
         }
         "run_benchmark" => vec![
-            invalid("formats", "unknown format \"pdf\"; there is csv, json, jsonl, xml, parquet, arrow"),
+            invalid("formats", &format!("unknown format \"pdf\"; there is {}", listed(Format::all()))),
             E::BenchmarkRunning,
             E::BenchmarkFailed {
                 format: "csv".to_owned(),
