@@ -27,11 +27,12 @@ run:
 	cargo build --release --package polyglot-api --package polyglot-worker --package polyglot-devstack
 	@exec $(TARGET)/devstack run
 
-# Release, so that `make run` and `make test` share one build.
+# Release, so that `make run` and `make test` share one build. The measurements have no tests, and take minutes to build;
+# clippy compiles them.
 test:
 	@devstack/install --tests
-	cargo build --release --workspace
-	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace
+	cargo build --release --workspace --exclude polyglot-bench
+	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --exclude polyglot-bench
 
 # `export`: make's own assignment would not reach the test.
 soak: export SOAK_EXPORTS ?= 500
