@@ -32,7 +32,7 @@ run:
 test:
 	@devstack/install --tests
 	cargo build --release --workspace --exclude polyglot-bench
-	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --exclude polyglot-bench
+	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --exclude polyglot-bench --no-fail-fast
 
 # `export`: make's own assignment would not reach the test.
 soak: export SOAK_EXPORTS ?= 500
