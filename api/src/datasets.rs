@@ -174,7 +174,7 @@ mod tests {
                     "csv": "integer", "json": "integer", "jsonl": "integer", "xml": "integer", "parquet": "INT64"}},
                 {"name": "tags", "type": "text[]", "nullable": true, "becomes": {
                     "csv": "text", "json": "array of string", "jsonl": "array of string",
-                    "xml": "elements <item> of text", "parquet": "LIST<STRING>"}},
+                    "xml": "elements <item> of text", "parquet": "LIST<STRING>", "arrow": "list<utf8>"}},
             ],
             "links": {"self": "/datasets/my%2Forders"},
         });
