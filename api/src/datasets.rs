@@ -171,7 +171,7 @@ mod tests {
             "orderPromised": true,
             "columns": [
                 {"name": "id", "type": "bigint", "nullable": false, "becomes": {
-                    "csv": "integer", "json": "integer", "jsonl": "integer", "xml": "integer", "parquet": "INT64"}},
+                    "csv": "integer", "json": "integer", "jsonl": "integer", "xml": "integer", "parquet": "INT64", "arrow": "int64"}},
                 {"name": "tags", "type": "text[]", "nullable": true, "becomes": {
                     "csv": "text", "json": "array of string", "jsonl": "array of string",
                     "xml": "elements <item> of text", "parquet": "LIST<STRING>", "arrow": "list<utf8>"}},
