@@ -38,10 +38,10 @@ const BROADCAST_CAPACITY: usize = 256;
 /// Active exports that one poll reads, newest first.
 pub(super) const MAX_ACTIVE: i64 = 200;
 
-/// Changes that one poll reads, or that are sent to a client that reconnects.
+/// The newest changes, which one poll reads or which are sent to a client that reconnects.
 pub(super) const MAX_CHANGES: i64 = 1000;
 
-/// Numbers of changes that are read again, because a change may become visible after one with a greater number.
+/// How many ids before the newest known change a poll reads again: a transaction may commit after one with greater ids.
 pub(super) const CHANGE_OVERLAP: i64 = 1000;
 
 /// Exports whose delivered state is remembered. Beyond that all are forgotten, and documents may repeat.
@@ -61,13 +61,13 @@ pub(crate) struct Update {
 }
 
 impl Update {
-    /// `before` is the number of the newest change of earlier updates.
-    pub(super) fn new(export: &Export, changes: Vec<Change>, before: i64) -> Self {
+    /// `known_change` is the newest change that is known of the export, for an update without changes; 0 if there is none.
+    pub(super) fn new(export: &Export, changes: Vec<Change>, known_change: i64) -> Self {
         Self {
             export_id: export.id,
             status: export.status,
-            document: serde_json::to_string(&ExportDocument::now(export)).expect("a struct of strings serializes"),
-            change: changes.last().map_or(before, |change| change.id),
+            document: serde_json::to_string(&ExportDocument::now(export)).expect("ExportDocument has no map and no serializer that fails"),
+            change: changes.last().map_or(known_change, |change| change.id),
             changes,
         }
     }

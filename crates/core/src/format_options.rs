@@ -12,6 +12,7 @@ pub struct FormatOptions {
     pub csv: CsvOptions,
     /// JSON and JSON Lines.
     pub bigint: BigintPolicy,
+    /// Parquet; its `numeric` is Arrow's too.
     pub parquet: ParquetOptions,
 }
 

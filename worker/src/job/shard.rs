@@ -1,4 +1,4 @@
-//! One shard of an export: read under the shared snapshot, encoded, sent as one part, committed.
+//! One shard of an export: read under the shared snapshot, encoded, stored as one part of the file or as a file of its own, committed.
 
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ async fn run(
 }
 
 /// Returns whether the store would refuse the part. The store accepts a small part only as the last one of an upload,
-/// and in some formats a part that ends the file follows the last shard.
+/// and after the last shard comes the footer of Parquet or the trailer of gzip.
 fn is_too_small(claim: &Claim, encoded: &Encoded<WrittenBody>, last: bool) -> bool {
     let is_followed = !last || encoded.row_groups.is_some() || encoded.written.uncompressed_crc32.is_some();
     let bytes = usize::try_from(encoded.written.stored.bytes).unwrap_or(usize::MAX);

@@ -1,6 +1,6 @@
 //! The snapshots that this process holds. For each sharded export there is a transaction that holds the snapshot open,
-//! under a name of its own so that other processes can import it from here, and transactions that read. A snapshot
-//! lives as long as any process holds it.
+//! under a name of its own so that other processes can import it from here, and transactions that read. Each process
+//! that imports a snapshot exports it again, so it outlives the transaction that exported it first.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -299,7 +299,7 @@ impl SnapshotSession {
         locked(&self.idle).pop()
     }
 
-    /// Returns a transaction for the next shard.
+    /// Puts a transaction back for the next shard, or closes its connection if the session is closed.
     pub(crate) fn give_back(&self, reader: Source) {
         let mut idle = locked(&self.idle);
         if !self.closed.is_cancelled() {

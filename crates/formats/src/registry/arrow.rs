@@ -30,7 +30,7 @@ pub(crate) static ARROW: FormatDefinition = FormatDefinition {
     options: &[ON_UNREPRESENTABLE, NUMERIC],
     holds_every_value: false,
     arrays_as_text: false,
-    // Bits for NULL, and an offset of four bytes for each value of a column of texts.
+    // A bit for NULL in every column and an offset of 4 bytes where values vary in length: 2 bytes are a rough average.
     row_size: RowSize { frame: |_, columns| 2 * columns, bytea_factor: 1.0, is_binary: true },
     shard_size: ShardSize::DEFAULT,
     footer: None,
@@ -114,8 +114,8 @@ impl Arrow {
         self.writer.as_mut().ok_or_else(|| refused(ArrowError::IpcError("there is no writer".to_owned())))
     }
 
-    /// Moves the bytes that the writer has finished to where they are fetched from.
-    fn fetch(&mut self) -> Result<(), EncodeError> {
+    /// Moves the bytes that the writer has written to `finished`, from which the caller takes them.
+    fn collect_written(&mut self) -> Result<(), EncodeError> {
         let written = std::mem::take(self.writer()?.get_mut());
         self.finished.0.extend(written.0);
         Ok(())
@@ -126,13 +126,13 @@ impl Arrow {
             self.writer()?.write(&batch).map_err(refused)?;
             self.rows_finished += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
         }
-        self.fetch()
+        self.collect_written()
     }
 }
 
 impl Encode for Arrow {
     fn begin(&mut self, _: &mut EncodeBuffer<'_>) -> Result<(), EncodeError> {
-        self.fetch()
+        self.collect_written()
     }
 
     fn continue_shard(&mut self) {
@@ -147,7 +147,7 @@ impl Encode for Arrow {
     fn end(&mut self, _: &mut EncodeBuffer<'_>) -> Result<(), EncodeError> {
         self.write_batch()?;
         self.writer()?.finish().map_err(refused)?;
-        self.fetch()
+        self.collect_written()
     }
 
     fn finish_shard(&mut self) -> Result<Option<Vec<u8>>, EncodeError> {

@@ -23,7 +23,8 @@ use polyglot_runtime::telemetry::{TraceContext, WORK};
 #[derive(Debug)]
 pub enum Claimed {
     Work(Box<Claim>),
-    /// The export is unknown, has ended, or all its work is held by live workers: the message can be acknowledged.
+    /// There is nothing to claim now, so the message can be acknowledged: the export is unknown, has ended (perhaps by this
+    /// call), is paused, is at its parallelism limit, or has all its work leased to live workers.
     Nothing,
 }
 
@@ -160,7 +161,7 @@ impl Ledger {
         Ok(Claimed::Work(Box::new(claim)))
     }
 
-    /// Exports with work that no live worker holds, longest wait first.
+    /// Active exports whose `ready_at` has come, longest wait first. Another worker may have claimed their work meanwhile.
     pub async fn ready(&self, limit: i64) -> Result<Vec<Uuid>> {
         let ids = sqlx::query_scalar(
             "SELECT id FROM exports
@@ -200,9 +201,10 @@ async fn start_attempt(connection: &mut PgConnection, claim: &mut Claim, terms: 
     Ok(())
 }
 
-/// Updates the export for one more claim of a running attempt. After the claim of a shard others may claim more at once; the
-/// claim that finds none moves `ready_at`. The row is changed once a second at most: where the ledger is in the source's
-/// database, the export's own snapshot keeps every row version, and each read of the row scans all of them.
+/// Updates the export for one more claim of a running attempt. After the claim of a shard others may claim more at once;
+/// [`postpone`] moves `ready_at` when a claim finds nothing. Claims of shards that leave `failures` as it is change the row once
+/// a second at most: where the ledger is in the source's database, the export's own snapshot keeps every row version, and each
+/// read of the row scans all of them.
 async fn continue_attempt(connection: &mut PgConnection, claim: &Claim, terms: &Terms) -> Result<()> {
     let pause = if claim.shard == COORDINATOR { terms.lease } else { Duration::ZERO };
     sqlx::query(
@@ -264,8 +266,8 @@ fn terminal_outcome(export: &ClaimedExport, failures: i32, retry: RetryPolicy) -
     } else if export.too_old {
         Some((Status::Failed, Some(snapshot_age_failure())))
     } else if failures >= retry.max_attempts {
-        let message = "The export was started several times and its worker was lost each time.";
-        let detail = format!("{failures} attempts failed, the last one by a lease that ran out");
+        let message = "The export failed several times in a row without progress; the last time its worker was lost.";
+        let detail = format!("{failures} failures in a row, the last one by a lease that expired");
         Some((Status::Failed, Some(Failure::new(FailureKind::WorkerLost, message, detail))))
     } else {
         None

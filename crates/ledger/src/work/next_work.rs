@@ -89,7 +89,7 @@ pub(super) async fn free_coordinator(connection: &mut PgConnection, id: Uuid) ->
     Ok((!leased || abandoned).then_some(NextWork { number: COORDINATOR, abandoned, has_more: false, bounds: None }))
 }
 
-/// Sets when to look for work again, because all of it is leased: when the first lease expires, unless a holder changes that
+/// Sets when to look for work again, because all of it is leased or the parallelism limit is reached: when the first lease expires, unless a holder changes that
 /// before.
 pub(super) async fn postpone(connection: &mut PgConnection, id: Uuid) -> Result<()> {
     sqlx::query(
