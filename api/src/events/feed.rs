@@ -66,7 +66,8 @@ impl Update {
         Self {
             export_id: export.id,
             status: export.status,
-            document: serde_json::to_string(&ExportDocument::now(export)).expect("ExportDocument has no map and no serializer that fails"),
+            document: serde_json::to_string(&ExportDocument::now(export))
+                .expect("ExportDocument has no map and no serializer that fails"),
             change: changes.last().map_or(known_change, |change| change.id),
             changes,
         }
