@@ -2,6 +2,7 @@
 
 use polyglot_core::column::WireType;
 use polyglot_formats::OutputColumn;
+use polyglot_formats::copy::{HEADER, TRAILER};
 
 pub(crate) const ROWS: i64 = 200_000;
 
@@ -9,7 +10,7 @@ pub(crate) const NAMES: [&str; 5] = ["id", "created_at", "name", "value", "metad
 
 /// Returns the rows as the server would send them.
 pub(crate) fn copy() -> Vec<u8> {
-    let mut copy = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+    let mut copy = HEADER.to_vec();
     let field = |bytes: &[u8], copy: &mut Vec<u8>| {
         copy.extend(i32::try_from(bytes.len()).expect("short").to_be_bytes());
         copy.extend_from_slice(bytes);
@@ -38,7 +39,7 @@ pub(crate) fn copy() -> Vec<u8> {
         field(&numeric, &mut copy);
         field(metadata.as_bytes(), &mut copy);
     }
-    copy.extend([0xff, 0xff]);
+    copy.extend(TRAILER);
     copy
 }
 

@@ -8,35 +8,9 @@ use polyglot_core::column::{ArrayType, WireType};
 use polyglot_core::format_options::{
     BigintPolicy, CsvOptions, FormatOptions, NumericPolicy, OnUnrepresentable, ParquetOptions,
 };
+use polyglot_formats::copy::{HEADER, TRAILER};
 use polyglot_formats::standalone::encode;
 use polyglot_formats::{Format, OutputColumn};
-
-/// All types that a value can arrive as.
-pub const WIRES: [WireType; 18] = [
-    WireType::Bool,
-    WireType::Int2,
-    WireType::Int4,
-    WireType::Int8,
-    WireType::Float4,
-    WireType::Float8,
-    WireType::Numeric(Some((18, 4))),
-    WireType::Numeric(None),
-    WireType::Text,
-    WireType::Bytea,
-    WireType::Date,
-    WireType::Time,
-    WireType::Timestamp,
-    WireType::TimestampTz,
-    WireType::Uuid,
-    WireType::Json,
-    WireType::Jsonb,
-    WireType::TextForm,
-];
-
-/// Beginning of every stream: signature, flags and the length of the extension.
-pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// End of every stream.
-pub const TRAILER: &[u8] = b"\xff\xff";
 
 /// An input: its first bytes choose columns, format and options, the rest is rows.
 pub struct Case<'a> {
@@ -65,11 +39,11 @@ impl<'a> Case<'a> {
 /// Returns the column that a byte stands for: a type, and the number of dimensions if it is an array.
 #[must_use]
 pub fn column(index: usize, kind: u8) -> OutputColumn {
-    let wires = u8::try_from(WIRES.len()).unwrap_or(u8::MAX);
+    let wires = u8::try_from(WireType::SAMPLES.len()).unwrap_or(u8::MAX);
     let dimensions = kind / wires % 7;
     OutputColumn {
         name: format!("column {index}"),
-        wire: WIRES[usize::from(kind % wires)],
+        wire: WireType::SAMPLES[usize::from(kind % wires)],
         array: (dimensions > 0).then_some(ArrayType { dimensions, delimiter: b',' }),
         is_non_text: false,
     }

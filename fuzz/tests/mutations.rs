@@ -7,14 +7,15 @@ mod by_library;
 use polyglot_core::column::WireType;
 use polyglot_core::format_options::FormatOptions;
 use polyglot_formats::Format;
+use polyglot_formats::copy::{HEADER, TRAILER};
 use polyglot_formats::standalone::encode;
-use polyglot_fuzz::{Case, HEADER, TRAILER, WIRES, decode};
+use polyglot_fuzz::{Case, decode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 const ROUNDS: usize = 300_000;
 
-/// Returns a valid value of the type at `wire` in [`WIRES`].
+/// Returns a valid value of the type at `wire` in [`WireType::SAMPLES`].
 fn value(wire: usize, rng: &mut StdRng) -> Vec<u8> {
     let texts: [&[u8]; 5] = [b"", b"plain", "é😀\n\"".as_bytes(), b"a,b\\", b"=1\x01"];
     let numerics: [&[u8]; 4] = [
@@ -75,7 +76,8 @@ fn valid(rng: &mut StdRng, kinds: u8) -> Vec<u8> {
     for _ in 0..rng.random_range(0..4) {
         data.extend(i16::try_from(kinds.len()).unwrap().to_be_bytes());
         for kind in &kinds {
-            let (wire, dimensions) = (usize::from(*kind) % WIRES.len(), usize::from(*kind) / WIRES.len() % 7);
+            let (wire, dimensions) =
+                (usize::from(*kind) % WireType::SAMPLES.len(), usize::from(*kind) / WireType::SAMPLES.len() % 7);
             let bytes = match (rng.random_range(0..6), dimensions) {
                 (0, _) => None,
                 (_, 0) => Some(value(wire, rng)),
@@ -154,7 +156,7 @@ fn xml_events(file: &[u8]) -> Vec<String> {
 #[test]
 fn what_is_read_from_our_files_is_what_the_libraries_write() {
     let mut rng = StdRng::seed_from_u64(4711);
-    let (scalars, options) = (u8::try_from(WIRES.len()).unwrap(), FormatOptions::default());
+    let (scalars, options) = (u8::try_from(WireType::SAMPLES.len()).unwrap(), FormatOptions::default());
     let mut compared = 0;
     for _ in 0..20_000 {
         let data = valid(&mut rng, scalars);

@@ -28,6 +28,28 @@ pub enum WireType {
 }
 
 impl WireType {
+    /// One of each for tests that go through all of them; `numeric` with and without a precision.
+    pub const SAMPLES: [Self; 18] = [
+        Self::Bool,
+        Self::Int2,
+        Self::Int4,
+        Self::Int8,
+        Self::Float4,
+        Self::Float8,
+        Self::Numeric(Some((18, 4))),
+        Self::Numeric(None),
+        Self::Text,
+        Self::Bytea,
+        Self::Date,
+        Self::Time,
+        Self::Timestamp,
+        Self::TimestampTz,
+        Self::Uuid,
+        Self::Json,
+        Self::Jsonb,
+        Self::TextForm,
+    ];
+
     /// The DECIMAL that holds every finite value of `numeric(p, s)`: its precision and scale, or `None` where 38 digits
     /// are not enough or none are declared. A negative scale means zeros before the point, a scale above the precision
     /// zeros behind it.

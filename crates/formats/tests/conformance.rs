@@ -6,29 +6,9 @@ use std::io::Cursor;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use polyglot_core::column::{ArrayType, Column, WireType};
 use polyglot_core::format_options::{FormatOptions, OnUnrepresentable};
-use polyglot_formats::copy::{FieldIndex, Found, RowScanner};
+use polyglot_formats::copy::{FieldIndex, Found, HEADER, RowScanner, TRAILER};
 use polyglot_formats::standalone::encode;
 use polyglot_formats::{ByteSink, EncodeBuffer, Format, OutputColumn, Stopped};
-
-const WIRES: [WireType; 17] = [
-    WireType::Bool,
-    WireType::Int2,
-    WireType::Int4,
-    WireType::Int8,
-    WireType::Float4,
-    WireType::Float8,
-    WireType::Numeric(None),
-    WireType::Numeric(Some((18, 4))),
-    WireType::Text,
-    WireType::TextForm,
-    WireType::Bytea,
-    WireType::Date,
-    WireType::Time,
-    WireType::Timestamp,
-    WireType::TimestampTz,
-    WireType::Uuid,
-    WireType::Json,
-];
 
 fn column(name: &str, wire: WireType) -> OutputColumn {
     OutputColumn { name: name.to_owned(), wire, array: None, is_non_text: false }
@@ -48,7 +28,7 @@ type Field = Option<Vec<u8>>;
 
 /// The rows as binary `COPY` sends them.
 fn copy(rows: &[Vec<Field>]) -> Vec<u8> {
-    let mut copy = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+    let mut copy = HEADER.to_vec();
     for row in rows {
         copy.extend(i16::try_from(row.len()).unwrap().to_be_bytes());
         for field in row {
@@ -61,7 +41,7 @@ fn copy(rows: &[Vec<Field>]) -> Vec<u8> {
             }
         }
     }
-    copy.extend((-1_i16).to_be_bytes());
+    copy.extend(TRAILER);
     copy
 }
 
@@ -236,7 +216,7 @@ fn a_result_without_rows_is_a_whole_file() {
 fn bytes_that_make_no_sense_name_their_column() {
     for format in Format::all() {
         // Three bytes that are neither UTF-8 nor a value of any type but bytea.
-        for wire in WIRES.into_iter().filter(|wire| *wire != WireType::Bytea) {
+        for wire in WireType::SAMPLES.into_iter().filter(|wire| *wire != WireType::Bytea) {
             let rows = [vec![Some(vec![0xff, 0xfe, 0xfd])]];
             let encoded = encode(&copy(&rows), &[column("odd one", wire)], format, &FormatOptions::default());
             let error = encoded.expect_err(&format!("{format} accepts such bytes as {wire:?}"));
@@ -271,7 +251,7 @@ fn every_format_is_described() {
         );
         assert_eq!(Format::by_name(format.name), Some(format));
         assert!(format.option("onUnrepresentable").is_some() && format.option("none").is_none(), "{format}");
-        for wire in WIRES {
+        for wire in WireType::SAMPLES {
             for array in [None, Some(ArrayType { dimensions: 2, delimiter: b',' })] {
                 let column = Column {
                     name: "c".to_owned(),

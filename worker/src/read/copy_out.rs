@@ -123,14 +123,16 @@ impl BatchBuilder {
 
 #[cfg(test)]
 mod tests {
+    use polyglot_formats::copy::{HEADER, TRAILER};
+
     use super::*;
 
     #[test]
     fn batches_are_whole_rows_and_no_larger_than_asked() {
         let row = |n: u8| [0, 1, 0, 0, 0, 1, n];
-        let mut stream = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
+        let mut stream = HEADER.to_vec();
         (0..7).for_each(|n| stream.extend(row(n)));
-        stream.extend([0xff, 0xff]);
+        stream.extend(TRAILER);
         for piece in [1, 5, 1000] {
             let (mut scanner, mut builder, mut batches) = (RowScanner::default(), BatchBuilder::new(3), Vec::new());
             for chunk in stream.chunks(piece) {

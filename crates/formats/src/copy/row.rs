@@ -7,6 +7,12 @@ use std::ops::Range;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
+/// How the server begins a stream: signature, no flags, no header extension.
+pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// The end of a stream: a row of -1 fields.
+pub const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
+
 /// The stream does not follow the format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the server's COPY data is malformed: {0}")]
