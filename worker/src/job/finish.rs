@@ -173,12 +173,12 @@ pub(super) async fn perform(
     context: &WorkerContext,
     claim: &Claim,
     format: Format,
-    cut: &ShardedAttempt,
+    sharded: &ShardedAttempt,
     aborting: &CancellationToken,
 ) -> Outcome {
     let progress = Arc::new(Progress::default());
-    let upload = Upload::continue_attempt(context.target(), claim, format, cut);
-    let staged = Box::pin(run(&context.ledger, context.settings.lease, claim, format, cut, &upload));
+    let upload = Upload::continue_attempt(context.target(), claim, format, sharded);
+    let staged = Box::pin(run(&context.ledger, context.settings.lease, claim, format, sharded, &upload));
     match run_guarded(context, claim, &progress, aborting, staged).await {
         Ok((staged, manifest)) => publish(context, claim, upload, &progress, staged, manifest).await,
         Err(error) => record_end(context, claim, error).await,
@@ -191,19 +191,19 @@ async fn run(
     timeout: Duration,
     claim: &Claim,
     format: Format,
-    cut: &ShardedAttempt,
+    sharded: &ShardedAttempt,
     upload: &Upload<'_>,
 ) -> Result<(StagedObject, Manifest), WorkError> {
     let file: ManifestDraft =
-        serde_json::from_value(cut.plan.clone()).map_err(|error| WorkError::Failed(internal(&error)))?;
-    let mut totals = shard_totals(ledger, timeout, claim, format, cut).await?;
+        serde_json::from_value(sharded.plan.clone()).map_err(|error| WorkError::Failed(internal(&error)))?;
+    let mut totals = shard_totals(ledger, timeout, claim, format, sharded).await?;
     let request = claim.request.clone();
     // On a thread for blocking work: reading and writing thousands of descriptions takes a while.
     let span = tracing::Span::current();
     let ended = tokio::task::spawn_blocking(move || span.in_scope(|| (totals.end(&request, format), totals))).await;
     let (end, mut totals) = ended.map_err(|error| internal(&error))?;
     if let Some(end) = end? {
-        let number = part_number(cut.shards + 1);
+        let number = part_number(sharded.shards + 1);
         let crc32 = crc32fast::hash(&end);
         let bytes = i64::try_from(end.len()).unwrap_or(i64::MAX);
         totals.parts.push(ManifestPart { number, offset: totals.bytes, bytes, rows: 0, crc32: crc_text(crc32) });

@@ -68,9 +68,9 @@ impl<'a> Upload<'a> {
     }
 
     /// The upload that the attempt's start began, for the claim of a shard or of the finish.
-    pub(crate) fn continue_attempt(target: Target<'a>, claim: &'a Claim, format: Format, cut: &ShardedAttempt) -> Self {
+    pub(crate) fn continue_attempt(target: Target<'a>, claim: &'a Claim, format: Format, sharded: &ShardedAttempt) -> Self {
         let upload = Self::new(target, claim, format);
-        let id = cut.upload_id.clone();
+        let id = sharded.upload_id.clone();
         let multipart = id.map(|id| MultipartUpload { key: upload.key.clone(), id });
         Self { may_be_recorded: true, may_be_stored: true, multipart, ..upload }
     }
