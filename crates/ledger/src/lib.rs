@@ -1,5 +1,8 @@
 //! The ledger: the PostgreSQL tables that hold the state of every export, and the queue that wakes workers. `client` has the
 //! calls for clients, `work` those for workers, `maintenance` the periodic ones of every process.
+//!
+//! Three columns of the tables have older names than the code: `uncut` is the reason for a single stream, `coarser` the step of
+//! the shard size, and `token_due_at` the time after which a lost message is sent again.
 
 mod client;
 mod config;

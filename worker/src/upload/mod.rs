@@ -68,7 +68,12 @@ impl<'a> Upload<'a> {
     }
 
     /// The upload that the attempt's start began, for the claim of a shard or of the finish.
-    pub(crate) fn continue_attempt(target: Target<'a>, claim: &'a Claim, format: Format, sharded: &ShardedAttempt) -> Self {
+    pub(crate) fn continue_attempt(
+        target: Target<'a>,
+        claim: &'a Claim,
+        format: Format,
+        sharded: &ShardedAttempt,
+    ) -> Self {
         let upload = Self::new(target, claim, format);
         let id = sharded.upload_id.clone();
         let multipart = id.map(|id| MultipartUpload { key: upload.key.clone(), id });
