@@ -36,6 +36,8 @@ pub(crate) async fn scrape(State(app): State<Arc<AppState>>) -> Response {
         page.write("polyglot_outbox_messages", &[], number(backlog.outbox));
         page.write("polyglot_ready_exports", &[], number(backlog.ready));
         page.write("polyglot_ready_oldest_seconds", &[], backlog.ready_for_seconds);
+        page.write("polyglot_open_snapshots", &[], number(backlog.open_snapshots));
+        page.write("polyglot_waiting_for_place_exports", &[], number(backlog.waiting_for_place));
     }
     let Readiness { ledger, broker, bucket, depths } = readiness;
     if let Some(depths) = depths {

@@ -7,7 +7,7 @@ import { ManifestFiles } from './manifest-files.js';
 import { isActive } from './known-exports.js';
 import { Shards } from './shards.js';
 import {
-  count, counted, duration, errorName, estimated, formatName, moment, momentInFull, percent, size, statusMeaning, statusName,
+  count, counted, duration, errorName, estimated, formatName, moment, momentInFull, percent, size, statusMeaning, statusName, waitWords,
 } from './words.js';
 
 /// The end of a UUIDv7 tells exports apart; its beginning is the time.
@@ -163,7 +163,7 @@ export class ExportRow {
     const seconds = it.startedAt && it.finishedAt ? (new Date(it.finishedAt) - new Date(it.startedAt)) / 1000 : null;
     const left = pace && rowsTotal ? (rowsTotal - rows) / pace.rows : etaSeconds;
     const facts = {
-      rows: written ? this.#rowsWords(rows, rowsTotal) : kept || rows > 0 ? counted(rows, 'row') : waiting ? statusMeaning(it.status) : '',
+      rows: written ? this.#rowsWords(rows, rowsTotal) : kept || rows > 0 ? counted(rows, 'row') : waiting ? (it.waiting ? waitWords(it.waiting) : statusMeaning(it.status)) : '',
       bytes: written || kept || bytes > 0 ? size(bytes) : '',
       pace: '',
       left: it.status === 'running' && left !== null ? `about ${duration(Math.max(left, 0.1))} left` : '',

@@ -78,6 +78,15 @@ export function statusName(status) {
   return STATUSES[status]?.[0] ?? status;
 }
 
+const WAITS = { places: 'Waits until another large export ends', workers: 'Waits for a free worker' };
+
+/// What a pending export waits for, as of the moment at which the server said so.
+export function waitWords({ reason, before }) {
+  const words = WAITS[reason] ?? 'Waits for its turn';
+  if (before === 0) return words;
+  return `${words}, behind ${before >= 100 ? '100 or more exports' : counted(before, 'export')}`;
+}
+
 export function statusMeaning(status) {
   return STATUSES[status]?.[1] ?? '';
 }

@@ -36,6 +36,7 @@ const TERMS: Terms = Terms {
     timeout: None,
     snapshot_age: None,
     retry: RetryPolicy { max_attempts: 3, first_pause: LEASE, longest_pause: LEASE },
+    max_open_snapshots: 4,
     check_request: |_| Ok(()),
 };
 

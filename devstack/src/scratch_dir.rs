@@ -3,8 +3,26 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
+
+/// Extension of a folder that is being removed.
+pub(crate) const GARBAGE: &str = "removed";
+
+/// Starts a process that removes a folder with low priority.
+pub(crate) fn remove_garbage(folder: &Path) {
+    let removing = Command::new("setsid")
+        .args(["nice", "-n", "19", "rm", "-rf", "--"])
+        .arg(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    if let Err(error) = removing {
+        eprintln!("{} is left, its removal could not be started: {error}", folder.display());
+    }
+}
 
 /// A new folder in the system's temporary folder, removed when dropped.
 #[derive(Debug)]
@@ -23,6 +41,16 @@ impl ScratchDir {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes the folder in the background, by a process that goes on after this one has ended: the databases of all tests
+    /// together take minutes. Every process that used the folder has ended.
+    pub(crate) fn remove_later(self) {
+        // Under another name it is known to be garbage, even if the removal is interrupted.
+        let garbage = self.path.with_extension(GARBAGE);
+        if fs::rename(&self.path, &garbage).is_ok() {
+            remove_garbage(&garbage);
+        }
     }
 }
 

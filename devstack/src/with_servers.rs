@@ -22,7 +22,7 @@ use crate::ports::free_ports;
 use crate::postgres::{Postgres, PostgresSettings};
 use crate::postgres_folder;
 use crate::rabbitmq::{Rabbit, RabbitSettings};
-use crate::scratch_dir::ScratchDir;
+use crate::scratch_dir::{GARBAGE, ScratchDir, remove_garbage};
 use crate::seaweedfs::SeaweedFs;
 use crate::secrets;
 use crate::signals::StopSignals;
@@ -35,7 +35,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Runs `command` with servers of its own and returns its exit code (128 and the signal's number when a signal ended it).
 ///
-/// When this returns, every process that was started, by us or by the command, has ended and the folder is removed.
+/// When this returns, every process that was started, by us or by the command, has ended, and the folder is being removed.
 pub async fn run(command: &[OsString]) -> Result<u8> {
     let signals = StopSignals::install()?;
     remove_stale().await;
@@ -45,7 +45,10 @@ pub async fn run(command: &[OsString]) -> Result<u8> {
 
     let outcome = run_with(&dir, command, &signals).await;
     orphans::kill(&dir).await;
-    postgres_folder::remove(&dir)?;
+    if dir.join("postgres").is_symlink() {
+        postgres_folder::remove(&dir)?;
+    }
+    scratch.remove_later();
     outcome
 }
 
@@ -164,7 +167,7 @@ fn exit_code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-/// Removes folders whose devstack was killed: those whose lock is free.
+/// Removes folders whose devstack was killed: those whose lock is free, and those whose removal was interrupted.
 async fn remove_stale() {
     let prefix = format!("polyglot-{PURPOSE}-");
     for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
@@ -172,6 +175,10 @@ async fn remove_stale() {
             continue;
         }
         let Ok(path) = entry.path().canonicalize() else { continue };
+        if path.extension().is_some_and(|extension| extension == GARBAGE) {
+            remove_garbage(&path);
+            continue;
+        }
         // A folder without a lock file is being created at this moment.
         if !path.join("devstack.lock").exists() {
             continue;

@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub max_parallelism: u16,
     /// Maximum size of a row that is fetched, in bytes.
     pub max_row_bytes: u64,
+    /// Number of exports that may keep a snapshot of the source open at a time, for all workers together.
+    pub max_open_snapshots: u16,
     /// Maximum time from an export's first start to its end; `None`: no limit.
     pub timeout: Option<Duration>,
     /// Maximum age of an attempt's snapshot; `None`: no limit.
@@ -60,6 +62,7 @@ impl Settings {
             memory_budget: memory_budget_mb << 20,
             max_batch_rows: env.number("MAX_BATCH_SIZE", 10_000, 1..=1_000_000, "rows")?,
             max_parallelism: env.max_parallelism()?,
+            max_open_snapshots: env.number("MAX_OPEN_SNAPSHOTS", 4, 1..=1000, "exports")?,
             max_row_bytes: env.number("MAX_ROW_MB", 8_u64, 1..=1024, "MiB")? << 20,
             timeout: none_if_zero(env.number("EXPORT_TIMEOUT_MS", 600_000, 0..=u64::from(u32::MAX), "milliseconds")?),
             snapshot_age: (snapshot_age > 0).then(|| Duration::from_secs(snapshot_age)),
@@ -73,12 +76,13 @@ impl Settings {
 
     /// Returns the settings that the ledger needs with a claim.
     pub(crate) fn terms(&self) -> Terms {
-        let Self { lease, timeout, snapshot_age, retry, .. } = *self;
+        let Self { lease, timeout, snapshot_age, retry, max_open_snapshots, .. } = *self;
         Terms {
             lease,
             timeout,
             snapshot_age,
             retry,
+            max_open_snapshots,
             check_request: |request| Format::of(request).map(drop).map_err(|unknown| unknown.to_string()),
         }
     }
@@ -103,6 +107,7 @@ mod tests {
             "MAX_ROW_MB",
             "SNAPSHOT_MAX_AGE_SECONDS",
             "MAX_PARALLELISM",
+            "MAX_OPEN_SNAPSHOTS",
             "EXPORT_TIMEOUT_MS",
             "LEASE_SECONDS",
             "MAX_ATTEMPTS",

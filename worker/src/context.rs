@@ -1,9 +1,9 @@
 //! The state that all jobs of a worker share. It neither takes nor performs work.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use polyglot_ledger::queue::Relay;
-use polyglot_ledger::{Connections, Ledger};
+use polyglot_ledger::{Connections, Ledger, Turn};
 use polyglot_storage::Storage;
 
 use crate::config::Settings;
@@ -27,6 +27,8 @@ pub(crate) struct WorkerContext {
     pub buffers: BufferPool,
     pub connection_cache: ConnectionCache,
     active: AtomicUsize,
+    /// Whether the next claim looks first for exports that wait.
+    waiting_first: AtomicBool,
 }
 
 impl WorkerContext {
@@ -59,12 +61,18 @@ impl WorkerContext {
             buffers,
             connection_cache,
             active: AtomicUsize::new(0),
+            waiting_first: AtomicBool::default(),
         }
     }
 
     /// Returns what an upload needs of this context.
     pub(crate) fn target(&self) -> Target<'_> {
         Target { storage: &self.storage, ledger: &self.ledger, ledger_timeout: self.settings.lease }
+    }
+
+    /// Returns the kind of work that the next claim looks for first, which alternates.
+    pub(crate) fn next_turn(&self) -> Turn {
+        if self.waiting_first.fetch_xor(true, Ordering::Relaxed) { Turn::Waiting } else { Turn::Begun }
     }
 
     /// Returns the number of slots that are at work.

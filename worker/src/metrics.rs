@@ -70,11 +70,21 @@ pub(crate) enum Outcome {
     Lost,
     /// The shards came out too small, and are planned again.
     TooSmall,
+    /// The export waits for a place for its snapshot.
+    Waits,
 }
 
 impl Outcome {
-    const ALL: [Self; 7] =
-        [Self::Done, Self::Again, Self::Failed, Self::Cancelled, Self::GivenBack, Self::Lost, Self::TooSmall];
+    const ALL: [Self; 8] = [
+        Self::Done,
+        Self::Again,
+        Self::Failed,
+        Self::Cancelled,
+        Self::GivenBack,
+        Self::Lost,
+        Self::TooSmall,
+        Self::Waits,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -85,6 +95,7 @@ impl Outcome {
             Self::GivenBack => "given_back",
             Self::Lost => "lost",
             Self::TooSmall => "too_small",
+            Self::Waits => "waits",
         }
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use polyglot_core::failure::chain;
 use polyglot_ledger::queue::{Incoming, Subscription};
-use polyglot_ledger::{Claim, Claimed, LedgerError, with_timeout};
+use polyglot_ledger::{Claim, LedgerError, with_timeout};
 use polyglot_runtime::lifecycle::Lifecycle;
-use polyglot_runtime::telemetry::{self, ClaimTimer, TraceContext};
+use polyglot_runtime::telemetry::{self, ClaimTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::field::Empty;
@@ -27,15 +27,12 @@ const POLL: Duration = Duration::from_secs(2);
 /// Interval of the polls where there is no broker.
 const POLL_WITHOUT_BROKER: Duration = Duration::from_millis(500);
 
-/// Number of exports that one poll considers, because other workers may poll the same ones.
-const CANDIDATES: i64 = 8;
-
 /// Time to give work back once the grace period is over.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The source of a piece of work.
 enum JobSource {
-    /// A message says that an export has work.
+    /// A message says that there is work.
     Announced(Box<Incoming>),
     /// Work that was found in the ledger and is claimed.
     Found(Box<Claim>),
@@ -63,7 +60,7 @@ pub(crate) async fn run(context: Arc<WorkerContext>, mut subscription: Subscript
                 incoming = &mut next => break Some(JobSource::Announced(Box::new(incoming))),
                 () = tokio::time::sleep_until(poll_at) => {
                     // Not cancelled halfway: a claim that nobody knows of holds its export until the lease ends.
-                    if let Some(claim) = poll_ledger(&context, lifecycle).await {
+                    if let Some(claim) = poll_ledger(&context).await {
                         // There may be more.
                         poll_at = Instant::now();
                         break Some(JobSource::Found(claim));
@@ -95,33 +92,16 @@ pub(crate) async fn run(context: Arc<WorkerContext>, mut subscription: Subscript
     subscription.close().await;
 }
 
-/// Finds an export in the ledger that waits for a worker or has lost its own, and claims it. Messages announce the same
-/// exports sooner; polling is for those whose message was lost, is held by a busy worker, or cannot be sent.
-async fn poll_ledger(context: &WorkerContext, lifecycle: &Lifecycle) -> Option<Box<Claim>> {
-    let ready = match with_timeout(context.ledger.ready(CANDIDATES)).await {
-        Ok(ready) => ready,
+/// Claims work that no message announces. Messages announce work sooner; polling is for work whose message was lost, is held
+/// by a busy worker, or cannot be sent.
+async fn poll_ledger(context: &WorkerContext) -> Option<Box<Claim>> {
+    match claim(context, None).await {
+        Ok(claim) => claim,
         Err(error) => {
             tracing::warn!(error = chain(&error), "the ledger cannot be asked for work, trying again");
-            return None;
-        }
-    };
-    for export_id in ready {
-        if lifecycle.stopping.is_cancelled() {
-            return None;
-        }
-        match claim(context, export_id, None).await {
-            Ok(Claimed::Work(claim)) => return Some(claim),
-            // Another worker was faster.
-            Ok(Claimed::Nothing) => {}
-            Err(error) => {
-                tracing::warn!(%export_id, error = chain(&error), "the export cannot be claimed");
-                if matches!(error, LedgerError::Unavailable(_)) {
-                    return None;
-                }
-            }
+            None
         }
     }
-    None
 }
 
 /// Performs a piece of work and then frees its slot.
@@ -133,13 +113,13 @@ async fn take(context: Arc<WorkerContext>, source: JobSource, permit: OwnedSemap
     drop(permit);
 }
 
-/// Processes one message: claims the work that it announces, performs it, and acknowledges the message.
+/// Processes one message: claims the work whose turn it is, performs it, and acknowledges the message.
 async fn process_message(context: &WorkerContext, incoming: Incoming, lifecycle: &Lifecycle) {
     let export_id = incoming.message.export_id;
     // While the ledger is unavailable the message is held. Each time it is put back would count towards the broker's
     // delivery limit, and an outage of a minute would make dead letters of good messages.
     let claimed = loop {
-        match claim(context, export_id, Some(&incoming.origin)).await {
+        match claim(context, Some(&incoming)).await {
             Err(error @ LedgerError::Unavailable(_)) if !lifecycle.stopping.is_cancelled() => {
                 tracing::warn!(%export_id, error = chain(&error), "the ledger is unavailable, trying again");
                 tokio::select! {
@@ -151,7 +131,7 @@ async fn process_message(context: &WorkerContext, incoming: Incoming, lifecycle:
         }
     };
     match claimed {
-        Ok(Claimed::Work(claim)) => {
+        Ok(Some(claim)) => {
             let mut incoming = Some(incoming);
             let work = perform(context, &claim, lifecycle);
             tokio::pin!(work);
@@ -168,13 +148,8 @@ async fn process_message(context: &WorkerContext, incoming: Incoming, lifecycle:
                 incoming.acknowledge().await;
             }
         }
-        Ok(Claimed::Nothing) => {
+        Ok(None) => {
             tracing::debug!(%export_id, "no work for this message");
-            incoming.acknowledge().await;
-        }
-        // The ledger counts it as a failed attempt, and announces the next one.
-        Err(error @ LedgerError::Unreadable { .. }) => {
-            tracing::error!(%export_id, error = chain(&error), "the export cannot be read by this version");
             incoming.acknowledge().await;
         }
         Err(error) => {
@@ -214,23 +189,22 @@ async fn perform(context: &WorkerContext, claim: &Claim, lifecycle: &Lifecycle) 
     performing.instrument(span).await;
 }
 
-/// Claims work of an export. `announced` is the trace context of the message that announced it.
-async fn claim(
-    context: &WorkerContext,
-    export_id: Uuid,
-    announced: Option<&TraceContext>,
-) -> Result<Claimed, LedgerError> {
+/// Claims the work whose turn it is. `announced` is the message that woke this worker, which may be of another export.
+async fn claim(context: &WorkerContext, announced: Option<&Incoming>) -> Result<Option<Box<Claim>>, LedgerError> {
     let (terms, since) = (context.settings.terms(), ClaimTimer::now());
-    let claim = context.ledger.claim(export_id, &context.name, &terms);
+    let claim = context.ledger.claim_next(&context.name, &terms, context.next_turn());
     // Boxed, because the driver's state is large and would be copied through every caller.
     let claimed = with_timeout(Box::pin(claim)).await;
-    if let Ok(Claimed::Work(claim)) = &claimed {
+    if let Ok(Some(claim)) = &claimed {
         if claim.shard > 0 {
             // Claiming a shard enqueues the message for the next one.
             context.relay.wake();
         }
-        let announced = announced.filter(|origin| origin.trace_parent.is_some());
-        since.claimed(announced.unwrap_or(&claim.origin), export_id, claim.shard);
+        let announced = announced
+            .filter(|incoming| incoming.message.export_id == claim.export_id)
+            .map(|incoming| &incoming.origin)
+            .filter(|origin| origin.trace_parent.is_some());
+        since.claimed(announced.unwrap_or(&claim.origin), claim.export_id, claim.shard);
     }
     claimed
 }

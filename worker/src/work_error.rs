@@ -13,6 +13,8 @@ pub(crate) enum WorkError {
     Blocked(Failure),
     /// The shard is smaller than the object store accepts.
     TooSmall,
+    /// The export is sharded, and as many exports as may keep a snapshot open do so already.
+    NoPlace,
     /// A client cancelled the export.
     Cancelled,
     /// The process is shutting down.

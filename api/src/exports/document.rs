@@ -5,7 +5,7 @@ use polyglot_core::compression::Compression;
 use polyglot_core::request::Layout;
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
-use polyglot_ledger::Export;
+use polyglot_ledger::{Export, WaitReason};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -19,6 +19,10 @@ pub(crate) struct ExportDocument {
     export_id: Uuid,
     #[schema(value_type = Status)]
     status: &'static str,
+    /// While it is pending and could begin: what it waits for. Left out otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = Waiting)]
+    waiting: Option<Waiting>,
     dataset: String,
     #[schema(value_type = crate::openapi::submission::FormatSchema)]
     format: String,
@@ -62,6 +66,16 @@ struct Progress {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+struct Waiting {
+    /// `places`: for another export that keeps a snapshot open to end (MAX_OPEN_SNAPSHOTS); `workers`: for a free worker.
+    #[schema(example = "places")]
+    reason: &'static str,
+    /// How many exports of the same tenant wait for the same and were accepted earlier; 100 stands for 100 or more. Exports of
+    /// other tenants take turns with them.
+    before: i64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
 struct SingleStream {
     code: &'static str,
     reason: &'static str,
@@ -96,6 +110,7 @@ impl ExportDocument {
         Self {
             export_id: export.id,
             status: export.status.name(),
+            waiting: export.waiting.map(Waiting::of),
             dataset: export.request.dataset.clone(),
             format: export.request.format.to_string(),
             compression: export.request.compression.map(Compression::name),
@@ -124,6 +139,16 @@ impl ExportDocument {
                 itself,
             },
         }
+    }
+}
+
+impl Waiting {
+    fn of(waiting: polyglot_ledger::Waiting) -> Self {
+        let reason = match waiting.reason {
+            WaitReason::Places => "places",
+            WaitReason::Workers => "workers",
+        };
+        Self { reason, before: waiting.before }
     }
 }
 
@@ -177,6 +202,7 @@ pub(super) mod tests {
             id: Uuid::nil(),
             request: ExportRequest { compression: Some(Compression::Gzip), ..records(&["id"]).request("csv", columns) },
             status: Status::Running,
+            waiting: None,
             attempt: 2,
             rows_estimate: Some(1000),
             rows: 250,
@@ -210,6 +236,14 @@ pub(super) mod tests {
             "links": {"self": format!("/exports/{id}"), "download": format!("/exports/{id}/download")},
         });
         assert_eq!(serde_json::to_value(document).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_wait_says_for_what_and_behind_how_many() {
+        let waiting = polyglot_ledger::Waiting { reason: WaitReason::Places, before: 12 };
+        let export = Export { status: Status::Pending, waiting: Some(waiting), ..running() };
+        let document = serde_json::to_value(ExportDocument::now(&export)).unwrap();
+        assert_eq!(document["waiting"], json!({"reason": "places", "before": 12}));
     }
 
     #[test]

@@ -16,9 +16,10 @@ use crate::pending_notifications::PendingNotifications;
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
 /// The settings of a session. A statement touches a few rows; one that takes longer waits for a lock. A transaction that idles
-/// belongs to a frozen process, whose locks would block all others; the longest intended wait is the relay's.
+/// belongs to a frozen process, whose locks would block all others; the longest intended wait is the relay's. Compiling a
+/// statement would take longer than any of them does.
 const SESSION: &str = "SET search_path TO polyglot; SET TimeZone TO 'UTC'; SET statement_timeout TO '10s';
-    SET idle_in_transaction_session_timeout TO '20s'";
+    SET idle_in_transaction_session_timeout TO '20s'; SET jit TO off";
 
 /// A handle on the ledger; clones share one pool.
 #[derive(Debug, Clone)]

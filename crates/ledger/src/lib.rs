@@ -14,13 +14,15 @@ mod pending_notifications;
 pub mod queue;
 mod work;
 
-pub use client::{Accepted, BenchmarkLock, Deletion, Export, ListFilter, Reservation, ReservedKey, Submission};
+pub use client::{
+    Accepted, BenchmarkLock, Deletion, Export, ListFilter, Reservation, ReservedKey, Submission, WaitReason, Waiting,
+};
 pub use config::Connections;
 pub use database::{Ledger, LedgerError, retry_while_unavailable, with_timeout};
 pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept};
 pub use notifications::{Change, Listener, send_notifications};
 pub use outbox::OutboxMessage;
 pub use work::{
-    Attempt, Claim, Claimed, Committed, Finished, JobKind, OrphanedUpload, Planned, Renewal, RetryPolicy, ShardWork,
-    ShardedAttempt, SnapshotHolder, StoredShard, Terms, deadline_failure, snapshot_age_failure,
+    Attempt, Claim, Claimed, Committed, Finished, JobKind, OrphanedUpload, PlaceRequest, Planned, Renewal, RetryPolicy,
+    ShardWork, ShardedAttempt, SnapshotHolder, StoredShard, Terms, Turn, deadline_failure, snapshot_age_failure,
 };

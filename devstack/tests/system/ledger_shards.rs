@@ -14,7 +14,7 @@ use serde_json::json;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use crate::ledger::ledger_with_pool;
+use crate::ledger::{ledger_with_pool, ready};
 
 const LONG: Duration = Duration::from_mins(1);
 const NONE: Duration = Duration::ZERO;
@@ -22,7 +22,14 @@ const RETRY: RetryPolicy =
     RetryPolicy { max_attempts: 3, first_pause: Duration::from_millis(200), longest_pause: Duration::from_millis(200) };
 
 async fn claim(ledger: &Ledger, id: Uuid, lease: Duration) -> Option<Claim> {
-    let terms = Terms { lease, timeout: None, snapshot_age: None, retry: RETRY, check_request: |_| Ok(()) };
+    let terms = Terms {
+        lease,
+        timeout: None,
+        snapshot_age: None,
+        retry: RETRY,
+        max_open_snapshots: 4,
+        check_request: |_| Ok(()),
+    };
     match ledger.claim(id, "worker", &terms).await.unwrap() {
         Claimed::Work(claim) => Some(*claim),
         Claimed::Nothing => None,
@@ -91,7 +98,7 @@ async fn every_shard_is_done_once_and_the_export_is_finished_after_the_last() {
     assert_eq!((&work.bounds, work.attempt.shards), (&json!({"from": ["2"]}), 3));
     assert_eq!((&*work.attempt.object_key, work.attempt.upload_id.as_deref()), ("key", Some("upload")));
     assert!(claim(&ledger, id, LONG).await.is_none(), "more at a time than may be");
-    assert!(ledger.ready(9).await.unwrap().is_empty());
+    assert!(ready(&pool).await.is_empty());
 
     assert_eq!(commit(&ledger, &second).await.unwrap(), Committed::More);
     assert!(matches!(commit(&ledger, &second).await, Err(LedgerError::LeaseLost)), "committed twice");
@@ -156,11 +163,11 @@ async fn one_outage_is_one_failure_however_many_shards_meet_it() {
         }
         assert_eq!(failures().await, round);
         assert!(claim(&ledger, id, LONG).await.is_none(), "claimed during the pause");
-        wait_until("the pause is over", async || ledger.ready(9).await.unwrap() == [id]).await;
+        wait_until("the pause is over", async || ready(&pool).await == [id]).await;
         // A failure that is noticed after the pause adds neither a failure nor another pause.
         assert!(ledger.fail(&late, &passing(), RETRY).await.unwrap());
         assert_eq!(failures().await, round);
-        assert_eq!(ledger.ready(9).await.unwrap(), [id]);
+        assert_eq!(ready(&pool).await, [id]);
     }
     // A committed shard resets the failures.
     let done = claim(&ledger, id, LONG).await.unwrap();
@@ -222,7 +229,7 @@ async fn without_its_snapshot_an_export_starts_over_and_mixes_nothing() {
     let lost = Failure::new(FailureKind::SnapshotLost, "message", "detail");
     assert!(ledger.fail_attempt(&second, &lost, RETRY).await.unwrap());
     assert!(!ledger.hold_snapshot(id, 1, keeper("1-1")).await.unwrap(), "the old snapshot is kept");
-    wait_until("the pause is over", async || ledger.ready(9).await.unwrap() == [id]).await;
+    wait_until("the pause is over", async || ready(&pool).await == [id]).await;
     plan(&ledger, id, 2, 2).await;
     assert!(ledger.stored_shards(id, 0, 9).await.unwrap().is_empty(), "shards of two snapshots");
     assert!(ledger.snapshots(id, 1).await.unwrap().is_empty());

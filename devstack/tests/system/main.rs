@@ -20,4 +20,5 @@ mod shapes;
 mod shards;
 mod submissions;
 mod telemetry;
+mod turns;
 mod values;

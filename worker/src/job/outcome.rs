@@ -40,6 +40,10 @@ pub(super) async fn record_end(context: &WorkerContext, claim: &Claim, error: Wo
             context.relay.wake();
             ended.map(|()| Outcome::TooSmall)
         }
+        WorkError::NoPlace => {
+            tracing::info!("no place for another snapshot, the export waits");
+            retry_within_lease(context, || context.ledger.wait_for_place(claim)).await.map(|()| Outcome::Waits)
+        }
         WorkError::Cancelled => {
             tracing::info!("export cancelled");
             retry_within_lease(context, || context.ledger.cancelled(claim)).await.map(|()| Outcome::Cancelled)

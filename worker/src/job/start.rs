@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use polyglot_core::request::Layout;
 use polyglot_formats::Format;
-use polyglot_ledger::{Attempt, Claim, LedgerError, Planned, Renewal, retry_while_unavailable};
+use polyglot_ledger::{Attempt, Claim, LedgerError, PlaceRequest, Planned, Renewal, retry_while_unavailable};
 use polyglot_source::session::session_name;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -13,9 +13,10 @@ use super::lease::{keep_lease_while, run_guarded};
 use super::outcome::record_end;
 use super::publish::publish;
 use super::stream::{self, Stream};
+use crate::config::Settings;
 use crate::context::WorkerContext;
 use crate::metrics::Outcome;
-use crate::plan::{ManifestDraft, Plan, Range, ShardPlan, read_plan, shard_plan};
+use crate::plan::{ManifestDraft, Plan, Range, ShardPlan, expects_shards, read_plan, shard_plan};
 use crate::progress::Progress;
 use crate::read::{LivenessProbe, Source};
 use crate::upload::Upload;
@@ -93,6 +94,11 @@ async fn plan_export<'a>(
     let (mut source, snapshot) = probe.run_while_alive(progress, connected.begin(request)).await?;
     probe.backend = Some(source.backend.clone());
     let plan = probe.run_while_alive(progress, read_plan(&mut source, request, context.settings.max_row_bytes)).await?;
+    // Before the table is sampled, which would have to be done again.
+    let is_large = expects_shards(&plan, request, size_step);
+    if is_large {
+        source = take_place(context, claim, source).await?;
+    }
     let shards = probe.run_while_alive(progress, shard_plan(&mut source, &plan, request, size_step)).await?;
     let file = ManifestDraft::new(&plan, request, snapshot);
     let ranges = match shards {
@@ -102,6 +108,9 @@ async fn plan_export<'a>(
             return Ok(StartOutcome::Stream(Box::new(Stream { claim, source, plan, file, reason, probe })));
         }
     };
+    if !is_large {
+        source = take_place(context, claim, source).await?;
+    }
     tracing::info!(shards = ranges.len(), "export planned");
     let file = file.with_partitions(probe.run_while_alive(progress, source.partitions(request)).await?);
     let planned = planned(context, claim, &plan, &file, &ranges)?;
@@ -109,6 +118,24 @@ async fn plan_export<'a>(
         upload.create().await?;
     }
     Ok(StartOutcome::Sharded(Box::new(NewShards { transaction: source, plan, planned })))
+}
+
+/// Takes a place for the snapshot of a sharded export, unless the claim came with one. If there is none, the transaction ends
+/// and its connection is left for another export.
+async fn take_place(context: &WorkerContext, claim: &Claim, source: Source) -> Result<Source, WorkError> {
+    if claim.has_place {
+        return Ok(source);
+    }
+    let Settings { lease, max_open_snapshots, .. } = context.settings;
+    let call = || context.ledger.take_place(claim, max_open_snapshots);
+    match retry_while_unavailable(lease, call).await? {
+        PlaceRequest::Granted => Ok(source),
+        PlaceRequest::Denied => {
+            context.connection_cache.keep(source.commit().await?);
+            Err(WorkError::NoPlace)
+        }
+        PlaceRequest::CancelRequested => Err(WorkError::Cancelled),
+    }
 }
 
 /// Returns the plan as the ledger stores it.

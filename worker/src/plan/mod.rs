@@ -17,4 +17,4 @@ mod sql;
 pub(crate) use manifest_draft::ManifestDraft;
 pub(crate) use range::Range;
 pub(crate) use read_plan::{Plan, read_plan};
-pub(crate) use shard_plan::{ShardPlan, shard_plan};
+pub(crate) use shard_plan::{ShardPlan, expects_shards, shard_plan};

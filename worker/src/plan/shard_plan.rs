@@ -62,6 +62,17 @@ fn single_stream_reason(plan: &Plan, request: &ExportRequest, size_step: u8) -> 
     }
 }
 
+/// Size of the rows in the source, in intended shards, above which an export is expected to be sharded.
+const LARGE_IN_SHARDS: u64 = 4;
+
+/// Returns whether the export is so large that it will be sharded, as far as can be told without reading any row.
+pub(crate) fn expects_shards(plan: &Plan, request: &ExportRequest, size_step: u8) -> bool {
+    let target = ShardTarget::new(plan, request, size_step);
+    single_stream_reason(plan, request, size_step).is_none()
+        && request.filters.is_empty()
+        && plan.estimated_bytes.is_some_and(|bytes| bytes / LARGE_IN_SHARDS > target.bytes)
+}
+
 /// Returns whether a filter's value may be a word that the server reads as a time by its clock. Each transaction would
 /// read it as another time.
 fn has_relative_time(plan: &Plan, request: &ExportRequest) -> bool {

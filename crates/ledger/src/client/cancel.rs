@@ -40,7 +40,7 @@ impl Ledger {
             // Nobody holds a pending export, so it can end at once.
             Status::Pending => (
                 Some(
-                    "UPDATE exports SET state = 'cancelled', cancel_requested = true, finished_at = now(), token_due_at = NULL WHERE id = $1",
+                    "UPDATE exports SET state = 'cancelled', cancel_requested = true, finished_at = ledger_now(), token_due_at = NULL WHERE id = $1",
                 ),
                 Deletion::Cancelling,
             ),
@@ -48,7 +48,7 @@ impl Ledger {
                 (Some("UPDATE exports SET cancel_requested = true WHERE id = $1"), Deletion::Cancelling)
             }
             Status::Completed => (
-                Some("UPDATE exports SET state = 'expired', expires_at = now() WHERE id = $1"),
+                Some("UPDATE exports SET state = 'expired', expires_at = ledger_now() WHERE id = $1"),
                 Deletion::Ended { object_key: row.try_get("object_key")? },
             ),
             Status::Expired | Status::Failed | Status::Cancelled => {

@@ -47,9 +47,9 @@ impl Ledger {
                  VALUES ($1, $2, sha256($3), $4)
                  ON CONFLICT (tenant, key) DO UPDATE
                  SET fingerprint = excluded.fingerprint, holder = excluded.holder, export_id = NULL, state = NULL,
-                     joined = false, created_at = now()
-                 WHERE known.created_at < now() - make_interval(secs => $5)
-                    OR (known.export_id IS NULL AND known.created_at < now() - make_interval(secs => $6))",
+                     joined = false, created_at = ledger_now()
+                 WHERE known.created_at < ledger_now() - make_interval(secs => $5)
+                    OR (known.export_id IS NULL AND known.created_at < ledger_now() - make_interval(secs => $6))",
             )
             .bind(tenant)
             .bind(key)

@@ -12,5 +12,5 @@ pub use benchmark_lock::BenchmarkLock;
 pub use cancel::Deletion;
 pub(crate) use idempotency::KEY_RETENTION;
 pub use idempotency::{Reservation, ReservedKey};
-pub use read::{Export, ListFilter};
+pub use read::{Export, ListFilter, WaitReason, Waiting};
 pub use submit::Submission;

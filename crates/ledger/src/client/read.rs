@@ -18,6 +18,8 @@ pub struct Export {
     pub id: Uuid,
     pub request: ExportRequest,
     pub status: Status,
+    /// `None` unless it is pending and could begin now.
+    pub waiting: Option<Waiting>,
     pub attempt: i32,
     pub rows_estimate: Option<i64>,
     pub rows: i64,
@@ -39,6 +41,29 @@ pub struct Export {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// What a pending export waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitReason {
+    /// For one of the places of exports that keep a snapshot open.
+    Places,
+    /// For a worker that is free.
+    Workers,
+}
+
+/// The wait of an export that could begin now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    pub reason: WaitReason,
+    /// Number of exports of the same tenant that wait for the same and were accepted earlier, counted up to
+    /// [`Self::COUNTED`].
+    pub before: i64,
+}
+
+impl Waiting {
+    /// The largest number that is counted, so that a list of exports that wait stays cheap.
+    pub const COUNTED: i64 = 100;
+}
+
 /// The exports that a list shows, newest first; `before` (exclusive) begins the next page.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ListFilter {
@@ -47,15 +72,23 @@ pub struct ListFilter {
     pub limit: i64,
 }
 
-/// The progress of a sharded export that is running or finishing is the sum of its committed shards.
+/// The progress of a sharded export that is running or finishing is the sum of its committed shards. At most 100 of those
+/// that wait before it are counted, which is [`Waiting::COUNTED`].
 const COLUMNS: &str = "SELECT e.id, e.request, e.state, e.attempt, e.rows_estimate, e.object_key,
     e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
     e.expires_at, e.shards, e.uncut, coalesce(live.rows, e.rows) AS rows, coalesce(live.bytes, e.bytes) AS bytes,
-    coalesce(live.shards_done, e.shards_done) AS shards_done
+    coalesce(live.shards_done, e.shards_done) AS shards_done, e.needs_place, queue.before
     FROM exports e LEFT JOIN LATERAL (
         SELECT sum(s.rows)::bigint AS rows, sum(s.bytes)::bigint AS bytes, count(*)::integer AS shards_done
         FROM shards s WHERE s.export_id = e.id AND s.state = 'committed'
     ) AS live ON e.plan IS NOT NULL AND e.state IN ('running', 'finishing')
+    LEFT JOIN LATERAL (
+        SELECT count(*) AS before FROM (
+            SELECT FROM exports w
+            WHERE w.state = 'pending' AND w.tenant = e.tenant AND w.needs_place = e.needs_place
+              AND w.created_at < e.created_at
+            LIMIT 100) AS earlier
+    ) AS queue ON e.state = 'pending' AND e.ready_at <= ledger_now()
     WHERE true";
 
 fn read_export(row: &PgRow) -> Result<Export> {
@@ -68,6 +101,7 @@ fn read_export(row: &PgRow) -> Result<Export> {
         id,
         request: serde_json::from_value(request).map_err(|error| unreadable(format!("request: {error}")))?,
         status: status(id, &state)?,
+        waiting: waiting(row)?,
         attempt: row.try_get("attempt")?,
         rows_estimate: row.try_get("rows_estimate")?,
         rows: row.try_get("rows")?,
@@ -86,6 +120,12 @@ fn read_export(row: &PgRow) -> Result<Export> {
         finished_at: row.try_get("finished_at")?,
         expires_at: row.try_get("expires_at")?,
     })
+}
+
+fn waiting(row: &PgRow) -> Result<Option<Waiting>> {
+    let Some(before) = row.try_get("before")? else { return Ok(None) };
+    let reason = if row.try_get("needs_place")? { WaitReason::Places } else { WaitReason::Workers };
+    Ok(Some(Waiting { reason, before }))
 }
 
 impl Ledger {

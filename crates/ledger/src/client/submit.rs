@@ -82,7 +82,7 @@ async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Re
     sqlx::query(
         "INSERT INTO exports (id, tenant, request, dataset, format, compression, request_id, trace_parent, trace_state,
              token_due_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + interval '10 minutes')",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, ledger_now() + interval '10 minutes')",
     )
     .bind(id)
     .bind(submission.tenant)

@@ -15,6 +15,10 @@ pub struct BacklogStats {
     pub ready: i64,
     /// The longest wait of those.
     pub ready_for_seconds: f64,
+    /// Exports that have a place for their snapshot.
+    pub open_snapshots: i64,
+    /// Exports that wait for a place.
+    pub waiting_for_place: i64,
     /// Messages in the outbox.
     pub outbox: i64,
 }
@@ -30,8 +34,10 @@ impl Ledger {
                  count(*) FILTER (WHERE state = 'planning') AS planning,
                  count(*) FILTER (WHERE state = 'running') AS running,
                  count(*) FILTER (WHERE state = 'finishing') AS finishing,
-                 count(*) FILTER (WHERE ready_at <= now()) AS ready,
-                 coalesce(extract(epoch FROM now() - min(ready_at) FILTER (WHERE ready_at <= now())), 0)::float8 AS ready_for,
+                 count(*) FILTER (WHERE ready_at <= ledger_now()) AS ready,
+                 coalesce(extract(epoch FROM ledger_now() - min(ready_at) FILTER (WHERE ready_at <= ledger_now())), 0)::float8 AS ready_for,
+                 count(*) FILTER (WHERE has_place AND state IN ('planning', 'running')) AS open_snapshots,
+                 count(*) FILTER (WHERE needs_place AND state = 'pending') AS waiting_for_place,
                  (SELECT count(*) FROM outbox) AS outbox
              FROM exports WHERE state IN ('pending', 'planning', 'running', 'finishing')",
         )
@@ -42,6 +48,8 @@ impl Ledger {
             active: active.map(|status| Ok((status, row.try_get(status.name())?))).collect::<Result<_>>()?,
             ready: row.try_get("ready")?,
             ready_for_seconds: row.try_get("ready_for")?,
+            open_snapshots: row.try_get("open_snapshots")?,
+            waiting_for_place: row.try_get("waiting_for_place")?,
             outbox: row.try_get("outbox")?,
         })
     }

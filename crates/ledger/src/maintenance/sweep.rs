@@ -30,12 +30,12 @@ impl Ledger {
         let (mut cancelled, mut overdue) = (0, 0);
         // An export with a live lease is ended by its worker, or by a later sweep.
         let ending: Vec<(Uuid, bool, bool)> = sqlx::query_as(
-            "SELECT e.id, e.cancel_requested, coalesce(e.deadline_at < now(), false) AS overdue FROM exports e
+            "SELECT e.id, e.cancel_requested, coalesce(e.deadline_at < ledger_now(), false) AS overdue FROM exports e
              WHERE e.state IN ('pending', 'planning', 'running', 'finishing')
-               AND (e.cancel_requested OR e.deadline_at < now()
-                    OR (e.state IN ('planning', 'running') AND e.snapshot_until < now()))
+               AND (e.cancel_requested OR e.deadline_at < ledger_now()
+                    OR (e.state IN ('planning', 'running') AND e.snapshot_until < ledger_now()))
                AND NOT EXISTS (SELECT FROM shards s
-                               WHERE s.export_id = e.id AND s.state = 'leased' AND s.leased_until >= now())
+                               WHERE s.export_id = e.id AND s.state = 'leased' AND s.leased_until >= ledger_now())
              LIMIT 1000 FOR UPDATE SKIP LOCKED",
         )
         .fetch_all(&mut *transaction)
@@ -53,16 +53,17 @@ impl Ledger {
         // token_due_at follows the lease while a worker holds the export, so this covers dead workers, lost messages and the
         // pause after a failure alike. A frozen worker may have received the message, so work that was begun is announced
         // again soon. The message of an export that nobody has begun may just be far back in the queue, and more messages
-        // would only make the queue longer.
+        // would only make the queue longer. One that waits for a place is announced when a place is given back.
         let reissued = sqlx::query(
             "WITH due AS (
                  SELECT id FROM exports
-                 WHERE state IN ('pending', 'planning', 'running', 'finishing') AND token_due_at < now()
+                 WHERE state IN ('pending', 'planning', 'running', 'finishing') AND token_due_at < ledger_now()
                    AND NOT EXISTS (SELECT FROM outbox WHERE outbox.export_id = exports.id)
                  ORDER BY token_due_at LIMIT 1000 FOR UPDATE SKIP LOCKED),
              marked AS (
                  UPDATE exports e
-                 SET token_due_at = now() + CASE WHEN e.attempt = 0 THEN interval '10 minutes' ELSE interval '10 seconds' END
+                 SET token_due_at = ledger_now() + CASE WHEN e.attempt = 0 OR e.state = 'pending' AND e.needs_place
+                                                     THEN interval '10 minutes' ELSE interval '10 seconds' END
                  FROM due WHERE e.id = due.id)
              INSERT INTO outbox (export_id) SELECT id FROM due",
         )
@@ -70,11 +71,11 @@ impl Ledger {
         .await?
         .rows_affected();
         let expired =
-            sqlx::query("UPDATE exports SET state = 'expired' WHERE state = 'completed' AND expires_at < now()")
+            sqlx::query("UPDATE exports SET state = 'expired' WHERE state = 'completed' AND expires_at < ledger_now()")
                 .execute(&mut *transaction)
                 .await?
                 .rows_affected();
-        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1)")
+        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < ledger_now() - make_interval(secs => $1)")
             .bind(KEY_RETENTION.as_secs_f64())
             .execute(&mut *transaction)
             .await?;

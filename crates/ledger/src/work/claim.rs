@@ -8,9 +8,10 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::end::{delete_holders, end_export, free_shards};
+use super::end::{delete_holders, end_export, start_over};
 use super::lease::{COORDINATOR, Claim, JobKind, ShardWork, ShardedAttempt, seconds};
 use super::next_work::{free_coordinator, free_shard, postpone};
+use super::places::has_free_place;
 use super::policy::{RetryPolicy, Terms, deadline_failure, snapshot_age_failure};
 use crate::database::{Ledger, LedgerError, Result};
 use crate::outbox;
@@ -28,6 +29,14 @@ pub enum Claimed {
     Nothing,
 }
 
+/// What to do about an export whose row another transaction has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Locking {
+    Wait,
+    /// Behave as if there were nothing to claim.
+    SkipLocked,
+}
+
 /// The columns of an export that decide what its next claim is for.
 #[derive(FromRow)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent columns of one row")]
@@ -41,6 +50,9 @@ struct ClaimedExport {
     shards: i32,
     committed_to: i32,
     parallelism: Option<i32>,
+    needs_place: bool,
+    /// It has a place already: this claim takes over an attempt that was lost.
+    has_place: bool,
     #[sqlx(rename = "coarser")]
     shard_size_step: i16,
     deadline_at: Option<DateTime<Utc>>,
@@ -58,29 +70,45 @@ struct ClaimedExport {
     waits_long: bool,
 }
 
+/// The statement that reads an export for a claim, without its lock.
+macro_rules! claimed_export {
+    () => {
+        "SELECT state, request, cancel_requested, failures, attempt, plan, shards, committed_to, parallelism, needs_place,
+             has_place AND state IN ('planning', 'running') AS has_place, coarser, deadline_at, snapshot_until, request_id, trace_parent, trace_state,
+             CASE WHEN state = 'pending' THEN ready_at > ledger_now() ELSE coalesce(paused_until > ledger_now(), false) END
+                 AS paused,
+             coalesce(deadline_at < ledger_now(), false) AS overdue,
+             state IN ('planning', 'running') AND coalesce(snapshot_until < ledger_now(), false) AS too_old,
+             created_at < ledger_now() - interval '1 hour' AS waits_long
+         FROM exports WHERE id = $1"
+    };
+}
+
 impl Ledger {
-    /// Takes the next piece of work that an export has, if there is one. `terms.timeout` starts the export's deadline at
-    /// its first claim.
+    /// Takes the next piece of work that this export has, if there is one, whosever turn it is. `terms.timeout` starts the
+    /// export's deadline at its first claim.
     ///
-    /// Claiming a shard enqueues the message for the next one, unless that reaches the parallelism limit; then the next commit
-    /// does. An export has one message in the queue, however many workers it has, so that exports take turns.
+    /// Claiming a shard enqueues a message, so that another worker looks for work, unless that reaches the parallelism limit;
+    /// then the next commit does.
     pub async fn claim(&self, export_id: Uuid, owner: &str, terms: &Terms) -> Result<Claimed> {
+        self.claim_export(export_id, owner, terms, Locking::Wait).await
+    }
+
+    pub(super) async fn claim_export(
+        &self,
+        export_id: Uuid,
+        owner: &str,
+        terms: &Terms,
+        locking: Locking,
+    ) -> Result<Claimed> {
         let mut transaction = self.pool.begin().await?;
-        let Some(export) = sqlx::query_as::<_, ClaimedExport>(
-            "SELECT state, request, cancel_requested, failures, attempt, plan, shards, committed_to, parallelism, coarser,
-                 deadline_at, snapshot_until, request_id, trace_parent, trace_state,
-                 CASE WHEN state = 'pending' THEN ready_at > now() ELSE coalesce(paused_until > now(), false) END AS paused,
-                 coalesce(deadline_at < now(), false) AS overdue,
-                 state IN ('planning', 'running') AND coalesce(snapshot_until < now(), false) AS too_old,
-                 created_at < now() - interval '1 hour' AS waits_long
-             FROM exports WHERE id = $1 FOR UPDATE",
-        )
-        .bind(export_id)
-        .fetch_optional(&mut *transaction)
-        .await?
-        else {
-            return Ok(Claimed::Nothing);
+        let statement = match locking {
+            Locking::Wait => concat!(claimed_export!(), " FOR UPDATE"),
+            Locking::SkipLocked => concat!(claimed_export!(), " FOR UPDATE SKIP LOCKED"),
         };
+        let export =
+            sqlx::query_as::<_, ClaimedExport>(statement).bind(export_id).fetch_optional(&mut *transaction).await?;
+        let Some(export) = export else { return Ok(Claimed::Nothing) };
         // A message that comes early, or twice, does not shorten the pause after a failure.
         if !Status::from_name(&export.state).is_some_and(Status::is_active) || export.paused {
             return Ok(Claimed::Nothing);
@@ -115,8 +143,13 @@ impl Ledger {
                 return Err(LedgerError::Unreadable { id: export_id, problem: detail });
             }
         };
+        // Checked again, because another export may have taken the place since this one was found.
+        let lacks_place = export.needs_place && !export.has_place && !is_sharded;
+        if lacks_place && !has_free_place(&mut transaction, terms.max_open_snapshots).await? {
+            return Ok(Claimed::Nothing);
+        }
         let fence: i64 = sqlx::query_scalar(
-            "UPDATE shards SET state = 'leased', lease_owner = $3, leased_until = now() + make_interval(secs => $4),
+            "UPDATE shards SET state = 'leased', lease_owner = $3, leased_until = ledger_now() + make_interval(secs => $4),
                  fence = fence + 1
              WHERE export_id = $1 AND number = $2 RETURNING fence",
         )
@@ -131,6 +164,8 @@ impl Ledger {
             shard: next.number,
             fence,
             attempt: export.attempt,
+            // One that needs a place has it by now.
+            has_place: export.needs_place,
             request,
             origin: TraceContext {
                 request_id: export.request_id,
@@ -160,19 +195,6 @@ impl Ledger {
         self.commit_change(transaction, export_id).await?;
         Ok(Claimed::Work(Box::new(claim)))
     }
-
-    /// Active exports whose `ready_at` has come, longest wait first. Another worker may have claimed their work meanwhile.
-    pub async fn ready(&self, limit: i64) -> Result<Vec<Uuid>> {
-        let ids = sqlx::query_scalar(
-            "SELECT id FROM exports
-             WHERE state IN ('pending', 'planning', 'running', 'finishing') AND ready_at <= now()
-             ORDER BY ready_at LIMIT $1",
-        )
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(ids)
-    }
 }
 
 /// Begins an attempt. Nothing of the one before is kept.
@@ -185,10 +207,10 @@ async fn start_attempt(connection: &mut PgConnection, claim: &mut Claim, terms: 
     (claim.attempt, claim.deadline, claim.snapshot_until) = sqlx::query_as(
         "UPDATE exports SET state = 'planning', attempt = attempt + 1, failures = $2, rows = 0, bytes = 0,
              shards = 0, shards_done = 0, committed_to = 0, plan = NULL, uncut = NULL, paused_until = NULL, peak_memory_bytes = NULL,
-             started_at = coalesce(started_at, now()),
-             deadline_at = coalesce(deadline_at, now() + make_interval(secs => $3)),
-             snapshot_until = now() + make_interval(secs => $5),
-             token_due_at = now() + make_interval(secs => $4), ready_at = now() + make_interval(secs => $4)
+             started_at = coalesce(started_at, ledger_now()), has_place = needs_place, deadline_left = NULL,
+             deadline_at = coalesce(deadline_at, ledger_now() + coalesce(deadline_left, make_interval(secs => $3))),
+             snapshot_until = ledger_now() + make_interval(secs => $5),
+             token_due_at = ledger_now() + make_interval(secs => $4), ready_at = ledger_now() + make_interval(secs => $4)
          WHERE id = $1 RETURNING attempt, deadline_at, snapshot_until",
     )
     .bind(claim.export_id)
@@ -208,14 +230,14 @@ async fn start_attempt(connection: &mut PgConnection, claim: &mut Claim, terms: 
 async fn continue_attempt(connection: &mut PgConnection, claim: &Claim, terms: &Terms) -> Result<()> {
     let pause = if claim.shard == COORDINATOR { terms.lease } else { Duration::ZERO };
     sqlx::query(
-        "UPDATE exports SET failures = $2, token_due_at = now() + make_interval(secs => $3),
-             ready_at = now() + make_interval(secs => $4),
+        "UPDATE exports SET failures = $2, token_due_at = ledger_now() + make_interval(secs => $3),
+             ready_at = ledger_now() + make_interval(secs => $4),
              committed_to = least(shards,
                  (SELECT number - 1 FROM shards s WHERE s.export_id = exports.id AND number > committed_to
                       AND s.state = 'leased' ORDER BY number LIMIT 1),
                  (SELECT number - 1 FROM shards s WHERE s.export_id = exports.id AND number > committed_to
                       AND s.state = 'free' ORDER BY number LIMIT 1))
-         WHERE id = $1 AND ($5 OR failures <> $2 OR ready_at < now() - interval '1 second')",
+         WHERE id = $1 AND ($5 OR failures <> $2 OR ready_at < ledger_now() - interval '1 second')",
     )
     .bind(claim.export_id)
     .bind(claim.failures)
@@ -245,10 +267,10 @@ async fn defer_unreadable(connection: &mut PgConnection, id: Uuid, waits_long: b
         let failure = Failure::new(FailureKind::RequestUnreadable, message, detail);
         return end_export(connection, id, Status::Failed, Some(&failure)).await;
     }
-    free_shards(connection, id).await?;
+    start_over(connection, id).await?;
     sqlx::query(
-        "UPDATE exports SET state = 'pending', ready_at = now() + interval '30 seconds',
-             token_due_at = now() + interval '30 seconds'
+        "UPDATE exports SET ready_at = ledger_now() + interval '30 seconds',
+             token_due_at = ledger_now() + interval '30 seconds'
          WHERE id = $1",
     )
     .bind(id)

@@ -4,6 +4,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::lease::Claim;
+use super::places::release_place;
 use crate::database::Result;
 use polyglot_core::failure::Failure;
 use polyglot_core::status::Status;
@@ -29,11 +30,20 @@ pub(super) async fn free_claim(connection: &mut PgConnection, claim: &Claim) -> 
     Ok(())
 }
 
-/// Ends the attempt; the next claim begins another one. The caller sets when that may be.
+/// Ends the attempt; the next claim begins another one. The caller sets when that may be. The place for the snapshot goes to
+/// whoever waits for one, and while this export waits for another its deadline stands still.
 pub(super) async fn start_over(connection: &mut PgConnection, id: Uuid) -> Result<()> {
     free_shards(connection, id).await?;
-    sqlx::query("UPDATE exports SET state = 'pending' WHERE id = $1").bind(id).execute(connection).await?;
-    Ok(())
+    sqlx::query(
+        "UPDATE exports SET state = 'pending',
+             deadline_left = CASE WHEN needs_place THEN greatest(deadline_at - ledger_now(), interval '0') END,
+             deadline_at = CASE WHEN needs_place THEN NULL ELSE deadline_at END
+         WHERE id = $1",
+    )
+    .bind(id)
+    .execute(&mut *connection)
+    .await?;
+    release_place(connection, id).await
 }
 
 /// Ends an export without a file.
@@ -55,7 +65,7 @@ pub(crate) async fn end_export(
     .await?;
     delete_shards(connection, id).await?;
     sqlx::query(
-        "UPDATE exports SET state = $2, error_code = $3, error = $4, error_detail = $5, finished_at = now(),
+        "UPDATE exports SET state = $2, error_code = $3, error = $4, error_detail = $5, finished_at = ledger_now(),
              token_due_at = NULL
          WHERE id = $1",
     )
@@ -64,9 +74,9 @@ pub(crate) async fn end_export(
     .bind(failure.map(|failure| failure.kind.code()))
     .bind(failure.map(|failure| failure.message.as_str()))
     .bind(failure.map(|failure| failure.detail.as_str()))
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(())
+    release_place(connection, id).await
 }
 
 /// Deletes the rows of the shards and of the snapshot's holders. Their totals are in the export and its manifest by now; a

@@ -33,6 +33,8 @@ pub struct Claim {
     pub snapshot_until: Option<DateTime<Utc>>,
     /// Consecutive failures when the claim was made.
     pub(super) failures: i32,
+    /// Whether the export had a place for its snapshot when the claim was made.
+    pub has_place: bool,
     pub work: JobKind,
 }
 

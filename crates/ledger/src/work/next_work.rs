@@ -30,7 +30,7 @@ pub(super) async fn free_shard(
     done: i32,
 ) -> Result<Option<NextWork>> {
     let at_work: i64 = sqlx::query_scalar(
-        "SELECT count(*) AS n FROM shards WHERE export_id = $1 AND number > $2 AND state = 'leased' AND leased_until >= now()",
+        "SELECT count(*) AS n FROM shards WHERE export_id = $1 AND number > $2 AND state = 'leased' AND leased_until >= ledger_now()",
     )
     .bind(id)
     .bind(done)
@@ -41,7 +41,7 @@ pub(super) async fn free_shard(
     }
     let has_more = at_work + 1 < i64::from(parallelism);
     let abandoned = "SELECT number, bounds, lease_owner FROM shards
-        WHERE export_id = $1 AND number > $2 AND state = 'leased' AND leased_until < now()
+        WHERE export_id = $1 AND number > $2 AND state = 'leased' AND leased_until < ledger_now()
         ORDER BY number LIMIT 1 FOR UPDATE";
     let next = "SELECT number, bounds, lease_owner FROM shards
         WHERE export_id = $1 AND number > $2 AND state = 'free' ORDER BY number LIMIT 1 FOR UPDATE";
@@ -79,7 +79,7 @@ pub(super) async fn free_coordinator(connection: &mut PgConnection, id: Uuid) ->
         .execute(&mut *connection)
         .await?;
     let (leased, abandoned): (bool, bool) = sqlx::query_as(
-        "SELECT state = 'leased' AS leased, coalesce(leased_until < now(), false) AS abandoned
+        "SELECT state = 'leased' AS leased, coalesce(leased_until < ledger_now(), false) AS abandoned
          FROM shards WHERE export_id = $1 AND number = $2 FOR UPDATE",
     )
     .bind(id)
@@ -94,7 +94,7 @@ pub(super) async fn free_coordinator(connection: &mut PgConnection, id: Uuid) ->
 pub(super) async fn postpone(connection: &mut PgConnection, id: Uuid) -> Result<()> {
     sqlx::query(
         "UPDATE exports SET ready_at = coalesce(
-             (SELECT min(leased_until) FROM shards WHERE export_id = $1 AND state = 'leased'), now() + interval '5 seconds')
+             (SELECT min(leased_until) FROM shards WHERE export_id = $1 AND state = 'leased'), ledger_now() + interval '5 seconds')
          WHERE id = $1",
     )
     .bind(id)

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::end::{delete_shards, end_export, free_claim, start_over};
 use super::lease::{Claim, JobKind, Renewal, lock_claim, seconds};
+use super::places::release_place;
 use super::policy::RetryPolicy;
 use super::uploads::mark_published;
 use crate::database::{Ledger, Result};
@@ -26,7 +27,7 @@ pub struct Finished {
 }
 
 impl Ledger {
-    /// Records that the whole export is read as one stream, and why.
+    /// Records that the whole export is read as one stream, and why. It needs no place.
     pub async fn streaming(
         &self,
         claim: &Claim,
@@ -35,12 +36,16 @@ impl Ledger {
     ) -> Result<Renewal> {
         let mut transaction = self.pool.begin().await?;
         let renewal = lock_claim(&mut transaction, claim).await?;
-        sqlx::query("UPDATE exports SET state = 'running', rows_estimate = $2, shards = 1, uncut = $3 WHERE id = $1")
-            .bind(claim.export_id)
-            .bind(rows_estimate)
-            .bind(reason.code())
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "UPDATE exports SET state = 'running', rows_estimate = $2, shards = 1, uncut = $3, needs_place = false
+             WHERE id = $1",
+        )
+        .bind(claim.export_id)
+        .bind(rows_estimate)
+        .bind(reason.code())
+        .execute(&mut *transaction)
+        .await?;
+        release_place(&mut transaction, claim.export_id).await?;
         self.commit_change(transaction, claim.export_id).await?;
         Ok(renewal)
     }
@@ -67,8 +72,8 @@ impl Ledger {
         delete_shards(&mut transaction, claim.export_id).await?;
         sqlx::query(
             "UPDATE exports SET state = 'completed', rows = $2, bytes = $3, object_key = $4, etag = $5,
-                 peak_memory_bytes = greatest(peak_memory_bytes, $6), finished_at = now(),
-                 expires_at = now() + make_interval(secs => $7), manifest = $8, token_due_at = NULL,
+                 peak_memory_bytes = greatest(peak_memory_bytes, $6), finished_at = ledger_now(),
+                 expires_at = ledger_now() + make_interval(secs => $7), manifest = $8, token_due_at = NULL,
                  shards_done = shards
              WHERE id = $1",
         )
@@ -110,7 +115,7 @@ impl Ledger {
         let renewal = lock_claim(&mut transaction, claim).await?;
         let others: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM shards WHERE export_id = $1 AND number NOT IN (0, $2) AND state = 'leased'
-                            AND leased_until >= now()) AS others",
+                            AND leased_until >= ledger_now()) AS others",
         )
         .bind(claim.export_id)
         .bind(claim.shard)
@@ -121,10 +126,12 @@ impl Ledger {
             return self.fail_attempt(claim, failure, retry).await;
         }
         free_claim(&mut transaction, claim).await?;
-        sqlx::query("UPDATE exports SET ready_at = greatest(ready_at, now() + interval '5 seconds') WHERE id = $1")
-            .bind(claim.export_id)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "UPDATE exports SET ready_at = greatest(ready_at, ledger_now() + interval '5 seconds') WHERE id = $1",
+        )
+        .bind(claim.export_id)
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -165,7 +172,7 @@ impl Ledger {
             JobKind::Start { .. } => start_over(&mut transaction, claim.export_id).await?,
             JobKind::Shard(_) | JobKind::Finish(_) => free_claim(&mut transaction, claim).await?,
         }
-        sqlx::query("UPDATE exports SET token_due_at = now() + interval '10 minutes', ready_at = now() WHERE id = $1")
+        sqlx::query("UPDATE exports SET token_due_at = ledger_now() + interval '10 minutes', ready_at = ledger_now() WHERE id = $1")
             .bind(claim.export_id)
             .execute(&mut *transaction)
             .await?;
@@ -220,7 +227,7 @@ async fn count_failure(
     let pause = if known { Duration::ZERO } else { retry.pause(failures, id) };
     sqlx::query(
         "UPDATE exports SET paused_until = until, ready_at = until, token_due_at = until
-         FROM (SELECT greatest(paused_until, now() + make_interval(secs => $2)) AS until FROM exports WHERE id = $1) AS pause
+         FROM (SELECT greatest(paused_until, ledger_now() + make_interval(secs => $2)) AS until FROM exports WHERE id = $1) AS pause
          WHERE id = $1",
     )
     .bind(id)

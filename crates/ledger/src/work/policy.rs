@@ -16,6 +16,8 @@ pub struct Terms {
     /// Longest time that an attempt may use its snapshot.
     pub snapshot_age: Option<Duration>,
     pub retry: RetryPolicy,
+    /// Number of exports that may keep a snapshot open at a time, for all workers together.
+    pub max_open_snapshots: u16,
     /// Returns why this version cannot work on a request, if it cannot.
     pub check_request: fn(&ExportRequest) -> Result<(), String>,
 }

@@ -14,7 +14,7 @@ impl Ledger {
         let mut transaction = self.pool.begin().await?;
         let renewal = lock_claim(&mut transaction, claim).await?;
         sqlx::query(
-            "UPDATE shards SET leased_until = now() + make_interval(secs => $3) WHERE export_id = $1 AND number = $2",
+            "UPDATE shards SET leased_until = ledger_now() + make_interval(secs => $3) WHERE export_id = $1 AND number = $2",
         )
         .bind(claim.export_id)
         .bind(claim.shard)
@@ -23,7 +23,7 @@ impl Ledger {
         .await?;
         sqlx::query(
             "UPDATE exports SET rows = CASE WHEN $5 THEN $2 ELSE rows END, bytes = CASE WHEN $5 THEN $3 ELSE bytes END,
-                 token_due_at = now() + make_interval(secs => $4), ready_at = now() + make_interval(secs => $4)
+                 token_due_at = ledger_now() + make_interval(secs => $4), ready_at = ledger_now() + make_interval(secs => $4)
              WHERE id = $1",
         )
         .bind(claim.export_id)
@@ -40,7 +40,7 @@ impl Ledger {
     /// Takes no lock on the export's row, for which many workers would wait.
     async fn renew_shard(&self, claim: &Claim, lease: Duration) -> Result<Renewal> {
         let cancel_requested = sqlx::query_scalar(
-            "UPDATE shards s SET leased_until = now() + make_interval(secs => $5)
+            "UPDATE shards s SET leased_until = ledger_now() + make_interval(secs => $5)
              FROM exports e
              WHERE s.export_id = $1 AND s.number = $2 AND s.fence = $3 AND s.state = 'leased'
                AND e.id = s.export_id AND e.attempt = $4 AND e.state = 'running'

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::end::{free_claim, start_over};
 use super::lease::{Claim, Renewal, lock_claim};
+use super::places::release_place;
 use super::snapshots::{SnapshotHolder, hold_snapshot};
 use crate::database::{Ledger, LedgerError, Result};
 use crate::outbox;
@@ -71,7 +72,7 @@ impl Ledger {
         free_claim(&mut transaction, claim).await?;
         sqlx::query(
             "UPDATE exports SET state = 'running', plan = $2, shards = $3, rows_estimate = $4, parallelism = $5,
-                 ready_at = now()
+                 ready_at = ledger_now()
              WHERE id = $1",
         )
         .bind(claim.export_id)
@@ -117,7 +118,7 @@ impl Ledger {
                                 WHERE s.export_id = e.id AND s.number > e.committed_to AND s.state = 'leased') AS every,
                 (SELECT count(*) FROM shards s
                  WHERE s.export_id = e.id AND s.number > e.committed_to AND s.state = 'leased'
-                     AND s.leased_until >= now()) + 1 >= e.parallelism AS were_most
+                     AND s.leased_until >= ledger_now()) + 1 >= e.parallelism AS were_most
              FROM exports e WHERE e.id = $1",
         )
         .bind(claim.export_id)
@@ -126,14 +127,17 @@ impl Ledger {
         // Written only when a value changes (see migration 10). A success resets the count of failures.
         sqlx::query(
             "UPDATE exports SET failures = 0, peak_memory_bytes = greatest(peak_memory_bytes, $2),
-                 ready_at = greatest(now(), paused_until), state = CASE WHEN $3 THEN 'finishing' ELSE state END
-             WHERE id = $1 AND ($3 OR failures > 0 OR ready_at > now() OR coalesce(peak_memory_bytes, 0) < $2)",
+                 ready_at = greatest(ledger_now(), paused_until), state = CASE WHEN $3 THEN 'finishing' ELSE state END
+             WHERE id = $1 AND ($3 OR failures > 0 OR ready_at > ledger_now() OR coalesce(peak_memory_bytes, 0) < $2)",
         )
         .bind(claim.export_id)
         .bind(peak_memory)
         .bind(all)
         .execute(&mut *transaction)
         .await?;
+        if all {
+            release_place(&mut transaction, claim.export_id).await?;
+        }
         if all || at_limit {
             outbox::announce(&mut transaction, claim.export_id).await?;
         }
@@ -147,7 +151,7 @@ impl Ledger {
         lock_claim(&mut transaction, claim).await?;
         start_over(&mut transaction, claim.export_id).await?;
         sqlx::query(
-            "UPDATE exports SET coarser = coarser + 1, ready_at = now(), token_due_at = now() + interval '10 minutes'
+            "UPDATE exports SET coarser = coarser + 1, ready_at = ledger_now(), token_due_at = ledger_now() + interval '10 minutes'
              WHERE id = $1",
         )
         .bind(claim.export_id)

@@ -48,7 +48,7 @@ pub(super) async fn hold_snapshot(
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO keepers (export_id, attempt, owner, snapshot, alive_until)
-         VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))
+         VALUES ($1, $2, $3, $4, ledger_now() + make_interval(secs => $5))
          ON CONFLICT (export_id, attempt, owner) DO UPDATE
          SET snapshot = excluded.snapshot, alive_until = excluded.alive_until",
     )
@@ -91,7 +91,7 @@ impl Ledger {
                AND NOT EXISTS (SELECT FROM keepers k
                                WHERE k.export_id = e.id AND k.attempt = e.attempt AND k.owner = $1)
                AND (SELECT count(*) FROM keepers k
-                    WHERE k.export_id = e.id AND k.attempt = e.attempt AND k.alive_until > now()) < $2
+                    WHERE k.export_id = e.id AND k.attempt = e.attempt AND k.alive_until > ledger_now()) < $2
              LIMIT $3",
         )
         .bind(owner)

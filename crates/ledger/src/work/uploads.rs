@@ -68,9 +68,9 @@ impl Ledger {
                  SELECT u.export_id, u.attempt, coalesce(u.object_key = e.object_key, false) AS owned
                  FROM uploads u JOIN exports e ON e.id = u.export_id
                  WHERE (e.state NOT IN ('planning', 'running', 'finishing') OR u.attempt < e.attempt)
-                   AND u.look_at <= now()
+                   AND u.look_at <= ledger_now()
                  ORDER BY u.look_at LIMIT $1 FOR UPDATE OF u SKIP LOCKED)
-             UPDATE uploads u SET look_at = now() + make_interval(secs => $2)
+             UPDATE uploads u SET look_at = ledger_now() + make_interval(secs => $2)
              FROM due WHERE u.export_id = due.export_id AND u.attempt = due.attempt
              RETURNING u.export_id, u.attempt, u.object_key, u.upload_id, coalesce(u.upload_key, u.object_key) AS upload_key,
                  due.owned, u.looks",
@@ -102,7 +102,7 @@ impl Ledger {
         // Only this pass counts: another process may have done later ones.
         let counted = match usize::try_from(*cleanup_passes).ok().and_then(|passes| PASS_DELAYS.get(passes)) {
             Some(pause) => sqlx::query(
-                "UPDATE uploads SET looks = looks + 1, look_at = now() + make_interval(secs => $4)
+                "UPDATE uploads SET looks = looks + 1, look_at = ledger_now() + make_interval(secs => $4)
                  WHERE export_id = $1 AND attempt = $2 AND looks = $3",
             )
             .bind(export_id)
@@ -123,7 +123,7 @@ impl Ledger {
     pub async fn abandon_upload(&self, upload: &OrphanedUpload) -> Result<()> {
         sqlx::query(
             "INSERT INTO uploads (export_id, attempt, object_key, upload_id, upload_key, looks, look_at)
-             VALUES ($1, $2, $3, $4, $6, 1, now() + make_interval(secs => $5))
+             VALUES ($1, $2, $3, $4, $6, 1, ledger_now() + make_interval(secs => $5))
              ON CONFLICT (export_id, attempt) DO UPDATE
              SET upload_id = excluded.upload_id, upload_key = excluded.upload_key, looks = excluded.looks,
                  look_at = excluded.look_at",
@@ -159,7 +159,7 @@ pub(super) async fn mark_published(connection: &mut PgConnection, export_id: Uui
         "WITH single AS (
              DELETE FROM uploads
              WHERE export_id = $1 AND attempt = $2 AND upload_id IS NULL AND object_key NOT LIKE '%/')
-         UPDATE uploads SET upload_id = NULL, looks = 1, look_at = now() + make_interval(secs => $3)
+         UPDATE uploads SET upload_id = NULL, looks = 1, look_at = ledger_now() + make_interval(secs => $3)
          WHERE export_id = $1 AND attempt = $2 AND (upload_id IS NOT NULL OR object_key LIKE '%/')",
     )
     .bind(export_id)

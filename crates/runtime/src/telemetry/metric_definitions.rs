@@ -92,6 +92,13 @@ pub static METRIC_DEFINITIONS: &[MetricDefinition] = &[
         "How long the one of them that waits longest has waited; 0 if none does.",
     ),
     gauge(
+        "polyglot_open_snapshots",
+        Unit::Count,
+        &[],
+        "Exports that have a place for their snapshot, of at most MAX_OPEN_SNAPSHOTS.",
+    ),
+    gauge("polyglot_waiting_for_place_exports", Unit::Count, &[], "Exports that wait for a place for their snapshot."),
+    gauge(
         "polyglot_queue_messages",
         Unit::Count,
         &["queue"],
