@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak kills bench fuzz lint clean-data
+.PHONY: help run build-tests test soak kills bench fuzz lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -13,6 +13,7 @@ help:
 	@echo '                 PORT=8080 DATA_DIR=.data SEED_ROWS=1000000 WORKERS=1'
 	@echo '                 DATABASE_URL, AMQP_URL, S3_ENDPOINT: use a server of yours for that part'
 	@echo 'make test        every test, with servers of its own in throw-away folders'
+	@echo 'make build-tests  what make test builds, without running it'
 	@echo 'make soak        500 exports on three workers, with a fault a second for three minutes (make test has a shorter one)'
 	@echo '                 SOAK_EXPORTS=500 SOAK_SECONDS=180; SOAK_SEED repeats an earlier plan'
 	@echo 'make kills       an export of KILL_ROWS=10000000 while a worker is killed every two seconds (make test has a shorter one)'
@@ -29,9 +30,12 @@ run:
 
 # Release, so that `make run` and `make test` share one build. The measurements have no tests, and take minutes to build;
 # clippy compiles them.
-test:
-	@devstack/install --tests
+build-tests:
 	cargo build --release --workspace --exclude polyglot-bench
+	cargo test --release --workspace --exclude polyglot-bench --no-run
+
+test: build-tests
+	@devstack/install --tests
 	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --exclude polyglot-bench --no-fail-fast
 
 # `export`: make's own assignment would not reach the test.

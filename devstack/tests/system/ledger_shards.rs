@@ -86,7 +86,7 @@ fn passing() -> Failure {
 #[tokio::test]
 async fn every_shard_is_done_once_and_the_export_is_finished_after_the_last() {
     needs_servers!();
-    let (ledger, _, id) = sharded(3, 2).await;
+    let (ledger, pool, id) = sharded(3, 2).await;
     // One from the submission, and one from the plan, for one shard. Claiming it enqueues the message for the next one.
     assert_eq!(messages(&ledger).await, 2);
     let first = claim(&ledger, id, LONG).await.unwrap();
@@ -220,7 +220,7 @@ async fn progress_is_counted_from_the_shards_and_commits_leave_the_export_s_row_
 #[tokio::test]
 async fn without_its_snapshot_an_export_starts_over_and_mixes_nothing() {
     needs_servers!();
-    let (ledger, _, id) = sharded(3, 3).await;
+    let (ledger, pool, id) = sharded(3, 3).await;
     let first = claim(&ledger, id, LONG).await.unwrap();
     let second = claim(&ledger, id, LONG).await.unwrap();
     commit(&ledger, &first).await.unwrap();

@@ -13,6 +13,7 @@ use polyglot_test_kit::wait_until;
 use polyglot_test_servers::needs_servers;
 use serde_json::json;
 use sqlx::postgres::PgPool;
+use sqlx::types::chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::ledger::{finished, ledger_with_pool, request, terms};
@@ -104,7 +105,7 @@ async fn a_large_export_without_a_place_waits_and_small_ones_pass_it() {
     assert_eq!(waiting(&ledger, large[3]).await, Some(Waiting { reason: WaitReason::Places, before: 1 }));
     let waited = ledger.find(large[2]).await.unwrap().unwrap();
     assert_eq!((waited.status, waited.error_code), (Status::Pending, None));
-    let (failures, deadline): (i32, Option<chrono::DateTime<chrono::Utc>>) =
+    let (failures, deadline): (i32, Option<DateTime<Utc>>) =
         sqlx::query_as("SELECT failures, deadline_at FROM exports WHERE id = $1")
             .bind(large[2])
             .fetch_one(&pool)
@@ -231,7 +232,7 @@ async fn the_deadline_stands_still_while_an_export_waits_for_a_place() {
     ledger.cancelled(&claim).await.unwrap();
     let begun = ledger.claim_next("worker", &terms, Turn::Waiting).await.unwrap().unwrap();
     assert_eq!(begun.export_id, second);
-    let left = begun.deadline.unwrap() - chrono::Utc::now();
+    let left = begun.deadline.unwrap() - Utc::now();
     assert!((170..=180).contains(&left.num_seconds()), "{left}");
 }
 
