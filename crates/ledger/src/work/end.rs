@@ -31,12 +31,13 @@ pub(super) async fn free_claim(connection: &mut PgConnection, claim: &Claim) -> 
 }
 
 /// Ends the attempt; the next claim begins another one. The caller sets when that may be. The place for the snapshot goes to
-/// whoever waits for one, and while this export waits for another its deadline stands still.
+/// whoever waits for one, and while this export waits for another its deadline stands still, if it has one.
 pub(super) async fn start_over(connection: &mut PgConnection, id: Uuid) -> Result<()> {
     free_shards(connection, id).await?;
     sqlx::query(
         "UPDATE exports SET state = 'pending',
-             deadline_left = CASE WHEN needs_place THEN greatest(deadline_at - ledger_now(), interval '0') END,
+             deadline_left = CASE WHEN NOT needs_place THEN NULL WHEN deadline_at IS NULL THEN deadline_left
+                                  ELSE greatest(deadline_at - ledger_now(), interval '0') END,
              deadline_at = CASE WHEN needs_place THEN NULL ELSE deadline_at END
          WHERE id = $1",
     )
