@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::dataset_config::Datasets;
 use polyglot_ledger::Connections;
 use polyglot_runtime::config::{ConfigError, Environment};
+use polyglot_runtime::quota::QuotaLimits;
 use utoipa::ToSchema;
 
 /// Upper bound of the time that a download waits for its export, by configuration or by a client's `Prefer: wait`.
@@ -19,6 +20,8 @@ pub struct Config {
     pub download: DownloadConfig,
     /// `MAX_PARALLELISM`: largest `parallelism` that a request may ask for.
     pub max_parallelism: u16,
+    /// `MAX_CONNECTIONS` and `MAX_CONNECTIONS_PER_PEER`. Other limits for clients are parts of them.
+    pub max_connections: QuotaLimits,
     /// Datasets from the file in `DATASETS`.
     pub datasets: Datasets,
     pub connections: Connections,
@@ -57,6 +60,9 @@ impl Config {
         let wait = env.number("DOWNLOAD_WAIT_MS", 25_000, 0..=max_wait, "milliseconds")?;
         // Seven days is the limit of S3's own signatures.
         let presign_ttl = env.number("PRESIGN_TTL_SECONDS", 900, 1..=604_800, "seconds")?;
+        let total = env.number("MAX_CONNECTIONS", 1024_usize, 16..=65_536, "connections")?;
+        // As a rule half of what there is.
+        let per_peer = env.number("MAX_CONNECTIONS_PER_PEER", total.div_ceil(2), 1..=total, "connections")?;
         Ok(Self {
             port: env.number("PORT", 8080, 1..=65535, "TCP port")?,
             download: DownloadConfig {
@@ -65,6 +71,7 @@ impl Config {
                 presign_ttl: Duration::from_secs(presign_ttl),
             },
             max_parallelism: env.max_parallelism()?,
+            max_connections: QuotaLimits { total, per_peer },
             datasets: Datasets::from_environment(env)?,
             connections: Connections::from_environment(env)?,
         })
@@ -83,6 +90,7 @@ mod tests {
         assert_eq!(config.download.wait, Duration::from_secs(25));
         assert_eq!(config.download.presign_ttl, Duration::from_mins(15));
         assert_eq!(config.max_parallelism, 16);
+        assert_eq!(config.max_connections, QuotaLimits { total: 1024, per_peer: 512 });
         assert_eq!(config.datasets.entries().len(), 1);
     }
 
@@ -99,6 +107,9 @@ mod tests {
             ("PRESIGN_TTL_SECONDS", "604801"),
             ("MAX_PARALLELISM", "0"),
             ("MAX_PARALLELISM", "1001"),
+            ("MAX_CONNECTIONS", "15"),
+            ("MAX_CONNECTIONS", "65537"),
+            ("MAX_CONNECTIONS_PER_PEER", "1025"),
             ("DATASETS", "/nowhere/datasets.toml"),
             ("DATABASE_URL", "mysql://x"),
             ("AMQP_URL", "http://x"),

@@ -5,6 +5,7 @@
 //! Modules depend on each other in one direction: `router` on the handlers, handlers on `state`, `state` on the clients and
 //! caches that it holds.
 
+mod client_limits;
 mod config;
 mod dataset_config;
 mod datasets;

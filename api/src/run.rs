@@ -10,14 +10,14 @@ use polyglot_core::failure::chain;
 use polyglot_ledger::Sweeper;
 use polyglot_ledger::queue::{Broker, Relay, run_relay};
 use polyglot_ledger::{Ledger, LedgerError, send_notifications};
-use polyglot_runtime::http_server;
+use polyglot_runtime::http_server::HttpServer;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::{InstallError, Recorder};
 use polyglot_source::session;
 use polyglot_storage::Storage;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::client_limits::{self, ClientLimits};
 use crate::config::Config;
 use crate::events::feed::Feed;
 use crate::ledger_stats::LedgerStats;
@@ -66,8 +66,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     }
     let broker = Broker::of(connections, format!("polyglot-api {}", std::process::id()));
     let storage = Storage::new(&connections.storage).await;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port))
-        .await
+    let listener = HttpServer::listen((Ipv4Addr::UNSPECIFIED, config.port).into())
         .map_err(|source| RunError::Listen { port: config.port, source })?;
 
     lifecycle.tasks.spawn(create_bucket(storage.clone(), lifecycle.stopping.clone()));
@@ -100,13 +99,17 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         storage,
         source,
         feed,
+        client_limits: ClientLimits::new(config.max_connections),
         download: config.download,
         max_parallelism: config.max_parallelism,
         lifecycle: lifecycle.clone(),
         recorder,
     };
     tracing::info!(port = config.port, "listening");
-    http_server::serve(listener, TowerToHyperService::new(router(Arc::new(app))), &lifecycle, DRAIN_TIMEOUT).await;
+    let service = TowerToHyperService::new(router(Arc::new(app)));
+    HttpServer::new(client_limits::http_limits(config.max_connections))
+        .serve(listener, service, &lifecycle, DRAIN_TIMEOUT)
+        .await;
 
     background_stop.cancel();
     lifecycle.tasks.close();

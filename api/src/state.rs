@@ -8,6 +8,7 @@ use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::Recorder;
 use polyglot_storage::Storage;
 
+use crate::client_limits::ClientLimits;
 use crate::config::DownloadConfig;
 use crate::events::feed::Feed;
 use crate::ledger_stats::LedgerStats;
@@ -23,6 +24,7 @@ pub(crate) struct AppState {
     pub(crate) source: Source,
     /// Updates of exports for event streams.
     pub(crate) feed: Arc<Feed>,
+    pub(crate) client_limits: ClientLimits,
     pub(crate) download: DownloadConfig,
     /// Largest `parallelism` that a submission may ask for.
     pub(crate) max_parallelism: u16,
@@ -67,6 +69,7 @@ pub(crate) mod tests {
             storage,
             source: Source::new(Datasets::default(), session::pool(&database_url).unwrap(), database_url),
             feed: Arc::default(),
+            client_limits: ClientLimits::new(config.max_connections),
             download: config.download,
             max_parallelism: config.max_parallelism,
             lifecycle,

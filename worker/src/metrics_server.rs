@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use polyglot_runtime::http_server;
+use polyglot_runtime::http_server::HttpServer;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::{METRICS_CONTENT_TYPE, PoolUse, Recorder, SampleWriter};
 use tokio::net::TcpListener;
@@ -40,7 +40,7 @@ pub(crate) struct MetricsServer {
 impl MetricsServer {
     /// Listens on the port and starts to count.
     pub(crate) async fn begin(port: u16) -> Result<Self, Box<dyn std::error::Error>> {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
+        let listener = HttpServer::listen((Ipv4Addr::UNSPECIFIED, port).into());
         let listener = listener.map_err(|source| NoPort { port, source })?;
         let recorder = Recorder::install()?;
         metrics::register_counters();
@@ -57,7 +57,7 @@ impl MetricsServer {
             async { Ok::<_, Infallible>(answer) }
         });
         let lifecycle = Lifecycle { stopping, ..Lifecycle::default() };
-        tokio::join!(small, http_server::serve(listener, service, &lifecycle, DRAIN));
+        tokio::join!(small, HttpServer::default().serve(listener, service, &lifecycle, DRAIN));
     }
 }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use polyglot_core::status::Status;
 use polyglot_formats::Format;
+use polyglot_runtime::quota::QuotaExceeded;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::client_limits::LimitedUse;
 use crate::problem::{Answer, Dependency, FieldError, RouteError, listed};
 
 const EXAMPLE_ID: Uuid = Uuid::from_u128(0x0193_5f2c_8d1e_7c3a_9b4f_2a6d_8e0c_5b17);
@@ -56,6 +58,10 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             gone(),
             E::RangeOutside { size: 1024 },
             E::FileMissing { id: EXAMPLE_ID },
+            E::TooMany { what: LimitedUse::WaitingDownload, exceeded: QuotaExceeded::Peer },
+            E::TooMany { what: LimitedUse::WaitingDownload, exceeded: QuotaExceeded::Total },
+            E::TooMany { what: LimitedUse::ProxiedDownload, exceeded: QuotaExceeded::Peer },
+            E::TooMany { what: LimitedUse::ProxiedDownload, exceeded: QuotaExceeded::Total },
             ledger(),
             store(),
         ],
@@ -72,10 +78,16 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             invalid("Last-Event-ID", "expected the id of an event, but it is \"x\""),
             unknown(),
             ledger(),
-            E::TooManyStreams,
+            E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Peer },
+            E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Total },
         ],
         "follow_all_exports" => {
-            vec![invalid("Last-Event-ID", "expected the id of an event, but it is \"x\""), ledger(), E::TooManyStreams]
+            vec![
+                invalid("Last-Event-ID", "expected the id of an event, but it is \"x\""),
+                ledger(),
+                E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Peer },
+                E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Total },
+            ]
         }
         "run_benchmark" => vec![
             invalid("formats", &format!("unknown format \"pdf\"; there is {}", listed(Format::all()))),

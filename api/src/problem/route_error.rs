@@ -4,11 +4,13 @@
 use polyglot_core::status::Status;
 use polyglot_formats::UnknownFormat;
 use polyglot_ledger::LedgerError;
+use polyglot_runtime::quota::QuotaExceeded;
 use polyglot_source::session::is_unavailable;
 use polyglot_storage::StorageError;
 use uuid::Uuid;
 
 use super::field_error::FieldError;
+use crate::client_limits::LimitedUse;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -71,8 +73,8 @@ pub(crate) enum RouteError {
     PreviewTooSlow,
     #[error("the server failed at one of the first rows (SQLSTATE {sql_state})")]
     PreviewFailed { sql_state: String },
-    #[error("too many event streams")]
-    TooManyStreams,
+    #[error("too many of {what:?}: {exceeded}")]
+    TooMany { what: LimitedUse, exceeded: QuotaExceeded },
     #[error("internal error")]
     Internal(#[source] Cause),
     #[error("the handler panicked")]

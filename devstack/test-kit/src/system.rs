@@ -138,7 +138,11 @@ impl System {
     }
 
     pub fn start_api(&mut self) {
-        let command = Command::new(binary("polyglot-api"));
+        self.start_api_as(Command::new(binary("polyglot-api")));
+    }
+
+    /// Starts the api by `command`.
+    pub fn start_api_as(&mut self, command: Command) {
         self.api = Some(Process::start("api", command, &self.env, self.files.path()));
     }
 

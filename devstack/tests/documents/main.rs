@@ -125,10 +125,17 @@ fn every_problem_type_has_a_section_of_its_own() {
     // The names are private to the api: they are the texts of small letters in the one match that turns errors into answers.
     let answers = code.split_once("fn to(").unwrap().1.split_once("#[cfg(test)]").unwrap().0;
     let is_name = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_lowercase());
-    let names: BTreeSet<&str> = answers.split('"').skip(1).step_by(2).filter(is_name).collect();
+    let mut names: BTreeSet<&str> = answers.split('"').skip(1).step_by(2).filter(is_name).collect();
+    // Those of the HTTP server, which answers what never becomes a request.
+    let refusals = read("crates/runtime/src/http_server/refusal.rs");
+    let of_server = refusals.split("slug: \"").skip(1).filter_map(|rest| rest.split('"').next());
+    names.extend(of_server);
     assert!(names.len() > 20, "{names:?}");
     let sections: BTreeSet<&str> = errors.lines().filter_map(|line| line.strip_prefix("### ")).collect();
-    assert_eq!(sections, names, "the sections of {DOCUMENT}, and the names in api/src/problem/answer.rs");
+    assert_eq!(
+        sections, names,
+        "the sections of {DOCUMENT}, and the names in api/src/problem/answer.rs and in refusal.rs"
+    );
 }
 
 #[test]
