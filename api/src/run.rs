@@ -1,7 +1,8 @@
 //! The life of the process: connections and background tasks, in which order they start, and how long each part may take
 //! to stop.
 
-use std::net::Ipv4Addr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::config::Config;
 use crate::events::feed::Feed;
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
-use crate::router::router;
+use crate::router::{MetricsRoute, metrics_router, router};
 use crate::source::Source;
 use crate::state::AppState;
 
@@ -46,8 +47,8 @@ pub enum RunError {
     Database(#[from] sqlx::Error),
     #[error("the ledger cannot be opened or migrated")]
     Ledger(#[from] LedgerError),
-    #[error("PORT: {port} cannot be listened on")]
-    Listen { port: u16, source: std::io::Error },
+    #[error("{variable}: {address} cannot be listened on")]
+    Listen { variable: &'static str, address: SocketAddr, source: std::io::Error },
     #[error("the metrics recorder cannot be installed")]
     Metrics(#[from] InstallError),
 }
@@ -66,9 +67,11 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     }
     let broker = Broker::of(connections, format!("polyglot-api {}", std::process::id()));
     let storage = Storage::new(&connections.storage).await;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port))
-        .await
-        .map_err(|source| RunError::Listen { port: config.port, source })?;
+    let listener = listen(config.listen, config.port, "PORT").await?;
+    let metrics_listener = match config.metrics_port {
+        Some(port) => Some(listen(config.listen, port, "API_METRICS_PORT").await?),
+        None => None,
+    };
 
     lifecycle.tasks.spawn(create_bucket(storage.clone(), lifecycle.stopping.clone()));
     let relay = Relay::default();
@@ -100,13 +103,23 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         storage,
         source,
         feed,
+        access: config.access,
         download: config.download,
         max_parallelism: config.max_parallelism,
         lifecycle: lifecycle.clone(),
         recorder,
     };
-    tracing::info!(port = config.port, "listening");
-    http_server::serve(listener, TowerToHyperService::new(router(Arc::new(app))), &lifecycle, DRAIN_TIMEOUT).await;
+    let app = Arc::new(app);
+    let metrics_route = if metrics_listener.is_some() { MetricsRoute::Apart } else { MetricsRoute::Here };
+    let service = TowerToHyperService::new(router(Arc::clone(&app), metrics_route));
+    tracing::info!(address = %config.listen, port = config.port, metrics_port = config.metrics_port, "listening");
+    let serve_metrics = async {
+        if let Some(listener) = metrics_listener {
+            let service = TowerToHyperService::new(metrics_router(app));
+            http_server::serve(listener, service, &lifecycle, DRAIN_TIMEOUT).await;
+        }
+    };
+    tokio::join!(http_server::serve(listener, service, &lifecycle, DRAIN_TIMEOUT), serve_metrics);
 
     background_stop.cancel();
     lifecycle.tasks.close();
@@ -118,6 +131,16 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens a listener; `variable` has its port.
+async fn listen(address: IpAddr, port: u16, variable: &'static str) -> Result<TcpListener, RunError> {
+    let address = SocketAddr::new(address, port);
+    TcpListener::bind(address).await.map_err(|source| {
+        // The port is not the reason where the machine does not have the address.
+        let variable = if source.kind() == ErrorKind::AddrNotAvailable { "LISTEN" } else { variable };
+        RunError::Listen { variable, address, source }
+    })
 }
 
 /// Creates the bucket as soon as the object store is available. Nothing waits for it: readiness says whether it exists.

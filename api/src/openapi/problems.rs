@@ -79,6 +79,8 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
         }
         "run_benchmark" => vec![
             invalid("formats", &format!("unknown format \"pdf\"; there is {}", listed(Format::all()))),
+            E::BenchmarkOff,
+            E::CrossSite,
             E::BenchmarkRunning,
             E::BenchmarkFailed {
                 format: "csv".to_owned(),
@@ -122,6 +124,9 @@ pub(super) fn add(description: &mut Value) {
             let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
             let mut problems = examples(&id).unwrap_or_else(|| panic!("{path}: the errors of {id:?} are not listed"));
             problems.push(RouteError::Panicked);
+            if !["is_alive", "is_ready"].contains(&id.as_str()) {
+                problems.push(RouteError::HostNotAllowed { host: "other.example.com".to_owned() });
+            }
             let instance = path.replace("{id}", &EXAMPLE_ID.to_string()).replace("{name}", "orders");
             let mut by_status: BTreeMap<u16, StatusProblems> = BTreeMap::new();
             for problem in &problems {
