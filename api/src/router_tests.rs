@@ -203,9 +203,29 @@ async fn a_body_over_the_limit_is_413() {
     let (status, _, answer) = send(submission(Some("application/json"), " ".repeat(limits::BODY_BYTES + 1))).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(answer["type"], "urn:polyglot:problem:body-too-large");
+    assert_eq!(answer["detail"], "A body may have at most 262144 bytes.");
     // The largest that is read, and then found to be nothing.
     let (status, _, _) = send(submission(Some("application/json"), " ".repeat(limits::BODY_BYTES))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn json_over_a_limit_is_400_and_the_place_is_named() {
+    let deep = format!("{{\"filters\": [{}", "{\"value\":[".repeat(1000));
+    let many = format!("{{\"columns\": [{}]}}", vec!["{}"; 20_000].join(","));
+    let long_key = format!("{{\"{}\": 1}}", "k".repeat(100_000));
+    for (body, field, words) in [
+        (deep, "filters[0].value[0].value[0]", "inside of 32"),
+        (many, "columns[9998]", "10000 values"),
+        (long_key, "kkkkkkkk", "100000 bytes"),
+    ] {
+        let (status, _, answer) = send(submission(Some("application/json"), body)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+        assert_eq!(answer["type"], "urn:polyglot:problem:invalid-request");
+        let error = &answer["errors"][0];
+        assert!(error["field"].as_str().unwrap().starts_with(field), "{answer}");
+        assert!(error["message"].as_str().unwrap().contains(words), "{answer}");
+    }
 }
 
 #[tokio::test]

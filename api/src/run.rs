@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::events::feed::Feed;
+use crate::exports::body_budget::BodyBudget;
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
 use crate::router::{MetricsRoute, metrics_router, router};
@@ -105,6 +106,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         feed,
         access: config.access,
         download: config.download,
+        bodies: BodyBudget::default(),
         max_parallelism: config.max_parallelism,
         lifecycle: lifecycle.clone(),
         recorder,

@@ -10,6 +10,7 @@ use polyglot_storage::Storage;
 
 use crate::config::{AccessConfig, DownloadConfig};
 use crate::events::feed::Feed;
+use crate::exports::body_budget::BodyBudget;
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
 use crate::source::Source;
@@ -25,6 +26,8 @@ pub(crate) struct AppState {
     pub(crate) feed: Arc<Feed>,
     pub(crate) access: AccessConfig,
     pub(crate) download: DownloadConfig,
+    /// Memory for request bodies.
+    pub(crate) bodies: BodyBudget,
     /// Largest `parallelism` that a submission may ask for.
     pub(crate) max_parallelism: u16,
     pub(crate) lifecycle: Lifecycle,
@@ -76,6 +79,7 @@ pub(crate) mod tests {
             feed: Arc::default(),
             access: config.access,
             download: config.download,
+            bodies: BodyBudget::default(),
             max_parallelism: config.max_parallelism,
             lifecycle,
             recorder: Recorder::for_test().unwrap(),

@@ -7,6 +7,7 @@ use polyglot_formats::Format;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::exports::limits;
 use crate::problem::{Answer, Dependency, FieldError, RouteError, listed};
 
 const EXAMPLE_ID: Uuid = Uuid::from_u128(0x0193_5f2c_8d1e_7c3a_9b4f_2a6d_8e0c_5b17);
@@ -31,7 +32,8 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
         vec![
             invalid("columns[0].source", "there is no column \"idd\"; there is id, name, value, metadata, created_at"),
             E::BodyTooSlow,
-            E::BodyTooLarge { limit: 1 << 20 },
+            E::BodyTooLarge { limit: limits::BODY_BYTES },
+            E::TooManyBodies,
             dataset(),
             source(),
         ]

@@ -98,6 +98,14 @@ impl<'e> Answer<'e> {
                 "The body is too large",
                 format!("A body may have at most {limit} bytes."),
             ),
+            RouteError::TooManyBodies => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-bodies",
+                "Too many request bodies at once",
+                "This server reads as many request bodies as it has memory for. Try again in a moment.",
+            )
+            .retry_after(1)
+            .logged(Level::WARN),
             RouteError::HostNotAllowed { host } => Self::new(
                 StatusCode::MISDIRECTED_REQUEST,
                 "host-not-allowed",

@@ -37,6 +37,8 @@ pub(crate) enum RouteError {
     BodyTooSlow,
     #[error("the body is larger than {limit} bytes")]
     BodyTooLarge { limit: usize },
+    #[error("the memory for bodies is used up")]
+    TooManyBodies,
     #[error("the request is for the host {host:?}")]
     HostNotAllowed { host: String },
     #[error("unknown export {0}")]

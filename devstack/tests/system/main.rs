@@ -2,6 +2,7 @@
 //! test has a database, a bucket and a queue of its own, so tests run in parallel.
 
 mod access;
+mod bodies;
 mod datasets;
 mod description;
 mod document_commands;
