@@ -7,12 +7,15 @@
 
 mod client_limits;
 mod config;
+mod cors;
+mod cross_site;
 mod dataset_config;
 mod datasets;
 mod download;
 mod events;
 mod exports;
 mod health;
+mod hosts;
 mod ledger_stats;
 mod metrics;
 mod openapi;
@@ -29,5 +32,5 @@ mod state;
 mod timeout;
 mod timestamp;
 
-pub use config::{Config, Delivery, DownloadConfig};
+pub use config::{AccessConfig, Config, Delivery, DownloadConfig};
 pub use run::{RunError, run};

@@ -1,7 +1,7 @@
 //! The worker's HTTP server: `GET /metrics` and `GET /health` on the port that `METRICS_PORT` names. A worker listens
 //! on no other port.
 
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use crate::read::open_connections;
 /// Time that an answer may take after the worker has stopped.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// The error of a port that cannot be listened on.
+/// The error of an address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("METRICS_PORT: {port} cannot be listened on")]
+#[error("METRICS_PORT: {address} cannot be listened on")]
 pub(crate) struct NoPort {
-    port: u16,
+    address: SocketAddr,
     source: std::io::Error,
 }
 
@@ -38,13 +38,13 @@ pub(crate) struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Listens on the port and starts to count.
-    pub(crate) async fn begin(port: u16) -> Result<Self, Box<dyn std::error::Error>> {
-        let listener = HttpServer::listen((Ipv4Addr::UNSPECIFIED, port).into());
-        let listener = listener.map_err(|source| NoPort { port, source })?;
+    /// Listens on the address and starts to count.
+    pub(crate) fn begin(address: SocketAddr) -> Result<Self, Box<dyn std::error::Error>> {
+        let listener = HttpServer::listen(address);
+        let listener = listener.map_err(|source| NoPort { address, source })?;
         let recorder = Recorder::install()?;
         metrics::register_counters();
-        tracing::info!(port, "metrics are served");
+        tracing::info!(address = %address.ip(), port = address.port(), "metrics are served");
         Ok(Self { listener, recorder })
     }
 

@@ -100,6 +100,23 @@ impl<'e> Answer<'e> {
                 "The body is too large",
                 format!("A body may have at most {limit} bytes."),
             ),
+            RouteError::TooManyBodies => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-bodies",
+                "Too many request bodies at once",
+                "This server reads as many request bodies as it has memory for. Try again in a moment.",
+            )
+            .retry_after(1)
+            .logged(Level::WARN),
+            RouteError::HostNotAllowed { host } => Self::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "host-not-allowed",
+                "This server does not answer for the host",
+                format!(
+                    "The request is for the host {}. The operator says in ALLOWED_HOSTS which ones the service has.",
+                    quoted(host)
+                ),
+            ),
             RouteError::UnknownExport(id) => Self::new(
                 StatusCode::NOT_FOUND,
                 "unknown-export",
@@ -197,6 +214,20 @@ impl<'e> Answer<'e> {
                 "Files cannot be reached at the moment. Try again.",
             )
             .logged(Level::WARN),
+            RouteError::BenchmarkOff => Self::new(
+                StatusCode::FORBIDDEN,
+                "benchmark-off",
+                "Benchmarks are off",
+                "A benchmark makes the workers export the whole dataset several times. It runs where the api is started with \
+                 BENCHMARK=on.",
+            ),
+            RouteError::CrossSite => Self::new(
+                StatusCode::FORBIDDEN,
+                "cross-site",
+                "The request comes from a page of another site",
+                "A browser sent this request for a page of another origin. A benchmark is run from the service's own page, or \
+                 without a browser.",
+            ),
             RouteError::BenchmarkRunning => Self::new(
                 StatusCode::CONFLICT,
                 "benchmark-running",

@@ -39,6 +39,10 @@ pub(crate) enum RouteError {
     BodyTooSlow,
     #[error("the body is larger than {limit} bytes")]
     BodyTooLarge { limit: usize },
+    #[error("the memory for bodies is used up")]
+    TooManyBodies,
+    #[error("the request is for the host {host:?}")]
+    HostNotAllowed { host: String },
     #[error("unknown export {0}")]
     UnknownExport(Uuid),
     #[error("unknown dataset {0:?}")]
@@ -61,6 +65,10 @@ pub(crate) enum RouteError {
     DatasetUnavailable { dataset: String, source: Cause },
     #[error("{what:?} is not available")]
     Unavailable { what: Dependency, source: Cause },
+    #[error("benchmarks are off")]
+    BenchmarkOff,
+    #[error("the request comes from a page of another site")]
+    CrossSite,
     #[error("a benchmark is running")]
     BenchmarkRunning,
     #[error("the benchmark's {format} export ended without a file")]

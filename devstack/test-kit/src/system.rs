@@ -74,6 +74,7 @@ impl System {
             ("AWS_SECRET_ACCESS_KEY", &servers.s3_secret_key),
             ("AWS_REGION", "us-east-1"),
             ("PORT", &port.to_string()),
+            ("BENCHMARK", "on"),
             ("LOG_FORMAT", "pretty"),
             ("NO_COLOR", "1"),
         ];
