@@ -15,7 +15,7 @@ impl Peer {
     pub fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-            canonical => canonical,
+            canonical @ IpAddr::V4(_) => canonical,
         })
     }
 }

@@ -152,7 +152,7 @@ async fn large_and_nested_bodies() {
 async fn slow_and_large_heads_and_slow_bodies() {
     needs_servers!();
     let Some(mut api) = LimitedApi::start(10).await else { return };
-    let large = [get("/health")[..].strip_suffix(b"\r\n").unwrap(), b"x: ", &[b'x'; 64 << 10]].concat();
+    let large = [get("/health")[..].strip_suffix(b"\r\n").unwrap(), b"x: ", &vec![b'x'; 64 << 10]].concat();
     let answered = statuses(&mut api.send_from_all(400, &large).await).await;
     assert_eq!(answered, BTreeMap::from([(431, 400)]));
     api.is_alive("large heads").await;
