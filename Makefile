@@ -6,11 +6,13 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
 # Settings may be given either way: `PORT=8081 make run` or `make run PORT=8081`.
-export PORT DATA_DIR SEED_ROWS WORKERS
+export LISTEN PORT DATA_DIR SEED_ROWS WORKERS ALLOWED_HOSTS
 
 help:
 	@echo 'make run         start everything on this machine and export the sample table once; Ctrl-C stops it all'
 	@echo '                 PORT=8080 DATA_DIR=.data SEED_ROWS=1000000 WORKERS=1'
+	@echo '                 LISTEN=127.0.0.1: 0.0.0.0 or an address of this machine, for others to reach it'
+	@echo '                 ALLOWED_HOSTS: names under which they do'
 	@echo '                 DATABASE_URL, AMQP_URL, S3_ENDPOINT: use a server of yours for that part'
 	@echo 'make test        every test, with servers of its own in throw-away folders'
 	@echo 'make build-tests  what make test builds, without running it'

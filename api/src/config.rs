@@ -1,11 +1,15 @@
 //! Configuration of the api from environment variables. Those of the servers that it shares with the worker are in
 //! `polyglot_ledger`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::cors::CorsOrigins;
 use crate::dataset_config::Datasets;
+use crate::hosts::AllowedHosts;
 use polyglot_ledger::Connections;
 use polyglot_runtime::config::{ConfigError, Environment};
+use polyglot_runtime::quota::QuotaLimits;
 use utoipa::ToSchema;
 
 /// Upper bound of the time that a download waits for its export, by configuration or by a client's `Prefer: wait`.
@@ -14,14 +18,32 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_mins(2);
 /// The api's settings.
 #[derive(Clone)]
 pub struct Config {
-    /// `PORT`, opened on every IPv4 address of the machine.
+    /// `LISTEN`: the address that is listened on, an unspecified one for all of the machine.
+    pub listen: IpAddr,
+    /// `PORT`.
     pub port: u16,
+    /// `API_METRICS_PORT`: the port of a listener for the metrics alone; `None`: they are served on `port`.
+    pub metrics_port: Option<u16>,
+    pub access: AccessConfig,
     pub download: DownloadConfig,
     /// `MAX_PARALLELISM`: largest `parallelism` that a request may ask for.
     pub max_parallelism: u16,
+    /// `MAX_CONNECTIONS` and `MAX_CONNECTIONS_PER_PEER`. Other limits for clients are parts of them.
+    pub max_connections: QuotaLimits,
     /// Datasets from the file in `DATASETS`.
     pub datasets: Datasets,
     pub connections: Connections,
+}
+
+/// Settings of who may request what.
+#[derive(Debug, Clone, Default)]
+pub struct AccessConfig {
+    /// `ALLOWED_HOSTS`: the hosts that requests may name.
+    pub allowed_hosts: AllowedHosts,
+    /// `CORS_ORIGINS`: the pages of other origins that may use the service.
+    pub cors: CorsOrigins,
+    /// `BENCHMARK`: whether `GET /exports/benchmark` runs.
+    pub benchmark: bool,
 }
 
 /// Settings of downloads.
@@ -57,14 +79,35 @@ impl Config {
         let wait = env.number("DOWNLOAD_WAIT_MS", 25_000, 0..=max_wait, "milliseconds")?;
         // Seven days is the limit of S3's own signatures.
         let presign_ttl = env.number("PRESIGN_TTL_SECONDS", 900, 1..=604_800, "seconds")?;
+        let total = env.number("MAX_CONNECTIONS", 1024_usize, 16..=65_536, "connections")?;
+        // As a rule half of what there is.
+        let per_peer = env.number("MAX_CONNECTIONS_PER_PEER", total.div_ceil(2), 1..=total, "connections")?;
+        let port = env.number("PORT", 8080, 1..=65535, "TCP port")?;
+        let metrics_port = env.number("API_METRICS_PORT", 0_u16, 1..=65535, "TCP port")?;
+        if metrics_port == port {
+            return Err(ConfigError::Problem {
+                name: "API_METRICS_PORT".to_owned(),
+                problem: format!(
+                    "{port} is the PORT already; choose another, or leave it unset to serve metrics there"
+                ),
+            });
+        }
         Ok(Self {
-            port: env.number("PORT", 8080, 1..=65535, "TCP port")?,
+            listen: env.listen_address()?,
+            port,
+            metrics_port: (metrics_port > 0).then_some(metrics_port),
+            access: AccessConfig {
+                allowed_hosts: AllowedHosts::from_environment(env)?,
+                cors: CorsOrigins::from_environment(env)?,
+                benchmark: env.choice("BENCHMARK", false, &[("on", true), ("off", false)])?,
+            },
             download: DownloadConfig {
                 delivery: env.choice("DOWNLOAD_MODE", Delivery::Redirect, &Delivery::ALL)?,
                 wait: Duration::from_millis(wait),
                 presign_ttl: Duration::from_secs(presign_ttl),
             },
             max_parallelism: env.max_parallelism()?,
+            max_connections: QuotaLimits { total, per_peer },
             datasets: Datasets::from_environment(env)?,
             connections: Connections::from_environment(env)?,
         })
@@ -73,16 +116,22 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
     fn defaults_are_the_documented_ones() {
         let config = Config::from_environment(&Environment::fixed(&[])).unwrap();
-        assert_eq!(config.port, 8080);
+        assert_eq!((config.listen, config.port), (Ipv4Addr::UNSPECIFIED.into(), 8080));
+        assert_eq!(config.metrics_port, None);
+        assert!(config.access.allowed_hosts.is_any() && config.access.cors == CorsOrigins::None);
+        assert!(!config.access.benchmark);
         assert_eq!(config.download.delivery, Delivery::Redirect);
         assert_eq!(config.download.wait, Duration::from_secs(25));
         assert_eq!(config.download.presign_ttl, Duration::from_mins(15));
         assert_eq!(config.max_parallelism, 16);
+        assert_eq!(config.max_connections, QuotaLimits { total: 1024, per_peer: 512 });
         assert_eq!(config.datasets.entries().len(), 1);
     }
 
@@ -92,6 +141,13 @@ mod tests {
             ("PORT", "0"),
             ("PORT", "http"),
             ("PORT", "65536"),
+            ("LISTEN", "eth0"),
+            ("LISTEN", "127.0.0.1:8080"),
+            ("API_METRICS_PORT", "0"),
+            ("API_METRICS_PORT", "8080"),
+            ("ALLOWED_HOSTS", "http://example.com"),
+            ("CORS_ORIGINS", "example.com"),
+            ("BENCHMARK", "yes"),
             ("DOWNLOAD_MODE", "stream"),
             ("DOWNLOAD_WAIT_MS", "120001"),
             ("DOWNLOAD_WAIT_MS", "-1"),
@@ -99,6 +155,9 @@ mod tests {
             ("PRESIGN_TTL_SECONDS", "604801"),
             ("MAX_PARALLELISM", "0"),
             ("MAX_PARALLELISM", "1001"),
+            ("MAX_CONNECTIONS", "15"),
+            ("MAX_CONNECTIONS", "65537"),
+            ("MAX_CONNECTIONS_PER_PEER", "1025"),
             ("DATASETS", "/nowhere/datasets.toml"),
             ("DATABASE_URL", "mysql://x"),
             ("AMQP_URL", "http://x"),

@@ -5,13 +5,17 @@
 //! Modules depend on each other in one direction: `router` on the handlers, handlers on `state`, `state` on the clients and
 //! caches that it holds.
 
+mod client_limits;
 mod config;
+mod cors;
+mod cross_site;
 mod dataset_config;
 mod datasets;
 mod download;
 mod events;
 mod exports;
 mod health;
+mod hosts;
 mod ledger_stats;
 mod metrics;
 mod openapi;
@@ -28,5 +32,5 @@ mod state;
 mod timeout;
 mod timestamp;
 
-pub use config::{Config, Delivery, DownloadConfig};
+pub use config::{AccessConfig, Config, Delivery, DownloadConfig};
 pub use run::{RunError, run};

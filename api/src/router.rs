@@ -4,22 +4,33 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::header;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::cors::{self, CorsOrigins};
 use crate::download::handler as download;
 use crate::events::handlers as events;
 use crate::exports::{benchmark, delete, inspect, list, manifest, preview, submit};
 use crate::openapi::{description, viewer};
 use crate::problem::RouteError;
 use crate::state::AppState;
-use crate::{datasets, health, metrics, page, request_layer};
+use crate::{datasets, health, hosts, metrics, page, request_layer};
+
+/// Where the metrics are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MetricsRoute {
+    /// With everything else.
+    Here,
+    /// On a listener of their own, by `metrics_router`.
+    Apart,
+}
 
 /// Makes the router with every route. It has no timeout of its own: each call to a server that may be silent has one
 /// (`timeout`), and downloads, event streams and benchmarks may take long.
-pub(crate) fn router(app: Arc<AppState>) -> Router {
-    Router::new()
+pub(crate) fn router(app: Arc<AppState>, metrics_route: MetricsRoute) -> Router {
+    let router = Router::new()
         .route("/datasets", get(datasets::list))
         .route("/datasets/{name}", get(datasets::inspect))
         .route("/exports", get(list::list).post(submit::submit))
@@ -38,13 +49,36 @@ pub(crate) fn router(app: Arc<AppState>) -> Router {
         .route("/docs/", get(viewer::page))
         .route("/docs/{file}", get(viewer::file))
         .route("/health", get(health::alive))
+        .route("/health/ready", get(health::ready));
+    let router = match metrics_route {
+        MetricsRoute::Here => router.route("/metrics", get(metrics::scrape)),
+        MetricsRoute::Apart => router,
+    };
+    let mut router = with_fallbacks(router, Arc::clone(&app));
+    if app.access.cors != CorsOrigins::None {
+        router = router.layer(from_fn_with_state(Arc::clone(&app), cors::apply));
+    }
+    if !app.access.allowed_hosts.is_any() {
+        router = router.layer(from_fn_with_state(app, hosts::check));
+    }
+    router.layer(from_fn(request_layer::track))
+}
+
+/// Makes the router of the listener for metrics. Those who scrape use addresses, so it takes any host.
+pub(crate) fn metrics_router(app: Arc<AppState>) -> Router {
+    let router = Router::new()
+        .route("/health", get(health::alive))
         .route("/health/ready", get(health::ready))
-        .route("/metrics", get(metrics::scrape))
+        .route("/metrics", get(metrics::scrape));
+    with_fallbacks(router, app).layer(from_fn(request_layer::track))
+}
+
+fn with_fallbacks(router: Router<Arc<AppState>>, app: Arc<AppState>) -> Router {
+    router
         .fallback(async || RouteError::NoSuchRoute)
         .method_not_allowed_fallback(async || RouteError::MethodNotAllowed)
         .with_state(app)
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(axum::middleware::from_fn(request_layer::track))
 }
 
 async fn only_get() -> impl IntoResponse {

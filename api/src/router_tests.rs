@@ -3,19 +3,28 @@
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use tower::ServiceExt;
 
 use super::*;
 use crate::exports::limits;
-use crate::state::tests::app_without_backends;
+use crate::state::tests::{app_with, app_without_backends};
 
 async fn send_whole(request: Request<Body>) -> Response {
-    router(Arc::new(app_without_backends().await)).oneshot(request).await.unwrap()
+    send_to(&[("BENCHMARK", "on")], request).await
+}
+
+/// Sends to an api with these variables.
+async fn send_to(variables: &[(&str, &str)], request: Request<Body>) -> Response {
+    router(Arc::new(app_with(variables).await), MetricsRoute::Here).oneshot(request).await.unwrap()
 }
 
 async fn send(request: Request<Body>) -> (StatusCode, HeaderMap, serde_json::Value) {
-    let (parts, body) = send_whole(request).await.into_parts();
+    read(send_whole(request).await).await
+}
+
+async fn read(response: Response) -> (StatusCode, HeaderMap, serde_json::Value) {
+    let (parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or_default())
 }
@@ -149,7 +158,7 @@ async fn a_panic_is_a_500_without_its_words() {
     let router = Router::new()
         .route("/panic", get(async || -> () { panic!("the secret") }))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(axum::middleware::from_fn(request_layer::track));
+        .layer(from_fn(request_layer::track));
     let response = router.oneshot(request(Method::GET, "/panic")).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -194,9 +203,29 @@ async fn a_body_over_the_limit_is_413() {
     let (status, _, answer) = send(submission(Some("application/json"), " ".repeat(limits::BODY_BYTES + 1))).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(answer["type"], "urn:polyglot:problem:body-too-large");
+    assert_eq!(answer["detail"], "A body may have at most 262144 bytes.");
     // The largest that is read, and then found to be nothing.
     let (status, _, _) = send(submission(Some("application/json"), " ".repeat(limits::BODY_BYTES))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn json_over_a_limit_is_400_and_the_place_is_named() {
+    let deep = format!("{{\"filters\": [{}", "{\"value\":[".repeat(1000));
+    let many = format!("{{\"columns\": [{}]}}", vec!["{}"; 20_000].join(","));
+    let long_key = format!("{{\"{}\": 1}}", "k".repeat(100_000));
+    for (body, field, words) in [
+        (deep, "filters[0].value[0].value[0]", "inside of 32"),
+        (many, "columns[9998]", "10000 values"),
+        (long_key, "kkkkkkkk", "100000 bytes"),
+    ] {
+        let (status, _, answer) = send(submission(Some("application/json"), body)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+        assert_eq!(answer["type"], "urn:polyglot:problem:invalid-request");
+        let error = &answer["errors"][0];
+        assert!(error["field"].as_str().unwrap().starts_with(field), "{answer}");
+        assert!(error["message"].as_str().unwrap().contains(words), "{answer}");
+    }
 }
 
 #[tokio::test]
@@ -226,7 +255,7 @@ async fn a_scrape_is_answered_when_every_server_is_away() {
     for _ in 0..2 {
         let began = std::time::Instant::now();
         let request = Request::get("/metrics").body(Body::empty()).unwrap();
-        let answer = router(Arc::clone(&app)).oneshot(request).await.unwrap();
+        let answer = router(Arc::clone(&app), MetricsRoute::Here).oneshot(request).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         assert!(answer.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
         let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
@@ -239,5 +268,150 @@ async fn a_scrape_is_answered_when_every_server_is_away() {
         }
         assert!(body.contains("process_resident_memory_bytes ") && body.contains("pool=\"source\""), "{body}");
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+}
+
+fn with_host(uri: &str, host: &str) -> Request<Body> {
+    Request::get(uri).header(header::HOST, host).body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_allowed_is_421() {
+    let allowed = [("ALLOWED_HOSTS", "export.example.com,*.lan,[::1]")];
+    for (host, path, status) in [
+        ("export.example.com", "/docs", 308),
+        ("Export.Example.com:8443", "/docs", 308),
+        ("a.lan", "/docs", 308),
+        ("[::1]:8080", "/docs", 308),
+        ("evil.example.com", "/docs", 421),
+        ("10.0.0.7:8080", "/docs", 421),
+        ("evil.example.com", "/nowhere", 421),
+        ("evil.example.com", "/metrics", 421),
+        // Probes use the container's address.
+        ("10.0.0.7:8080", "/health", 200),
+        ("10.0.0.7:8080", "/health/ready", 503),
+    ] {
+        let (got, _, body) = read(send_to(&allowed, with_host(path, host)).await).await;
+        assert_eq!(got.as_u16(), status, "{host} {path}: {body}");
+        if status == 421 {
+            assert_eq!(body["type"], "urn:polyglot:problem:host-not-allowed");
+            let name = host.split(':').next().unwrap();
+            let detail = body["detail"].as_str().unwrap();
+            assert!(detail.contains(name) && detail.contains("ALLOWED_HOSTS"), "{detail}");
+        }
+    }
+    let nameless = read(send_to(&allowed, request(Method::GET, "/docs")).await).await;
+    assert_eq!(nameless.0, StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(send_to(&[], with_host("/docs", "evil.example.com")).await.status(), StatusCode::PERMANENT_REDIRECT);
+}
+
+fn from_origin(method: Method, uri: &str, origin: &str) -> Request<Body> {
+    let request = Request::builder().method(&method).uri(uri).header(header::ORIGIN, origin);
+    let request = match method {
+        Method::OPTIONS => request.header(header::ACCESS_CONTROL_REQUEST_METHOD, "POST"),
+        _ => request,
+    };
+    request.body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn listed_origins_may_read_answers_and_errors() {
+    let variables = [("CORS_ORIGINS", "https://app.example.com,http://localhost:3000")];
+    let preflight = send_to(&variables, from_origin(Method::OPTIONS, "/exports", "https://app.example.com")).await;
+    assert_eq!(preflight.status(), StatusCode::NO_CONTENT);
+    let headers = preflight.headers();
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.com");
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_METHODS], "GET, HEAD, POST, DELETE");
+    assert_eq!(headers[header::ACCESS_CONTROL_MAX_AGE], "600");
+    assert_eq!(headers[header::VARY], "origin");
+    let names = headers[header::ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap();
+    for name in ["content-type", "idempotency-key", "range", "if-none-match", "last-event-id", "x-request-id"] {
+        assert!(names.split(", ").any(|it| it == name), "{name}: {names}");
+    }
+    assert!(!headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
+
+    for (uri, status) in [("/health", 200), ("/nowhere", 404), ("/exports/7", 400)] {
+        let answer = send_to(&variables, from_origin(Method::GET, uri, "http://localhost:3000")).await;
+        assert_eq!(answer.status(), status);
+        let headers = answer.headers();
+        assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "http://localhost:3000", "{uri}");
+        let names = headers[header::ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap();
+        for name in [
+            "location",
+            "link",
+            "etag",
+            "retry-after",
+            "x-request-id",
+            "content-range",
+            "content-disposition",
+            "idempotent-replayed",
+        ] {
+            assert!(names.split(", ").any(|it| it == name), "{name}: {names}");
+        }
+    }
+    // Others get what they would get without CORS, and no cache mixes the two up.
+    let foreign = send_to(&variables, from_origin(Method::GET, "/health", "https://evil.example.com")).await;
+    assert_eq!((foreign.status(), &foreign.headers()[header::VARY]), (StatusCode::OK, &"origin".parse().unwrap()));
+    assert!(!foreign.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+    let foreign = send_to(&variables, from_origin(Method::OPTIONS, "/exports", "https://evil.example.com")).await;
+    assert_eq!(foreign.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn cors_is_off_unless_asked_for_and_any_origin_is_asked_for_by_a_star() {
+    for method in [Method::GET, Method::OPTIONS] {
+        let answer = send_to(&[], from_origin(method, "/exports/7", "https://app.example.com")).await;
+        assert!(answer.headers().keys().all(|name| !name.as_str().starts_with("access-control")), "{answer:?}");
+        assert!(!answer.headers().contains_key(header::VARY));
+    }
+    let any = send_to(&[("CORS_ORIGINS", "*")], from_origin(Method::GET, "/health", "https://app.example.com")).await;
+    assert_eq!(any.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+    assert!(!any.headers().contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
+}
+
+#[tokio::test]
+async fn metrics_can_have_a_listener_of_their_own() {
+    let app = Arc::new(app_with(&[("ALLOWED_HOSTS", "export.example.com")]).await);
+    let ask = async |router: Router, path: &str| {
+        router.oneshot(with_host(path, "export.example.com")).await.unwrap().status().as_u16()
+    };
+    for (path, apart, own) in
+        [("/metrics", 404, 200), ("/health", 200, 200), ("/docs", 308, 404), ("/exports/7", 400, 404)]
+    {
+        assert_eq!(ask(router(Arc::clone(&app), MetricsRoute::Apart), path).await, apart, "{path}");
+        assert_eq!(ask(metrics_router(Arc::clone(&app)), path).await, own, "{path}");
+    }
+    // Prometheus names an address.
+    let scrape = metrics_router(app).oneshot(with_host("/metrics", "10.0.0.7:9465")).await.unwrap();
+    assert_eq!(scrape.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_benchmark_is_refused_where_it_is_off_and_to_pages_of_other_sites() {
+    let benchmark = |headers: &[(&'static str, &'static str)]| {
+        let mut request = with_host("/exports/benchmark", "export.example.com");
+        request.headers_mut().extend(
+            headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))),
+        );
+        request
+    };
+    let (status, _, body) = read(send_to(&[], benchmark(&[])).await).await;
+    assert_eq!((status.as_u16(), &body["type"]), (403, &"urn:polyglot:problem:benchmark-off".into()));
+    assert!(body["detail"].as_str().unwrap().contains("BENCHMARK=on"), "{body}");
+    for foreign in
+        [("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("origin", "https://evil.example.com")]
+    {
+        let (status, _, body) = read(send_to(&[("BENCHMARK", "on")], benchmark(&[foreign])).await).await;
+        assert_eq!((status.as_u16(), &body["type"]), (403, &"urn:polyglot:problem:cross-site".into()), "{foreign:?}");
+    }
+    // These get as far as the ledger, which is away.
+    for own in [("sec-fetch-site", "same-origin"), ("sec-fetch-site", "none"), ("origin", "https://export.example.com")]
+    {
+        let (status, _, body) = read(send_to(&[("BENCHMARK", "on")], benchmark(&[own])).await).await;
+        assert_eq!(
+            (status.as_u16(), &body["type"]),
+            (503, &"urn:polyglot:problem:ledger-unavailable".into()),
+            "{own:?}"
+        );
     }
 }

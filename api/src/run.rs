@@ -1,7 +1,8 @@
 //! The life of the process: connections and background tasks, in which order they start, and how long each part may take
 //! to stop.
 
-use std::net::Ipv4Addr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use polyglot_core::failure::chain;
 use polyglot_ledger::Sweeper;
 use polyglot_ledger::queue::{Broker, Relay, run_relay};
 use polyglot_ledger::{Ledger, LedgerError, send_notifications};
-use polyglot_runtime::http_server;
+use polyglot_runtime::http_server::HttpServer;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::{InstallError, Recorder};
 use polyglot_source::session;
@@ -18,11 +19,13 @@ use polyglot_storage::Storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::client_limits::{self, ClientLimits};
 use crate::config::Config;
 use crate::events::feed::Feed;
+use crate::exports::body_budget::BodyBudget;
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
-use crate::router::router;
+use crate::router::{MetricsRoute, metrics_router, router};
 use crate::source::Source;
 use crate::state::AppState;
 
@@ -46,8 +49,8 @@ pub enum RunError {
     Database(#[from] sqlx::Error),
     #[error("the ledger cannot be opened or migrated")]
     Ledger(#[from] LedgerError),
-    #[error("PORT: {port} cannot be listened on")]
-    Listen { port: u16, source: std::io::Error },
+    #[error("{variable}: {address} cannot be listened on")]
+    Listen { variable: &'static str, address: SocketAddr, source: std::io::Error },
     #[error("the metrics recorder cannot be installed")]
     Metrics(#[from] InstallError),
 }
@@ -66,9 +69,11 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     }
     let broker = Broker::of(connections, format!("polyglot-api {}", std::process::id()));
     let storage = Storage::new(&connections.storage).await;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port))
-        .await
-        .map_err(|source| RunError::Listen { port: config.port, source })?;
+    let listener = listen(config.listen, config.port, "PORT")?;
+    let metrics_listener = match config.metrics_port {
+        Some(port) => Some(listen(config.listen, port, "API_METRICS_PORT")?),
+        None => None,
+    };
 
     lifecycle.tasks.spawn(create_bucket(storage.clone(), lifecycle.stopping.clone()));
     let relay = Relay::default();
@@ -100,13 +105,26 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         storage,
         source,
         feed,
+        client_limits: ClientLimits::new(config.max_connections),
+        access: config.access,
         download: config.download,
+        bodies: BodyBudget::default(),
         max_parallelism: config.max_parallelism,
         lifecycle: lifecycle.clone(),
         recorder,
     };
-    tracing::info!(port = config.port, "listening");
-    http_server::serve(listener, TowerToHyperService::new(router(Arc::new(app))), &lifecycle, DRAIN_TIMEOUT).await;
+    let app = Arc::new(app);
+    let metrics_route = if metrics_listener.is_some() { MetricsRoute::Apart } else { MetricsRoute::Here };
+    let service = TowerToHyperService::new(router(Arc::clone(&app), metrics_route));
+    tracing::info!(address = %config.listen, port = config.port, metrics_port = config.metrics_port, "listening");
+    let serve_metrics = async {
+        if let Some(listener) = metrics_listener {
+            let service = TowerToHyperService::new(metrics_router(app));
+            HttpServer::default().serve(listener, service, &lifecycle, DRAIN_TIMEOUT).await;
+        }
+    };
+    let server = HttpServer::new(client_limits::http_limits(config.max_connections));
+    tokio::join!(server.serve(listener, service, &lifecycle, DRAIN_TIMEOUT), serve_metrics);
 
     background_stop.cancel();
     lifecycle.tasks.close();
@@ -118,6 +136,16 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens a listener; `variable` has its port.
+fn listen(address: IpAddr, port: u16, variable: &'static str) -> Result<TcpListener, RunError> {
+    let address = SocketAddr::new(address, port);
+    HttpServer::listen(address).map_err(|source| {
+        // The port is not the reason where the machine does not have the address.
+        let variable = if source.kind() == ErrorKind::AddrNotAvailable { "LISTEN" } else { variable };
+        RunError::Listen { variable, address, source }
+    })
 }
 
 /// Creates the bucket as soon as the object store is available. Nothing waits for it: readiness says whether it exists.

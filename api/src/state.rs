@@ -8,8 +8,10 @@ use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::Recorder;
 use polyglot_storage::Storage;
 
-use crate::config::DownloadConfig;
+use crate::client_limits::ClientLimits;
+use crate::config::{AccessConfig, DownloadConfig};
 use crate::events::feed::Feed;
+use crate::exports::body_budget::BodyBudget;
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
 use crate::source::Source;
@@ -23,7 +25,11 @@ pub(crate) struct AppState {
     pub(crate) source: Source,
     /// Updates of exports for event streams.
     pub(crate) feed: Arc<Feed>,
+    pub(crate) access: AccessConfig,
+    pub(crate) client_limits: ClientLimits,
     pub(crate) download: DownloadConfig,
+    /// Memory for request bodies.
+    pub(crate) bodies: BodyBudget,
     /// Largest `parallelism` that a submission may ask for.
     pub(crate) max_parallelism: u16,
     pub(crate) lifecycle: Lifecycle,
@@ -46,11 +52,17 @@ pub(crate) mod tests {
 
     /// The state of an api whose servers are all unreachable: nothing listens on port 1.
     pub(crate) async fn app_without_backends() -> AppState {
-        let env = Environment::fixed(&[
+        app_with(&[]).await
+    }
+
+    /// The same with variables of its own.
+    pub(crate) async fn app_with(variables: &[(&str, &str)]) -> AppState {
+        let unreachable = [
             ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
             ("AMQP_URL", "amqp://127.0.0.1:1/%2f"),
             ("S3_ENDPOINT", "http://127.0.0.1:1"),
-        ]);
+        ];
+        let env = Environment::fixed(&[&unreachable[..], variables].concat());
         let connections = Connections::from_environment(&env).unwrap();
         let broker = Broker::of(&connections, "test");
         let Connections { database_url, mut storage, .. } = connections;
@@ -67,7 +79,10 @@ pub(crate) mod tests {
             storage,
             source: Source::new(Datasets::default(), session::pool(&database_url).unwrap(), database_url),
             feed: Arc::default(),
+            access: config.access,
+            client_limits: ClientLimits::new(config.max_connections),
             download: config.download,
+            bodies: BodyBudget::default(),
             max_parallelism: config.max_parallelism,
             lifecycle,
             recorder: Recorder::for_test().unwrap(),

@@ -1,15 +1,27 @@
 //! Settings of `devstack run` from the environment. All are checked here, before anything is started.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::listen;
 
 /// The settings of `devstack run`.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
+    /// `LISTEN`: the address of the api and of the workers' metrics; this machine alone unless told.
+    pub listen: IpAddr,
     /// `PORT`: the port of the api.
     pub port: u16,
+    /// `API_METRICS_PORT`: the port of the api's metrics, where they have one of their own.
+    pub api_metrics_port: Option<u16>,
+    /// `ALLOWED_HOSTS`: hosts for which the api answers beside this machine's own names.
+    pub allowed_hosts: Option<String>,
+    /// `BENCHMARK`: passed to the api.
+    pub benchmark: String,
+    /// `DOWNLOAD_MODE`: passed to the api.
+    pub download_mode: Option<String>,
     /// `DATA_DIR`: the folder of everything that is kept between runs, as an absolute path.
     pub data_dir: PathBuf,
     /// `SEED_ROWS`: rows of the sample table when it is empty.
@@ -85,8 +97,21 @@ impl RunConfig {
                 format!("{bucket:?} is not a bucket name: 3 to 63 of a-z, 0-9, '-' and '.', a letter or digit first");
             return Err(Error::config("S3_BUCKET", problem));
         }
+        let listen = match vars.text("LISTEN") {
+            Some(text) => listen::parse(&text)?,
+            None => Ipv4Addr::LOCALHOST.into(),
+        };
+        let api_metrics_port = vars.number("API_METRICS_PORT", 0, 1, u16::MAX.into())?;
+        // The embedded store listens on the loopback address, to which a redirect would send clients on other machines.
+        let download_mode = vars.text("DOWNLOAD_MODE");
+        let proxy = (s3.is_none() && !listen.is_loopback()).then(|| "proxy".to_owned());
         Ok(Self {
+            listen,
             port: vars.number("PORT", 8080, 1, u16::MAX.into())?,
+            api_metrics_port: (api_metrics_port > 0).then_some(api_metrics_port),
+            allowed_hosts: vars.secret("ALLOWED_HOSTS")?,
+            benchmark: vars.text("BENCHMARK").unwrap_or_else(|| "on".into()),
+            download_mode: download_mode.or(proxy),
             data_dir: std::path::absolute(&data_dir)
                 .map_err(|error| Error::config("DATA_DIR", format!("{}: {error}", data_dir.display())))?,
             seed_rows: vars.number("SEED_ROWS", 1_000_000, 0, 10_000_000_000)?,
@@ -119,6 +144,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         (self.lookup)(name).is_some()
     }
 
+    /// The value, or the content of the file that `NAME_FILE` names.
     fn secret(&self, name: &'static str) -> Result<Option<String>> {
         if let Some(value) = self.text(name) {
             return Ok(Some(value));
@@ -166,6 +192,9 @@ mod tests {
     fn every_variable_has_a_default() {
         let config = with(&[("PORT", "")]).unwrap();
         assert_eq!((config.port, config.seed_rows, config.workers), (8080, 1_000_000, 1));
+        assert_eq!(config.listen, IpAddr::from(Ipv4Addr::LOCALHOST));
+        assert_eq!((config.api_metrics_port, config.allowed_hosts, config.download_mode), (None, None, None));
+        assert_eq!(config.benchmark, "on");
         assert!(config.data_dir.is_absolute() && config.data_dir.ends_with(".data"));
         assert!(config.database_url.is_none() && config.broker == Broker::Private && config.s3.is_none());
     }
@@ -176,6 +205,8 @@ mod tests {
             ("PORT", "0"),
             ("PORT", "65536"),
             ("PORT", "http"),
+            ("LISTEN", "localhost"),
+            ("API_METRICS_PORT", "0"),
             ("SEED_ROWS", "-1"),
             ("SEED_ROWS", "1e6"),
             ("WORKERS", "0"),
@@ -191,6 +222,15 @@ mod tests {
             let message = with(&[(name, value)]).unwrap_err().to_string();
             assert!(message.starts_with(&format!("{name}: ")), "{name}={value}: {message}");
         }
+    }
+
+    #[test]
+    fn other_machines_get_files_from_the_embedded_store_through_the_api() {
+        let mode = |pairs: &[(&str, &str)]| with(pairs).unwrap().download_mode;
+        assert_eq!(mode(&[("LISTEN", "::1")]), None);
+        assert_eq!(mode(&[("LISTEN", "0.0.0.0")]).as_deref(), Some("proxy"));
+        assert_eq!(mode(&[("LISTEN", "0.0.0.0"), ("DOWNLOAD_MODE", "redirect")]).as_deref(), Some("redirect"));
+        assert_eq!(mode(&[("LISTEN", "0.0.0.0"), ("S3_ENDPOINT", "http://store:9000")]), None);
     }
 
     #[test]

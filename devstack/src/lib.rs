@@ -12,6 +12,7 @@ pub mod embedded_s3;
 pub mod error;
 mod http_listener;
 pub mod launch;
+mod listen;
 pub mod memory_limit;
 pub mod orphans;
 pub mod ports;

@@ -13,7 +13,8 @@ devstack run
        devstack clean";
 
 const ENVIRONMENT: &str = "\
-`run` reads PORT (8080), DATA_DIR (.data), SEED_ROWS (1000000) and WORKERS (1).
+`run` reads LISTEN (127.0.0.1), PORT (8080), DATA_DIR (.data), SEED_ROWS
+(1000000) and WORKERS (1), and ALLOWED_HOSTS: names of this machine to add.
 It starts no server of its own for what DATABASE_URL, AMQP_URL or S3_ENDPOINT
 (with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) name. `clean` reads DATA_DIR.";
 

@@ -1,7 +1,6 @@
 //! `devstack run`: starts the whole system on this machine, part by part, and stops it. Each part has a module of its own.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use crate::console::{ProgressLine, grouped, print_line, seconds, size};
 use crate::data_lock::DataLock;
 use crate::embedded_s3::S3Keys;
 use crate::error::{Error, Result};
+use crate::listen;
 use crate::orphans;
 use crate::sample_export;
 use crate::seed::{self, Seeded};
@@ -58,7 +58,10 @@ impl Stack {
         if left > 0 {
             print_line(format!("stopped {left} processes that an earlier run had left running"));
         }
-        check_port(config.port)?;
+        listen::check_free(config.listen, config.port, "PORT")?;
+        if let Some(port) = config.api_metrics_port {
+            listen::check_free(config.listen, port, "API_METRICS_PORT")?;
+        }
         let addresses = self.servers.start(config, data_dir).await?;
         if config.source_database_url.is_none() {
             seed_records(&addresses.database, config.seed_rows).await?;
@@ -69,7 +72,7 @@ impl Stack {
         self.start_services(config, data_dir, binaries, &addresses)?;
         self.wait_ready(&addresses.api).await?;
         print_line(format!("api and {} worker(s) ready after {}", config.workers, seconds(began.elapsed())));
-        print_line(format!("metrics: {}/metrics,{}", addresses.api, addresses.worker_metrics_urls()));
+        print_line(format!("metrics: {},{}", addresses.api_metrics_url(), addresses.worker_metrics_urls()));
 
         let source = config.source_database_url.as_deref().unwrap_or(&addresses.database);
         if seed::has_sample_columns(source).await? {
@@ -115,8 +118,18 @@ impl Stack {
             );
         }
 
+        env.push(("LISTEN".to_owned(), config.listen.to_string()));
+        without_env
+            .extend(["LISTEN_FILE", "PORT_FILE", "API_METRICS_PORT_FILE", "ALLOWED_HOSTS_FILE"].map(str::to_owned));
+
         let mut api_env = env.clone();
-        api_env.push(("PORT".to_owned(), config.port.to_string()));
+        let allowed_hosts = listen::allowed_hosts(config.listen, config.allowed_hosts.as_deref());
+        api_env.extend([
+            ("PORT".to_owned(), config.port.to_string()),
+            ("ALLOWED_HOSTS".to_owned(), allowed_hosts),
+            ("BENCHMARK".to_owned(), config.benchmark.clone()),
+        ]);
+        api_env.extend(config.download_mode.iter().map(|mode| ("DOWNLOAD_MODE".to_owned(), mode.clone())));
         supervisor.start(Service {
             name: "api".into(),
             program: binaries.api.clone(),
@@ -220,19 +233,6 @@ fn create_data_dir(path: &Path) -> Result<PathBuf> {
     fs::create_dir_all(&logs)
         .map_err(|error| Error::config("DATA_DIR", format!("cannot write in {}: {error}", path.display())))?;
     Ok(path)
-}
-
-fn check_port(port: u16) -> Result<()> {
-    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(Error::config(
-            "PORT",
-            format!(
-                "{port} is in use by another program: stop that one, or choose another, as in `make run PORT=8081`"
-            ),
-        )),
-        Err(error) => Err(Error::config("PORT", format!("cannot listen on {port}: {error}"))),
-    }
 }
 
 async fn seed_records(url: &str, rows: u64) -> Result<()> {

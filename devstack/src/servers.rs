@@ -1,5 +1,6 @@
 //! The servers that the api and the workers use: private ones, or those that the user named, and their addresses.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use crate::console::{print_line, seconds};
 use crate::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
 use crate::error::{Error, Result};
 use crate::launch::rotate;
+use crate::listen;
 use crate::ports::RememberedPorts;
 use crate::postgres::{Postgres, PostgresSettings};
 use crate::rabbitmq::{Rabbit, RabbitSettings};
@@ -27,6 +29,8 @@ pub struct Servers {
 #[derive(Clone, Debug)]
 pub struct Addresses {
     pub api: String,
+    /// Where the api serves its metrics.
+    api_metrics: String,
     pub database: String,
     /// Empty where there is no broker.
     pub amqp: String,
@@ -35,6 +39,8 @@ pub struct Addresses {
     pub keys: Option<S3Keys>,
     /// Ports of `GET /metrics` of the workers, in their order.
     pub worker_metrics: Vec<u16>,
+    /// Address on which the workers listen.
+    listen: IpAddr,
 }
 
 impl Servers {
@@ -149,7 +155,8 @@ impl Servers {
             }
         };
         Ok(Addresses {
-            api: format!("http://127.0.0.1:{}", config.port),
+            api: listen::url(config.listen, config.port),
+            api_metrics: listen::url(config.listen, config.api_metrics_port.unwrap_or(config.port)),
             database: self
                 .postgres
                 .as_ref()
@@ -161,6 +168,7 @@ impl Servers {
             s3_endpoint,
             keys,
             worker_metrics,
+            listen: config.listen,
         })
     }
 
@@ -194,9 +202,14 @@ impl Servers {
 }
 
 impl Addresses {
+    /// URL of the api's metrics.
+    pub fn api_metrics_url(&self) -> String {
+        format!("{}/metrics", self.api_metrics)
+    }
+
     /// URLs of the workers' metrics, separated by commas.
     pub fn worker_metrics_urls(&self) -> String {
-        let urls = self.worker_metrics.iter().map(|port| format!("http://127.0.0.1:{port}/metrics"));
+        let urls = self.worker_metrics.iter().map(|port| format!("{}/metrics", listen::url(self.listen, *port)));
         urls.collect::<Vec<_>>().join(",")
     }
 

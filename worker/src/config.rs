@@ -1,5 +1,6 @@
 //! The worker's own settings. The addresses of the servers that it uses are in the configuration of the ledger.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use polyglot_formats::Format;
@@ -35,14 +36,15 @@ pub(crate) struct Settings {
     pub keep: Option<Duration>,
     /// Time that running work may take after SIGTERM before it is given back.
     pub grace: Duration,
-    /// TCP port of the metrics; `None`: they are not served.
-    pub metrics_port: Option<u16>,
+    /// Where the metrics are served; `None`: nowhere.
+    pub metrics_address: Option<SocketAddr>,
 }
 
-/// Returns the TCP port that `METRICS_PORT` names, on all IPv4 addresses of the machine; `None` if it is 0 or not set.
-pub(crate) fn metrics_port(env: &Environment) -> Result<Option<u16>, ConfigError> {
+/// Returns the address that `LISTEN` and `METRICS_PORT` name; `None` if the port is not set.
+pub(crate) fn metrics_address(env: &Environment) -> Result<Option<SocketAddr>, ConfigError> {
     let port = env.number("METRICS_PORT", 0, 1..=65_535, "TCP port")?;
-    Ok((port > 0).then_some(port))
+    let address = env.listen_address()?;
+    Ok((port > 0).then_some(SocketAddr::new(address, port)))
 }
 
 impl Settings {
@@ -70,7 +72,7 @@ impl Settings {
             retry: RetryPolicy::new(env.number("MAX_ATTEMPTS", 5, 1..=100, "attempts")?),
             keep: (keep > 0).then(|| Duration::from_secs(keep)),
             grace: Duration::from_secs(env.number("SHUTDOWN_GRACE_SECONDS", 30, 0..=3600, "seconds")?),
-            metrics_port: metrics_port(env)?,
+            metrics_address: metrics_address(env)?,
         })
     }
 
@@ -113,6 +115,7 @@ mod tests {
             "MAX_ATTEMPTS",
             "SHUTDOWN_GRACE_SECONDS",
             "METRICS_PORT",
+            "LISTEN",
         ] {
             for value in ["-1", "x", "99999999999999999999"] {
                 let error = Settings::from_environment(&Environment::fixed(&[(name, value)])).unwrap_err().to_string();

@@ -122,8 +122,8 @@ fn configure(env: &Environment) -> Result<(Connections, config::Settings, Tracin
 async fn run(connections: Connections, settings: config::Settings) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::with_signals()?;
     // First, so that everything after it is counted, and so that nothing else is started if the port is in use.
-    let metrics_server = match settings.metrics_port {
-        Some(port) => Some(metrics_server::MetricsServer::begin(port).await?),
+    let metrics_server = match settings.metrics_address {
+        Some(address) => Some(metrics_server::MetricsServer::begin(address)?),
         None => None,
     };
     // For each slot at most a claim or an end and a heartbeat at a time; in addition the relay, the sweeper, and

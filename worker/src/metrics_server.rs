@@ -1,7 +1,7 @@
 //! The worker's HTTP server: `GET /metrics` and `GET /health` on the port that `METRICS_PORT` names. A worker listens
 //! on no other port.
 
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use polyglot_runtime::http_server;
+use polyglot_runtime::http_server::HttpServer;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::{METRICS_CONTENT_TYPE, PoolUse, Recorder, SampleWriter};
 use tokio::net::TcpListener;
@@ -23,11 +23,11 @@ use crate::read::open_connections;
 /// Time that an answer may take after the worker has stopped.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// The error of a port that cannot be listened on.
+/// The error of an address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("METRICS_PORT: {port} cannot be listened on")]
+#[error("METRICS_PORT: {address} cannot be listened on")]
 pub(crate) struct NoPort {
-    port: u16,
+    address: SocketAddr,
     source: std::io::Error,
 }
 
@@ -38,13 +38,13 @@ pub(crate) struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Listens on the port and starts to count.
-    pub(crate) async fn begin(port: u16) -> Result<Self, Box<dyn std::error::Error>> {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
-        let listener = listener.map_err(|source| NoPort { port, source })?;
+    /// Listens on the address and starts to count.
+    pub(crate) fn begin(address: SocketAddr) -> Result<Self, Box<dyn std::error::Error>> {
+        let listener = HttpServer::listen(address);
+        let listener = listener.map_err(|source| NoPort { address, source })?;
         let recorder = Recorder::install()?;
         metrics::register_counters();
-        tracing::info!(port, "metrics are served");
+        tracing::info!(address = %address.ip(), port = address.port(), "metrics are served");
         Ok(Self { listener, recorder })
     }
 
@@ -57,7 +57,7 @@ impl MetricsServer {
             async { Ok::<_, Infallible>(answer) }
         });
         let lifecycle = Lifecycle { stopping, ..Lifecycle::default() };
-        tokio::join!(small, http_server::serve(listener, service, &lifecycle, DRAIN));
+        tokio::join!(small, HttpServer::default().serve(listener, service, &lifecycle, DRAIN));
     }
 }
 

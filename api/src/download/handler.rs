@@ -1,6 +1,7 @@
 //! The request: which delivery, how long to wait, and the answer for each state of the export.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -11,6 +12,7 @@ use polyglot_core::status::Status;
 use polyglot_ledger::Export;
 
 use super::{proxy, redirect, wait};
+use crate::client_limits::{Client, LimitedUse, hold_until_sent};
 use crate::config::Delivery;
 use crate::exports::document::{ExportDocument, retry_after};
 use crate::exports::id::ExportId;
@@ -52,6 +54,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 pub(crate) async fn download(
     State(app): State<Arc<AppState>>,
     ExportId(id): ExportId,
+    client: Client,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -61,9 +64,18 @@ pub(crate) async fn download(
         None => app.download.delivery,
     };
     let preferred = wait::preferred(&headers);
-    let export = wait::until_ended(&app, id, preferred.unwrap_or(app.download.wait)).await?;
+    let wait = preferred.unwrap_or(app.download.wait);
+    // A file that is there needs no wait, so a client at the limit is refused only if its export has not ended.
+    let permit = app.client_limits.acquire(LimitedUse::WaitingDownload, client);
+    let wait_now = if permit.is_ok() { wait } else { Duration::ZERO };
+    let export = wait::until_ended(&app, id, wait_now).await?;
     let mut response = match export.status {
-        Status::Pending | Status::Planning | Status::Running | Status::Finishing => not_finished(&export),
+        Status::Pending | Status::Planning | Status::Running | Status::Finishing => {
+            if !wait.is_zero() {
+                permit?;
+            }
+            not_finished(&export)
+        }
         Status::Failed => {
             return Err(RouteError::ExportFailed { code: export.error_code, message: export.error });
         }
@@ -71,7 +83,10 @@ pub(crate) async fn download(
         Status::Completed if export.request.layout == Layout::Files => return Err(RouteError::SeveralFiles(id)),
         Status::Completed => match delivery {
             Delivery::Redirect => redirect::answer(&app, &export, &method).await?,
-            Delivery::Proxy => proxy::answer(&app, &export, &method, &headers).await?,
+            Delivery::Proxy => {
+                let permit = app.client_limits.acquire(LimitedUse::ProxiedDownload, client)?;
+                hold_until_sent(proxy::answer(&app, &export, &method, &headers).await?, permit)
+            }
         },
     };
     if let Some(wait) = preferred {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use polyglot_core::failure::chain;
 use polyglot_core::status::Status;
 use polyglot_ledger::{Change, Export, Ledger, LedgerError, Listener, with_timeout};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -28,9 +28,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after a call to the ledger that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
-/// Streams of one process. Each costs a few kilobytes.
-const MAX_STREAMS: usize = 1000;
 
 /// Updates that a slow stream may be behind before it has to read the ledger again.
 const BROADCAST_CAPACITY: usize = 256;
@@ -86,32 +83,25 @@ pub(crate) enum FeedEvent {
 pub(crate) struct Feed {
     events: broadcast::Sender<FeedEvent>,
     subscribed: Notify,
-    streams: Arc<Semaphore>,
 }
 
-/// A stream's receiver, and its place among the streams.
+/// A stream's receiver.
 pub(crate) struct Subscription {
     pub(crate) events: broadcast::Receiver<FeedEvent>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Default for Feed {
     fn default() -> Self {
-        Self {
-            events: broadcast::Sender::new(BROADCAST_CAPACITY),
-            subscribed: Notify::new(),
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
-        }
+        Self { events: broadcast::Sender::new(BROADCAST_CAPACITY), subscribed: Notify::new() }
     }
 }
 
 impl Feed {
-    /// Subscribes to the updates from now on; `None` when there are too many streams already.
-    pub(crate) fn subscribe(&self) -> Option<Subscription> {
-        let permit = Arc::clone(&self.streams).try_acquire_owned().ok()?;
+    /// Subscribes to the updates from now on.
+    pub(crate) fn subscribe(&self) -> Subscription {
         let events = self.events.subscribe();
         self.subscribed.notify_one();
-        Some(Subscription { events, _permit: permit })
+        Subscription { events }
     }
 
     /// Feeds the streams until `stopping`.

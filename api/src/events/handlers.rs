@@ -15,6 +15,7 @@ use tracing::Instrument;
 use utoipa::ToSchema;
 
 use super::stream::{ClientDisconnected, Sender, StreamInterrupted, stream_all, stream_one};
+use crate::client_limits::{Client, LimitedUse, hold_until_sent};
 use crate::exports::id::ExportId;
 use crate::exports::inspect::find;
 use crate::problem::{RouteError, quoted};
@@ -64,11 +65,13 @@ pub(crate) struct StreamEvent {
 pub(crate) async fn follow_export(
     State(app): State<Arc<AppState>>,
     ExportId(id): ExportId,
+    client: Client,
     headers: HeaderMap,
 ) -> Result<Response, RouteError> {
     let last = last_event(&headers)?;
+    let permit = app.client_limits.acquire(LimitedUse::EventStream, client)?;
     // Subscribed before the export is read, so that no change falls in between.
-    let subscription = app.feed.subscribe().ok_or(RouteError::TooManyStreams)?;
+    let subscription = app.feed.subscribe();
     let export = find(&app, id).await?;
     if let Some(last) = last
         && !export.status.is_active()
@@ -77,10 +80,10 @@ pub(crate) async fn follow_export(
         // The client has every event. 204 is the answer that keeps an EventSource from reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(respond(
-        &app,
-        move |app, events| async move { stream_one(&app, subscription, id, last.unwrap_or(0), &events).await },
-    ))
+    let response = respond(&app, move |app, events| async move {
+        stream_one(&app, subscription, id, last.unwrap_or(0), &events).await
+    });
+    Ok(hold_until_sent(response, permit))
 }
 
 /// Follows all exports.
@@ -94,13 +97,16 @@ pub(crate) async fn follow_export(
 )]
 pub(crate) async fn follow_all_exports(
     State(app): State<Arc<AppState>>,
+    client: Client,
     headers: HeaderMap,
 ) -> Result<Response, RouteError> {
     let last = last_event(&headers)?;
-    let subscription = app.feed.subscribe().ok_or(RouteError::TooManyStreams)?;
+    let permit = app.client_limits.acquire(LimitedUse::EventStream, client)?;
+    let subscription = app.feed.subscribe();
     // A ledger that is not available is a 503, not an empty stream.
     timeout::ledger(app.ledger.ping()).await?;
-    Ok(respond(&app, move |app, events| async move { stream_all(&app, subscription, last, &events).await }))
+    let response = respond(&app, move |app, events| async move { stream_all(&app, subscription, last, &events).await });
+    Ok(hold_until_sent(response, permit))
 }
 
 fn last_event(headers: &HeaderMap) -> Result<Option<i64>, RouteError> {

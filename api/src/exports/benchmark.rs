@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::dataset_config::DEFAULT_DATASET;
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
 use chrono::{DateTime, Utc};
 use polyglot_core::failure::chain;
 use polyglot_core::request::{ColumnMapping, ExportRequest};
@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::inspect::find;
+use crate::cross_site::is_cross_site;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
 use crate::resolved_dataset::ResolvedDataset;
@@ -69,7 +70,8 @@ struct Plan {
 /// Runs a benchmark.
 ///
 /// Exports of the default dataset, one format after the other, through the real queue, workers and object store. The answer
-/// comes when the last one has ended; a client that hangs up stops it. One runs at a time.
+/// comes when the last one has ended; a client that hangs up stops it. One runs at a time, and only where the operator has set
+/// `BENCHMARK=on`. Its exports wait in line with all others.
 #[utoipa::path(
     get, path = "/exports/benchmark", operation_id = "run_benchmark", tag = "operation",
     params(
@@ -80,7 +82,18 @@ struct Plan {
     ),
     responses((status = 200, description = "What each export took.", body = Report)),
 )]
-pub(crate) async fn benchmark(State(app): State<Arc<AppState>>, uri: Uri) -> Result<Json<Report>, RouteError> {
+pub(crate) async fn benchmark(
+    State(app): State<Arc<AppState>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Report>, RouteError> {
+    if !app.access.benchmark {
+        return Err(RouteError::BenchmarkOff);
+    }
+    // It is a GET with an effect, which a page of another site can have a browser send.
+    if is_cross_site(&uri, &headers) {
+        return Err(RouteError::CrossSite);
+    }
     let plan = Plan::read(&uri)?;
     // In a task of its own: the handler is dropped when the client disconnects, and the export has to be deleted then.
     let cancelled = app.lifecycle.stopping.child_token();

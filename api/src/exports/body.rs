@@ -1,5 +1,5 @@
-//! The body of a submission: limits of its content type, size and time, and the JSON in it. The contents of the JSON are
-//! checked in `validate`.
+//! The body of a submission: limits of its content type, size, time and memory, and the JSON in it. The contents of the JSON
+//! are checked in `validate`.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use serde_json::Value;
 
+use super::body_budget::{BodyBudget, Share};
 use super::limits::BODY_BYTES;
 use super::strict_json;
 use crate::problem::{RouteError, quoted};
@@ -26,29 +27,37 @@ pub(super) struct Body {
     pub(super) json: Value,
     /// The bytes of the body. A `Value` loses the digits of large numbers.
     pub(super) text: Vec<u8>,
+    /// What the body has of the memory for bodies, until the request is answered.
+    _shares: Vec<Share>,
 }
 
 impl Body {
+    #[cfg(test)]
     pub(super) fn parse(text: Vec<u8>) -> Result<Self, RouteError> {
-        let json = strict_json::parse(&text)
-            .map_err(|error| RouteError::invalid("body", format!("is not usable JSON: {error}")))?;
-        Ok(Self { json, text })
+        Self::parse_within(text, Vec::new())
+    }
+
+    fn parse_within(text: Vec<u8>, shares: Vec<Share>) -> Result<Self, RouteError> {
+        let json = strict_json::parse(&text).map_err(|error| RouteError::Invalid(vec![error]))?;
+        Ok(Self { json, text, _shares: shares })
     }
 }
 
 /// Reads and parses the body.
-pub(super) async fn read(request: Request) -> Result<Body, RouteError> {
+pub(super) async fn read(request: Request, budget: &BodyBudget) -> Result<Body, RouteError> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
     // A client with `Expect: 100-continue` waits for a first answer before it sends.
     let expects_continue = parts.headers.contains_key(header::EXPECT);
-    let bytes = tokio::time::timeout(READ_TIMEOUT, collect(body, expects_continue))
+    let mut share = budget.text();
+    let text = tokio::time::timeout(READ_TIMEOUT, collect(body, expects_continue, &mut share))
         .await
         .map_err(|_| RouteError::BodyTooSlow)??;
-    if bytes.is_empty() {
+    if text.is_empty() {
         return Err(RouteError::invalid("body", "is empty; expected a JSON object"));
     }
-    Body::parse(bytes)
+    let parsed = budget.parsed(strict_json::memory_bound(&text)).await?;
+    Body::parse_within(text, vec![share, parsed])
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), RouteError> {
@@ -65,7 +74,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), RouteError> {
     }
 }
 
-async fn collect(body: axum::body::Body, expects_continue: bool) -> Result<Vec<u8>, RouteError> {
+/// Collects the body. `share` grows with it.
+async fn collect(body: axum::body::Body, expects_continue: bool, share: &mut Share) -> Result<Vec<u8>, RouteError> {
     let too_large = || RouteError::BodyTooLarge { limit: BODY_BYTES };
     if expects_continue && body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(too_large());
@@ -77,9 +87,11 @@ async fn collect(body: axum::body::Body, expects_continue: bool) -> Result<Vec<u
         let chunk = chunk.map_err(|_| RouteError::invalid("body", "ended before it was complete"))?;
         received += chunk.len();
         if received <= BODY_BYTES {
+            share.grow_to(received).await?;
             bytes.extend_from_slice(&chunk);
         } else {
             bytes = Vec::new();
+            share.release();
             if received > MAX_READ_BYTES {
                 break;
             }

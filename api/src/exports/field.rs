@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 use crate::problem::{FieldError, listed, quoted};
 use crate::resolved_dataset::ResolvedDataset;
 
+/// Errors in one answer. The answer should not be larger than the request.
+pub(super) const MAX_ERRORS: usize = 100;
+
 /// Reads a string that is not empty.
 pub(super) fn text<'v>(value: Option<&'v Value>, field: &str, errors: &mut Vec<FieldError>) -> Option<&'v str> {
     let problem = match value {
@@ -96,7 +99,8 @@ pub(super) fn member(path: &str, key: &str) -> String {
     format!("{path}{}", key.chars().take(80).collect::<String>())
 }
 
-/// Looks an exposed column up. The message for an unknown name lists the columns of the dataset.
+/// Looks an exposed column up. The message for an unknown name lists the columns of the dataset, so it is not made for more
+/// errors than are answered.
 pub(super) fn known_column<'d>(
     name: &str,
     field: &str,
@@ -105,7 +109,7 @@ pub(super) fn known_column<'d>(
 ) -> Option<&'d Column> {
     const SHOWN: usize = 50;
     let column = resolved.column(name);
-    if column.is_none() {
+    if column.is_none() && errors.len() < MAX_ERRORS {
         let more = resolved.columns().count().saturating_sub(SHOWN);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let names = listed(resolved.columns().take(SHOWN).map(|column| &column.name));

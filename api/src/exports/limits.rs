@@ -15,7 +15,20 @@ pub(crate) const FIELDS: [&str; 10] = [
 ];
 
 /// Bytes of the body.
-pub(crate) const BODY_BYTES: usize = 1024 * 1024;
+pub(crate) const BODY_BYTES: usize = 256 * 1024;
+
+/// Values in the body: objects, arrays, strings, numbers, booleans and nulls. A request for every column of the widest table
+/// has half as many.
+pub(crate) const JSON_VALUES: usize = 10_000;
+
+/// Arrays and objects inside each other in the body. A request needs four.
+pub(crate) const JSON_DEPTH: usize = 32;
+
+/// Bytes of a key in the body. The longest that is known has a tenth of that.
+pub(crate) const JSON_KEY_BYTES: usize = 256;
+
+/// Bytes of a request as JSON in the ledger, where every export keeps its own.
+pub(crate) const STORED_BYTES: usize = 64 * 1024;
 
 /// As many columns as a PostgreSQL table can have.
 pub(crate) const COLUMNS: usize = 1600;

@@ -5,6 +5,7 @@
 
 pub(crate) mod benchmark;
 mod body;
+pub(crate) mod body_budget;
 mod columns;
 mod cursor;
 pub(crate) mod delete;
@@ -21,6 +22,7 @@ mod options;
 mod order;
 mod plan_check;
 pub(crate) mod preview;
+mod stored_size;
 mod strict_json;
 pub(crate) mod submit;
 mod validate;

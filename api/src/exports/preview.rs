@@ -55,7 +55,7 @@ struct PreviewColumn {
     responses((status = 200, description = "At most 20 rows; of a value at most 200 characters.", body = Preview)),
 )]
 pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) -> Result<Json<Preview>, RouteError> {
-    let body = body::read(request).await?;
+    let body = body::read(request, &app.bodies).await?;
     let Valid { request, .. } = validate::validate(&body, &app.source, app.max_parallelism).await?;
     let resolved = app.source.resolve(&request.dataset, CACHE_MAX_AGE).await?;
     // The dataset existed during the validation.

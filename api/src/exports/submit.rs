@@ -62,7 +62,7 @@ pub(crate) async fn submit(State(app): State<Arc<AppState>>, mut request: Reques
     let key = idempotency::key(request.headers())?;
     // Set by `request_layer::track`.
     let origin = request.extensions_mut().remove::<TraceContext>().unwrap_or_default();
-    let body = body::read(request).await?;
+    let body = body::read(request, &app.bodies).await?;
     let Some(key) = key else { return Ok(answer(accept(&app, &body, None, &origin).await?)) };
     // In a task of its own: a client that disconnects and tries again with the key finds the answer under it.
     let accepting = accept_with_key(Arc::clone(&app), key, body, origin).in_current_span();

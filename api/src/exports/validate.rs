@@ -13,18 +13,16 @@ use serde_json::Value;
 
 use super::body::Body;
 use super::columns::{self, DraftColumn};
-use super::field::{choice, flag, kind, known_column, text, unknown_keys, whole_number};
+use super::field::{MAX_ERRORS, choice, flag, kind, known_column, text, unknown_keys, whole_number};
 use super::filters::{self, DraftFilter};
 use super::limits::FIELDS;
 use super::options;
 use super::order::{self, DraftKey};
 use super::plan_check::{PlanCheck, Planner};
+use super::stored_size;
 use crate::problem::{FieldError, RouteError, listed, quoted};
 use crate::resolved_dataset::ResolvedDataset;
 use crate::source::{CACHE_MAX_AGE, Source};
-
-/// Errors in one answer. The answer should not be larger than the request.
-const MAX_ERRORS: usize = 100;
 
 /// The source database, as far as validation needs it. Tests have one of their own.
 pub(super) trait Catalog: Planner {
@@ -193,6 +191,9 @@ impl Draft {
                     layout: self.layout,
                     ..request
                 };
+                if let Some(error) = stored_size::check(&request) {
+                    return Err(RouteError::Invalid(vec![error]));
+                }
                 Ok(Valid { request, coalesce: self.coalesce })
             }
             _ => Err(self.into_error()),

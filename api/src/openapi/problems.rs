@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use polyglot_core::status::Status;
 use polyglot_formats::Format;
+use polyglot_runtime::quota::QuotaExceeded;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::client_limits::LimitedUse;
+use crate::exports::limits;
 use crate::problem::{Answer, Dependency, FieldError, RouteError, listed};
 
 const EXAMPLE_ID: Uuid = Uuid::from_u128(0x0193_5f2c_8d1e_7c3a_9b4f_2a6d_8e0c_5b17);
@@ -31,7 +34,8 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
         vec![
             invalid("columns[0].source", "there is no column \"idd\"; there is id, name, value, metadata, created_at"),
             E::BodyTooSlow,
-            E::BodyTooLarge { limit: 1 << 20 },
+            E::BodyTooLarge { limit: limits::BODY_BYTES },
+            E::TooManyBodies,
             dataset(),
             source(),
         ]
@@ -56,6 +60,10 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             gone(),
             E::RangeOutside { size: 1024 },
             E::FileMissing { id: EXAMPLE_ID },
+            E::TooMany { what: LimitedUse::WaitingDownload, exceeded: QuotaExceeded::Peer },
+            E::TooMany { what: LimitedUse::WaitingDownload, exceeded: QuotaExceeded::Total },
+            E::TooMany { what: LimitedUse::ProxiedDownload, exceeded: QuotaExceeded::Peer },
+            E::TooMany { what: LimitedUse::ProxiedDownload, exceeded: QuotaExceeded::Total },
             ledger(),
             store(),
         ],
@@ -72,13 +80,21 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             invalid("Last-Event-ID", "expected the id of an event, but it is \"x\""),
             unknown(),
             ledger(),
-            E::TooManyStreams,
+            E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Peer },
+            E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Total },
         ],
         "follow_all_exports" => {
-            vec![invalid("Last-Event-ID", "expected the id of an event, but it is \"x\""), ledger(), E::TooManyStreams]
+            vec![
+                invalid("Last-Event-ID", "expected the id of an event, but it is \"x\""),
+                ledger(),
+                E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Peer },
+                E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Total },
+            ]
         }
         "run_benchmark" => vec![
             invalid("formats", &format!("unknown format \"pdf\"; there is {}", listed(Format::all()))),
+            E::BenchmarkOff,
+            E::CrossSite,
             E::BenchmarkRunning,
             E::BenchmarkFailed {
                 format: "csv".to_owned(),
@@ -122,6 +138,9 @@ pub(super) fn add(description: &mut Value) {
             let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
             let mut problems = examples(&id).unwrap_or_else(|| panic!("{path}: the errors of {id:?} are not listed"));
             problems.push(RouteError::Panicked);
+            if !["is_alive", "is_ready"].contains(&id.as_str()) {
+                problems.push(RouteError::HostNotAllowed { host: "other.example.com".to_owned() });
+            }
             let instance = path.replace("{id}", &EXAMPLE_ID.to_string()).replace("{name}", "orders");
             let mut by_status: BTreeMap<u16, StatusProblems> = BTreeMap::new();
             for problem in &problems {

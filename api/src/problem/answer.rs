@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 
 use axum::http::StatusCode;
+use polyglot_runtime::quota::QuotaExceeded;
 use tracing::Level;
 
 use super::field_error::{FieldError, summary};
 use super::message::quoted;
 use super::route_error::{Dependency, RouteError};
+use crate::client_limits::LimitedUse;
 
 /// `Retry-After` of a 503. How long a server stays away is not known.
 const UNAVAILABLE_RETRY_SECONDS: u32 = 5;
@@ -97,6 +99,23 @@ impl<'e> Answer<'e> {
                 "body-too-large",
                 "The body is too large",
                 format!("A body may have at most {limit} bytes."),
+            ),
+            RouteError::TooManyBodies => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-bodies",
+                "Too many request bodies at once",
+                "This server reads as many request bodies as it has memory for. Try again in a moment.",
+            )
+            .retry_after(1)
+            .logged(Level::WARN),
+            RouteError::HostNotAllowed { host } => Self::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "host-not-allowed",
+                "This server does not answer for the host",
+                format!(
+                    "The request is for the host {}. The operator says in ALLOWED_HOSTS which ones the service has.",
+                    quoted(host)
+                ),
             ),
             RouteError::UnknownExport(id) => Self::new(
                 StatusCode::NOT_FOUND,
@@ -195,6 +214,20 @@ impl<'e> Answer<'e> {
                 "Files cannot be reached at the moment. Try again.",
             )
             .logged(Level::WARN),
+            RouteError::BenchmarkOff => Self::new(
+                StatusCode::FORBIDDEN,
+                "benchmark-off",
+                "Benchmarks are off",
+                "A benchmark makes the workers export the whole dataset several times. It runs where the api is started with \
+                 BENCHMARK=on.",
+            ),
+            RouteError::CrossSite => Self::new(
+                StatusCode::FORBIDDEN,
+                "cross-site",
+                "The request comes from a page of another site",
+                "A browser sent this request for a page of another origin. A benchmark is run from the service's own page, or \
+                 without a browser.",
+            ),
             RouteError::BenchmarkRunning => Self::new(
                 StatusCode::CONFLICT,
                 "benchmark-running",
@@ -234,16 +267,38 @@ impl<'e> Answer<'e> {
                 "The first rows cannot be read",
                 format!("The database failed at one of the rows (SQLSTATE {sql_state}); an export would fail as well."),
             ),
-            RouteError::TooManyStreams => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too-many-streams",
-                "Too many clients follow events",
-                "This server has as many streams of events as it takes. Try again, or ask for the export now and then.",
-            ),
+            RouteError::TooMany { what, exceeded } => {
+                let (slug, title, detail) = match what {
+                    LimitedUse::EventStream => (
+                        "too-many-streams",
+                        "Too many streams of events",
+                        "Follow all exports with one stream (GET /events), or ask for the export now and then.",
+                    ),
+                    LimitedUse::WaitingDownload => (
+                        "too-many-waiting-downloads",
+                        "Too many downloads wait for their exports",
+                        "Ask with Prefer: wait=0, which answers at once, or follow the export's events.",
+                    ),
+                    LimitedUse::ProxiedDownload => (
+                        "too-many-proxied-downloads",
+                        "Too many downloads pass through this server",
+                        "Ask with delivery=redirect for a link to the file, or wait until other downloads have ended.",
+                    ),
+                };
+                Self::new(status_of(*exceeded), slug, title, detail).retry_after(UNAVAILABLE_RETRY_SECONDS)
+            }
             RouteError::Internal(_) => internal().logged(Level::ERROR),
             // The panic hook has logged it.
             RouteError::Panicked => internal(),
         }
+    }
+}
+
+/// The status for a client that is at its own limit, or that meets a server which others have filled.
+fn status_of(exceeded: QuotaExceeded) -> StatusCode {
+    match exceeded {
+        QuotaExceeded::Peer => StatusCode::TOO_MANY_REQUESTS,
+        QuotaExceeded::Total => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

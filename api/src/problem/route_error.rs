@@ -4,11 +4,13 @@
 use polyglot_core::status::Status;
 use polyglot_formats::UnknownFormat;
 use polyglot_ledger::LedgerError;
+use polyglot_runtime::quota::QuotaExceeded;
 use polyglot_source::session::is_unavailable;
 use polyglot_storage::StorageError;
 use uuid::Uuid;
 
 use super::field_error::FieldError;
+use crate::client_limits::LimitedUse;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -37,6 +39,10 @@ pub(crate) enum RouteError {
     BodyTooSlow,
     #[error("the body is larger than {limit} bytes")]
     BodyTooLarge { limit: usize },
+    #[error("the memory for bodies is used up")]
+    TooManyBodies,
+    #[error("the request is for the host {host:?}")]
+    HostNotAllowed { host: String },
     #[error("unknown export {0}")]
     UnknownExport(Uuid),
     #[error("unknown dataset {0:?}")]
@@ -59,6 +65,10 @@ pub(crate) enum RouteError {
     DatasetUnavailable { dataset: String, source: Cause },
     #[error("{what:?} is not available")]
     Unavailable { what: Dependency, source: Cause },
+    #[error("benchmarks are off")]
+    BenchmarkOff,
+    #[error("the request comes from a page of another site")]
+    CrossSite,
     #[error("a benchmark is running")]
     BenchmarkRunning,
     #[error("the benchmark's {format} export ended without a file")]
@@ -71,8 +81,8 @@ pub(crate) enum RouteError {
     PreviewTooSlow,
     #[error("the server failed at one of the first rows (SQLSTATE {sql_state})")]
     PreviewFailed { sql_state: String },
-    #[error("too many event streams")]
-    TooManyStreams,
+    #[error("too many of {what:?}: {exceeded}")]
+    TooMany { what: LimitedUse, exceeded: QuotaExceeded },
     #[error("internal error")]
     Internal(#[source] Cause),
     #[error("the handler panicked")]

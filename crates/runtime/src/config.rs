@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -82,6 +83,21 @@ impl Environment {
         self.number("MAX_PARALLELISM", 16, 1..=1000, "shards at a time")
     }
 
+    /// `LISTEN`: the address that this process listens on, every IPv4 address of the machine unless told.
+    pub fn listen_address(&self) -> Result<IpAddr, ConfigError> {
+        const NAME: &str = "LISTEN";
+        let Some(value) = self.optional(NAME)? else { return Ok(Ipv4Addr::UNSPECIFIED.into()) };
+        let bare = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&value);
+        bare.parse().map_err(|_| ConfigError::Value {
+            name: NAME.to_owned(),
+            expected:
+                "expected an IP address of this machine without a port, such as 127.0.0.1, ::1, 0.0.0.0 (every IPv4 \
+                       address) or :: (every address)"
+                    .to_owned(),
+            value,
+        })
+    }
+
     /// Whether the value of `name` comes from a file.
     #[must_use]
     pub fn has_file(&self, name: &str) -> bool {
@@ -132,5 +148,19 @@ mod tests {
         assert!(error.starts_with("PORT: expected a whole number") && error.contains("eighty"), "{error}");
         let error = env.choice("MODE", 1, &[("a", 1), ("b", 2)]).unwrap_err().to_string();
         assert_eq!(error, "MODE: expected one of a, b, but it is \"x\"");
+    }
+
+    #[test]
+    fn addresses_are_read_with_and_without_brackets() {
+        let listen = |value: &str| Environment::fixed(&[("LISTEN", value)]).listen_address();
+        for (value, address) in
+            [("", "0.0.0.0"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("[::1]", "::1"), ("::", "::")]
+        {
+            assert_eq!(listen(value).unwrap().to_string(), address);
+        }
+        for bad in ["localhost", "127.0.0.1:80", "[127.0.0.1", "eth0"] {
+            let error = listen(bad).unwrap_err().to_string();
+            assert!(error.starts_with("LISTEN: expected an IP address") && error.contains("::1"), "{error}");
+        }
     }
 }

@@ -1,10 +1,12 @@
-//! The parts that every process of the service needs: configuration, start and stop, HTTP server, retries and timeouts, logs,
+//! The parts that every process of the service needs: configuration, start and stop, HTTP server, quotas of clients, retries and timeouts, logs,
 //! metrics and traces. Nothing here knows the ledger, the source or the object store.
 
 pub mod config;
 pub mod http_server;
 pub mod lifecycle;
 pub mod logging;
+mod open_files;
+pub mod quota;
 pub mod retry;
 pub mod telemetry;
 pub mod timeout;

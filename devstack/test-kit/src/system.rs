@@ -74,6 +74,7 @@ impl System {
             ("AWS_SECRET_ACCESS_KEY", &servers.s3_secret_key),
             ("AWS_REGION", "us-east-1"),
             ("PORT", &port.to_string()),
+            ("BENCHMARK", "on"),
             ("LOG_FORMAT", "pretty"),
             ("NO_COLOR", "1"),
         ];
@@ -138,7 +139,11 @@ impl System {
     }
 
     pub fn start_api(&mut self) {
-        let command = Command::new(binary("polyglot-api"));
+        self.start_api_as(Command::new(binary("polyglot-api")));
+    }
+
+    /// Starts the api by `command`.
+    pub fn start_api_as(&mut self, command: Command) {
         self.api = Some(Process::start("api", command, &self.env, self.files.path()));
     }
 

@@ -8,7 +8,9 @@ fn devstack(args: &[&str], env: &[(&str, &str)]) -> Output {
 
 #[test]
 fn a_bad_value_stops_it_at_once_and_is_named() {
-    for (name, value) in [("PORT", "0"), ("SEED_ROWS", "many"), ("WORKERS", "0"), ("AMQP_URL", "nonsense")] {
+    for (name, value) in
+        [("PORT", "0"), ("LISTEN", "eth0"), ("SEED_ROWS", "many"), ("WORKERS", "0"), ("AMQP_URL", "nonsense")]
+    {
         let output = devstack(&["run"], &[(name, value)]);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{name}: {message}");

@@ -105,6 +105,39 @@ fn the_sample_environment_is_usable_and_explained() {
     assert_eq!(stated.storage.bucket, default.storage.bucket);
 }
 
+/// Names of the variables that a source file reads: the first argument of a method of `env`, or a constant for it.
+fn variables_read(text: &str) -> Vec<&str> {
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    let calls = code.split("env.").skip(1).filter_map(|rest| rest.split_once('('));
+    let constants =
+        ["const VARIABLE: &str = ", "const NAME: &str = "].into_iter().flat_map(|it| code.split(it).skip(1));
+    let quoted = calls.map(|(_, arguments)| arguments).chain(constants);
+    let names = quoted.filter_map(|text| text.trim_start().strip_prefix('"')?.split('"').next());
+    names.filter(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || b"_0123456789".contains(&byte))).collect()
+}
+
+#[test]
+fn every_variable_is_in_the_sample_environment() {
+    let sample = read(".env.example");
+    let mut seen = BTreeSet::new();
+    for file in rust_files() {
+        let relative = file.strip_prefix(root()).unwrap();
+        if !["api", "worker", "crates"].iter().any(|folder| relative.starts_with(folder)) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        // OpenTelemetry has variables of its own, far more than one needs.
+        for name in variables_read(&text).into_iter().filter(|name| !name.starts_with("OTEL_")) {
+            let listed = sample.lines().any(|line| line.trim_start_matches('#').split('=').next() == Some(name));
+            assert!(listed, ".env.example does not list {name}, which {} reads", relative.display());
+            seen.insert(name.to_owned());
+        }
+    }
+    for name in ["PORT", "LISTEN", "ALLOWED_HOSTS", "CORS_ORIGINS", "DATABASE_URL", "WORKER_SLOTS"] {
+        assert!(seen.contains(name), "{name} was not found among {seen:?}");
+    }
+}
+
 #[test]
 fn every_failure_is_explained() {
     const DOCUMENT: &str = "docs/reference/errors.md";
@@ -125,10 +158,17 @@ fn every_problem_type_has_a_section_of_its_own() {
     // The names are private to the api: they are the texts of small letters in the one match that turns errors into answers.
     let answers = code.split_once("fn to(").unwrap().1.split_once("#[cfg(test)]").unwrap().0;
     let is_name = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_lowercase());
-    let names: BTreeSet<&str> = answers.split('"').skip(1).step_by(2).filter(is_name).collect();
+    let mut names: BTreeSet<&str> = answers.split('"').skip(1).step_by(2).filter(is_name).collect();
+    // Those of the HTTP server, which answers what never becomes a request.
+    let refusals = read("crates/runtime/src/http_server/refusal.rs");
+    let of_server = refusals.split("slug: \"").skip(1).filter_map(|rest| rest.split('"').next());
+    names.extend(of_server);
     assert!(names.len() > 20, "{names:?}");
     let sections: BTreeSet<&str> = errors.lines().filter_map(|line| line.strip_prefix("### ")).collect();
-    assert_eq!(sections, names, "the sections of {DOCUMENT}, and the names in api/src/problem/answer.rs");
+    assert_eq!(
+        sections, names,
+        "the sections of {DOCUMENT}, and the names in api/src/problem/answer.rs and in refusal.rs"
+    );
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Tests of the whole system: the real binaries over real PostgreSQL, RabbitMQ and S3. `make test` starts the servers. Each
 //! test has a database, a bucket and a queue of its own, so tests run in parallel.
 
+mod access;
+mod api_memory;
+mod bodies;
 mod datasets;
 mod description;
 mod document_commands;

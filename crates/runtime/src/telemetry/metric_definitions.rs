@@ -58,6 +58,8 @@ const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'
 // The metrics that are counted as events happen; the others are read at the time of a scrape.
 pub const HTTP_REQUESTS: &str = "polyglot_http_requests_total";
 pub const HTTP_DURATION: &str = "polyglot_http_request_duration_seconds";
+pub const HTTP_CONNECTIONS: &str = "polyglot_http_connections";
+pub const HTTP_REFUSED: &str = "polyglot_http_refused_total";
 pub const ROWS: &str = "polyglot_rows_total";
 pub const STORED_BYTES: &str = "polyglot_stored_bytes_total";
 pub const WORK: &str = "polyglot_work_total";
@@ -77,6 +79,13 @@ pub static METRIC_DEFINITIONS: &[MetricDefinition] = &[
         "Answered requests; status 499: the client went away before its answer.",
     ),
     histogram(HTTP_DURATION, &["route", "method"], "Time from a request to the head of its answer."),
+    gauge(HTTP_CONNECTIONS, Unit::Count, &[], "Open connections of HTTP clients."),
+    counter(
+        HTTP_REFUSED,
+        Unit::Count,
+        &["reason"],
+        "Connections and requests that a limit for clients has refused or cut off.",
+    ),
     gauge(
         "polyglot_exports",
         Unit::Count,

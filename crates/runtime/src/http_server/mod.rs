@@ -1,0 +1,244 @@
+//! Accepting HTTP connections within limits, so that no client can use up the memory of the process, whatever it sends, keeps
+//! open or leaves unread; and closing them: idle ones at once when the process is stopping, busy ones after their answer, and
+//! all of them when the drain has lasted long enough.
+
+mod activity;
+mod client_stream;
+mod connection;
+mod refusal;
+mod response_body;
+mod service;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use polyglot_core::failure::chain;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::activity::ConnectionTimeouts;
+use self::connection::{Client, refuse};
+use self::refusal::Refusal;
+pub use self::service::HttpService;
+use crate::lifecycle::Lifecycle;
+use crate::open_files::allow_open_files;
+use crate::quota::{Peer, Quota, QuotaExceeded, QuotaLimits, QuotaPermit};
+use crate::telemetry::{HTTP_CONNECTIONS, HTTP_REFUSED};
+
+/// Pause after a failed accept, which is nearly always a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Connections that the system accepts before the process does.
+const BACKLOG: u32 = 4096;
+
+/// Buffers of each socket in the kernel. Its own choice grows to megabytes for a client that does not read, and a thousand
+/// of those are more memory than the process has. The kernel doubles the number and uses half of it for its own data.
+const SOCKET_BUFFER: u32 = 16 << 10;
+
+/// Files of the process that are not connections of clients: refused ones, those to other servers, and what it reads.
+const OTHER_FILES: u64 = 1024;
+
+/// Connections over the limit that are answered at a time. More are closed without waiting for their request.
+const MAX_REFUSALS: usize = 256;
+
+/// What the clients of one listener may have, apart from bodies of requests, which the service limits as it reads them.
+/// Every limit is answered: with 503 where all clients together are at it, with
+/// 429 where one is, with 408 for what arrives too slowly and 431 for a head that is too large.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpLimits {
+    /// Open connections.
+    pub connections: QuotaLimits,
+    /// Bytes of answers in memory that are not sent yet.
+    pub response_bytes: QuotaLimits,
+    /// Time for the head of a request, from its first byte, or from the connection for the first one.
+    pub head_timeout: Duration,
+    /// Time after which a connection without requests is closed.
+    pub idle_timeout: Duration,
+    /// Time after which a connection is closed whose client takes not a single byte of what is sent to it.
+    pub write_timeout: Duration,
+}
+
+impl Default for HttpLimits {
+    /// Limits for a listener that is asked for metrics now and then.
+    fn default() -> Self {
+        Self {
+            connections: QuotaLimits { total: 128, per_peer: 64 },
+            response_bytes: QuotaLimits { total: 4 << 20, per_peer: 2 << 20 },
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(1),
+            write_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl HttpLimits {
+    fn timeouts(&self) -> ConnectionTimeouts {
+        ConnectionTimeouts { head: self.head_timeout, idle: self.idle_timeout, write: self.write_timeout }
+    }
+}
+
+/// The limit that has refused a client or cut it off: the values of a metric's label.
+#[derive(Debug, Clone, Copy)]
+enum RefusedBy {
+    Connections,
+    HeadTimeout,
+    HeadSize,
+    AnswerMemory,
+    UnreadAnswer,
+}
+
+impl RefusedBy {
+    const ALL: [Self; 5] =
+        [Self::Connections, Self::HeadTimeout, Self::HeadSize, Self::AnswerMemory, Self::UnreadAnswer];
+
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::HeadTimeout => "head_timeout",
+            Self::HeadSize => "head_size",
+            Self::AnswerMemory => "answer_memory",
+            Self::UnreadAnswer => "unread_answer",
+        }
+    }
+}
+
+fn count_refused(by: RefusedBy) {
+    metrics::counter!(HTTP_REFUSED, "reason" => by.reason()).increment(1);
+}
+
+/// What all connections of a server share.
+struct Shared {
+    limits: HttpLimits,
+    connections: Quota,
+    response_bytes: Quota,
+    refusals: Arc<Semaphore>,
+}
+
+/// An HTTP/1.1 server with limits.
+pub struct HttpServer(Arc<Shared>);
+
+impl Default for HttpServer {
+    fn default() -> Self {
+        Self::new(HttpLimits::default())
+    }
+}
+
+impl HttpServer {
+    #[must_use]
+    pub fn new(limits: HttpLimits) -> Self {
+        Self(Arc::new(Shared {
+            limits,
+            connections: Quota::new(limits.connections),
+            response_bytes: Quota::new(limits.response_bytes),
+            refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+        }))
+    }
+
+    /// Listens on `address`.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A process that is started again can have the port while connections of the one before are being closed.
+        socket.set_reuseaddr(true)?;
+        // Sockets that are accepted have the options of the one that listens.
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    }
+
+    /// Serves `service` until `lifecycle.stopping`, then drains for at most `drain`.
+    pub async fn serve(self, listener: TcpListener, service: impl HttpService, lifecycle: &Lifecycle, drain: Duration) {
+        let shared = self.0;
+        allow_open_files(
+            u64::try_from(shared.limits.connections.total).unwrap_or(u64::MAX).saturating_add(OTHER_FILES),
+        );
+        for by in RefusedBy::ALL {
+            metrics::counter!(HTTP_REFUSED, "reason" => by.reason()).increment(0);
+        }
+        let tasks = TaskTracker::new();
+        let force_close = CancellationToken::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = lifecycle.stopping.cancelled() => break,
+            };
+            let (socket, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let peer = Peer::of(address.ip());
+            match shared.connections.try_acquire(peer, 1) {
+                Ok(permit) => {
+                    let open = OpenConnection::new(permit);
+                    let (stopping, force_close) = (lifecycle.stopping.clone(), force_close.clone());
+                    let client = Client { socket, peer, shared: Arc::clone(&shared), stopping, force_close };
+                    let service = service.clone();
+                    tasks.spawn(async move {
+                        client.serve(service).await;
+                        drop(open);
+                    });
+                }
+                Err(exceeded) => refuse_connection(&shared, &tasks, socket, exceeded),
+            }
+        }
+        // Closed before the drain, so that new clients are refused and go to another instance.
+        drop(listener);
+        tasks.close();
+        tracing::info!(connections = tasks.len(), "draining");
+        tokio::select! {
+            drained = tokio::time::timeout(drain, tasks.wait()) => if drained.is_err() {
+                tracing::warn!(connections = tasks.len(), "connections are closed by force: draining took too long");
+            },
+            () = lifecycle.aborting.cancelled() => {}
+        }
+        force_close.cancel();
+    }
+}
+
+/// Answers a connection over the limit: after its request if there are few of them, else at once.
+fn refuse_connection(shared: &Shared, tasks: &TaskTracker, socket: TcpStream, exceeded: QuotaExceeded) {
+    count_refused(RefusedBy::Connections);
+    let refusal = Refusal::Connections(exceeded);
+    match Arc::clone(&shared.refusals).try_acquire_owned() {
+        Ok(permit) => {
+            tasks.spawn(async move {
+                refuse(socket, refusal).await;
+                drop(permit);
+            });
+        }
+        Err(_) => {
+            // An empty socket takes so few bytes; one that does not belongs to a client that has left.
+            let _ = socket.try_write(&refusal.bytes());
+        }
+    }
+}
+
+/// An open connection in its quota and in the metric.
+struct OpenConnection(#[expect(dead_code, reason = "given back when it is dropped")] QuotaPermit);
+
+impl OpenConnection {
+    fn new(permit: QuotaPermit) -> Self {
+        metrics::gauge!(HTTP_CONNECTIONS).increment(1.0);
+        Self(permit)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        metrics::gauge!(HTTP_CONNECTIONS).decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests;
