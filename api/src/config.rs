@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::dataset_config::Datasets;
-use polyglot_ledger::Connections;
+use polyglot_ledger::{Connections, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment};
 use utoipa::ToSchema;
 
@@ -21,6 +21,8 @@ pub struct Config {
     pub max_parallelism: u16,
     /// Datasets from the file in `DATASETS`.
     pub datasets: Datasets,
+    /// `LEDGER_TTL_DAYS`: time after its end for which the ledger remembers an export; `None`: for ever.
+    pub ledger_ttl: Option<Duration>,
     pub connections: Connections,
 }
 
@@ -66,6 +68,7 @@ impl Config {
             },
             max_parallelism: env.max_parallelism()?,
             datasets: Datasets::from_environment(env)?,
+            ledger_ttl: ledger_ttl(env)?,
             connections: Connections::from_environment(env)?,
         })
     }
@@ -99,6 +102,7 @@ mod tests {
             ("PRESIGN_TTL_SECONDS", "604801"),
             ("MAX_PARALLELISM", "0"),
             ("MAX_PARALLELISM", "1001"),
+            ("LEDGER_TTL_DAYS", "36501"),
             ("DATASETS", "/nowhere/datasets.toml"),
             ("DATABASE_URL", "mysql://x"),
             ("AMQP_URL", "http://x"),

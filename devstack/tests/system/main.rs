@@ -16,6 +16,7 @@ mod page;
 mod preview;
 mod python;
 mod requests;
+mod retention;
 mod shapes;
 mod shards;
 mod submissions;
