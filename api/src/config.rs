@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cors::CorsOrigins;
 use crate::dataset_config::Datasets;
 use crate::hosts::AllowedHosts;
-use polyglot_ledger::Connections;
+use polyglot_ledger::{Connections, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::quota::QuotaLimits;
 use utoipa::ToSchema;
@@ -32,6 +32,8 @@ pub struct Config {
     pub max_connections: QuotaLimits,
     /// Datasets from the file in `DATASETS`.
     pub datasets: Datasets,
+    /// `LEDGER_TTL_DAYS`: time after its end for which the ledger remembers an export; `None`: for ever.
+    pub ledger_ttl: Option<Duration>,
     pub connections: Connections,
 }
 
@@ -109,6 +111,7 @@ impl Config {
             max_parallelism: env.max_parallelism()?,
             max_connections: QuotaLimits { total, per_peer },
             datasets: Datasets::from_environment(env)?,
+            ledger_ttl: ledger_ttl(env)?,
             connections: Connections::from_environment(env)?,
         })
     }
@@ -158,6 +161,7 @@ mod tests {
             ("MAX_CONNECTIONS", "15"),
             ("MAX_CONNECTIONS", "65537"),
             ("MAX_CONNECTIONS_PER_PEER", "1025"),
+            ("LEDGER_TTL_DAYS", "36501"),
             ("DATASETS", "/nowhere/datasets.toml"),
             ("DATABASE_URL", "mysql://x"),
             ("AMQP_URL", "http://x"),

@@ -85,6 +85,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         storage: storage.clone(),
         source_database_url: connections.source_database_url.clone(),
         relay: relay.clone(),
+        ledger_ttl: config.ledger_ttl,
     };
     lifecycle.tasks.spawn(sweeper.run(background_stop.clone()));
     lifecycle.tasks.spawn(recorder.clone().run_upkeep(background_stop.clone()));

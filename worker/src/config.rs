@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use polyglot_formats::Format;
-use polyglot_ledger::{RetryPolicy, Terms};
+use polyglot_ledger::{RetryPolicy, Terms, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment, none_if_zero};
 
 /// Minimum memory of an export's parts, in MiB: two of the smallest parts of S3, with reserve.
@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub retry: RetryPolicy,
     /// Time that a finished file is kept; `None`: for ever.
     pub keep: Option<Duration>,
+    /// Time after its end for which the ledger remembers an export; `None`: for ever.
+    pub ledger_ttl: Option<Duration>,
     /// Time that running work may take after SIGTERM before it is given back.
     pub grace: Duration,
     /// Where the metrics are served; `None`: nowhere.
@@ -71,6 +73,7 @@ impl Settings {
             lease: Duration::from_secs(env.number("LEASE_SECONDS", 30, 5..=3600, "seconds")?),
             retry: RetryPolicy::new(env.number("MAX_ATTEMPTS", 5, 1..=100, "attempts")?),
             keep: (keep > 0).then(|| Duration::from_secs(keep)),
+            ledger_ttl: ledger_ttl(env)?,
             grace: Duration::from_secs(env.number("SHUTDOWN_GRACE_SECONDS", 30, 0..=3600, "seconds")?),
             metrics_address: metrics_address(env)?,
         })
@@ -105,6 +108,7 @@ mod tests {
             "WORKER_SLOTS",
             "MEMORY_BUDGET_MB",
             "EXPORT_TTL_SECONDS",
+            "LEDGER_TTL_DAYS",
             "MAX_BATCH_SIZE",
             "MAX_ROW_MB",
             "SNAPSHOT_MAX_AGE_SECONDS",
@@ -128,8 +132,9 @@ mod tests {
 
     #[test]
     fn zero_means_without_limit() {
-        let env = Environment::fixed(&[("EXPORT_TIMEOUT_MS", "0"), ("EXPORT_TTL_SECONDS", "0")]);
+        let env =
+            Environment::fixed(&[("EXPORT_TIMEOUT_MS", "0"), ("EXPORT_TTL_SECONDS", "0"), ("LEDGER_TTL_DAYS", "0")]);
         let settings = Settings::from_environment(&env).unwrap();
-        assert_eq!((settings.timeout, settings.keep), (None, None));
+        assert_eq!((settings.timeout, settings.keep, settings.ledger_ttl), (None, None, None));
     }
 }

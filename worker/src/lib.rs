@@ -148,6 +148,7 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
         storage: storage.clone(),
         source_database_url: connections.source_database_url.clone(),
         relay: relay.clone(),
+        ledger_ttl: settings.ledger_ttl,
     };
     background.spawn(sweeper.run(drained.clone()));
     let subscription = Subscription::new(broker, settings.slots);

@@ -80,7 +80,7 @@ pub(crate) async fn download(
             return Err(RouteError::ExportFailed { code: export.error_code, message: export.error });
         }
         Status::Cancelled | Status::Expired => return Err(RouteError::ExportGone(export.status)),
-        Status::Completed if export.request.layout == Layout::Files => return Err(RouteError::SeveralFiles(id)),
+        Status::Completed if export.layout == Layout::Files => return Err(RouteError::SeveralFiles(id)),
         Status::Completed => match delivery {
             Delivery::Redirect => redirect::answer(&app, &export, &method).await?,
             Delivery::Proxy => {

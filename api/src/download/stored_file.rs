@@ -13,12 +13,16 @@ use crate::timeout;
 /// What a file is called and how it is to be read. It follows from the request alone, so that both deliveries
 /// say the same, whatever the store has kept of the headers that the worker gave it.
 pub(super) fn object_headers(export: &Export) -> Result<ObjectHeaders, UnknownFormat> {
-    headers_of(export, &Format::of(&export.request)?.file_name(export.id))
+    headers_of(export, &format(export)?.file_name(export.id))
 }
 
 /// The headers of the file `name`, one of those that a result consists of.
 pub(super) fn headers_of(export: &Export, name: &str) -> Result<ObjectHeaders, UnknownFormat> {
-    Ok(Format::of(&export.request)?.object_headers(&export.request, name))
+    Ok(format(export)?.object_headers(export.compression, export.layout, name))
+}
+
+fn format(export: &Export) -> Result<Format, UnknownFormat> {
+    Format::named(&export.format)
 }
 
 /// These headers as the api itself sends them.

@@ -1,5 +1,5 @@
-//! Waiting for an export to end, so that `curl -L` right after a submission gets the file. A waiting request holds no
-//! connection to the ledger, and its handler is dropped when the client disconnects.
+//! Waiting for an export to end, so that `curl -L` right after a submission gets the file. A waiting request is woken by the
+//! event feed, holds no connection to the ledger, and its handler is dropped when the client disconnects.
 
 use std::time::Duration;
 
@@ -13,21 +13,28 @@ use crate::exports::inspect::find;
 use crate::problem::RouteError;
 use crate::state::AppState;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// Time after which a waiting request reads its export by itself, in case that the feed cannot. The feed looks for exports that
+/// have ended without a notification more often.
+const SAFETY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Returns the export when it has ended, after `limit`, or when the process is stopping, whichever comes first.
 pub(super) async fn until_ended(app: &AppState, id: Uuid, limit: Duration) -> Result<Export, RouteError> {
     let deadline = Instant::now() + limit;
-    let mut pause = FIRST_PAUSE;
+    let export = find(app, id).await?;
+    if !export.status.is_active() || limit.is_zero() {
+        return Ok(export);
+    }
+    let mut wait = app.feed.wait_for_end(id);
     loop {
+        // Read again although it was read before: it may have ended before the wait began.
         let export = find(app, id).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         if !export.status.is_active() || left.is_zero() {
             return Ok(export);
         }
         tokio::select! {
-            () = sleep(pause.min(left)) => pause = (pause * 2).min(MAX_PAUSE),
+            () = wait.ended() => {}
+            () = sleep(SAFETY_INTERVAL.min(left)) => {}
             () = app.lifecycle.stopping.cancelled() => return Ok(export),
         }
     }

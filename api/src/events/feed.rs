@@ -1,29 +1,33 @@
-//! The feed: reads what is new in the ledger, once for all event streams of this process. It listens for notifications of
-//! changes, polls for changes whose notification was lost, and broadcasts updates. It leaves the ledger alone while nobody is
-//! subscribed.
+//! The feed: reads what is new in the ledger, once for all event streams and waiting downloads of this process. It listens for
+//! notifications of changes, polls for changes whose notification was lost, broadcasts updates to streams, and wakes requests
+//! whose export has ended. It leaves the ledger alone while nobody follows or waits.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use polyglot_core::failure::chain;
-use polyglot_core::status::Status;
-use polyglot_ledger::{Change, Export, Ledger, LedgerError, Listener, with_timeout};
+use polyglot_ledger::{Ledger, LedgerError, with_timeout};
 use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::exports::document::ExportDocument;
+use super::cursor::FeedCursor;
+use super::end_waits::{EndWait, EndWaits};
+use super::update::Update;
 
 /// Time over which notifications are collected before the exports are read: short enough that a progress bar moves
 /// smoothly, and a hundred finished shards a second are four documents.
 const COLLECT_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Time over which notifications are collected before it is asked whether an export that is waited for has ended.
+const END_INTERVAL: Duration = Duration::from_millis(25);
+
 /// Interval between two reads of the ledger without a notification.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time that the listening connection is kept open without a subscriber.
+/// Time that the listening connection is kept open while nobody follows or waits.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after a call to the ledger that failed.
@@ -35,41 +39,15 @@ const BROADCAST_CAPACITY: usize = 256;
 /// Active exports that one poll reads, newest first.
 pub(super) const MAX_ACTIVE: i64 = 200;
 
-/// The newest changes, which one poll reads or which are sent to a client that reconnects.
-pub(super) const MAX_CHANGES: i64 = 1000;
+/// Changes that are read at a time.
+const CHANGE_PAGE: i64 = 1000;
 
-/// How many ids before the newest known change a poll reads again: a transaction may commit after one with greater ids.
-pub(super) const CHANGE_OVERLAP: i64 = 1000;
+/// Exports whose documents are read at a time, which bounds the memory that a read takes. Fewer than a subscriber may be behind,
+/// so that one that keeps up misses none of them.
+const DOCUMENT_PAGE: usize = 100;
 
-/// Exports whose delivered state is remembered. Beyond that all are forgotten, and documents may repeat.
-const MAX_REMEMBERED: usize = 10_000;
-
-/// The current state of an export, and the changes that led there.
-#[derive(Debug)]
-pub(crate) struct Update {
-    pub(crate) export_id: Uuid,
-    pub(crate) status: Status,
-    /// JSON, as `GET /exports/{id}` answers it.
-    pub(crate) document: String,
-    /// Changes since the previous update.
-    pub(crate) changes: Vec<Change>,
-    /// The number of the newest change, or of an earlier one where that is not known.
-    pub(crate) change: i64,
-}
-
-impl Update {
-    /// `known_change` is the newest change that is known of the export, for an update without changes; 0 if there is none.
-    pub(super) fn new(export: &Export, changes: Vec<Change>, known_change: i64) -> Self {
-        Self {
-            export_id: export.id,
-            status: export.status,
-            document: serde_json::to_string(&ExportDocument::now(export))
-                .expect("ExportDocument has no map and no serializer that fails"),
-            change: changes.last().map_or(known_change, |change| change.id),
-            changes,
-        }
-    }
-}
+/// Exports that are waited for and looked up at a time.
+const ENDS_PAGE: usize = 1000;
 
 /// What subscribers receive.
 #[derive(Debug, Clone)]
@@ -79,9 +57,11 @@ pub(crate) enum FeedEvent {
     Resync,
 }
 
-/// Broadcasts updates to the event streams of this process.
+/// Broadcasts updates to the event streams of this process, and wakes its requests that wait for the end of an export.
 pub(crate) struct Feed {
     events: broadcast::Sender<FeedEvent>,
+    end_waits: EndWaits,
+    /// Somebody follows or waits from now on.
     subscribed: Notify,
 }
 
@@ -92,7 +72,11 @@ pub(crate) struct Subscription {
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { events: broadcast::Sender::new(BROADCAST_CAPACITY), subscribed: Notify::new() }
+        Self {
+            events: broadcast::Sender::new(BROADCAST_CAPACITY),
+            end_waits: EndWaits::default(),
+            subscribed: Notify::new(),
+        }
     }
 }
 
@@ -104,12 +88,27 @@ impl Feed {
         Subscription { events }
     }
 
-    /// Feeds the streams until `stopping`.
+    /// Begins to wait for an export to end. What ends before this is called is not noticed.
+    pub(crate) fn wait_for_end(&self, export_id: Uuid) -> EndWait<'_> {
+        let wait = self.end_waits.add(export_id);
+        self.subscribed.notify_one();
+        wait
+    }
+
+    fn has_streams(&self) -> bool {
+        self.events.receiver_count() > 0
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.has_streams() || !self.end_waits.is_empty()
+    }
+
+    /// Feeds streams and waiting requests until `stopping`.
     pub(crate) async fn run(self: Arc<Self>, ledger: Ledger, stopping: CancellationToken) {
         stopping
             .run_until_cancelled(async {
                 loop {
-                    while self.events.receiver_count() == 0 {
+                    while !self.is_in_use() {
                         self.subscribed.notified().await;
                     }
                     // The driver's futures are large.
@@ -122,130 +121,155 @@ impl Feed {
             .await;
     }
 
-    /// Broadcasts updates, until nobody has been subscribed for a while.
+    /// Broadcasts updates and wakes waiting requests, until nobody has followed or waited for a while.
     async fn follow(&self, ledger: &Ledger) -> Result<(), LedgerError> {
         let mut listener = with_timeout(ledger.listen()).await?;
-        let mut cursor = FeedCursor::after(with_timeout(ledger.last_change()).await?);
-        // Earlier subscribers may have read the ledger before that, or have waited while it was not available.
-        let _ = self.events.send(FeedEvent::Resync);
+        // `None` while there is no stream: then documents and changes are not read.
+        let mut cursor: Option<FeedCursor> = None;
+        let mut due = Due::at_once();
+        let (mut last_used, mut last_streamed) = (Instant::now(), Instant::now());
         let mut changed: BTreeSet<Uuid> = BTreeSet::new();
-        let mut next_poll = Instant::now();
-        let mut last_subscribed = Instant::now();
+        let mut perhaps_ended: BTreeSet<Uuid> = BTreeSet::new();
         loop {
-            collect_notifications(&mut listener, &mut changed, next_poll).await?;
-            if Instant::now() >= next_poll {
-                changed.extend(with_timeout(cursor.poll(ledger)).await?);
-                next_poll = Instant::now() + POLL_INTERVAL;
+            tokio::select! {
+                biased;
+                notified = timeout_at(due.next(), listener.next()) => if let Ok(notification) = notified {
+                    if let Some(exports) = notification? {
+                        due.documents_within(COLLECT_INTERVAL);
+                        let waited_for = exports.iter().filter(|export_id| self.end_waits.contains(**export_id));
+                        let known = perhaps_ended.len();
+                        perhaps_ended.extend(waited_for);
+                        if perhaps_ended.len() > known {
+                            due.ends_within(END_INTERVAL);
+                        }
+                        if cursor.is_some() {
+                            changed.extend(exports);
+                        }
+                    } else {
+                        // The connection was made again, and notifications may be lost.
+                        due = Due::at_once();
+                    }
+                },
+                // The first stream after a while waits neither for a notification nor for a poll.
+                () = self.subscribed.notified(), if cursor.is_none() => if self.has_streams() {
+                    due = Due::at_once();
+                },
             }
-            let ids: Vec<Uuid> = std::mem::take(&mut changed).into_iter().collect();
-            for update in with_timeout(cursor.updates(ledger, &ids)).await? {
+            let now = Instant::now();
+            if self.is_in_use() {
+                last_used = now;
+            } else if last_used.elapsed() > IDLE_TIMEOUT {
+                return Ok(());
+            }
+            if self.has_streams() {
+                last_streamed = now;
+            } else if last_streamed.elapsed() > IDLE_TIMEOUT {
+                cursor = None;
+                changed.clear();
+            }
+            let polls = due.take_poll(now);
+            let (asks_for_ends, reads_documents) = (due.take_ends(now), due.take_documents(now));
+            if polls {
+                perhaps_ended.extend(self.end_waits.ids());
+            }
+            if polls || asks_for_ends {
+                self.wake_ended(ledger, std::mem::take(&mut perhaps_ended)).await?;
+            }
+            if cursor.is_none() && self.has_streams() {
+                cursor = Some(FeedCursor::after(with_timeout(ledger.last_change()).await?));
+                // The subscribers may have read the ledger before that, or have waited while it was not available.
+                let _ = self.events.send(FeedEvent::Resync);
+            }
+            if let Some(cursor) = &mut cursor {
+                if polls {
+                    changed.extend(with_timeout(ledger.active(MAX_ACTIVE)).await?);
+                }
+                if polls || reads_documents {
+                    let ids: Vec<Uuid> = std::mem::take(&mut changed).into_iter().collect();
+                    self.broadcast(ledger, cursor, &ids).await?;
+                }
+                if polls {
+                    self.broadcast_changes(ledger, cursor).await?;
+                }
+            }
+        }
+    }
+
+    /// Broadcasts every change that was not, in order and a page at a time, however many there are.
+    async fn broadcast_changes(&self, ledger: &Ledger, cursor: &mut FeedCursor) -> Result<(), LedgerError> {
+        let mut after = cursor.settled();
+        loop {
+            let changes = with_timeout(ledger.changes_after(after, CHANGE_PAGE)).await?;
+            let news = cursor.with_news(&changes);
+            self.broadcast(ledger, cursor, &news).await?;
+            cursor.advance(&changes);
+            match changes.last() {
+                Some(last) if i64::try_from(changes.len()).is_ok_and(|read| read == CHANGE_PAGE) => after = last.id,
+                _ => break,
+            }
+        }
+        cursor.end_poll();
+        Ok(())
+    }
+
+    /// Reads these exports, a page at a time, and broadcasts what is new of them.
+    async fn broadcast(&self, ledger: &Ledger, cursor: &mut FeedCursor, ids: &[Uuid]) -> Result<(), LedgerError> {
+        for page in ids.chunks(DOCUMENT_PAGE) {
+            for update in cursor.updates(ledger, page).await? {
                 // An error means that there is no subscriber at the moment.
                 let _ = self.events.send(FeedEvent::Update(Arc::new(update)));
             }
-            if self.events.receiver_count() > 0 {
-                last_subscribed = Instant::now();
-            } else if last_subscribed.elapsed() > IDLE_TIMEOUT {
-                return Ok(());
-            }
         }
+        Ok(())
+    }
+
+    /// Wakes the requests that wait for those of the exports that have ended.
+    async fn wake_ended(&self, ledger: &Ledger, exports: BTreeSet<Uuid>) -> Result<(), LedgerError> {
+        let ids: Vec<Uuid> = exports.into_iter().collect();
+        for page in ids.chunks(ENDS_PAGE) {
+            self.end_waits.wake(&with_timeout(ledger.ended(page)).await?);
+        }
+        Ok(())
     }
 }
 
-/// Adds the exports of notifications to `changed`, until `next_poll` or for a short while after the first notification.
-async fn collect_notifications(
-    listener: &mut Listener,
-    changed: &mut BTreeSet<Uuid>,
-    next_poll: Instant,
-) -> Result<(), LedgerError> {
-    let mut until = next_poll;
-    while let Ok(notification) = timeout_at(until, listener.next()).await {
-        match notification? {
-            Some(exports) => changed.extend(exports),
-            None => return Ok(()),
-        }
-        until = until.min(Instant::now() + COLLECT_INTERVAL);
-    }
-    Ok(())
+/// When the feed reads what next. What is not due by a notification is read by the poll.
+struct Due {
+    poll: Instant,
+    documents: Option<Instant>,
+    ends: Option<Instant>,
 }
 
-/// What the feed has read and broadcast so far.
-struct FeedCursor {
-    delivered: HashMap<Uuid, DeliveredState>,
-    /// Changes up to this one have been read.
-    change: i64,
-    /// Of an export that is not in `delivered`, only changes after this one are new.
-    start: i64,
-}
-
-/// The state of one export that was broadcast last.
-struct DeliveredState {
-    change: i64,
-    fingerprint: Fingerprint,
-}
-
-/// The parts of a document of which any change makes a new update.
-type Fingerprint = (Status, i32, i64, i64, i32, i32);
-
-fn fingerprint(export: &Export) -> Fingerprint {
-    (export.status, export.attempt, export.rows, export.bytes, export.shards, export.shards_done)
-}
-
-impl FeedCursor {
-    fn after(change: i64) -> Self {
-        Self { delivered: HashMap::new(), change, start: change }
+impl Due {
+    fn at_once() -> Self {
+        Self { poll: Instant::now(), documents: None, ends: None }
     }
 
-    /// Finds exports that may have an update.
-    async fn poll(&mut self, ledger: &Ledger) -> Result<Vec<Uuid>, LedgerError> {
-        if self.delivered.len() > MAX_REMEMBERED {
-            self.delivered.clear();
-            self.start = self.change;
-        }
-        let mut ids = ledger.active(MAX_ACTIVE).await?;
-        let changes = ledger.changes_after((self.change - CHANGE_OVERLAP).max(0), MAX_CHANGES).await?;
-        self.change = changes.last().map_or(self.change, |change| change.id).max(self.change);
-        let is_new = |change: &&Change| {
-            let delivered = self.delivered.get(&change.export_id).map_or(self.start, |delivered| delivered.change);
-            change.id > delivered
-        };
-        ids.extend(changes.iter().filter(is_new).map(|change| change.export_id));
-        Ok(ids)
+    fn next(&self) -> Instant {
+        [self.documents, self.ends].into_iter().flatten().fold(self.poll, Instant::min)
     }
 
-    /// Reads the exports `ids` and returns those that have changed, in the order of their newest changes.
-    async fn updates(&mut self, ledger: &Ledger, ids: &[Uuid]) -> Result<Vec<Update>, LedgerError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        // Documents are read first: a state that comes in between is in the changes, and its document comes again.
-        let exports = ledger.find_all(ids).await?;
-        let changed: Vec<Uuid> =
-            exports.iter().filter(|export| !self.has_delivered_status(export)).map(|export| export.id).collect();
-        let mut changes_by_export: HashMap<Uuid, Vec<Change>> = HashMap::new();
-        for change in ledger.changes_of_all(&changed).await? {
-            changes_by_export.entry(change.export_id).or_default().push(change);
-        }
-        let mut updates = Vec::new();
-        for export in exports {
-            let delivered = self.delivered.get(&export.id);
-            let fingerprint = fingerprint(&export);
-            if delivered.is_some_and(|delivered| delivered.fingerprint == fingerprint) {
-                continue;
-            }
-            let before = delivered.map(|delivered| delivered.change);
-            let mut changes = changes_by_export.remove(&export.id).unwrap_or_default();
-            let newest = changes.last().map_or(before.unwrap_or(0), |change| change.id);
-            // An export that is read for the first time may have changes from before the first subscription.
-            changes.retain(|change| change.id > before.unwrap_or(self.start));
-            updates.push(Update::new(&export, changes, newest));
-            self.delivered.insert(export.id, DeliveredState { change: newest, fingerprint });
-        }
-        updates.sort_by_key(|update| update.change);
-        Ok(updates)
+    fn documents_within(&mut self, interval: Duration) {
+        self.documents.get_or_insert_with(|| Instant::now() + interval);
     }
 
-    fn has_delivered_status(&self, export: &Export) -> bool {
-        let delivered = self.delivered.get(&export.id).map(|delivered| delivered.fingerprint);
-        delivered.is_some_and(|(status, attempt, ..)| (status, attempt) == (export.status, export.attempt))
+    fn ends_within(&mut self, interval: Duration) {
+        self.ends.get_or_insert_with(|| Instant::now() + interval);
+    }
+
+    fn take_poll(&mut self, now: Instant) -> bool {
+        let is_due = self.poll <= now;
+        if is_due {
+            *self = Self { poll: now + POLL_INTERVAL, documents: None, ends: None };
+        }
+        is_due
+    }
+
+    fn take_documents(&mut self, now: Instant) -> bool {
+        self.documents.take_if(|at| *at <= now).is_some()
+    }
+
+    fn take_ends(&mut self, now: Instant) -> bool {
+        self.ends.take_if(|at| *at <= now).is_some()
     }
 }

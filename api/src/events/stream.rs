@@ -1,23 +1,37 @@
 //! The events of one stream: the state of the ledger when it begins, then the updates of the feed. A stream that has fallen
 //! behind the feed reads the ledger again.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::Event;
-use polyglot_ledger::{Change, Export, LedgerError, with_timeout};
+use polyglot_ledger::{Change, LedgerError, with_timeout};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::feed::{CHANGE_OVERLAP, FeedEvent, MAX_ACTIVE, MAX_CHANGES, Subscription, Update};
+use super::feed::{FeedEvent, MAX_ACTIVE, Subscription};
+use super::update::Update;
 use crate::state::AppState;
 use crate::timestamp::timestamp;
 
 /// Time after which a client should reconnect when its stream has ended.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+
+/// The newest changes that are sent to a client that reconnects. One that was away for longer has to read the list anyway.
+const MAX_MISSED: i64 = 1000;
+
+/// How many ids before its last event the changes are sent again to a client that reconnects: a transaction may have committed
+/// after one with greater ids.
+const CHANGE_OVERLAP: i64 = 1000;
+
+/// Changes, and exports, that a stream reads at a time. A client that does not read holds as many in memory, and there may be a
+/// thousand of them.
+const CHANGE_PAGE: i64 = 200;
+const DOCUMENT_PAGE: usize = 50;
 
 pub(super) type Sender = mpsc::Sender<Result<Event, Infallible>>;
 
@@ -59,55 +73,100 @@ pub(super) async fn stream_one(
     }
 }
 
-/// Sends everything about all exports: first those that are active and the changes after `last`, then the updates of the
-/// feed, without an end.
+/// Sends everything about all exports: first the changes after `last`, with the documents of their exports, and the documents of
+/// those that are active, then the updates of the feed, without an end.
 pub(super) async fn stream_all(
     app: &AppState,
     mut subscription: Subscription,
-    mut last: Option<i64>,
+    last: Option<i64>,
     events: &Sender,
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
-    let mut first_change = last.map(|last| (last - CHANGE_OVERLAP).max(0));
+    let newest = with_timeout(app.ledger.last_change()).await?;
+    // Every change up to `settled` was sent. A new client gets none from before it has connected.
+    let mut settled = match last {
+        Some(last) => (last - CHANGE_OVERLAP).max(with_timeout(app.ledger.newest_changes(MAX_MISSED)).await?),
+        None => newest,
+    };
+    // The id of the newest event.
+    let mut sent = last.unwrap_or(newest);
+    let mut known = last;
     loop {
-        let newest = with_timeout(app.ledger.last_change()).await?;
-        // A new client gets no changes from before it connected, however often its stream reads the ledger again.
-        let after = (last.unwrap_or(newest) - CHANGE_OVERLAP).max(*first_change.get_or_insert(newest));
-        let mut missed: Vec<Change> = with_timeout(app.ledger.changes_after(after, MAX_CHANGES)).await?;
-        missed.retain(|change| Some(change.id) != last);
-        let mut ids = with_timeout(app.ledger.active(MAX_ACTIVE)).await?;
-        ids.extend(missed.iter().map(|change| change.export_id));
-        ids.sort_unstable();
-        ids.dedup();
-        for change in &missed {
-            if events.send(Ok(state_event(change))).await.is_err() {
-                return Ok(Err(ClientDisconnected));
-            }
-        }
-        let exports: Vec<Export> = with_timeout(app.ledger.find_all(&ids)).await?;
-        let mut sent = newest.max(last.unwrap_or(0));
-        if exports.is_empty()
-            && events.send(Ok(Event::default().retry(RECONNECT_AFTER).comment("nothing yet"))).await.is_err()
-        {
-            return Ok(Err(ClientDisconnected));
-        }
-        for export in &exports {
-            if send(&Update::new(export, Vec::new(), sent), sent, sent, events).await.is_err() {
-                return Ok(Err(ClientDisconnected));
-            }
+        // Again when the client was too slow for the feed or the feed has started over. What the feed sends meanwhile may come
+        // twice, and nothing is left out.
+        let caught_up = catch_up(app, settled, known.take(), &mut sent, events).await?;
+        if caught_up.is_err() {
+            return Ok(caught_up);
         }
         loop {
             match next(&mut subscription, |_| true).await {
                 Ok(FeedEvent::Update(update)) => {
                     sent = sent.max(update.change);
+                    settled = settled.max(update.settled);
                     if send(&update, 0, sent, events).await.is_err() {
                         return Ok(Err(ClientDisconnected));
                     }
                 }
-                Ok(FeedEvent::Resync) | Err(RecvError::Lagged(_)) => break last = Some(sent),
+                Ok(FeedEvent::Resync) | Err(RecvError::Lagged(_)) => break,
                 Err(RecvError::Closed) => return Ok(Ok(())),
             }
         }
     }
+}
+
+/// Sends all changes after `settled` but the one that is `known`, in order, each page of them with the documents of its exports,
+/// and then the documents of active exports. `sent` is the id of the newest event, before and after.
+async fn catch_up(
+    app: &AppState,
+    settled: i64,
+    known: Option<i64>,
+    sent: &mut i64,
+    events: &Sender,
+) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
+    let mut after = settled;
+    loop {
+        let changes = with_timeout(app.ledger.changes_after(after, CHANGE_PAGE)).await?;
+        let Some(last) = changes.last() else { break };
+        after = last.id;
+        let is_last_page = i64::try_from(changes.len()).is_ok_and(|read| read < CHANGE_PAGE);
+        for change in changes.iter().filter(|change| Some(change.id) != known) {
+            if events.send(Ok(state_event(change))).await.is_err() {
+                return Ok(Err(ClientDisconnected));
+            }
+        }
+        *sent = after.max(*sent);
+        let ids: BTreeSet<Uuid> = changes.into_iter().map(|change| change.export_id).collect();
+        let documents = send_documents(app, ids.into_iter().collect(), *sent, events).await?;
+        if documents.is_err() {
+            return Ok(documents);
+        }
+        if is_last_page {
+            break;
+        }
+    }
+    let active = with_timeout(app.ledger.active(MAX_ACTIVE)).await?;
+    if active.is_empty() {
+        // Something has to be sent, with the time after which to reconnect.
+        let nothing = Event::default().retry(RECONNECT_AFTER).comment("nothing yet");
+        return Ok(events.send(Ok(nothing)).await.map_err(|_| ClientDisconnected));
+    }
+    send_documents(app, active, *sent, events).await
+}
+
+/// Sends the documents of these exports, a page at a time, with `id` as their id.
+async fn send_documents(
+    app: &AppState,
+    exports: Vec<Uuid>,
+    id: i64,
+    events: &Sender,
+) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
+    for page in exports.chunks(DOCUMENT_PAGE) {
+        for export in with_timeout(app.ledger.find_all(page)).await? {
+            if send(&Update::new(&export, Vec::new(), id), id, id, events).await.is_err() {
+                return Ok(Err(ClientDisconnected));
+            }
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// Waits for the next feed event, without the updates that are not `wanted`.

@@ -190,7 +190,7 @@ async fn delete(app: &AppState, id: Uuid) {
 }
 
 fn measurement(export: &Export) -> Result<Measurement, RouteError> {
-    let format = export.request.format.to_string();
+    let format = export.format.to_string();
     match (export.status, export.finished_at) {
         (Status::Completed, Some(finished)) => Ok(Measurement {
             format,

@@ -17,7 +17,7 @@ use crate::timeout;
 
 /// Stops an export, or deletes its file.
 ///
-/// Safe to repeat.
+/// The values of its filters are removed from what is kept of it. Safe to repeat.
 #[utoipa::path(
     delete, path = "/exports/{id}", operation_id = "delete_export", tag = "exports",
     params(("id" = Uuid, Path, description = "As POST /exports answers it.")),

@@ -104,18 +104,18 @@ impl ExportDocument {
     fn at(export: &Export, now: DateTime<Utc>) -> Self {
         let itself = format!("/exports/{}", export.id);
         let has_future = export.status.is_active() || export.status == Status::Completed;
-        let is_one_file = export.request.layout == Layout::File;
+        let is_one_file = export.layout == Layout::File;
         let was_written = matches!(export.status, Status::Completed | Status::Expired);
         let failed = export.status == Status::Failed;
         Self {
             export_id: export.id,
             status: export.status.name(),
             waiting: export.waiting.map(Waiting::of),
-            dataset: export.request.dataset.clone(),
-            format: export.request.format.to_string(),
-            compression: export.request.compression.map(Compression::name),
-            layout: export.request.layout.name(),
-            parallelism: export.request.parallelism,
+            dataset: export.dataset.clone(),
+            format: export.format.to_string(),
+            compression: export.compression.map(Compression::name),
+            layout: export.layout.name(),
+            parallelism: export.requested_parallelism,
             single_stream: export.single_stream_reason.map(SingleStream::of),
             attempt: export.attempt,
             progress: Progress {
@@ -186,21 +186,22 @@ fn eta_seconds(export: &Export, now: DateTime<Utc>) -> Option<i64> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use polyglot_core::request::{ColumnMapping, ExportRequest};
     use serde_json::json;
 
     use super::*;
-    use crate::resolved_dataset::tests::records;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
     }
 
     pub(in crate::exports) fn running() -> Export {
-        let columns = vec![ColumnMapping { source: "id".to_owned(), target: "a".to_owned() }];
         Export {
             id: Uuid::nil(),
-            request: ExportRequest { compression: Some(Compression::Gzip), ..records(&["id"]).request("csv", columns) },
+            dataset: "records".to_owned(),
+            format: "csv".into(),
+            compression: Some(Compression::Gzip),
+            layout: Layout::File,
+            requested_parallelism: None,
             status: Status::Running,
             waiting: None,
             attempt: 2,
@@ -260,16 +261,19 @@ pub(super) mod tests {
                 ExportDocument::now(&Export { status, ..running() }).links;
             assert_eq!((file.is_some(), about.is_some()), (download, manifest), "{status}");
         }
-        let request = ExportRequest { layout: Layout::Files, ..running().request };
-        let files = Export { request, status: Status::Completed, ..running() };
+        let files = Export { layout: Layout::Files, status: Status::Completed, ..running() };
         let Links { download, manifest, .. } = ExportDocument::now(&files).links;
         assert!(download.is_none() && manifest.is_some());
     }
 
     #[test]
     fn what_became_of_the_wish_to_be_cut_is_said() {
-        let request = ExportRequest { layout: Layout::Files, parallelism: Some(4), ..running().request };
-        let export = Export { request, single_stream_reason: Some(SingleStreamReason::Small), ..running() };
+        let export = Export {
+            layout: Layout::Files,
+            requested_parallelism: Some(4),
+            single_stream_reason: Some(SingleStreamReason::Small),
+            ..running()
+        };
         let document = serde_json::to_value(ExportDocument::now(&export)).unwrap();
         assert_eq!(document["layout"], "files");
         assert_eq!(document["parallelism"], 4);

@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use polyglot_core::compression::Compression;
 use polyglot_core::manifest::{Manifest, ManifestFile};
+use polyglot_core::request::ExportRequest;
 use polyglot_core::selection::{Filter, FilterOp};
 use polyglot_core::status::Status;
 use polyglot_formats::Format;
@@ -37,7 +38,7 @@ pub(crate) struct ManifestDocument {
     format: String,
     #[schema(value_type = Option<Compression>)]
     compression: Option<&'static str>,
-    /// As in the submission; values as text.
+    /// As in the submission; values as text. Of an export that was deleted, without the values.
     #[schema(value_type = Vec<Object>)]
     filters: Vec<Value>,
     /// Those that the format has, each with its value.
@@ -84,7 +85,8 @@ pub(crate) async fn manifest(State(app): State<Arc<AppState>>, ExportId(id): Exp
         Status::Completed | Status::Expired => {
             // Exports that completed under a version without manifests have none.
             let manifest = timeout::ledger(app.ledger.manifest(id)).await?.ok_or(RouteError::NoManifest(id))?;
-            let mut document = ManifestDocument::new(&export, manifest);
+            let request = timeout::ledger(app.ledger.request(id)).await?.ok_or(RouteError::UnknownExport(id))?;
+            let mut document = ManifestDocument::new(&export, &request, manifest);
             document.add_links(&app, &export).await?;
             Ok(document.into_response())
         }
@@ -92,9 +94,8 @@ pub(crate) async fn manifest(State(app): State<Arc<AppState>>, ExportId(id): Exp
 }
 
 impl ManifestDocument {
-    fn new(export: &Export, mut manifest: Manifest) -> Self {
+    fn new(export: &Export, request: &ExportRequest, mut manifest: Manifest) -> Self {
         let files = std::mem::take(&mut manifest.files);
-        let request = &export.request;
         Self {
             export_id: export.id,
             dataset: request.dataset.clone(),
@@ -137,13 +138,14 @@ impl IntoResponse for ManifestDocument {
     }
 }
 
-/// A filter as in a submission, with its values as the text that PostgreSQL got.
+/// A filter as in a submission, with its values as the text that PostgreSQL got. It has none where the operator takes none, and
+/// where the export was deleted.
 fn filter(filter: &Filter) -> Value {
     let mut document = json!({ "column": filter.column, "op": filter.op.name() });
     match (filter.op, filter.values.first()) {
-        (FilterOp::In, _) => document["value"] = json!(filter.values),
-        (_, Some(value)) => document["value"] = json!(value),
         (_, None) => {}
+        (FilterOp::In, Some(_)) => document["value"] = json!(filter.values),
+        (_, Some(value)) => document["value"] = json!(value),
     }
     document
 }
@@ -154,12 +156,17 @@ mod tests {
 
     use chrono::Utc;
     use polyglot_core::manifest::{ManifestOrder, SnapshotPoint};
-    use polyglot_core::request::{ExportRequest, Layout};
+    use polyglot_core::request::{ColumnMapping, Layout};
     use polyglot_core::selection::OrderKey;
 
     use super::super::document::tests::running;
     use super::*;
+    use crate::resolved_dataset::tests::records;
     use crate::state::tests::app_without_backends;
+
+    fn request() -> ExportRequest {
+        records(&["id"]).request("csv", vec![ColumnMapping { source: "id".to_owned(), target: "a".to_owned() }])
+    }
 
     #[test]
     fn the_document_says_what_was_asked_for_and_what_came_of_it() {
@@ -168,11 +175,16 @@ mod tests {
             op,
             values: values.iter().map(|value| (*value).to_owned()).collect(),
         };
-        let filters =
-            vec![filter(FilterOp::In, &["1"]), filter(FilterOp::Less, &["0.10"]), filter(FilterOp::IsNotNull, &[])];
-        let export = running();
-        let request = ExportRequest { filters, exposed: Some(vec!["id".to_owned()]), ..export.request };
-        let export = Export { request, status: Status::Completed, ..running() };
+        let filters = vec![
+            filter(FilterOp::In, &["1"]),
+            filter(FilterOp::Less, &["0.10"]),
+            filter(FilterOp::IsNotNull, &[]),
+            // As a deletion leaves them.
+            filter(FilterOp::In, &[]),
+            filter(FilterOp::Equal, &[]),
+        ];
+        let request = ExportRequest { filters, exposed: Some(vec!["id".to_owned()]), ..request() };
+        let export = Export { status: Status::Completed, ..running() };
         let manifest = Manifest {
             rows: 3,
             bytes: 40,
@@ -185,13 +197,15 @@ mod tests {
             files: Vec::new(),
             replaced: Vec::new(),
         };
-        let document = serde_json::to_value(ManifestDocument::new(&export, manifest)).unwrap();
+        let document = serde_json::to_value(ManifestDocument::new(&export, &request, manifest)).unwrap();
         let expected = json!({
             "exportId": export.id, "dataset": "records", "format": "csv", "compression": "gzip",
             "filters": [
                 {"column": "id", "op": "in", "value": ["1"]},
                 {"column": "id", "op": "<", "value": "0.10"},
                 {"column": "id", "op": "is_not_null"},
+                {"column": "id", "op": "in"},
+                {"column": "id", "op": "="},
             ],
             "options": {
                 "onUnrepresentable": "fail", "delimiter": ",", "header": true, "null": "", "bom": false, "lineEnding": "lf",
@@ -214,11 +228,15 @@ mod tests {
         };
         let manifest =
             Manifest { files: vec![file("part-00001.csv.gz"), file("part-00002.csv.gz")], ..Manifest::default() };
-        let request = ExportRequest { layout: Layout::Files, ..running().request };
-        let export =
-            Export { request, status: Status::Completed, object_key: Some("some/prefix/1/".to_owned()), ..running() };
+        let request = request();
+        let export = Export {
+            layout: Layout::Files,
+            status: Status::Completed,
+            object_key: Some("some/prefix/1/".to_owned()),
+            ..running()
+        };
         let app = app_without_backends().await;
-        let mut document = ManifestDocument::new(&export, manifest.clone());
+        let mut document = ManifestDocument::new(&export, &request, manifest.clone());
         document.add_links(&app, &export).await.unwrap();
         let document = serde_json::to_value(document).unwrap();
         assert_eq!(document["files"].as_array().unwrap().len(), 2);
@@ -239,13 +257,13 @@ mod tests {
         // What is deleted sooner than the signature ends says so.
         let sooner = Utc::now() + Duration::from_secs(5);
         let short = Export { expires_at: Some(sooner), ..export.clone() };
-        let mut document = ManifestDocument::new(&short, manifest.clone());
+        let mut document = ManifestDocument::new(&short, &request, manifest.clone());
         document.add_links(&app, &short).await.unwrap();
         assert_eq!(document.url_expires_at, Some(timestamp(sooner)));
         assert_eq!(document.into_response().headers()[header::CACHE_CONTROL], "no-store");
 
         let expired = Export { status: Status::Expired, ..export };
-        let mut document = ManifestDocument::new(&expired, manifest);
+        let mut document = ManifestDocument::new(&expired, &request, manifest);
         document.add_links(&app, &expired).await.unwrap();
         let document = serde_json::to_value(document).unwrap();
         assert_eq!(document["files"][0]["name"], "part-00001.csv.gz");

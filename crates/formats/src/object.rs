@@ -1,7 +1,7 @@
 //! The names and headers of the objects that an export consists of.
 
 use polyglot_core::compression::Compression;
-use polyglot_core::request::{ExportRequest, Layout, ObjectHeaders};
+use polyglot_core::request::{Layout, ObjectHeaders};
 use uuid::Uuid;
 
 use crate::registry::Format;
@@ -23,8 +23,8 @@ impl Format {
     /// The headers of an object under the name `file`. One among several is an archive where it is compressed, for it is
     /// read from the store by programs that go by its name; a single one is unpacked on its way to the client.
     #[must_use]
-    pub fn object_headers(self, request: &ExportRequest, file: &str) -> ObjectHeaders {
-        let (content_type, content_encoding) = match (request.compression, request.layout) {
+    pub fn object_headers(self, compression: Option<Compression>, layout: Layout, file: &str) -> ObjectHeaders {
+        let (content_type, content_encoding) = match (compression, layout) {
             (Some(compression), Layout::Files) => (compression.content_type(), None),
             (compression, _) => (self.media_type, compression.map(Compression::content_encoding)),
         };

@@ -1,4 +1,6 @@
-//! The connection settings of ledger, source, broker and object store.
+//! The connection settings of ledger, source, broker and object store, and how long the ledger remembers.
+
+use std::time::Duration;
 
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_source::{database_url, source_database_url};
@@ -46,9 +48,31 @@ impl Connections {
     }
 }
 
+/// `LEDGER_TTL_DAYS`: time after its end for which an export is remembered; `None`: for ever. Every process sweeps, so the
+/// smallest one of all processes counts.
+///
+/// # Errors
+/// Names the variable if its value cannot be used.
+pub fn ledger_ttl(env: &Environment) -> Result<Option<Duration>, ConfigError> {
+    let days = env.number("LEDGER_TTL_DAYS", 30_u64, 0..=36_500, "days")?;
+    Ok((days > 0).then(|| Duration::from_hours(days * 24)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ledger_remembers_for_thirty_days_unless_told() {
+        let ttl = |variables: &[(&str, &str)]| ledger_ttl(&Environment::fixed(variables));
+        assert_eq!(ttl(&[]).unwrap(), Some(Duration::from_hours(720)));
+        assert_eq!(ttl(&[("LEDGER_TTL_DAYS", "1")]).unwrap(), Some(Duration::from_hours(24)));
+        assert_eq!(ttl(&[("LEDGER_TTL_DAYS", "0")]).unwrap(), None);
+        for bad in ["-1", "1.5", "off", "36501"] {
+            let error = ttl(&[("LEDGER_TTL_DAYS", bad)]).unwrap_err().to_string();
+            assert!(error.starts_with("LEDGER_TTL_DAYS: "), "{error}");
+        }
+    }
 
     #[test]
     fn defaults_are_usable() {

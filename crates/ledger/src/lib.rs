@@ -17,7 +17,7 @@ mod work;
 pub use client::{
     Accepted, BenchmarkLock, Deletion, Export, ListFilter, Reservation, ReservedKey, Submission, WaitReason, Waiting,
 };
-pub use config::Connections;
+pub use config::{Connections, ledger_ttl};
 pub use database::{Ledger, LedgerError, retry_while_unavailable, with_timeout};
 pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept};
 pub use notifications::{Change, Listener, send_notifications};

@@ -116,14 +116,18 @@ impl Ledger {
         query.bind(exports).fetch_all(&self.pool).await?.iter().map(read_change).collect()
     }
 
-    /// The newest changes of all exports after number `after`, at most `limit`, in order.
+    /// The first `limit` changes of all exports after number `after`, in order: a page.
     pub async fn changes_after(&self, after: i64, limit: i64) -> Result<Vec<Change>> {
         let query = sqlx::query(
-            "SELECT * FROM (SELECT id, export_id, state, attempt, at FROM state_changes WHERE id > $1
-                            ORDER BY id DESC LIMIT $2) AS newest
-             ORDER BY id",
+            "SELECT id, export_id, state, attempt, at FROM state_changes WHERE id > $1 ORDER BY id LIMIT $2",
         );
         query.bind(after).bind(limit).fetch_all(&self.pool).await?.iter().map(read_change).collect()
+    }
+
+    /// The number after which there are `count` changes; 0 where there are not so many.
+    pub async fn newest_changes(&self, count: i64) -> Result<i64> {
+        let query = sqlx::query_scalar("SELECT id FROM state_changes ORDER BY id DESC OFFSET $1 LIMIT 1");
+        Ok(query.bind(count).fetch_optional(&self.pool).await?.unwrap_or(0))
     }
 
     /// The number of the newest change; 0 before the first.

@@ -1,9 +1,10 @@
 //! Server-Sent Events: every state of an export in order, its document while it grows, across instances of the api and
 //! lost connections.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use polyglot_test_kit::{DEADLINE, Setup, System, sample_request};
+use polyglot_test_kit::{DEADLINE, Setup, System, sample_request, wait_until};
 use polyglot_test_servers::needs_servers;
 use reqwest::{Response, StatusCode};
 use rustix::process::Signal;
@@ -260,4 +261,75 @@ async fn changes_during_a_ledger_outage_are_streamed_afterwards() {
     sqlx::query("UPDATE polyglot.exports SET state = 'expired'").execute(&system.pool).await.unwrap();
     connections(true).await;
     stream.document(&id, |it| it["status"] == "expired").await;
+}
+
+/// Without notifications, so that all of them are found by one poll. The first one is the oldest, and of an export that is not
+/// active.
+#[tokio::test]
+async fn of_thousands_of_changes_at_once_none_is_skipped() {
+    const MORE: usize = 2500;
+    needs_servers!();
+    let system = System::with_rows(10).await;
+    let mut stream = Stream::open(&system.url("/events"), None).await;
+    let id = system.submit("csv", None).await;
+    stream.document(&id, |it| it["status"] == "completed").await;
+    let many = format!(
+        "UPDATE polyglot.exports SET state = 'expired' WHERE id = '{id}';
+         INSERT INTO polyglot.exports (id, request, dataset, format, state, finished_at)
+         SELECT gen_random_uuid(), request, dataset, format, 'cancelled', now()
+         FROM polyglot.exports, generate_series(1, {MORE}) WHERE id = '{id}'"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(many)).execute(&system.pool).await.unwrap();
+    let (mut is_expired, mut states, mut documents) = (false, BTreeSet::new(), BTreeSet::new());
+    let all = async {
+        while !is_expired || states.len() < MORE || documents.len() < MORE {
+            let event = stream.next().await.expect("the stream has not ended");
+            let export = event.data["exportId"].as_str().unwrap().to_owned();
+            match (event.name.as_str(), export == id) {
+                ("export", true) => is_expired |= event.data["status"] == "expired",
+                ("export", false) => drop(documents.insert(export)),
+                (_, true) => {}
+                (_, false) => drop(states.insert(export)),
+            }
+        }
+    };
+    let arrived = tokio::time::timeout(DEADLINE, all).await.is_ok();
+    assert!(arrived, "expired: {is_expired}, of {MORE}: {} states, {} documents", states.len(), documents.len());
+}
+
+#[tokio::test]
+async fn a_download_that_waits_is_woken_by_the_feed() {
+    needs_servers!();
+    let system = System::without_worker(Setup { rows: 1, ..Setup::default() }).await;
+    let listeners = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                     AND application_name = 'polyglot-api' AND query LIKE 'LISTEN%'";
+    let wait = async |id: &str| {
+        let request = system.request(reqwest::Method::GET, &format!("/exports/{id}/download"));
+        let asked = Instant::now();
+        let answer = request.header("Prefer", "wait=100").send().await.unwrap();
+        (answer.status(), asked.elapsed())
+    };
+    let listens = async || wait_until("the feed listens", async || system.count(listeners).await == 1).await;
+    assert_eq!(system.count(listeners).await, 0, "the feed reads for nobody");
+
+    // With a notification, and without one.
+    let (first, second) = (system.submit("csv", None).await, system.submit("csv", None).await);
+    let ((status, took), ()) = tokio::join!(wait(&first), async {
+        listens().await;
+        assert_eq!(system.delete(&first).await.status(), StatusCode::ACCEPTED);
+    });
+    assert_eq!(status, StatusCode::GONE);
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    let ((status, took), ()) = tokio::join!(wait(&second), async {
+        listens().await;
+        let end = "UPDATE polyglot.exports SET state = 'failed', finished_at = now() WHERE id = $1::uuid";
+        sqlx::query(end).bind(&second).execute(&system.pool).await.unwrap();
+    });
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    // One that has ended needs no feed, and one that does not end is answered when its time is up.
+    assert_eq!(wait(&first).await.0, StatusCode::GONE);
+    let pending = system.submit("csv", None).await;
+    let request = system.request(reqwest::Method::GET, &format!("/exports/{pending}/download"));
+    assert_eq!(request.header("Prefer", "wait=1").send().await.unwrap().status(), StatusCode::ACCEPTED);
 }

@@ -19,6 +19,7 @@ mod page;
 mod preview;
 mod python;
 mod requests;
+mod retention;
 mod shapes;
 mod shards;
 mod submissions;

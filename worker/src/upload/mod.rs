@@ -110,10 +110,11 @@ impl<'a> Upload<'a> {
 
     fn headers(&self, key: &str) -> ObjectHeaders {
         let (Claim { export_id, request, .. }, format) = (self.claim, self.format);
-        match request.layout {
-            Layout::File => format.object_headers(request, &format.file_name(*export_id)),
-            Layout::Files => format.object_headers(request, key.rsplit('/').next().unwrap_or(key)),
-        }
+        let name = match request.layout {
+            Layout::File => &format.file_name(*export_id),
+            Layout::Files => key.rsplit('/').next().unwrap_or(key),
+        };
+        format.object_headers(request.compression, request.layout, name)
     }
 }
 

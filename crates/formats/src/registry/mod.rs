@@ -43,8 +43,12 @@ impl Format {
 
     /// The format that a request asks for.
     pub fn of(request: &ExportRequest) -> Result<Self, UnknownFormat> {
-        let name = request.format.as_str();
-        Self::by_name(name).ok_or_else(|| UnknownFormat(name.to_owned()))
+        Self::named(&request.format)
+    }
+
+    /// The format of that name in a stored request.
+    pub fn named(name: &FormatName) -> Result<Self, UnknownFormat> {
+        Self::by_name(name.as_str()).ok_or_else(|| UnknownFormat(name.as_str().to_owned()))
     }
 
     /// Its place among all formats, below [`Format::COUNT`].

@@ -3,6 +3,7 @@
 use sqlx::Row;
 use uuid::Uuid;
 
+use super::redact::remove_filter_values;
 use crate::database::{Ledger, Result, status};
 use crate::work::delete_shards;
 use polyglot_core::status::Status;
@@ -20,7 +21,8 @@ pub enum Deletion {
 }
 
 impl Ledger {
-    /// Cancels an active export, or marks a completed one as expired so that its file can be deleted. Safe to repeat.
+    /// Cancels an active export, or marks a completed one as expired so that its file can be deleted. The values of the request's
+    /// filters are removed at once; a worker that is at work has them in memory. Safe to repeat.
     pub async fn delete(&self, id: Uuid) -> Result<Deletion> {
         let mut transaction = self.pool.begin().await?;
         let Some(row) = sqlx::query("SELECT state, object_key FROM exports WHERE id = $1 FOR UPDATE")
@@ -58,6 +60,7 @@ impl Ledger {
         if let Some(statement) = statement {
             sqlx::query(statement).bind(id).execute(&mut *transaction).await?;
         }
+        remove_filter_values(&mut transaction, id).await?;
         self.commit_change(transaction, id).await?;
         Ok(deletion)
     }

@@ -5,6 +5,7 @@ mod benchmark_lock;
 mod cancel;
 mod idempotency;
 mod read;
+mod redact;
 mod submit;
 
 pub use accepted::Accepted;

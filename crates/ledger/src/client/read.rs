@@ -1,4 +1,5 @@
-//! Reading exports: one by id, several, a page of the list, a manifest.
+//! Reading exports: one by id, several, a page of the list, a manifest. Of the request they have what documents show, from
+//! columns of its own; the request itself may be large, and is read by [`Ledger::request`] alone.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -6,17 +7,24 @@ use sqlx::{QueryBuilder, Row};
 use uuid::Uuid;
 
 use crate::database::{Ledger, LedgerError, Result, status};
+use polyglot_core::compression::Compression;
 use polyglot_core::failure::chain;
+use polyglot_core::format::FormatName;
 use polyglot_core::manifest::Manifest;
-use polyglot_core::request::ExportRequest;
+use polyglot_core::request::{ExportRequest, Layout};
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
 
-/// An export as the ledger stores it.
+/// An export as the ledger stores it, without its request.
 #[derive(Debug, Clone)]
 pub struct Export {
     pub id: Uuid,
-    pub request: ExportRequest,
+    pub dataset: String,
+    pub format: FormatName,
+    pub compression: Option<Compression>,
+    pub layout: Layout,
+    /// The `parallelism` that the request asked for.
+    pub requested_parallelism: Option<u16>,
     pub status: Status,
     /// `None` unless it is pending and could begin now.
     pub waiting: Option<Waiting>,
@@ -74,7 +82,8 @@ pub struct ListFilter {
 
 /// The progress of a sharded export that is running or finishing is the sum of its committed shards. At most 100 of those
 /// that wait before it are counted, which is [`Waiting::COUNTED`].
-const COLUMNS: &str = "SELECT e.id, e.request, e.state, e.attempt, e.rows_estimate, e.object_key,
+const COLUMNS: &str = "SELECT e.id, e.dataset, e.format, e.compression, e.layout, e.requested_parallelism,
+    e.state, e.attempt, e.rows_estimate, e.object_key,
     e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
     e.expires_at, e.shards, e.uncut, coalesce(live.rows, e.rows) AS rows, coalesce(live.bytes, e.bytes) AS bytes,
     coalesce(live.shards_done, e.shards_done) AS shards_done, e.needs_place, queue.before
@@ -95,11 +104,22 @@ fn read_export(row: &PgRow) -> Result<Export> {
     let id: Uuid = row.try_get("id")?;
     let unreadable = |problem: String| LedgerError::Unreadable { id, problem };
     let state: String = row.try_get("state")?;
-    let request: serde_json::Value = row.try_get("request")?;
+    let compression: Option<String> = row.try_get("compression")?;
+    let compression = compression
+        .map(|name| Compression::from_name(&name).ok_or_else(|| unreadable(format!("compression {name:?}"))))
+        .transpose()?;
+    let layout: String = row.try_get("layout")?;
+    let requested_parallelism: Option<i32> = row.try_get("requested_parallelism")?;
     let reason: Option<String> = row.try_get("uncut")?;
     Ok(Export {
         id,
-        request: serde_json::from_value(request).map_err(|error| unreadable(format!("request: {error}")))?,
+        dataset: row.try_get("dataset")?,
+        format: row.try_get::<&str, _>("format")?.into(),
+        compression,
+        layout: Layout::from_name(&layout).ok_or_else(|| unreadable(format!("layout {layout:?}")))?,
+        requested_parallelism: requested_parallelism
+            .map(|wanted| u16::try_from(wanted).map_err(|_| unreadable(format!("parallelism {wanted}"))))
+            .transpose()?,
         status: status(id, &state)?,
         waiting: waiting(row)?,
         attempt: row.try_get("attempt")?,
@@ -170,6 +190,24 @@ impl Ledger {
         let query = sqlx::query_scalar("SELECT state FROM exports WHERE id = $1");
         let state: Option<String> = query.bind(id).fetch_optional(&self.pool).await?;
         state.map(|state| status(id, &state)).transpose()
+    }
+
+    /// The request that the export was accepted with; of one that was deleted, without the values of its filters. `None` for an
+    /// unknown export.
+    pub async fn request(&self, id: Uuid) -> Result<Option<ExportRequest>> {
+        let query = sqlx::query_scalar("SELECT request FROM exports WHERE id = $1");
+        let Some(request) = query.bind(id).fetch_optional(&self.pool).await? else { return Ok(None) };
+        serde_json::from_value(request)
+            .map(Some)
+            .map_err(|error| LedgerError::Unreadable { id, problem: format!("request: {error}") })
+    }
+
+    /// Those of the exports that have ended.
+    pub async fn ended(&self, ids: &[Uuid]) -> Result<Vec<Uuid>> {
+        let query = sqlx::query_scalar(
+            "SELECT id FROM exports WHERE id = ANY($1) AND state IN ('completed', 'expired', 'failed', 'cancelled')",
+        );
+        Ok(query.bind(ids).fetch_all(&self.pool).await?)
     }
 
     /// The manifest that the worker stored; `None` for an export that is unknown or not completed.

@@ -1,6 +1,7 @@
-//! Periodic work in the ledger that any process does: the sweep, and counting the backlog.
+//! Periodic work in the ledger that any process does: the sweep, forgetting old exports, and counting the backlog.
 
 mod backlog_stats;
+mod forget;
 mod sweep;
 mod sweeper;
 

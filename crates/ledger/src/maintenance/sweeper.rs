@@ -1,5 +1,5 @@
-//! Cleanup, which every process does every second: the sweep of the ledger, and the removal of objects, uploads and source
-//! sessions that no live attempt owns. One process sweeps at a time, and an orphaned upload is cleaned up by one at a time.
+//! Cleanup, which every process does every second: the sweep of the ledger, forgetting old exports, and the removal of objects,
+//! uploads and source sessions that no live attempt owns. One process sweeps at a time, and an orphaned upload is cleaned up by one at a time.
 
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ const STORE_PAUSE: Duration = Duration::from_secs(10);
 /// Longest wait for the source database to end sessions.
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(5);
 const BATCH: i64 = 100;
+/// Exports that one sweep forgets at most. With their state changes they are some thousand rows, a few hundredths of a second.
+const FORGET_BATCH: i64 = 200;
 
 /// The periodic cleanup of one process.
 pub struct Sweeper {
@@ -28,6 +30,8 @@ pub struct Sweeper {
     pub storage: Storage,
     pub source_database_url: String,
     pub relay: Relay,
+    /// Time after its end for which an export is remembered; `None`: for ever.
+    pub ledger_ttl: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,7 @@ impl Sweeper {
                     continue;
                 }
             }
+            self.forget().await;
             if store_away_until.is_some_and(|until| Instant::now() < until) {
                 continue;
             }
@@ -87,6 +92,18 @@ impl Sweeper {
         }
         if swept.reissued > 0 {
             self.relay.wake();
+        }
+    }
+
+    async fn forget(&self) {
+        let Some(age) = self.ledger_ttl else { return };
+        match with_timeout(self.ledger.forget(age, FORGET_BATCH)).await {
+            Ok(0) => {}
+            Ok(forgotten) => {
+                metrics::counter!(SWEPT, "kind" => "forgotten").increment(forgotten);
+                tracing::info!(forgotten, "exports that ended long ago forgotten");
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "old exports could not be forgotten, trying again"),
         }
     }
 
