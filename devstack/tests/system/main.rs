@@ -1,6 +1,7 @@
 //! Tests of the whole system: the real binaries over real PostgreSQL, RabbitMQ and S3. `make test` starts the servers. Each
 //! test has a database, a bucket and a queue of its own, so tests run in parallel.
 
+mod bounded;
 mod datasets;
 mod description;
 mod document_commands;
