@@ -7,6 +7,7 @@ mod config;
 mod connection;
 mod connection_limit;
 pub mod session;
+mod session_settings;
 pub mod sql;
 
 pub use activity::{SessionActivity, session_activity};
