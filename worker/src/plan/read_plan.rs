@@ -274,11 +274,10 @@ pub(crate) async fn read_plan(
     request: &ExportRequest,
     max_row_bytes: u64,
 ) -> Result<Plan, Failure> {
-    let relation =
-        catalog::describe(&mut *source.connection, &request.relation).await.map_err(|error| match error {
-            CatalogError::NoSuchRelation(_) => relation_missing(request),
-            CatalogError::Database(error) => failed(error),
-        })?;
+    let relation = catalog::describe(&mut source.connection, &request.relation).await.map_err(|error| match error {
+        CatalogError::NoSuchRelation(_) => relation_missing(request),
+        CatalogError::Database(error) => failed(error),
+    })?;
     let plan = Plan::of(relation, request, max_row_bytes)?;
     if !plan.order.total {
         // In a parallel scan it would be chance which process returns its rows first.

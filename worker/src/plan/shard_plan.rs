@@ -115,7 +115,7 @@ pub(crate) async fn shard_plan(
     if whole.rows < MIN_ROWS {
         return Ok(ShardPlan::SingleStream(SingleStreamReason::Small));
     }
-    let columns = match key_columns(&mut *source.connection, &plan.relation, &plan.order).await? {
+    let columns = match key_columns(&mut source.connection, &plan.relation, &plan.order).await? {
         Ok(columns) => columns,
         Err(reason) => return Ok(ShardPlan::SingleStream(reason)),
     };

@@ -123,7 +123,9 @@ impl ConnectionCache {
             let now = Instant::now();
             let expired: Vec<_> =
                 cache.with(|idle| idle.connections.extract_if(.., |(until, _)| *until <= now).collect());
-            expired.into_iter().for_each(|(_, connected)| connected.close());
+            for (_, connected) in expired {
+                connected.close();
+            }
         });
     }
 
@@ -154,6 +156,8 @@ impl ConnectionCache {
     /// Closes the transactions that wait for a shard of the attempt.
     pub(crate) fn close_readers(&self, attempt: AttemptKey) {
         let readers: Vec<_> = self.with(|idle| idle.readers.extract_if(.., |(of, _)| *of == attempt).collect());
-        readers.into_iter().for_each(|(_, reader)| reader.close());
+        for (_, reader) in readers {
+            reader.close();
+        }
     }
 }
