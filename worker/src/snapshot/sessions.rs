@@ -31,8 +31,9 @@ const JOINED_AT_A_TIME: i64 = 8;
 /// Timeout of beginning a transaction under a snapshot: a connection, a lock that is waited for 5 s, an import.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait for the right to hold a further snapshot. There is one for each export that may be open at a time, and
-/// a holder whose export has ended finds that out within a second or two.
-const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// a holder whose export has ended finds that out with its next heartbeat. Work that waits longer is given back, because
+/// its slot may be what the exports that hold the others wait for.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One snapshot, as this process holds it.
 pub(crate) struct SnapshotSession {
