@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build-tests test soak kills bench fuzz lint clean-data
+.PHONY: help run build-tests test soak kills bounded bench fuzz lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -19,6 +19,8 @@ help:
 	@echo 'make soak        500 exports on three workers, with a fault a second for three minutes (make test has a shorter one)'
 	@echo '                 SOAK_EXPORTS=500 SOAK_SECONDS=180; SOAK_SEED repeats an earlier plan'
 	@echo 'make kills       an export of KILL_ROWS=10000000 while a worker is killed every two seconds (make test has a shorter one)'
+	@echo 'make bounded     200 sharded exports at once and 1,000 that are cancelled, while workers are killed: connections on the source,'
+	@echo '                 and small exports beside them (make test has a shorter one); BOUNDED_WORKERS=3 BOUNDED_KILL_SECONDS=10'
 	@echo 'make bench       time, size and memory of each format at ROWS=10000000 by 1, 2 and 4 workers, and more; as root'
 	@echo 'make fuzz        the decoder under libFuzzer for SECONDS=60; needs a C++ compiler'
 	@echo 'make lint        formatting and clippy'
@@ -53,6 +55,17 @@ kills:
 	@devstack/install --tests
 	cargo build --release --workspace
 	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --test crash -- --nocapture killed
+
+bounded: export BOUNDED_LARGE ?= 200
+bounded: export BOUNDED_CANCELLED ?= 1000
+bounded: export BOUNDED_WORKERS ?= 3
+bounded: export BOUNDED_KILL_SECONDS ?= 10
+bounded: export BOUNDED_SMALL_SECONDS ?= 2
+bounded: export BOUNDED_LIMIT_SECONDS ?= 3600
+bounded:
+	@devstack/install --tests
+	cargo build --release --workspace
+	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --test system -- --nocapture bounded
 
 # Not part of the tests: on a shared machine only ratios within one run mean something.
 bench:

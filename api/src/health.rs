@@ -42,6 +42,8 @@ struct Checks {
     /// `none` where the service runs without one.
     broker: &'static str,
     bucket: &'static str,
+    /// As of a few seconds ago. Without the source the api stays ready.
+    source: &'static str,
 }
 
 /// Says that the process answers.
@@ -56,19 +58,27 @@ pub(crate) async fn alive() -> Json<Alive> {
 }
 
 /// Says whether the servers are there that exports need.
+///
+/// The source database is checked as well, but the answer stays 200 without it: statuses, events and finished files do not
+/// need it, and every api would be taken out of service at once.
 #[utoipa::path(
     get, path = "/health/ready", operation_id = "is_ready", tag = "operation",
     responses(
-        (status = 200, description = "They are.", body = Ready),
+        (status = 200, description = "They are, but for the source perhaps.", body = Ready),
         (status = 503, description = "One is down.", body = Ready,
             headers(("Retry-After" = u32, description = "Seconds after which to ask again."))),
     ),
 )]
 pub(crate) async fn ready(State(app): State<Arc<AppState>>) -> Response {
-    let Readiness { ledger, broker, bucket, .. } = app.readiness.check(MAX_AGE).await;
+    let Readiness { ledger, broker, bucket, source, .. } = app.readiness.check(MAX_AGE).await;
     let ready = ledger && broker != Some(false) && bucket;
     let name = |up: bool| if up { "up" } else { "down" };
-    let checks = Checks { ledger: name(ledger), broker: broker.map_or("none", name), bucket: name(bucket) };
+    let checks = Checks {
+        ledger: name(ledger),
+        broker: broker.map_or("none", name),
+        bucket: name(bucket),
+        source: name(source.is_some()),
+    };
     let status = if ready { "ready" } else { "unavailable" };
     let document = Json(Ready { status, checks, timestamp: timestamp(Utc::now()) });
     if ready {

@@ -28,6 +28,7 @@ mod resolved_dataset;
 mod router;
 mod run;
 mod source;
+mod source_monitor;
 mod state;
 mod timeout;
 mod timestamp;

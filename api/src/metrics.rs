@@ -39,18 +39,27 @@ pub(crate) async fn scrape(State(app): State<Arc<AppState>>) -> Response {
         page.write("polyglot_open_snapshots", &[], number(backlog.open_snapshots));
         page.write("polyglot_waiting_for_place_exports", &[], number(backlog.waiting_for_place));
     }
-    let Readiness { ledger, broker, bucket, depths } = readiness;
+    let Readiness { ledger, broker, bucket, depths, source } = readiness;
     if let Some(depths) = depths {
         for (queue, messages) in [("tokens", depths.tokens), ("dead", depths.dead)] {
             page.write("polyglot_queue_messages", &[("queue", queue)], messages.into());
         }
     }
-    for (dependency, up) in [("ledger", Some(ledger)), ("broker", broker), ("bucket", Some(bucket))] {
+    let dependencies =
+        [("ledger", Some(ledger)), ("broker", broker), ("bucket", Some(bucket)), ("source", Some(source.is_some()))];
+    for (dependency, up) in dependencies {
         if let Some(up) = up {
             page.write("polyglot_up", &[("dependency", dependency)], f64::from(u8::from(up)));
         }
     }
     page.pools(&[("ledger", app.ledger.connections()), ("source", app.source.connections())]);
+    page.count("polyglot_source_connection_limit", &[], app.source.max_connections());
+    if let Some(source) = source {
+        page.write("polyglot_source_sessions", &[], number(source.sessions));
+        page.write("polyglot_source_oldest_snapshot_seconds", &[], source.oldest_snapshot_seconds);
+        page.write("polyglot_source_oldest_xmin_age", &[], number(source.oldest_xmin_age));
+        page.write("polyglot_source_longest_statement_seconds", &[], source.longest_statement_seconds);
+    }
     ([(CONTENT_TYPE, METRICS_CONTENT_TYPE)], app.recorder.render(page)).into_response()
 }
 

@@ -5,9 +5,12 @@ use std::time::Duration;
 use polyglot_core::failure::chain;
 use polyglot_ledger::Ledger;
 use polyglot_ledger::queue::{Broker, Depths};
+use polyglot_source::SessionActivity;
 use polyglot_storage::Storage;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
+
+use crate::source_monitor::SourceMonitor;
 
 /// Time limit of each probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -19,6 +22,8 @@ pub(crate) struct Readiness {
     /// `None`: the service runs without a broker.
     pub(crate) broker: Option<bool>,
     pub(crate) bucket: bool,
+    /// What the service's sessions do on the source; `None` if it could not be reached.
+    pub(crate) source: Option<SessionActivity>,
     /// Messages in the broker's queues, if it answered.
     pub(crate) depths: Option<Depths>,
 }
@@ -29,13 +34,14 @@ pub(crate) struct ReadinessProbe {
     /// `None`: the service runs without a broker.
     broker: Option<Broker>,
     storage: Storage,
+    source: SourceMonitor,
     /// The lock is held during the probes, so that concurrent callers share one result.
     last: Mutex<Option<(Instant, Readiness)>>,
 }
 
 impl ReadinessProbe {
-    pub(crate) fn new(ledger: Ledger, broker: Option<Broker>, storage: Storage) -> Self {
-        Self { ledger, broker, storage, last: Mutex::default() }
+    pub(crate) fn new(ledger: Ledger, broker: Option<Broker>, storage: Storage, source: SourceMonitor) -> Self {
+        Self { ledger, broker, storage, source, last: Mutex::default() }
     }
 
     /// Returns results that are at most `max_age` old.
@@ -52,12 +58,17 @@ impl ReadinessProbe {
                 None => None,
             }
         };
-        let (ledger, broker, bucket) =
-            tokio::join!(probe("ledger", self.ledger.ping()), broker, probe("bucket", self.storage.check()));
+        let (ledger, broker, bucket, source) = tokio::join!(
+            probe("ledger", self.ledger.ping()),
+            broker,
+            probe("bucket", self.storage.check()),
+            self.source.activity(),
+        );
         let readiness = Readiness {
             ledger: ledger.is_some(),
             broker: broker.map(|depths| depths.is_some()),
             bucket: bucket.is_some(),
+            source,
             depths: broker.flatten(),
         };
         *last = Some((Instant::now(), readiness));

@@ -150,7 +150,10 @@ async fn readiness_says_what_is_down() {
     let (status, headers, body) = send(request(Method::GET, "/health/ready")).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(headers.contains_key(header::RETRY_AFTER));
-    assert_eq!(body["checks"], serde_json::json!({"ledger": "down", "broker": "down", "bucket": "down"}));
+    assert_eq!(
+        body["checks"],
+        serde_json::json!({"ledger": "down", "broker": "down", "bucket": "down", "source": "down"})
+    );
 }
 
 #[tokio::test]
@@ -260,10 +263,12 @@ async fn a_scrape_is_answered_when_every_server_is_away() {
         assert!(answer.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
         let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
         let body = std::str::from_utf8(&body).unwrap();
-        for dependency in ["ledger", "broker", "bucket"] {
+        for dependency in ["ledger", "broker", "bucket", "source"] {
             assert!(body.contains(&format!("\npolyglot_up{{dependency=\"{dependency}\"}} 0\n")), "{body}");
         }
-        for absent in ["polyglot_exports", "polyglot_outbox", "polyglot_ready", "polyglot_queue"] {
+        for absent in
+            ["polyglot_exports", "polyglot_outbox", "polyglot_ready", "polyglot_queue", "polyglot_source_sessions"]
+        {
             assert!(!body.contains(absent), "{body}");
         }
         assert!(body.contains("process_resident_memory_bytes ") && body.contains("pool=\"source\""), "{body}");

@@ -27,6 +27,7 @@ use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
 use crate::router::{MetricsRoute, metrics_router, router};
 use crate::source::Source;
+use crate::source_monitor::SourceMonitor;
 use crate::state::AppState;
 
 /// Time that the ledger's database may take to become available at start.
@@ -80,10 +81,12 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     // Background tasks stop after the listener: the message of an export that is accepted during the drain is still sent.
     let background_stop = CancellationToken::new();
     lifecycle.tasks.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), background_stop.clone()));
+    let source_limit = Source::limit();
     let sweeper = Sweeper {
         ledger: ledger.clone(),
         storage: storage.clone(),
         source_database_url: connections.source_database_url.clone(),
+        source_connections: source_limit.clone(),
         relay: relay.clone(),
         ledger_ttl: config.ledger_ttl,
     };
@@ -94,12 +97,14 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         config.datasets,
         session::pool(&connections.source_database_url)?,
         connections.source_database_url.clone(),
+        source_limit.clone(),
     );
+    let source_monitor = SourceMonitor::new(connections.source_database_url.clone(), source_limit);
     let feed = Arc::new(Feed::default());
     lifecycle.tasks.spawn(send_notifications(ledger.clone(), background_stop.clone()));
     lifecycle.tasks.spawn(Arc::clone(&feed).run(ledger.clone(), lifecycle.stopping.clone()));
     let app = AppState {
-        readiness: ReadinessProbe::new(ledger.clone(), broker, storage.clone()),
+        readiness: ReadinessProbe::new(ledger.clone(), broker, storage.clone(), source_monitor),
         ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
         ledger,
         relay,

@@ -13,6 +13,7 @@ use polyglot_runtime::telemetry::PoolUse;
 use polyglot_source::catalog::{self, CatalogError};
 use polyglot_source::session;
 use polyglot_source::sql::quote_relation;
+use polyglot_source::{ConnectionLimit, SourceConnection};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use tokio::sync::Semaphore;
@@ -36,6 +37,8 @@ pub(crate) struct Source {
     datasets: Datasets,
     pool: PgPool,
     url: String,
+    /// Limit of the connections beside the pool.
+    limit: ConnectionLimit,
     preview_permits: Arc<Semaphore>,
     cache: Mutex<HashMap<String, CacheEntry>>,
 }
@@ -56,14 +59,27 @@ pub(crate) struct Refused {
 }
 
 impl Source {
-    /// `pool` is for short statements. `count` opens a connection of its own to `url`.
-    pub(crate) fn new(datasets: Datasets, pool: PgPool, url: String) -> Self {
-        Self { datasets, pool, url, preview_permits: Arc::new(Semaphore::new(MAX_PREVIEWS)), cache: Mutex::default() }
+    /// `pool` is for short statements. `count` opens a connection of its own to `url`, within `limit`.
+    pub(crate) fn new(datasets: Datasets, pool: PgPool, url: String, limit: ConnectionLimit) -> Self {
+        let (preview_permits, cache) = (Arc::new(Semaphore::new(MAX_PREVIEWS)), Mutex::default());
+        Self { datasets, pool, url, limit, preview_permits, cache }
     }
 
-    /// Use of the pool at the moment.
+    /// The limit of the connections to the source that are not in the pool: one for counting rows, and one for the checks
+    /// and the cleanup, which take turns.
+    pub(crate) fn limit() -> ConnectionLimit {
+        ConnectionLimit::new(2, 1)
+    }
+
+    /// The largest number of connections of this process to the source.
+    pub(crate) fn max_connections(&self) -> usize {
+        self.limit.max() + usize::try_from(session::POOL_SIZE).unwrap_or(usize::MAX)
+    }
+
+    /// Use of the connections at the moment.
     pub(crate) fn connections(&self) -> PoolUse {
-        session::pool_use(&self.pool)
+        let PoolUse { idle, used } = session::pool_use(&self.pool);
+        PoolUse { idle, used: used + self.limit.in_use() }
     }
 
     /// Resolves a dataset by name, from the cache if the entry is at most `max_age` old; `None` if there is no such dataset.
@@ -243,10 +259,12 @@ impl Source {
 
     /// Counts the rows of a dataset, without a time limit. Dropping the future closes the connection, which ends the query.
     pub(crate) async fn count(&self, dataset: &Dataset) -> Result<u64, RouteError> {
-        let mut connection = timeout::source(session::connect(&self.url, "polyglot-api count")).await?;
+        let opening = async { SourceConnection::open(self.limit.acquire().await, &self.url, "polyglot count").await };
+        let mut connection = timeout::source(opening).await?;
         let statement = format!("SELECT count(*) AS rows FROM {}", quote_relation(&dataset.relation));
         // The name is the operator's, from the configuration, and quoted.
-        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut connection).await?;
+        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut *connection).await?;
+        connection.close();
         Ok(rows.unsigned_abs())
     }
 }
@@ -298,7 +316,8 @@ mod tests {
 
     fn source(datasets: &str) -> Source {
         let url = "postgres://nobody@127.0.0.1:1/none";
-        Source::new(Datasets::parse(datasets).unwrap(), session::pool(url).unwrap(), url.to_owned())
+        let pool = session::pool(url).unwrap();
+        Source::new(Datasets::parse(datasets).unwrap(), pool, url.to_owned(), Source::limit())
     }
 
     #[tokio::test]

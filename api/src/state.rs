@@ -49,6 +49,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::source_monitor::SourceMonitor;
 
     /// The state of an api whose servers are all unreachable: nothing listens on port 1.
     pub(crate) async fn app_without_backends() -> AppState {
@@ -71,13 +72,19 @@ pub(crate) mod tests {
         let ledger = Ledger::new(&database_url, 2, "test").unwrap();
         let storage = Storage::new(&storage).await;
         let lifecycle = Lifecycle::default();
+        let limit = Source::limit();
         AppState {
-            readiness: ReadinessProbe::new(ledger.clone(), broker, storage.clone()),
+            readiness: ReadinessProbe::new(
+                ledger.clone(),
+                broker,
+                storage.clone(),
+                SourceMonitor::new(database_url.clone(), limit.clone()),
+            ),
             ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
             ledger,
             relay: Relay::default(),
             storage,
-            source: Source::new(Datasets::default(), session::pool(&database_url).unwrap(), database_url),
+            source: Source::new(Datasets::default(), session::pool(&database_url).unwrap(), database_url, limit),
             feed: Arc::default(),
             access: config.access,
             client_limits: ClientLimits::new(config.max_connections),

@@ -15,8 +15,9 @@ use polyglot_ledger::{
     Claim, Claimed, Committed, Finished, JobKind, Ledger, LedgerError, Planned, RetryPolicy, SnapshotHolder,
     StoredShard, Terms,
 };
-use polyglot_source::session;
 use polyglot_worker::end_of_file;
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -56,7 +57,7 @@ struct Took {
 pub(crate) async fn measure(url: &str, shards: u16, held: bool) -> Result<()> {
     let ledger = Ledger::new(url, 16, "polyglot-bench")?;
     ledger.migrate().await?;
-    let mut holder = session::connect(url, "holder").await?;
+    let mut holder = PgConnection::connect(url).await?;
     if held {
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT count(*) FROM polyglot.exports")
             .execute(&mut holder)

@@ -59,7 +59,8 @@ impl Servers {
             port: ports.get("postgres")?,
             durable: true,
             password: Some(secrets.get("POSTGRES_PASSWORD")?),
-            max_connections: 100 + u32::from(config.workers) * 10,
+            // A worker has at most 7 to the source and 8 to the ledger, the api 6 and 12.
+            max_connections: 100 + u32::from(config.workers) * 15,
         };
         let postgres_log = log("postgres")?;
         let postgres = async {

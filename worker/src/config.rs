@@ -15,6 +15,8 @@ const MIN_BUDGET_MB: usize = 16;
 pub(crate) struct Settings {
     /// Number of pieces of work that this process performs at a time.
     pub slots: u16,
+    /// Maximum number of connections to the source.
+    pub source_connections: u16,
     /// Maximum bytes of file parts in memory, over all slots.
     pub memory_budget: usize,
     /// Maximum number of rows in a batch between the source and the encoder.
@@ -49,6 +51,22 @@ pub(crate) fn metrics_address(env: &Environment) -> Result<Option<SocketAddr>, C
     Ok((port > 0).then_some(SocketAddr::new(address, port)))
 }
 
+/// Returns `SOURCE_CONNECTIONS`. With fewer than the default a worker could be asked for a shard of an open export whose
+/// snapshot it cannot hold beside the others, and would wait for one of them to end, which may wait for this worker.
+fn source_connections(env: &Environment, slots: u16, max_open_snapshots: u16) -> Result<u16, ConfigError> {
+    let needed = max_open_snapshots + slots + 1;
+    let source_connections = env.number("SOURCE_CONNECTIONS", needed, 1..=10_000, "connections")?;
+    if source_connections >= needed {
+        return Ok(source_connections);
+    }
+    let problem = format!(
+        "expected at least {needed}, but it is {source_connections}: a worker needs a connection for each export whose \
+         snapshot may be open (MAX_OPEN_SNAPSHOTS: {max_open_snapshots}), one for each slot that reads (WORKER_SLOTS: \
+         {slots}) and one for checks. Raise it, or lower one of the other two"
+    );
+    Err(ConfigError::Problem { name: "SOURCE_CONNECTIONS".to_owned(), problem })
+}
+
 impl Settings {
     pub(crate) fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
         let slots = env.number("WORKER_SLOTS", 2_u16, 1..=64, "exports at a time")?;
@@ -59,14 +77,17 @@ impl Settings {
                 problem: format!("{slots} slots (WORKER_SLOTS) need at least {MIN_BUDGET_MB} MiB each"),
             });
         }
+        let max_open_snapshots = env.number("MAX_OPEN_SNAPSHOTS", 4_u16, 1..=1000, "sharded exports at a time")?;
+        let source_connections = source_connections(env, slots, max_open_snapshots)?;
         let keep = env.number("EXPORT_TTL_SECONDS", 86_400_u64, 0..=3_153_600_000, "seconds")?;
         let snapshot_age = env.number("SNAPSHOT_MAX_AGE_SECONDS", 21_600_u64, 0..=2_592_000, "seconds")?;
         Ok(Self {
             slots,
+            source_connections,
             memory_budget: memory_budget_mb << 20,
             max_batch_rows: env.number("MAX_BATCH_SIZE", 10_000, 1..=1_000_000, "rows")?,
             max_parallelism: env.max_parallelism()?,
-            max_open_snapshots: env.number("MAX_OPEN_SNAPSHOTS", 4, 1..=1000, "exports")?,
+            max_open_snapshots,
             max_row_bytes: env.number("MAX_ROW_MB", 8_u64, 1..=1024, "MiB")? << 20,
             timeout: none_if_zero(env.number("EXPORT_TIMEOUT_MS", 600_000, 0..=u64::from(u32::MAX), "milliseconds")?),
             snapshot_age: (snapshot_age > 0).then(|| Duration::from_secs(snapshot_age)),
@@ -106,6 +127,8 @@ mod tests {
     fn every_bad_value_names_its_variable() {
         for name in [
             "WORKER_SLOTS",
+            "MAX_OPEN_SNAPSHOTS",
+            "SOURCE_CONNECTIONS",
             "MEMORY_BUDGET_MB",
             "EXPORT_TTL_SECONDS",
             "LEDGER_TTL_DAYS",
@@ -113,7 +136,6 @@ mod tests {
             "MAX_ROW_MB",
             "SNAPSHOT_MAX_AGE_SECONDS",
             "MAX_PARALLELISM",
-            "MAX_OPEN_SNAPSHOTS",
             "EXPORT_TIMEOUT_MS",
             "LEASE_SECONDS",
             "MAX_ATTEMPTS",
@@ -128,6 +150,18 @@ mod tests {
         }
         let env = Environment::fixed(&[("WORKER_SLOTS", "8"), ("MEMORY_BUDGET_MB", "64")]);
         assert!(Settings::from_environment(&env).unwrap_err().to_string().starts_with("MEMORY_BUDGET_MB: "));
+    }
+
+    #[test]
+    fn a_worker_has_a_connection_for_each_snapshot_each_slot_and_for_checks() {
+        let connections = |variables: &[(&str, &str)]| {
+            Settings::from_environment(&Environment::fixed(variables)).map(|settings| settings.source_connections)
+        };
+        assert_eq!(connections(&[]).unwrap(), 4 + 2 + 1);
+        assert_eq!(connections(&[("MAX_OPEN_SNAPSHOTS", "1"), ("WORKER_SLOTS", "1")]).unwrap(), 3);
+        assert_eq!(connections(&[("SOURCE_CONNECTIONS", "20")]).unwrap(), 20);
+        let error = connections(&[("SOURCE_CONNECTIONS", "6")]).unwrap_err().to_string();
+        assert!(error.starts_with("SOURCE_CONNECTIONS: expected at least 7, but it is 6"), "{error}");
     }
 
     #[test]

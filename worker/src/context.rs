@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use polyglot_ledger::queue::Relay;
 use polyglot_ledger::{Connections, Ledger, Turn};
+use polyglot_source::ConnectionLimit;
 use polyglot_storage::Storage;
 
 use crate::config::Settings;
@@ -25,6 +26,8 @@ pub(crate) struct WorkerContext {
     pub name: String,
     pub snapshots: SnapshotSessions,
     pub buffers: BufferPool,
+    /// Limit of this process's connections to the source.
+    pub connection_limit: ConnectionLimit,
     pub connection_cache: ConnectionCache,
     active: AtomicUsize,
     /// Whether the next claim looks first for exports that wait.
@@ -39,15 +42,17 @@ impl WorkerContext {
         storage: Storage,
         relay: Relay,
         name: String,
+        connection_limit: ConnectionLimit,
     ) -> Self {
         let buffers = BufferPool::default();
-        let connection_cache = ConnectionCache::new(settings.slots.into());
+        let connection_cache = ConnectionCache::new(connection_limit.clone(), settings.slots.into());
         let snapshots = SnapshotSessions::new(
             connections.source_database_url.clone(),
             ledger.clone(),
             name.clone(),
             settings.max_row_bytes,
             buffers.clone(),
+            connection_limit.clone(),
             connection_cache.clone(),
         );
         Self {
@@ -59,6 +64,7 @@ impl WorkerContext {
             name,
             snapshots,
             buffers,
+            connection_limit,
             connection_cache,
             active: AtomicUsize::new(0),
             waiting_first: AtomicBool::default(),

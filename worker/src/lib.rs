@@ -36,6 +36,7 @@ use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::logging;
 use polyglot_runtime::telemetry::Tracing;
+use polyglot_source::ConnectionLimit;
 use polyglot_storage::Storage;
 
 /// Takes exports from the queue and processes them. Configured by environment variables.
@@ -143,16 +144,19 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
     let drained = tokio_util::sync::CancellationToken::new();
     background.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), drained.clone()));
     background.spawn(send_notifications(ledger.clone(), drained.clone()));
+    let connection_limit = ConnectionLimit::new(settings.source_connections.into(), settings.slots.into());
     let sweeper = Sweeper {
         ledger: ledger.clone(),
         storage: storage.clone(),
         source_database_url: connections.source_database_url.clone(),
+        source_connections: connection_limit.clone(),
         relay: relay.clone(),
         ledger_ttl: settings.ledger_ttl,
     };
     background.spawn(sweeper.run(drained.clone()));
     let subscription = Subscription::new(broker, settings.slots);
-    let context = Arc::new(WorkerContext::new(connections, settings, ledger, storage, relay, name));
+    let context = WorkerContext::new(connections, settings, ledger, storage, relay, name, connection_limit);
+    let context = Arc::new(context);
     if let Some(metrics_server) = metrics_server {
         background.spawn(metrics_server.serve(Arc::clone(&context), drained.clone()));
     }

@@ -64,7 +64,7 @@ pub(crate) enum Outcome {
     /// Failed, and the export with it.
     Failed,
     Cancelled,
-    /// Given back for another worker, because this one stops.
+    /// Given back for another worker, because this one stops or has no connection left.
     GivenBack,
     /// The claim was lost, or the ledger did not confirm the end of the work.
     Lost,

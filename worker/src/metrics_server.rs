@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::WorkerContext;
 use crate::metrics;
-use crate::read::open_connections;
 
 /// Time that an answer may take after the worker has stopped.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -86,8 +85,9 @@ fn samples(context: &WorkerContext) -> SampleWriter {
     }
     page.count("polyglot_memory_budget_bytes", &[], context.settings.memory_budget);
     page.count("polyglot_snapshots_kept", &[], context.snapshots.held());
-    let idle = context.connection_cache.waiting() + context.snapshots.idle();
-    let source = PoolUse { idle, used: open_connections().saturating_sub(idle) };
+    let (limit, idle) = (&context.connection_limit, context.connection_cache.idle());
+    let source = PoolUse { idle, used: limit.in_use().saturating_sub(idle) };
     page.pools(&[("ledger", context.ledger.connections()), ("source", source)]);
+    page.count("polyglot_source_connection_limit", &[], limit.max());
     page
 }

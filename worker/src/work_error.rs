@@ -11,6 +11,8 @@ pub(crate) enum WorkError {
     FailedAttempt(Failure),
     /// The table is locked, so that another session cannot read it for now.
     Blocked(Failure),
+    /// This process may hold no further snapshot of the source for now.
+    NoConnection,
     /// The shard is smaller than the object store accepts.
     TooSmall,
     /// The export is sharded, and as many exports as may keep a snapshot open do so already.

@@ -1,9 +1,16 @@
-//! PostgreSQL as the source of rows: its catalog, sessions with fixed settings, and SQL text from requests. The worker
-//! reads the rows.
+//! PostgreSQL as the source of rows: its catalog, sessions with fixed settings, the limit on connections to it, and SQL text from
+//! requests. The worker reads the rows.
 
+mod activity;
 pub mod catalog;
 mod config;
+mod connection;
+mod connection_limit;
 pub mod session;
+mod session_settings;
 pub mod sql;
 
+pub use activity::{SessionActivity, session_activity};
 pub use config::{database_url, source_database_url};
+pub use connection::SourceConnection;
+pub use connection_limit::{ConnectionLimit, ConnectionPermit, SnapshotPermit};

@@ -1,19 +1,27 @@
-//! Sessions on the source database: the settings that the text of a value depends on, how a session is named and found again, and
-//! which errors mean that the database is unavailable. Queries for rows are not here.
+//! Sessions on the source database: the api's pool, how a session is named and found again, and which errors mean that the
+//! database is unavailable. Queries for rows are not here.
+//!
+//! The name of every session begins with `polyglot` and a blank. Those of the ledger begin with `polyglot-`, so that the two can
+//! be told apart where they share a server.
 
 use std::time::Duration;
 
 use polyglot_runtime::telemetry::PoolUse;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
-use crate::sql::quote_literal;
+use crate::connection::SourceConnection;
+use crate::connection_limit::ConnectionPermit;
+use crate::session_settings::apply_session_settings;
 
-/// A pool for catalog look-ups and for checking values, with the settings of [`connect`]. It connects on first use.
+/// Size of [`pool`].
+pub const POOL_SIZE: u32 = 4;
+
+/// A pool of [`POOL_SIZE`] connections for catalog look-ups and for checking values, with the settings of a
+/// [`SourceConnection`]. It connects on first use.
 pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     Ok(PgPoolOptions::new()
-        .max_connections(4)
+        .max_connections(POOL_SIZE)
         .acquire_timeout(Duration::from_secs(3))
         .after_connect(|connection, _| {
             Box::pin(async move {
@@ -23,7 +31,7 @@ pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
                 Ok(())
             })
         })
-        .connect_lazy_with(options.application_name("polyglot-catalog")))
+        .connect_lazy_with(options.application_name("polyglot catalog")))
 }
 
 /// The connections of a pool, idle and in use.
@@ -45,8 +53,8 @@ pub fn session_name(export_id: uuid::Uuid, attempt: i32) -> String {
 ///
 /// # Errors
 /// When the database cannot be asked.
-pub async fn end_sessions(url: &str, names: &[String]) -> Result<usize, sqlx::Error> {
-    let mut connection = connect(url, "polyglot-sweeper").await?;
+pub async fn end_sessions(permit: ConnectionPermit, url: &str, names: &[String]) -> Result<usize, sqlx::Error> {
+    let mut connection = SourceConnection::open(permit, url, "polyglot sweeper").await?;
     // Called in the select list, because conditions are evaluated in any order: in WHERE it could end sessions that only another
     // condition excludes.
     let ended = sqlx::query(
@@ -54,9 +62,9 @@ pub async fn end_sessions(url: &str, names: &[String]) -> Result<usize, sqlx::Er
          WHERE application_name = ANY($1) AND usename = current_user",
     )
     .bind(names)
-    .fetch_all(&mut connection)
+    .fetch_all(&mut *connection)
     .await?;
-    connection.close().await?;
+    connection.close();
     Ok(ended.len())
 }
 
@@ -73,16 +81,20 @@ pub struct Backend {
 ///
 /// # Errors
 /// When the database cannot be asked.
-pub async fn session_lives(url: &str, backend: Option<&Backend>) -> Result<bool, sqlx::Error> {
-    match find_session(url, backend).await {
+pub async fn session_lives(
+    permit: ConnectionPermit,
+    url: &str,
+    backend: Option<&Backend>,
+) -> Result<bool, sqlx::Error> {
+    match find_session(permit, url, backend).await {
         // Out of connections, memory or disk (SQLSTATE class 53): the server is alive.
         Err(sqlx::Error::Database(refused)) if refused.code().is_some_and(|code| code.starts_with("53")) => Ok(true),
         found => found,
     }
 }
 
-async fn find_session(url: &str, backend: Option<&Backend>) -> Result<bool, sqlx::Error> {
-    let mut connection = connect(url, "polyglot-watch").await?;
+async fn find_session(permit: ConnectionPermit, url: &str, backend: Option<&Backend>) -> Result<bool, sqlx::Error> {
+    let mut connection = SourceConnection::open(permit, url, "polyglot probe").await?;
     let mut lives = true;
     if let Some(Backend { pid, server_started }) = backend {
         lives = sqlx::query_scalar(
@@ -90,53 +102,11 @@ async fn find_session(url: &str, backend: Option<&Backend>) -> Result<bool, sqlx
         )
         .bind(pid)
         .bind(server_started)
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *connection)
         .await?;
     }
-    connection.close().await?;
+    connection.close();
     Ok(lives)
-}
-
-/// One connection to the source database with every setting that the text of a value depends on.
-pub async fn connect(url: &str, application_name: &str) -> Result<PgConnection, sqlx::Error> {
-    let options: PgConnectOptions = url.parse()?;
-    let mut connection = PgConnection::connect_with(&options.application_name(application_name)).await?;
-    apply_session_settings(&mut connection).await?;
-    Ok(connection)
-}
-
-/// Resets a used connection to the state of a new one, and renames it. Otherwise settings that a view's function has made outlive
-/// its transaction: a time zone, a role, a lock.
-///
-/// # Errors
-/// When the session has ended.
-pub async fn reset_session_settings(connection: &mut PgConnection, application_name: &str) -> Result<(), sqlx::Error> {
-    let reset = format!(
-        "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all(); SET application_name TO {}",
-        quote_literal(application_name)
-    );
-    sqlx::raw_sql(AssertSqlSafe(reset)).execute(&mut *connection).await?;
-    apply_session_settings(connection).await
-}
-
-async fn apply_session_settings(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // A join with pg_settings, so that an old server skips settings it does not know. With client_connection_check_interval the
-    // server notices a lost client during a long sort, instead of at the next row.
-    sqlx::raw_sql(
-        "SELECT set_config(name, value, false) FROM (VALUES
-            ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),
-            ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('client_encoding', 'UTF8'),
-            ('statement_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'),
-            ('client_connection_check_interval', '1s'),
-            -- A table without a key comes in the same order each time: no scan joins another in the middle.
-            ('synchronize_seqscans', 'off'),
-            -- Compiling the expressions of 1,600 columns takes longer than it can save.
-            ('jit', 'off')
-         ) AS wanted(name, value) JOIN pg_settings USING (name)",
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// Whether an error of the driver means that the database is unavailable or too busy, rather than that it refused the statement.

@@ -14,6 +14,7 @@ use polyglot_ledger::{
 };
 use polyglot_runtime::telemetry::TraceContext;
 use polyglot_source::session::{self, session_name};
+use polyglot_source::{ConnectionLimit, SourceConnection};
 use polyglot_test_kit::{scratch_database, wait_until};
 use polyglot_test_servers::needs_servers;
 use sqlx::ConnectOptions;
@@ -348,22 +349,24 @@ async fn the_sessions_of_lost_attempts_end_and_no_others() {
     needs_servers!();
     let database = scratch_database().await;
     let names: Vec<String> = (0..20).map(|attempt| session_name(Uuid::nil(), attempt)).collect();
+    let limit = ConnectionLimit::new(6, 5);
+    let connect = async |name: &str| SourceConnection::open(limit.acquire().await, database.url(), name).await.unwrap();
     let mut lost = Vec::new();
     for name in &names[..3] {
-        lost.push(session::connect(database.url(), name).await.unwrap());
+        lost.push(connect(name).await);
     }
-    let mut others = vec![session::connect(database.url(), "somebody else's").await.unwrap()];
-    others.push(session::connect(database.url(), &session_name(Uuid::nil(), 99)).await.unwrap());
+    let mut others = vec![connect("somebody else's").await];
+    others.push(connect(&session_name(Uuid::nil(), 99)).await);
     // PostgreSQL plans a short list of names unlike a long one.
     for names in [&names[..], &names[..3], &names[..1]] {
-        let ended = session::end_sessions(database.url(), names).await.unwrap();
+        let ended = session::end_sessions(limit.acquire_control().await, database.url(), names).await.unwrap();
         assert!(ended <= 3, "{ended}");
     }
     for mut session in lost {
-        assert!(sqlx::query("SELECT 1").execute(&mut session).await.is_err(), "a lost session goes on");
+        assert!(sqlx::query("SELECT 1").execute(&mut *session).await.is_err(), "a lost session goes on");
     }
     for mut session in others {
-        sqlx::query("SELECT 1").execute(&mut session).await.expect("somebody else's session was ended");
+        sqlx::query("SELECT 1").execute(&mut *session).await.expect("somebody else's session was ended");
     }
 }
 

@@ -4,6 +4,7 @@
 mod access;
 mod api_memory;
 mod bodies;
+mod bounded;
 mod datasets;
 mod description;
 mod document_commands;

@@ -48,6 +48,10 @@ pub(super) async fn record_end(context: &WorkerContext, claim: &Claim, error: Wo
             tracing::info!("export cancelled");
             retry_within_lease(context, || context.ledger.cancelled(claim)).await.map(|()| Outcome::Cancelled)
         }
+        WorkError::NoConnection => {
+            tracing::info!("no connection to the source is free for another snapshot, work given back");
+            retry_within_lease(context, || context.ledger.give_back(claim)).await.map(|()| Outcome::GivenBack)
+        }
         WorkError::ShuttingDown => {
             tracing::info!("shutting down, work given back");
             retry_within_lease(context, || context.ledger.give_back(claim)).await.map(|()| Outcome::GivenBack)

@@ -59,7 +59,7 @@ async fn run(
     let attempt = Attempt::from(claim);
     let session = context.snapshots.get_or_join(&attempt).await?;
     let mut source = context.snapshots.reader(&session, &attempt).await?;
-    let mut probe = LivenessProbe::new(&context.connections.source_database_url);
+    let mut probe = LivenessProbe::new(&context.connections.source_database_url, &context.connection_limit);
     probe.backend = Some(source.backend.clone());
     let limit = context.settings.part_budget();
     let buffers = context.buffers.for_export(claim.export_id);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use polyglot_core::request::Layout;
 use polyglot_formats::Format;
 use polyglot_ledger::{Attempt, Claim, LedgerError, PlaceRequest, Planned, Renewal, retry_while_unavailable};
+use polyglot_source::SnapshotPermit;
 use polyglot_source::session::session_name;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -74,6 +75,8 @@ enum StartOutcome<'a> {
 /// Planned shards that the ledger does not have yet.
 struct NewShards {
     transaction: Source,
+    /// The right to go on holding the transaction's snapshot.
+    permit: SnapshotPermit,
     plan: Plan,
     planned: Planned,
 }
@@ -90,7 +93,7 @@ async fn plan_export<'a>(
     upload.begin().await?;
     let (url, request) = (&context.connections.source_database_url, &claim.request);
     let connected = context.connection_cache.connect(url, &session_name(claim.export_id, claim.attempt)).await?;
-    let mut probe = LivenessProbe::new(url);
+    let mut probe = LivenessProbe::new(url, &context.connection_limit);
     let (mut source, snapshot) = probe.run_while_alive(progress, connected.begin(request)).await?;
     probe.backend = Some(source.backend.clone());
     let plan = probe.run_while_alive(progress, read_plan(&mut source, request, context.settings.max_row_bytes)).await?;
@@ -112,12 +115,19 @@ async fn plan_export<'a>(
         source = take_place(context, claim, source).await?;
     }
     tracing::info!(shards = ranges.len(), "export planned");
+    let permit = match context.snapshots.permit().await {
+        Ok(permit) => permit,
+        Err(error) => {
+            source.close();
+            return Err(error);
+        }
+    };
     let file = file.with_partitions(probe.run_while_alive(progress, source.partitions(request)).await?);
     let planned = planned(context, claim, &plan, &file, &ranges)?;
     if request.layout == Layout::File {
         upload.create().await?;
     }
-    Ok(StartOutcome::Sharded(Box::new(NewShards { transaction: source, plan, planned })))
+    Ok(StartOutcome::Sharded(Box::new(NewShards { transaction: source, permit, plan, planned })))
 }
 
 /// Takes a place for the snapshot of a sharded export, unless the claim came with one. If there is none, the transaction ends
@@ -158,8 +168,8 @@ fn planned(
 
 /// Makes the shards available to all workers. From then on this process holds their snapshot.
 async fn publish_shards(context: &WorkerContext, claim: &Claim, shards: NewShards) -> Result<(), WorkError> {
-    let NewShards { transaction, plan, planned } = shards;
-    let snapshot = context.snapshots.register(&Attempt::from(claim), transaction, plan).await?;
+    let NewShards { transaction, permit, plan, planned } = shards;
+    let snapshot = context.snapshots.register(&Attempt::from(claim), transaction, permit, plan).await?;
     let call = || context.ledger.planned(claim, &planned, context.snapshots.holder(&snapshot));
     match retry_while_unavailable(context.settings.lease, call).await {
         Ok(Renewal::Held) => {}

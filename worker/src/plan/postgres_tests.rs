@@ -8,6 +8,7 @@ use polyglot_core::relation::RelationName;
 use polyglot_core::request::{ColumnMapping, ExportRequest, Layout};
 use polyglot_core::selection::{Direction, Filter, FilterOp, OrderKey};
 use polyglot_core::single_stream_reason::SingleStreamReason;
+use polyglot_source::ConnectionLimit;
 use polyglot_test_servers::needs_database;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
@@ -39,6 +40,12 @@ struct Database {
     schema: String,
 }
 
+/// Connects without sharing a limit with other tests.
+async fn connected(url: &str) -> Connected {
+    let permit = ConnectionLimit::new(2, 1).acquire().await;
+    Connected::to(permit, url, "polyglot shapes").await.unwrap()
+}
+
 impl Database {
     async fn new(url: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -61,7 +68,7 @@ impl Database {
     }
 
     async fn connected(&self) -> Connected {
-        Connected::to(&self.url, "polyglot shapes").await.unwrap()
+        connected(&self.url).await
     }
 
     fn request(&self, format: &str, columns: &[&str]) -> ExportRequest {
@@ -509,11 +516,11 @@ async fn a_connection_is_reused_by_the_next_export_while_it_lives() {
         .run("CREATE VIEW t AS SELECT n AS id, set_config('TimeZone', 'Asia/Tokyo', false) AS zone FROM generate_series(1, 100) n")
         .await;
     let request = database.request("csv", &["id", "zone"]);
-    let cache = ConnectionCache::new(1);
+    let cache = ConnectionCache::new(ConnectionLimit::new(3, 1), 1);
     let export = async || {
         let connected = cache.connect(&database.url, "polyglot shapes").await.unwrap();
         let mut source = connected.begin(&request).await.unwrap().0;
-        let zone = sqlx::query_scalar::<_, String>("SHOW TimeZone").fetch_one(&mut source.connection).await.unwrap();
+        let zone = sqlx::query_scalar::<_, String>("SHOW TimeZone").fetch_one(&mut *source.connection).await.unwrap();
         assert_eq!(zone, "UTC");
         let plan = read_plan(&mut source, &request, MAX_ROW).await.unwrap();
         assert_eq!(read(&mut source, &plan, &request, &Range::default()).await.rows, 100);
@@ -554,7 +561,7 @@ async fn a_change_that_waits_for_the_snapshot_is_not_waited_for() {
     });
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     let url = needs_database!();
-    let joined = Connected::to(&url, "polyglot shapes").await.unwrap().join(&request, &snapshot).await;
+    let joined = connected(&url).await.join(&request, &snapshot).await;
     let Err(JoinError::Locked(failure)) = joined else { panic!("joined behind a change of the table") };
     assert_eq!(failure.kind, polyglot_core::failure::FailureKind::SourceUnavailable);
     keeper.commit().await.unwrap();

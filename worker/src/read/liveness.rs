@@ -1,11 +1,12 @@
 //! The liveness probe of a session that sends no rows. A long sort sends none either, so silence alone proves nothing.
-//! But a server that cannot be reached, or that does not know the session, will never answer. The probe uses a
-//! connection of its own.
+//! But a server that cannot be reached, or that does not know the session, will never answer. The probe uses the
+//! connection for control, which all probes of the process and its other short checks take turns with.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polyglot_core::failure::{Failure, FailureKind, chain};
+use polyglot_source::ConnectionLimit;
 use polyglot_source::session::{self, Backend};
 use tokio::time::{sleep, timeout};
 
@@ -24,14 +25,15 @@ const ATTEMPTS: u32 = 3;
 #[derive(Debug, Clone)]
 pub(crate) struct LivenessProbe<'a> {
     url: &'a str,
+    limit: &'a ConnectionLimit,
     /// The session's process in the server; `None` until the transaction has begun, because a pooler may assign another
     /// one.
     pub backend: Option<Backend>,
 }
 
 impl<'a> LivenessProbe<'a> {
-    pub(crate) fn new(url: &'a str) -> Self {
-        Self { url, backend: None }
+    pub(crate) fn new(url: &'a str, limit: &'a ConnectionLimit) -> Self {
+        Self { url, limit, backend: None }
     }
 
     /// Runs `work`, which waits for the source, until it is done or the session is lost.
@@ -51,12 +53,15 @@ impl<'a> LivenessProbe<'a> {
         let (mut rows, mut failed) = (progress.rows.load(Ordering::Relaxed), 0);
         loop {
             sleep(SILENCE).await;
+            // Waiting for the turn is no failure of the probe. Those who are before it take some seconds at most.
+            let permit = self.limit.acquire_control().await;
             let before = std::mem::replace(&mut rows, progress.rows.load(Ordering::Relaxed));
             if rows != before {
                 failed = 0;
                 continue;
             }
-            let problem = match timeout(TIMEOUT, session::session_lives(self.url, self.backend.as_ref())).await {
+            let lives = session::session_lives(permit, self.url, self.backend.as_ref());
+            let problem = match timeout(TIMEOUT, Box::pin(lives)).await {
                 Ok(Ok(true)) => {
                     failed = 0;
                     continue;

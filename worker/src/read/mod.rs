@@ -3,17 +3,15 @@
 
 mod batch;
 mod connection_cache;
-mod connection_count;
+#[cfg(test)]
+mod connection_cache_tests;
 mod copy_out;
 mod liveness;
 mod source_failure;
 mod transaction;
 
 pub(crate) use batch::{Batch, FromSource};
-pub(crate) use connection_cache::ConnectionCache;
-pub(crate) use connection_count::open_connections;
+pub(crate) use connection_cache::{AttemptKey, ConnectionCache};
 pub(crate) use liveness::LivenessProbe;
 pub(crate) use source_failure::{LOST, failed};
-#[cfg(test)]
-pub(crate) use transaction::Connected;
-pub(crate) use transaction::{JoinError, Source, relation_missing};
+pub(crate) use transaction::{Connected, JoinError, Source, relation_missing};

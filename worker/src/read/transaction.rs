@@ -1,36 +1,34 @@
 //! The transaction that an export is read in: it begins with a snapshot of its own or with one that another transaction
 //! holds. Reading rows is in `copy_out`.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::manifest::SnapshotPoint;
 use polyglot_core::request::ExportRequest;
-use polyglot_source::session::{self, Backend};
+use polyglot_source::session::Backend;
 use polyglot_source::sql::quote_literal;
+use polyglot_source::{ConnectionPermit, SourceConnection};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::connection_count::ConnectionCountGuard;
 use super::source_failure::failed;
 
-/// Timeout of connecting to the source.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The name of sessions that no export uses.
+const IDLE: &str = "polyglot idle";
 
 /// A connection to the source, without a transaction.
 pub(crate) struct Connected {
-    connection: PgConnection,
+    connection: SourceConnection,
     /// Time at which it was established.
     pub(super) since: Instant,
-    open: ConnectionCountGuard,
 }
 
 /// An open transaction on the source, which holds its snapshot.
 pub(crate) struct Source {
-    pub(crate) connection: PgConnection,
+    pub(crate) connection: SourceConnection,
     pub backend: Backend,
     since: Instant,
-    open: ConnectionCountGuard,
 }
 
 /// The reason why a snapshot cannot be imported.
@@ -116,40 +114,43 @@ async fn backend(connection: &mut PgConnection) -> Result<Backend, Failure> {
 
 impl Connected {
     /// Connects; `name` is the session's name in `pg_stat_activity`.
-    pub(crate) async fn to(url: &str, name: &str) -> Result<Self, Failure> {
-        let connection = tokio::time::timeout(CONNECT_TIMEOUT, session::connect(url, name)).await;
-        let silent = |_| failed(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
-        let connection = connection.map_err(silent)?.map_err(failed)?;
-        Ok(Self { connection, since: Instant::now(), open: ConnectionCountGuard::new() })
+    pub(crate) async fn to(permit: ConnectionPermit, url: &str, name: &str) -> Result<Self, Failure> {
+        let connection = SourceConnection::open(permit, url, name).await.map_err(failed)?;
+        Ok(Self { connection, since: Instant::now() })
     }
 
     /// Prepares the connection for another export: resets the session's settings and sets its name.
     pub(super) async fn renew(&mut self, name: &str) -> Result<(), Failure> {
-        session::reset_session_settings(&mut self.connection, name).await.map_err(failed)
+        self.connection.renew(name).await.map_err(failed)
+    }
+
+    /// Closes the connection.
+    pub(super) fn close(self) {
+        self.connection.close();
     }
 
     /// Locks the relation against changes of its definition and takes a snapshot.
     pub(crate) async fn begin(self, request: &ExportRequest) -> Result<(Source, SnapshotPoint), Failure> {
-        let Self { mut connection, since, open } = self;
+        let Self { mut connection, since } = self;
         match begin(&mut connection, lock(request)).await? {
             BeginOutcome::Open => {}
             BeginOutcome::NoTable => return Err(relation_missing(request)),
             BeginOutcome::Locked(failure) => return Err(failure),
         }
-        let row = sqlx::query(SNAPSHOT).fetch_one(&mut connection).await.map_err(failed)?;
+        let row = sqlx::query(SNAPSHOT).fetch_one(&mut *connection).await.map_err(failed)?;
         let snapshot = SnapshotPoint {
             time: row.try_get("time").map_err(failed)?,
             wal_position: row.try_get("wal_position").map_err(failed)?,
         };
         let backend = backend(&mut connection).await?;
-        Ok((Source { connection, backend, since, open }, snapshot))
+        Ok((Source { connection, backend, since }, snapshot))
     }
 
     /// Begins a transaction under a snapshot that another transaction has exported. If that transaction is still open
     /// after the lock was taken, it was open all the time, and so was its own lock: the table has the definition that
     /// it had when the snapshot was taken.
     pub(crate) async fn join(self, request: &ExportRequest, snapshot: &str) -> Result<Source, JoinError> {
-        let Self { mut connection, since, open } = self;
+        let Self { mut connection, since } = self;
         // The transaction that holds the snapshot also keeps the table from being dropped.
         match begin(&mut connection, format!("{JOIN_LOCK_TIMEOUT}; {}", lock(request))).await? {
             BeginOutcome::Open => {}
@@ -157,7 +158,7 @@ impl Connected {
             BeginOutcome::Locked(failure) => return Err(JoinError::Locked(failure)),
         }
         let import = format!("SET TRANSACTION SNAPSHOT {}; {NO_LOCK_TIMEOUT}", quote_literal(snapshot));
-        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(import)).execute(&mut connection).await {
+        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(import)).execute(&mut *connection).await {
             return Err(match sqlstate(&error).as_deref() {
                 // The file of the snapshot does not exist, for which PostgreSQL 17 has a code of its own, or a process
                 // that ended left it behind.
@@ -166,14 +167,14 @@ impl Connected {
             });
         }
         let backend = backend(&mut connection).await?;
-        Ok(Source { connection, backend, since, open })
+        Ok(Source { connection, backend, since })
     }
 }
 
 impl Source {
     /// Exports the snapshot and returns the name under which other transactions can import it while this one is open.
     pub(crate) async fn export_snapshot(&mut self) -> Result<String, Failure> {
-        sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut self.connection).await.map_err(failed)
+        sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut *self.connection).await.map_err(failed)
     }
 
     /// Returns the partitions of the relation as they are now, whatever the snapshot is.
@@ -184,7 +185,7 @@ impl Source {
         sqlx::query_scalar(partitions)
             .bind(&request.relation.schema)
             .bind(&request.relation.name)
-            .fetch_one(&mut self.connection)
+            .fetch_one(&mut *self.connection)
             .await
             .map_err(failed)
     }
@@ -197,12 +198,17 @@ impl Source {
     /// Ends the transaction and releases the snapshot. The session loses the export's name, because a cleanup may end
     /// all sessions that a dead worker left under that name.
     pub(crate) async fn commit(mut self) -> Result<Connected, Failure> {
-        self.run("COMMIT; SET application_name TO 'polyglot idle'").await?;
-        Ok(Connected { connection: self.connection, since: self.since, open: self.open })
+        self.connection.commit(IDLE).await.map_err(failed)?;
+        Ok(Connected { connection: self.connection, since: self.since })
+    }
+
+    /// Releases the snapshot by closing the connection. No statement may be running.
+    pub(crate) fn close(self) {
+        self.connection.close();
     }
 
     /// Runs a statement without a result.
     pub(crate) async fn run(&mut self, statement: &'static str) -> Result<(), Failure> {
-        sqlx::raw_sql(statement).execute(&mut self.connection).await.map(drop).map_err(failed)
+        sqlx::raw_sql(statement).execute(&mut *self.connection).await.map(drop).map_err(failed)
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use polyglot_core::failure::chain;
 use polyglot_ledger::{Attempt, Ledger, SnapshotHolder, with_timeout};
+use polyglot_source::SnapshotPermit;
 use tokio::time::{sleep, timeout};
-use uuid::Uuid;
 
 use super::snapshot_name::SnapshotName;
-use crate::read::Source;
+use crate::read::{AttemptKey, Source};
 
 /// Interval at which a holder renews its row and learns whether the snapshot is still wanted.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -19,9 +19,6 @@ pub(super) const HOLDER_LEASE: Duration = Duration::from_secs(3);
 /// Timeout of a ping on a holder's connection, which has no other traffic. It is long, because a network that is silent
 /// for a while has lost nothing, and a snapshot that is given up costs every shard that was read.
 const PING_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// An export and its attempt.
-pub(super) type AttemptKey = (Uuid, i32);
 
 pub(super) fn attempt_key(attempt: &Attempt) -> AttemptKey {
     (attempt.export_id, attempt.attempt)
@@ -32,6 +29,8 @@ pub(super) struct HolderTask {
     pub key: AttemptKey,
     /// The transaction that has exported the snapshot.
     pub transaction: Source,
+    /// Released when the transaction has ended.
+    pub permit: SnapshotPermit,
     pub snapshot: SnapshotName,
     pub ledger: Ledger,
     /// This process, as the ledger knows it.
@@ -42,7 +41,7 @@ pub(super) struct HolderTask {
 
 impl HolderTask {
     /// Holds the snapshot until no worker needs it any more, it is too old, or its connection is lost.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) {
         let (export_id, attempt) = self.key;
         let snapshot = self.snapshot.to_string();
         loop {

@@ -9,17 +9,18 @@ use std::time::Duration;
 use polyglot_core::failure::{Failure, FailureKind, chain};
 use polyglot_ledger::{Attempt, Ledger, SnapshotHolder, with_timeout};
 use polyglot_source::session::session_name;
+use polyglot_source::{ConnectionLimit, SnapshotPermit};
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::holder_task::{AttemptKey, HEARTBEAT, HOLDER_LEASE, HolderTask, attempt_key, release};
+use super::holder_task::{HEARTBEAT, HOLDER_LEASE, HolderTask, attempt_key, release};
 use super::snapshot_name::SnapshotName;
 use crate::part::BufferPool;
 use crate::plan::{Plan, read_plan};
-use crate::read::{ConnectionCache, JoinError, LOST, Source};
+use crate::read::{AttemptKey, Connected, ConnectionCache, JoinError, LOST, Source};
 use crate::work_error::WorkError;
 
 /// Intended number of processes that hold a snapshot. A worker without a shard to read is as good a holder as any: the
@@ -29,14 +30,19 @@ const WANTED_HOLDERS: i64 = 4;
 const JOINED_AT_A_TIME: i64 = 8;
 /// Timeout of beginning a transaction under a snapshot: a connection, a lock that is waited for 5 s, an import.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for the right to hold a further snapshot. There is one for each export that may be open at a time, and
+/// a holder whose export has ended finds that out with its next heartbeat. Work that waits longer is given back, because
+/// its slot may be what the exports that hold the others wait for.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One snapshot, as this process holds it.
 pub(crate) struct SnapshotSession {
     pub plan: Plan,
+    key: AttemptKey,
     /// The name under which this process has exported it.
     snapshot: SnapshotName,
-    /// Transactions that wait for the next shard.
-    idle: Mutex<Vec<Source>>,
+    /// Has the transactions that wait for the next shard.
+    connection_cache: ConnectionCache,
     closed: CancellationToken,
 }
 
@@ -50,6 +56,7 @@ pub(crate) struct SnapshotSessions {
     owner: String,
     max_row_bytes: u64,
     buffers: BufferPool,
+    connection_limit: ConnectionLimit,
     connection_cache: ConnectionCache,
     open: Arc<Mutex<HashMap<AttemptKey, Slot>>>,
     holders: TaskTracker,
@@ -85,6 +92,7 @@ impl SnapshotSessions {
         owner: String,
         max_row_bytes: u64,
         buffers: BufferPool,
+        connection_limit: ConnectionLimit,
         connection_cache: ConnectionCache,
     ) -> Self {
         Self {
@@ -93,6 +101,7 @@ impl SnapshotSessions {
             owner,
             max_row_bytes,
             buffers,
+            connection_limit,
             connection_cache,
             open: Arc::default(),
             holders: TaskTracker::new(),
@@ -105,17 +114,12 @@ impl SnapshotSessions {
         locked(&self.open).values().filter(|slot| slot.initialized()).count()
     }
 
-    /// Returns the number of transactions under these snapshots that wait for a shard.
-    pub(crate) fn idle(&self) -> usize {
-        let open = locked(&self.open);
-        open.values().filter_map(|slot| slot.get()).map(|session| locked(&session.idle).len()).sum()
-    }
-
     fn slot(&self, key: AttemptKey) -> Slot {
         Arc::clone(locked(&self.open).entry(key).or_default())
     }
 
-    /// Joins snapshots that too few other processes hold, until `stopping`.
+    /// Joins snapshots that too few other processes hold, until `stopping`. A snapshot for which this process has no
+    /// connection to spare is left to others.
     pub(crate) async fn share(&self, stopping: &CancellationToken) {
         loop {
             tokio::select! {
@@ -132,7 +136,8 @@ impl SnapshotSessions {
                 };
             for attempt in attempts {
                 // A worker that reads a shard of the attempt reports the error.
-                if let Err(error) = self.get_or_join(&attempt).await {
+                let slot = self.slot(attempt_key(&attempt));
+                if let Err(error) = slot.get_or_try_init(|| self.join_if_free(&attempt)).await {
                     tracing::debug!(export_id = %attempt.export_id, ?error, "the snapshot is not held here");
                 }
             }
@@ -146,12 +151,13 @@ impl SnapshotSessions {
         &self,
         attempt: &Attempt,
         mut transaction: Source,
+        permit: SnapshotPermit,
         plan: Plan,
     ) -> Result<String, WorkError> {
         let snapshot = SnapshotName::export(&mut transaction).await?;
-        let reader = self.import_snapshot(attempt, &snapshot).await.map_err(|error| import_error(error, 1))?;
+        let reader = self.import_snapshot(attempt, &snapshot, None).await.map_err(|error| import_error(error, 1))?;
         let name = snapshot.to_string();
-        let session = self.hold(attempt, transaction, snapshot, plan);
+        let session = self.hold(attempt, transaction, permit, snapshot, plan);
         session.give_back(reader);
         self.slot(attempt_key(attempt)).set(session).ok();
         Ok(name)
@@ -169,7 +175,30 @@ impl SnapshotSessions {
         self.slot(attempt_key(attempt)).get_or_try_init(|| self.join(attempt)).await.cloned()
     }
 
+    /// Waits for the right to hold a further snapshot.
+    pub(crate) async fn permit(&self) -> Result<SnapshotPermit, WorkError> {
+        timeout(PERMIT_TIMEOUT, self.connection_limit.acquire_snapshot()).await.map_err(|_| WorkError::NoConnection)
+    }
+
     async fn join(&self, attempt: &Attempt) -> Result<Arc<SnapshotSession>, WorkError> {
+        let permit = self.permit().await?;
+        self.join_with(attempt, permit, None).await
+    }
+
+    /// Joins without waiting for a connection and without taking one that is idle for another export.
+    async fn join_if_free(&self, attempt: &Attempt) -> Result<Arc<SnapshotSession>, WorkError> {
+        let permit = self.connection_limit.try_acquire_snapshot().ok_or(WorkError::NoConnection)?;
+        let name = session_name(attempt.export_id, attempt.attempt);
+        let connected = self.connection_cache.connect_if_free(&self.source_url, &name).await;
+        self.join_with(attempt, permit, Some(connected.ok_or(WorkError::NoConnection)??)).await
+    }
+
+    async fn join_with(
+        &self,
+        attempt: &Attempt,
+        permit: SnapshotPermit,
+        mut connected: Option<Connected>,
+    ) -> Result<Arc<SnapshotSession>, WorkError> {
         let mut tried = HashSet::new();
         let mut transaction = loop {
             // Another process may have joined while the names of lost holders were tried.
@@ -179,7 +208,7 @@ impl SnapshotSessions {
             else {
                 return Err(import_error(JoinError::SnapshotGone, tried.len()));
             };
-            match self.import_snapshot(attempt, &snapshot).await {
+            match self.import_snapshot(attempt, &snapshot, connected.take()).await {
                 Ok(joined) => break joined,
                 Err(JoinError::SnapshotGone) => tried.insert(text),
                 Err(error) => return Err(import_error(error, 1)),
@@ -191,14 +220,22 @@ impl SnapshotSessions {
         if !with_timeout(self.ledger.hold_snapshot(attempt.export_id, attempt.attempt, self.holder(&name))).await? {
             return Err(WorkError::Lost);
         }
-        Ok(self.hold(attempt, transaction, own, plan))
+        Ok(self.hold(attempt, transaction, permit, own, plan))
     }
 
-    /// Begins a transaction under the snapshot.
-    async fn import_snapshot(&self, attempt: &Attempt, snapshot: &SnapshotName) -> Result<Source, JoinError> {
+    /// Begins a transaction under the snapshot, over `connected` if there is one.
+    async fn import_snapshot(
+        &self,
+        attempt: &Attempt,
+        snapshot: &SnapshotName,
+        connected: Option<Connected>,
+    ) -> Result<Source, JoinError> {
         let importing = async {
             let name = session_name(attempt.export_id, attempt.attempt);
-            let connected = self.connection_cache.connect(&self.source_url, &name).await?;
+            let connected = match connected {
+                Some(connected) => connected,
+                None => self.connection_cache.connect(&self.source_url, &name).await?,
+            };
             let joined = connected.join(&attempt.request, &snapshot.name).await?;
             if joined.backend.server_started == snapshot.server_started {
                 Ok(joined)
@@ -218,17 +255,26 @@ impl SnapshotSessions {
     }
 
     /// Starts the task that holds the snapshot.
-    fn hold(&self, attempt: &Attempt, transaction: Source, snapshot: SnapshotName, plan: Plan) -> Arc<SnapshotSession> {
+    fn hold(
+        &self,
+        attempt: &Attempt,
+        transaction: Source,
+        permit: SnapshotPermit,
+        snapshot: SnapshotName,
+        plan: Plan,
+    ) -> Arc<SnapshotSession> {
         let closed = self.stopping.child_token();
         let session = Arc::new(SnapshotSession {
             plan,
+            key: attempt_key(attempt),
             snapshot: snapshot.clone(),
-            idle: Mutex::default(),
+            connection_cache: self.connection_cache.clone(),
             closed: closed.clone(),
         });
-        let task = HolderTask {
+        let mut task = HolderTask {
             key: attempt_key(attempt),
             transaction,
+            permit,
             snapshot,
             ledger: self.ledger.clone(),
             owner: self.owner.clone(),
@@ -249,6 +295,10 @@ impl SnapshotSessions {
             }
             closed.cancel();
             held.close();
+            // At most a ping is running in it, which ends by itself.
+            let HolderTask { transaction, permit, .. } = task;
+            transaction.close();
+            drop(permit);
             let mut open = locked(&open);
             // Another slot may have joined before the planner's own session was registered.
             open.retain(|other, slot| {
@@ -270,7 +320,7 @@ impl SnapshotSessions {
         if let Some(idle) = session.take() {
             return Ok(idle);
         }
-        match self.import_snapshot(attempt, &session.snapshot).await {
+        match self.import_snapshot(attempt, &session.snapshot, None).await {
             Ok(reader) => Ok(reader),
             // The holder of this process has just been lost, and with it the session; the next try joins through another
             // process.
@@ -296,18 +346,15 @@ impl SnapshotSessions {
 
 impl SnapshotSession {
     fn take(&self) -> Option<Source> {
-        locked(&self.idle).pop()
+        self.connection_cache.take_reader(self.key)
     }
 
     /// Puts a transaction back for the next shard, or closes its connection if the session is closed.
     pub(crate) fn give_back(&self, reader: Source) {
-        let mut idle = locked(&self.idle);
-        if !self.closed.is_cancelled() {
-            idle.push(reader);
-        }
+        self.connection_cache.keep_reader(self.key, reader, &self.closed);
     }
 
     fn close(&self) {
-        locked(&self.idle).clear();
+        self.connection_cache.close_readers(self.key);
     }
 }

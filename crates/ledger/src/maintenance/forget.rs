@@ -15,7 +15,7 @@ impl Ledger {
         let ended: Vec<Uuid> = sqlx::query_scalar(
             "SELECT id FROM exports
              WHERE state IN ('expired', 'failed', 'cancelled') AND object_key IS NULL
-               AND greatest(finished_at, expires_at) < now() - make_interval(secs => $1)
+               AND greatest(finished_at, expires_at) < ledger_now() - make_interval(secs => $1)
                AND NOT EXISTS (SELECT FROM uploads WHERE uploads.export_id = exports.id)
              ORDER BY greatest(finished_at, expires_at) LIMIT $2 FOR UPDATE SKIP LOCKED",
         )

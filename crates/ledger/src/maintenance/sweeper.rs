@@ -12,7 +12,7 @@ use crate::queue::Relay;
 use crate::work::OrphanedUpload;
 use polyglot_core::failure::chain;
 use polyglot_runtime::telemetry::SWEPT;
-use polyglot_source::session;
+use polyglot_source::{ConnectionLimit, session};
 use polyglot_storage::{Storage, StorageError};
 
 const PAUSE: Duration = Duration::from_secs(1);
@@ -29,6 +29,8 @@ pub struct Sweeper {
     pub ledger: Ledger,
     pub storage: Storage,
     pub source_database_url: String,
+    /// Limit of the process's connections to the source.
+    pub source_connections: ConnectionLimit,
     pub relay: Relay,
     /// Time after its end for which an export is remembered; `None`: for ever.
     pub ledger_ttl: Option<Duration>,
@@ -146,7 +148,10 @@ impl Sweeper {
     /// may.
     async fn end_sessions(&self, uploads: &[OrphanedUpload]) -> bool {
         let names: Vec<_> = uploads.iter().map(|it| session::session_name(it.export_id, it.attempt)).collect();
-        match timeout(SOURCE_TIMEOUT, session::end_sessions(&self.source_database_url, &names)).await {
+        // Waiting for the turn takes some seconds at most.
+        let permit = self.source_connections.acquire_control().await;
+        let ending = session::end_sessions(permit, &self.source_database_url, &names);
+        match timeout(SOURCE_TIMEOUT, Box::pin(ending)).await {
             Ok(Ok(0)) => true,
             Ok(Ok(ended)) => {
                 tracing::info!(ended, "source sessions of lost attempts ended");

@@ -120,6 +120,36 @@ pub static METRIC_DEFINITIONS: &[MetricDefinition] = &[
         &["pool", "state"],
         "Open connections to the ledger and to the source database.",
     ),
+    gauge(
+        "polyglot_source_connection_limit",
+        Unit::Count,
+        &[],
+        "Connections to the source database that the process may have at most.",
+    ),
+    gauge(
+        "polyglot_source_sessions",
+        Unit::Count,
+        &[],
+        "Sessions of the service in the source database, of all its processes.",
+    ),
+    gauge(
+        "polyglot_source_oldest_snapshot_seconds",
+        Unit::Seconds,
+        &[],
+        "Age of the oldest transaction among them that holds a snapshot; 0 if none does.",
+    ),
+    gauge(
+        "polyglot_source_oldest_xmin_age",
+        Unit::Count,
+        &[],
+        "Transactions since the oldest one whose changes vacuum has to keep for these sessions; 0 if there is none.",
+    ),
+    gauge(
+        "polyglot_source_longest_statement_seconds",
+        Unit::Seconds,
+        &[],
+        "How long the statement of these sessions that runs longest has run; 0 if none runs.",
+    ),
     counter(
         ROWS,
         Unit::Count,
