@@ -310,9 +310,9 @@ async fn a_host_that_is_not_allowed_is_421() {
     assert_eq!(send_to(&[], with_host("/docs", "evil.example.com")).await.status(), StatusCode::PERMANENT_REDIRECT);
 }
 
-fn from_origin(method: Method, uri: &str, origin: &str) -> Request<Body> {
-    let request = Request::builder().method(&method).uri(uri).header(header::ORIGIN, origin);
-    let request = match method {
+fn from_origin(method: &Method, uri: &str, origin: &str) -> Request<Body> {
+    let request = Request::builder().method(method).uri(uri).header(header::ORIGIN, origin);
+    let request = match *method {
         Method::OPTIONS => request.header(header::ACCESS_CONTROL_REQUEST_METHOD, "POST"),
         _ => request,
     };
@@ -322,7 +322,7 @@ fn from_origin(method: Method, uri: &str, origin: &str) -> Request<Body> {
 #[tokio::test]
 async fn listed_origins_may_read_answers_and_errors() {
     let variables = [("CORS_ORIGINS", "https://app.example.com,http://localhost:3000")];
-    let preflight = send_to(&variables, from_origin(Method::OPTIONS, "/exports", "https://app.example.com")).await;
+    let preflight = send_to(&variables, from_origin(&Method::OPTIONS, "/exports", "https://app.example.com")).await;
     assert_eq!(preflight.status(), StatusCode::NO_CONTENT);
     let headers = preflight.headers();
     assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.com");
@@ -336,7 +336,7 @@ async fn listed_origins_may_read_answers_and_errors() {
     assert!(!headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
 
     for (uri, status) in [("/health", 200), ("/nowhere", 404), ("/exports/7", 400)] {
-        let answer = send_to(&variables, from_origin(Method::GET, uri, "http://localhost:3000")).await;
+        let answer = send_to(&variables, from_origin(&Method::GET, uri, "http://localhost:3000")).await;
         assert_eq!(answer.status(), status);
         let headers = answer.headers();
         assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "http://localhost:3000", "{uri}");
@@ -355,21 +355,21 @@ async fn listed_origins_may_read_answers_and_errors() {
         }
     }
     // Others get what they would get without CORS, and no cache mixes the two up.
-    let foreign = send_to(&variables, from_origin(Method::GET, "/health", "https://evil.example.com")).await;
+    let foreign = send_to(&variables, from_origin(&Method::GET, "/health", "https://evil.example.com")).await;
     assert_eq!((foreign.status(), &foreign.headers()[header::VARY]), (StatusCode::OK, &"origin".parse().unwrap()));
     assert!(!foreign.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
-    let foreign = send_to(&variables, from_origin(Method::OPTIONS, "/exports", "https://evil.example.com")).await;
+    let foreign = send_to(&variables, from_origin(&Method::OPTIONS, "/exports", "https://evil.example.com")).await;
     assert_eq!(foreign.status(), StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]
 async fn cors_is_off_unless_asked_for_and_any_origin_is_asked_for_by_a_star() {
     for method in [Method::GET, Method::OPTIONS] {
-        let answer = send_to(&[], from_origin(method, "/exports/7", "https://app.example.com")).await;
+        let answer = send_to(&[], from_origin(&method, "/exports/7", "https://app.example.com")).await;
         assert!(answer.headers().keys().all(|name| !name.as_str().starts_with("access-control")), "{answer:?}");
         assert!(!answer.headers().contains_key(header::VARY));
     }
-    let any = send_to(&[("CORS_ORIGINS", "*")], from_origin(Method::GET, "/health", "https://app.example.com")).await;
+    let any = send_to(&[("CORS_ORIGINS", "*")], from_origin(&Method::GET, "/health", "https://app.example.com")).await;
     assert_eq!(any.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
     assert!(!any.headers().contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
 }

@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(refusal(&"[".repeat(100_000)).0, field);
         let filters = format!(r#"{{"filters": [{{"value": 1}}, {{"value": {}"#, r#"{"a":"#.repeat(200));
         let (field, _) = refusal(&filters);
-        assert!(field.starts_with("filters[1].value.a.a.") && field.ends_with(".a"), "{field}");
+        assert!(field.starts_with("filters[1].value.a.a.a.a."), "{field}");
         // Depth is not what has been closed again.
         assert!(parse(format!("[{}]", vec!["[[]]"; 1000].join(",")).as_bytes()).is_ok());
     }
