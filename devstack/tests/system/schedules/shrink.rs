@@ -4,7 +4,7 @@ use super::step::{Schedule, Step};
 use super::{Broken, Database};
 
 /// Runs after which a schedule is short enough.
-const RUNS: usize = 2500;
+const RUNS: usize = 1000;
 
 struct Shrinker<'a> {
     database: &'a Database,
