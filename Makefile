@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build-tests test soak kills bounded bench fuzz lint clean-data
+.PHONY: help run build-tests test soak kills bounded schedules bench fuzz lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -21,6 +21,8 @@ help:
 	@echo 'make kills       an export of KILL_ROWS=10000000 while a worker is killed every two seconds (make test has a shorter one)'
 	@echo 'make bounded     200 sharded exports at once and 1,000 that are cancelled, while workers are killed: connections on the source,'
 	@echo '                 and small exports beside them (make test has a shorter one); BOUNDED_WORKERS=3 BOUNDED_KILL_SECONDS=10'
+	@echo 'make schedules   SEEDS=20000 drawn orders of the calls of the ledger, every invariant checked after each (make test has'
+	@echo '                 1000); SEED=7 repeats one'
 	@echo 'make bench       time, size and memory of each format at ROWS=10000000 by 1, 2 and 4 workers, and more; as root'
 	@echo 'make fuzz        the decoder under libFuzzer for SECONDS=60; needs a C++ compiler'
 	@echo 'make lint        formatting and clippy'
@@ -66,6 +68,12 @@ bounded:
 	@devstack/install --tests
 	cargo build --release --workspace
 	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --test system -- --nocapture bounded
+
+schedules: export SEEDS ?= 20000
+schedules: export SEED ?=
+schedules: build-tests
+	@devstack/install --tests
+	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --exclude polyglot-bench --test system -- --nocapture schedules
 
 # Not part of the tests: on a shared machine only ratios within one run mean something.
 bench:

@@ -21,6 +21,7 @@ mod preview;
 mod python;
 mod requests;
 mod retention;
+mod schedules;
 mod shapes;
 mod shards;
 mod submissions;
