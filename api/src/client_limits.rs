@@ -14,6 +14,7 @@ use polyglot_runtime::http_server::HttpLimits;
 use polyglot_runtime::quota::{Peer, Quota, QuotaLimits, QuotaPermit};
 use polyglot_runtime::telemetry::HTTP_REFUSED;
 
+use crate::limited_use::LimitedUse;
 use crate::problem::RouteError;
 
 /// Downloads through the api. Each holds a connection to the object store and some hundred KiB on its way.
@@ -25,25 +26,6 @@ const RESPONSE_BYTES: QuotaLimits = QuotaLimits { total: 24 << 20, per_peer: 16 
 /// The limits of connections and answers, with so many connections.
 pub(crate) fn http_limits(connections: QuotaLimits) -> HttpLimits {
     HttpLimits { connections, response_bytes: RESPONSE_BYTES, ..HttpLimits::default() }
-}
-
-/// What a client may have only so many of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LimitedUse {
-    EventStream,
-    WaitingDownload,
-    ProxiedDownload,
-}
-
-impl LimitedUse {
-    /// The value of the metric's label.
-    fn reason(self) -> &'static str {
-        match self {
-            Self::EventStream => "event_streams",
-            Self::WaitingDownload => "waiting_downloads",
-            Self::ProxiedDownload => "proxied_downloads",
-        }
-    }
 }
 
 /// The quotas of requests that take long.

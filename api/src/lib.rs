@@ -17,6 +17,7 @@ mod exports;
 mod health;
 mod hosts;
 mod ledger_stats;
+mod limited_use;
 mod metrics;
 mod openapi;
 mod page;

@@ -12,10 +12,11 @@ use polyglot_core::status::Status;
 use polyglot_ledger::Export;
 
 use super::{proxy, redirect, wait};
-use crate::client_limits::{Client, LimitedUse, hold_until_sent};
+use crate::client_limits::{Client, hold_until_sent};
 use crate::config::Delivery;
 use crate::exports::document::{ExportDocument, retry_after};
 use crate::exports::id::ExportId;
+use crate::limited_use::LimitedUse;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
 use crate::state::AppState;

@@ -15,9 +15,10 @@ use tracing::Instrument;
 use utoipa::ToSchema;
 
 use super::stream::{ClientDisconnected, Sender, StreamInterrupted, stream_all, stream_one};
-use crate::client_limits::{Client, LimitedUse, hold_until_sent};
+use crate::client_limits::{Client, hold_until_sent};
 use crate::exports::id::ExportId;
 use crate::exports::inspect::find;
+use crate::limited_use::LimitedUse;
 use crate::problem::{RouteError, quoted};
 use crate::state::AppState;
 use crate::timeout;

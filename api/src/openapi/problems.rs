@@ -8,8 +8,8 @@ use polyglot_runtime::quota::QuotaExceeded;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::client_limits::LimitedUse;
 use crate::exports::limits;
+use crate::limited_use::LimitedUse;
 use crate::problem::{Answer, Dependency, FieldError, RouteError, listed};
 
 const EXAMPLE_ID: Uuid = Uuid::from_u128(0x0193_5f2c_8d1e_7c3a_9b4f_2a6d_8e0c_5b17);

@@ -9,7 +9,7 @@ use tracing::Level;
 use super::field_error::{FieldError, summary};
 use super::message::quoted;
 use super::route_error::{Dependency, RouteError};
-use crate::client_limits::LimitedUse;
+use crate::limited_use::LimitedUse;
 
 /// `Retry-After` of a 503. How long a server stays away is not known.
 const UNAVAILABLE_RETRY_SECONDS: u32 = 5;

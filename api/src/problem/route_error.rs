@@ -10,7 +10,7 @@ use polyglot_storage::StorageError;
 use uuid::Uuid;
 
 use super::field_error::FieldError;
-use crate::client_limits::LimitedUse;
+use crate::limited_use::LimitedUse;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::activity::{ConnectionActivity, Expired};
 use super::client_stream::ClientStream;
+use super::limits::{RefusedBy, Shared, count_refused};
 use super::refusal::Refusal;
 use super::service::{HttpService, LimitedService};
-use super::{RefusedBy, Shared, count_refused};
 use crate::quota::Peer;
 
 /// Largest head of a request, and most bytes that a connection buffers in either direction.

@@ -5,6 +5,7 @@
 mod activity;
 mod client_stream;
 mod connection;
+mod limits;
 mod refusal;
 mod response_body;
 mod service;
@@ -16,18 +17,18 @@ use std::time::Duration;
 
 use polyglot_core::failure::chain;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::activity::ConnectionTimeouts;
 use self::connection::{Client, refuse};
+pub use self::limits::HttpLimits;
+use self::limits::{RefusedBy, Shared, count_refused, register_counters};
 use self::refusal::Refusal;
 pub use self::service::HttpService;
 use crate::lifecycle::Lifecycle;
 use crate::open_files::allow_open_files;
-use crate::quota::{Peer, Quota, QuotaExceeded, QuotaLimits, QuotaPermit};
-use crate::telemetry::{HTTP_CONNECTIONS, HTTP_REFUSED};
+use crate::quota::{Peer, QuotaExceeded, QuotaPermit};
+use crate::telemetry::HTTP_CONNECTIONS;
 
 /// Pause after a failed accept, which is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -42,82 +43,6 @@ const SOCKET_BUFFER: u32 = 16 << 10;
 /// Files of the process that are not connections of clients: refused ones, those to other servers, and what it reads.
 const OTHER_FILES: u64 = 1024;
 
-/// Connections over the limit that are answered at a time. More are closed without waiting for their request.
-const MAX_REFUSALS: usize = 256;
-
-/// What the clients of one listener may have, apart from bodies of requests, which the service limits as it reads them.
-/// Every limit is answered: with 503 where all clients together are at it, with
-/// 429 where one is, with 408 for what arrives too slowly and 431 for a head that is too large.
-#[derive(Debug, Clone, Copy)]
-pub struct HttpLimits {
-    /// Open connections.
-    pub connections: QuotaLimits,
-    /// Bytes of answers in memory that are not sent yet.
-    pub response_bytes: QuotaLimits,
-    /// Time for the head of a request, from its first byte, or from the connection for the first one.
-    pub head_timeout: Duration,
-    /// Time after which a connection without requests is closed.
-    pub idle_timeout: Duration,
-    /// Time after which a connection is closed whose client takes not a single byte of what is sent to it.
-    pub write_timeout: Duration,
-}
-
-impl Default for HttpLimits {
-    /// Limits for a listener that is asked for metrics now and then.
-    fn default() -> Self {
-        Self {
-            connections: QuotaLimits { total: 128, per_peer: 64 },
-            response_bytes: QuotaLimits { total: 4 << 20, per_peer: 2 << 20 },
-            head_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_mins(1),
-            write_timeout: Duration::from_secs(30),
-        }
-    }
-}
-
-impl HttpLimits {
-    fn timeouts(&self) -> ConnectionTimeouts {
-        ConnectionTimeouts { head: self.head_timeout, idle: self.idle_timeout, write: self.write_timeout }
-    }
-}
-
-/// The limit that has refused a client or cut it off: the values of a metric's label.
-#[derive(Debug, Clone, Copy)]
-enum RefusedBy {
-    Connections,
-    HeadTimeout,
-    HeadSize,
-    AnswerMemory,
-    UnreadAnswer,
-}
-
-impl RefusedBy {
-    const ALL: [Self; 5] =
-        [Self::Connections, Self::HeadTimeout, Self::HeadSize, Self::AnswerMemory, Self::UnreadAnswer];
-
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::HeadTimeout => "head_timeout",
-            Self::HeadSize => "head_size",
-            Self::AnswerMemory => "answer_memory",
-            Self::UnreadAnswer => "unread_answer",
-        }
-    }
-}
-
-fn count_refused(by: RefusedBy) {
-    metrics::counter!(HTTP_REFUSED, "reason" => by.reason()).increment(1);
-}
-
-/// What all connections of a server share.
-struct Shared {
-    limits: HttpLimits,
-    connections: Quota,
-    response_bytes: Quota,
-    refusals: Arc<Semaphore>,
-}
-
 /// An HTTP/1.1 server with limits.
 pub struct HttpServer(Arc<Shared>);
 
@@ -130,12 +55,7 @@ impl Default for HttpServer {
 impl HttpServer {
     #[must_use]
     pub fn new(limits: HttpLimits) -> Self {
-        Self(Arc::new(Shared {
-            limits,
-            connections: Quota::new(limits.connections),
-            response_bytes: Quota::new(limits.response_bytes),
-            refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
-        }))
+        Self(Arc::new(Shared::new(limits)))
     }
 
     /// Listens on `address`.
@@ -159,9 +79,7 @@ impl HttpServer {
         allow_open_files(
             u64::try_from(shared.limits.connections.total).unwrap_or(u64::MAX).saturating_add(OTHER_FILES),
         );
-        for by in RefusedBy::ALL {
-            metrics::counter!(HTTP_REFUSED, "reason" => by.reason()).increment(0);
-        }
+        register_counters();
         let tasks = TaskTracker::new();
         let force_close = CancellationToken::new();
         loop {

@@ -10,9 +10,9 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 
 use super::activity::ConnectionActivity;
+use super::limits::{RefusedBy, Shared, count_refused};
 use super::refusal::Refusal;
 use super::response_body::{RequestGuard, ResponseBody, UNCOUNTED};
-use super::{RefusedBy, Shared, count_refused};
 use crate::quota::Peer;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

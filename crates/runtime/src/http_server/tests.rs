@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::*;
+use crate::quota::QuotaLimits;
 
 /// A time that passes only when something is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
