@@ -13,8 +13,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use polyglot_runtime::config::{ConfigError, Environment};
 
-use crate::state::AppState;
-
 const VARIABLE: &str = "CORS_ORIGINS";
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, DELETE");
@@ -98,8 +96,7 @@ fn parse_origin(entry: &str) -> Option<String> {
 }
 
 /// Answers preflight requests of allowed origins, and adds the headers of CORS to every other answer.
-pub(crate) async fn apply(State(app): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    let origins = &app.access.cors;
+pub(crate) async fn apply(State(origins): State<Arc<CorsOrigins>>, request: Request, next: Next) -> Response {
     let allowed = request.headers().get(ORIGIN).and_then(|origin| origins.allow(origin));
     let is_preflight =
         request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
@@ -121,7 +118,7 @@ pub(crate) async fn apply(State(app): State<Arc<AppState>>, request: Request, ne
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
     }
     // A cache must not give the answer for one origin to another, nor that for none.
-    if matches!(origins, CorsOrigins::Listed(_)) {
+    if matches!(*origins, CorsOrigins::Listed(_)) {
         response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
     }
     response

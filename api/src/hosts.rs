@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use polyglot_runtime::config::{ConfigError, Environment};
 
 use crate::problem::RouteError;
-use crate::state::AppState;
 
 const VARIABLE: &str = "ALLOWED_HOSTS";
 
@@ -108,10 +107,10 @@ pub(crate) fn requested_authority(uri: &Uri, headers: &HeaderMap) -> Option<Auth
 }
 
 /// Answers 421 to requests for a host that is not allowed.
-pub(crate) async fn check(State(app): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(allowed): State<Arc<AllowedHosts>>, request: Request, next: Next) -> Response {
     let authority = requested_authority(request.uri(), request.headers());
     let host = authority.as_ref().map_or("", Authority::host);
-    if app.access.allowed_hosts.allows(host) || ALWAYS_ALLOWED.contains(&request.uri().path()) {
+    if allowed.allows(host) || ALWAYS_ALLOWED.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     RouteError::HostNotAllowed { host: host.to_owned() }.into_response()

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::config::AccessConfig;
 use crate::cors::{self, CorsOrigins};
 use crate::download::handler as download;
 use crate::events::handlers as events;
@@ -55,11 +56,12 @@ pub(crate) fn router(app: Arc<AppState>, metrics_route: MetricsRoute) -> Router 
         MetricsRoute::Apart => router,
     };
     let mut router = with_fallbacks(router, Arc::clone(&app));
-    if app.access.cors != CorsOrigins::None {
-        router = router.layer(from_fn_with_state(Arc::clone(&app), cors::apply));
+    let AccessConfig { cors, allowed_hosts, .. } = &app.access;
+    if *cors != CorsOrigins::None {
+        router = router.layer(from_fn_with_state(Arc::new(cors.clone()), cors::apply));
     }
-    if !app.access.allowed_hosts.is_any() {
-        router = router.layer(from_fn_with_state(app, hosts::check));
+    if !allowed_hosts.is_any() {
+        router = router.layer(from_fn_with_state(Arc::new(allowed_hosts.clone()), hosts::check));
     }
     router.layer(from_fn(request_layer::track))
 }

@@ -12,7 +12,7 @@ use crate::problem::RouteError;
 /// Memory for the text of bodies, in KiB.
 const TEXT_KIB: usize = 16 * 1024;
 
-/// Memory for parsed bodies, in KiB. The largest body needs 5.2 MiB, an ordinary one about 10 KiB.
+/// Memory for parsed bodies, in KiB. The largest body needs 6.4 MiB, an ordinary one about 10 KiB.
 const PARSED_KIB: usize = 32 * 1024;
 
 /// Bytes of text that every body has without a share, so that an ordinary request is read while others send large bodies

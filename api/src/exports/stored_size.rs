@@ -10,7 +10,7 @@ use crate::problem::FieldError;
 /// Returns an error if the request is too large to be stored. It names the part that takes most.
 pub(super) fn check(request: &ExportRequest) -> Option<FieldError> {
     // The columns that DATASETS exposes are the operator's, and no client could shorten them.
-    let total = json_bytes(request) - json_bytes(&request.exposed);
+    let total = json_bytes(request) - request.exposed.as_ref().map_or(0, json_bytes);
     if total <= STORED_BYTES {
         return None;
     }

@@ -14,7 +14,7 @@ use crate::problem::{FieldError, quoted};
 
 /// Upper bound of the memory of one parsed value, without the text of its strings: an object of one key has room for four
 /// entries and an index.
-const VALUE_BYTES: usize = 512;
+const VALUE_BYTES: usize = 640;
 
 /// Parses the value in `text`. An error of the syntax names the line and the column, one of a limit the field.
 pub(super) fn parse(text: &[u8]) -> Result<Value, FieldError> {
@@ -286,6 +286,7 @@ mod tests {
         const SIZE: usize = size_of::<Value>();
         match value {
             Value::Array(items) => items.capacity() * SIZE + items.iter().map(heap).sum::<usize>(),
+            Value::Object(object) if object.is_empty() => 0,
             Value::Object(object) => {
                 let room = object.len().max(4).next_power_of_two();
                 let index = 2 * (room * (size_of::<usize>() + 1) + 16);
