@@ -258,6 +258,10 @@ impl Export {
 
     pub(super) fn renew(&mut self, number: i32, now: Micros) {
         if let Some(ShardState::Leased { until, .. }) = self.shards.get_mut(&number).map(|shard| &mut shard.state) {
+            // After the clock has gone back the lease ends earlier than others were told to look for work.
+            if *until > now + LEASE {
+                self.late_until = self.late_until.max(*until);
+            }
             *until = now + LEASE;
         }
     }
