@@ -310,7 +310,7 @@ async fn a_key_of_a_deleted_export_still_tells_bodies_apart() {
 #[tokio::test]
 async fn the_values_of_a_running_export_are_gone_when_it_is_deleted() {
     needs_servers!();
-    let system = System::with_rows(20_000).await;
+    let system = System::with_rows(60_000).await;
     for statement in [
         "ALTER TABLE public.records RENAME TO fast_records",
         "CREATE VIEW public.records AS SELECT id, created_at, name, value, metadata FROM public.fast_records
