@@ -183,7 +183,8 @@ mod tests {
             filter(FilterOp::In, &[]),
             filter(FilterOp::Equal, &[]),
         ];
-        let request = ExportRequest { filters, exposed: Some(vec!["id".to_owned()]), ..request() };
+        let (compression, exposed) = (Some(Compression::Gzip), Some(vec!["id".to_owned()]));
+        let request = ExportRequest { filters, compression, exposed, ..request() };
         let export = Export { status: Status::Completed, ..running() };
         let manifest = Manifest {
             rows: 3,
