@@ -194,7 +194,9 @@ async fn files_and_lists_that_nobody_reads() {
     let answered = statuses(&mut lists).await;
     println!("lists: {answered:?}");
     assert!(answered.keys().all(|status| [200, 429, 503].contains(status)), "{answered:?}");
-    assert!(answered[&200] > 10 && answered[&429] > 10, "{answered:?}");
+    // The others are refused: their address has too much unread, or the ledger's connections are busy.
+    let refused: usize = [429, 503].iter().filter_map(|status| answered.get(status)).sum();
+    assert!(answered[&200] > 10 && refused > 10, "{answered:?}");
     api.is_alive("lists that nobody reads").await;
     // Nobody has read for half a minute: the api closes the connections, and others get the file.
     wait_until_within(Duration::from_secs(90), "unread answers are cut off", async || {

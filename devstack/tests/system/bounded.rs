@@ -17,7 +17,8 @@ use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
-/// Rows of the table: 24 MiB of CSV, two shards. They are compressed in the table, so that reading them is quick.
+/// Rows of the table: 24 MiB of CSV, two shards. In the table they are compressed to an eighth, so that reading them is quick
+/// and the table is still large enough to be sharded.
 const ROWS: u64 = 4000;
 /// Slots of each worker, exports whose snapshot may be open, and one connection for checks.
 const WORKER_CONNECTIONS: usize = 2 + 4 + 1;
@@ -145,7 +146,9 @@ async fn the_connections_on_the_source_stay_within_the_stated_number() {
     let sql = format!(
         "DROP TABLE IF EXISTS public.records CASCADE;
          CREATE TABLE public.records (id bigint PRIMARY KEY, payload text);
-         INSERT INTO public.records SELECT n, repeat(md5(n::text), 200) FROM generate_series(1, {ROWS}) n;
+         INSERT INTO public.records
+         SELECT n, repeat((SELECT string_agg(md5(n || ' ' || i), '') FROM generate_series(1, 24) i), 8)
+         FROM generate_series(1, {ROWS}) n;
          ANALYZE public.records"
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&system.pool).await.unwrap();
@@ -162,7 +165,8 @@ async fn the_connections_on_the_source_stay_within_the_stated_number() {
         println!("{to_finish} exports are submitted after {:.1} s", began.elapsed().as_secs_f64());
         for id in &ids {
             completed(api, id, limit).await;
-            assert_eq!(api.state(id).await["progress"]["shards"], 2, "it is sharded");
+            let state = api.state(id).await;
+            assert_eq!(state["progress"]["shards"], 2, "it is sharded: {state:#}");
             assert_eq!(api.delete_with_retries(id).await, StatusCode::NO_CONTENT);
         }
         println!("they have completed after {:.1} s", began.elapsed().as_secs_f64());
@@ -185,9 +189,9 @@ async fn the_connections_on_the_source_stay_within_the_stated_number() {
     let (seen, most) = (looks.count.into_inner(), looks.most.into_inner());
     println!("at most {most} sessions in {seen} looks; {count} small exports, the longest took {longest:.1?}");
     assert!(seen > 10 && most > API_CONNECTIONS && count > 0, "{seen} looks, {most} sessions, {count} small exports");
-    if let Some(bar) = Some(number("BOUNDED_SMALL_SECONDS", 0_u64)).filter(|bar| *bar > 0) {
-        assert!(longest <= Duration::from_secs(bar), "a small export took {longest:?}");
-    }
+    // The default has room for a busy machine: without turns a small export waits for all large ones.
+    let bar = Duration::from_secs(number("BOUNDED_SMALL_SECONDS", 15));
+    assert!(longest <= bar, "a small export took {longest:?}");
     // An idle service holds nothing on the source but the api's pool.
     const HELD: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'polyglot %'
         AND application_name NOT IN ('polyglot catalog', 'polyglot monitor', 'polyglot sweeper')

@@ -315,5 +315,5 @@ async fn a_claim_reads_few_rows_however_many_exports_there_are() {
     })
     .await;
     println!("{CLAIMS} claims read {read} rows");
-    assert!(read < CLAIMS * 300, "{read} rows");
+    assert!(read < CLAIMS * 400, "{read} rows");
 }

@@ -50,22 +50,23 @@ impl Turn {
                      SELECT (SELECT e.tenant FROM exports e
                              WHERE e.state = 'pending' AND e.tenant > t.tenant ORDER BY e.tenant LIMIT 1)
                      FROM tenants t WHERE t.tenant IS NOT NULL),
+                 turns AS MATERIALIZED (
+                     SELECT t.tenant, (SELECT count(*) FROM exports e
+                                       WHERE e.tenant = t.tenant AND e.state IN ('planning', 'running', 'finishing')) AS begun
+                     FROM tenants t WHERE t.tenant IS NOT NULL),
                  kinds (needs_place) AS (
                      SELECT false
                      UNION ALL
                      SELECT true WHERE (SELECT count(*) FROM exports
                                         WHERE has_place AND state IN ('planning', 'running')) < $2)
                  SELECT oldest.id
-                 FROM tenants t CROSS JOIN kinds k
+                 FROM turns t CROSS JOIN kinds k
                  CROSS JOIN LATERAL (
                      SELECT e.id, e.created_at FROM exports e
                      WHERE e.state = 'pending' AND e.tenant = t.tenant AND e.needs_place = k.needs_place
                        AND e.ready_at <= ledger_now()
                      ORDER BY e.created_at, e.id LIMIT $1) AS oldest
-                 CROSS JOIN LATERAL (
-                     SELECT count(*) AS exports FROM exports e
-                     WHERE e.tenant = t.tenant AND e.state IN ('planning', 'running', 'finishing')) AS begun
-                 ORDER BY begun.exports, oldest.created_at, oldest.id
+                 ORDER BY t.begun, oldest.created_at, oldest.id
                  LIMIT $1"
             }
         }
