@@ -54,7 +54,8 @@ fn request() -> ExportRequest {
 
 async fn claim(ledger: &Ledger, id: Uuid, lease: Duration) -> Option<Claim> {
     let retry = RetryPolicy::new(3);
-    let terms = Terms { lease, timeout: None, snapshot_age: None, retry, max_open_snapshots: 4, check_request: |_| Ok(()) };
+    let terms =
+        Terms { lease, timeout: None, snapshot_age: None, retry, max_open_snapshots: 4, check_request: |_| Ok(()) };
     match ledger.claim(id, "worker", &terms).await.unwrap() {
         Claimed::Work(claim) => Some(*claim),
         Claimed::Nothing => None,
