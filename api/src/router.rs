@@ -55,13 +55,13 @@ pub(crate) fn router(app: Arc<AppState>, metrics_route: MetricsRoute) -> Router 
         MetricsRoute::Here => router.route("/metrics", get(metrics::scrape)),
         MetricsRoute::Apart => router,
     };
-    let mut router = with_fallbacks(router, Arc::clone(&app));
-    let AccessConfig { cors, allowed_hosts, .. } = &app.access;
-    if *cors != CorsOrigins::None {
-        router = router.layer(from_fn_with_state(Arc::new(cors.clone()), cors::apply));
+    let AccessConfig { cors, allowed_hosts, .. } = app.access.clone();
+    let mut router = with_fallbacks(router, app);
+    if cors != CorsOrigins::None {
+        router = router.layer(from_fn_with_state(Arc::new(cors), cors::apply));
     }
     if !allowed_hosts.is_any() {
-        router = router.layer(from_fn_with_state(Arc::new(allowed_hosts.clone()), hosts::check));
+        router = router.layer(from_fn_with_state(Arc::new(allowed_hosts), hosts::check));
     }
     router.layer(from_fn(request_layer::track))
 }

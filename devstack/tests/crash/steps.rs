@@ -300,17 +300,22 @@ impl HeldExport {
             _ => return,
         };
         let mut lock = system.pool.begin().await.unwrap();
-        sqlx::query("SELECT FROM polyglot.exports WHERE id = $1::uuid FOR UPDATE")
-            .bind(&self.id)
-            .execute(&mut *lock)
-            .await
-            .unwrap();
+        if self.step == Step::Delivered {
+            // A worker passes over an export whose row is locked. Here it waits in the middle of its claim.
+            sqlx::query("LOCK TABLE polyglot.shards IN EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+        } else {
+            sqlx::query("SELECT FROM polyglot.exports WHERE id = $1::uuid FOR UPDATE")
+                .bind(&self.id)
+                .execute(&mut *lock)
+                .await
+                .unwrap();
+        }
         self.lock = Some(lock);
         self.gate = None;
         if self.step == Step::Delivered {
             system.add_worker();
         }
-        wait_until("a worker waits for the row", async || system.count(waiting).await >= 1).await;
+        wait_until("a worker waits for the lock", async || system.count(waiting).await >= 1).await;
     }
 
     /// The worker that is held at the step, by its place among the workers.
