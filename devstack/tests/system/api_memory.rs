@@ -204,7 +204,8 @@ async fn files_and_lists_that_nobody_reads() {
         let line =
             scrape.lines().find_map(|line| line.strip_prefix("polyglot_http_refused_total{reason=\"unread_answer\"} "));
         let cut_off: usize = line.unwrap().parse().unwrap();
-        if cut_off >= 64 + answered[&200] { Ok(()) } else { Err(format!("There are {cut_off}.")) }
+        // Every file and some of the lists; what the kernel's buffers took of a list may have been all that was left of it.
+        if cut_off >= 64 + 10 { Ok(()) } else { Err(format!("There are {cut_off}.")) }
     })
     .await;
     let again = api.send(PEERS[0], &download).await;

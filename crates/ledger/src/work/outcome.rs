@@ -136,6 +136,26 @@ impl Ledger {
         Ok(true)
     }
 
+    /// Ends an attempt that was denied a place. The export waits for one before it is planned again.
+    pub async fn wait_for_place(&self, claim: &Claim) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        if lock_claim(&mut transaction, claim).await? == Renewal::CancelRequested {
+            end_export(&mut transaction, claim.export_id, Status::Cancelled, None).await?;
+        } else {
+            sqlx::query(
+                "UPDATE exports SET needs_place = true, ready_at = ledger_now(),
+                     token_due_at = ledger_now() + interval '10 minutes'
+                 WHERE id = $1",
+            )
+            .bind(claim.export_id)
+            .execute(&mut *transaction)
+            .await?;
+            start_over(&mut transaction, claim.export_id).await?;
+        }
+        self.commit_change(transaction, claim.export_id).await?;
+        Ok(())
+    }
+
     async fn end_attempt(
         &self,
         claim: &Claim,

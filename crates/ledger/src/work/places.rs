@@ -5,10 +5,8 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::end::{end_export, start_over};
 use super::lease::{Claim, Renewal, lock_claim};
 use crate::database::{Ledger, Result};
-use polyglot_core::status::Status;
 
 /// The result of asking for a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,25 +66,5 @@ impl Ledger {
             .await?;
         transaction.commit().await?;
         Ok(PlaceRequest::Granted)
-    }
-
-    /// Ends an attempt that was denied a place. The export waits for one before it is planned again.
-    pub async fn wait_for_place(&self, claim: &Claim) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
-        if lock_claim(&mut transaction, claim).await? == Renewal::CancelRequested {
-            end_export(&mut transaction, claim.export_id, Status::Cancelled, None).await?;
-        } else {
-            sqlx::query(
-                "UPDATE exports SET needs_place = true, ready_at = ledger_now(),
-                     token_due_at = ledger_now() + interval '10 minutes'
-                 WHERE id = $1",
-            )
-            .bind(claim.export_id)
-            .execute(&mut *transaction)
-            .await?;
-            start_over(&mut transaction, claim.export_id).await?;
-        }
-        self.commit_change(transaction, claim.export_id).await?;
-        Ok(())
     }
 }
