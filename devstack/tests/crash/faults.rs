@@ -179,6 +179,12 @@ impl Fault {
                 // Until the store has been checked for uploads that the dead worker began, and none was found.
                 wait_until_none(system, "SELECT count(*) FROM polyglot.uploads WHERE looks = 0").await;
                 held.release(system).await;
+                // The next check is due ten seconds after the first one. On a busy machine the export took longer than that, and
+                // the one after it is a quarter of an hour away.
+                sqlx::query("UPDATE polyglot.uploads SET look_at = now() + interval '5 seconds'")
+                    .execute(&system.pool)
+                    .await
+                    .unwrap();
             }
             Self::WorkerFrozen => {
                 let frozen = held.worker(system).await;
