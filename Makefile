@@ -47,16 +47,10 @@ test: build-tests
 # `export`: make's own assignment would not reach the test.
 soak: export SOAK_EXPORTS ?= 500
 soak: export SOAK_SECONDS ?= 180
-soak:
-	@devstack/install --tests
-	cargo build --release --workspace
-	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --test crash -- --nocapture soak
+soak: LONG_TEST = crash -- --nocapture soak
 
 kills: export KILL_ROWS ?= 10000000
-kills:
-	@devstack/install --tests
-	cargo build --release --workspace
-	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --test crash -- --nocapture killed
+kills: LONG_TEST = crash -- --nocapture killed
 
 bounded: export BOUNDED_LARGE ?= 200
 bounded: export BOUNDED_CANCELLED ?= 1000
@@ -64,16 +58,15 @@ bounded: export BOUNDED_WORKERS ?= 3
 bounded: export BOUNDED_KILL_SECONDS ?= 10
 bounded: export BOUNDED_SMALL_SECONDS ?= 2
 bounded: export BOUNDED_LIMIT_SECONDS ?= 3600
-bounded:
-	@devstack/install --tests
-	cargo build --release --workspace
-	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --test system -- --nocapture bounded
+bounded: LONG_TEST = system -- --nocapture bounded
 
 schedules: export SEEDS ?= 20000
 schedules: export SEED ?=
-schedules: build-tests
+schedules: LONG_TEST = system -- --nocapture schedules
+
+soak kills bounded schedules: build-tests
 	@devstack/install --tests
-	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --exclude polyglot-bench --test system -- --nocapture schedules
+	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --exclude polyglot-bench --test $(LONG_TEST)
 
 # Not part of the tests: on a shared machine only ratios within one run mean something.
 bench:
