@@ -1,7 +1,6 @@
 //! The request: which delivery, how long to wait, and the answer for each state of the export.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -16,6 +15,7 @@ use crate::client_limits::{Client, hold_until_sent};
 use crate::config::Delivery;
 use crate::exports::document::{ExportDocument, retry_after};
 use crate::exports::id::ExportId;
+use crate::exports::inspect::find;
 use crate::limited_use::LimitedUse;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
@@ -66,17 +66,13 @@ pub(crate) async fn download(
     };
     let preferred = wait::preferred(&headers);
     let wait = preferred.unwrap_or(app.download.wait);
-    // A file that is there needs no wait, so a client at the limit is refused only if its export has not ended.
-    let permit = app.client_limits.acquire(LimitedUse::WaitingDownload, client);
-    let wait_now = if permit.is_ok() { wait } else { Duration::ZERO };
-    let export = wait::until_ended(&app, id, wait_now).await?;
+    let mut export = find(&app, id).await?;
+    if export.status.is_active() && !wait.is_zero() {
+        let _permit = app.client_limits.acquire(LimitedUse::WaitingDownload, client)?;
+        export = wait::until_ended(&app, id, wait).await?;
+    }
     let mut response = match export.status {
-        Status::Pending | Status::Planning | Status::Running | Status::Finishing => {
-            if !wait.is_zero() {
-                permit?;
-            }
-            not_finished(&export)
-        }
+        Status::Pending | Status::Planning | Status::Running | Status::Finishing => not_finished(&export),
         Status::Failed => {
             return Err(RouteError::ExportFailed { code: export.error_code, message: export.error });
         }

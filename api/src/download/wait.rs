@@ -20,13 +20,9 @@ const SAFETY_INTERVAL: Duration = Duration::from_secs(5);
 /// Returns the export when it has ended, after `limit`, or when the process is stopping, whichever comes first.
 pub(super) async fn until_ended(app: &AppState, id: Uuid, limit: Duration) -> Result<Export, RouteError> {
     let deadline = Instant::now() + limit;
-    let export = find(app, id).await?;
-    if !export.status.is_active() || limit.is_zero() {
-        return Ok(export);
-    }
     let mut wait = app.feed.wait_for_end(id);
     loop {
-        // Read again although it was read before: it may have ended before the wait began.
+        // Read after the wait has begun, even the first time: it may have ended just before.
         let export = find(app, id).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         if !export.status.is_active() || left.is_zero() {

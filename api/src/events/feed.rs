@@ -65,11 +65,6 @@ pub(crate) struct Feed {
     subscribed: Notify,
 }
 
-/// A stream's receiver.
-pub(crate) struct Subscription {
-    pub(crate) events: broadcast::Receiver<FeedEvent>,
-}
-
 impl Default for Feed {
     fn default() -> Self {
         Self {
@@ -82,10 +77,10 @@ impl Default for Feed {
 
 impl Feed {
     /// Subscribes to the updates from now on.
-    pub(crate) fn subscribe(&self) -> Subscription {
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<FeedEvent> {
         let events = self.events.subscribe();
         self.subscribed.notify_one();
-        Subscription { events }
+        events
     }
 
     /// Begins to wait for an export to end. What ends before this is called is not noticed.

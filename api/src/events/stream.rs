@@ -9,11 +9,12 @@ use std::time::Duration;
 use axum::response::sse::Event;
 use polyglot_ledger::{Change, LedgerError, with_timeout};
 use serde_json::json;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::feed::{FeedEvent, MAX_ACTIVE, Subscription};
+use super::feed::{FeedEvent, MAX_ACTIVE};
 use super::update::Update;
 use crate::state::AppState;
 use crate::timestamp::timestamp;
@@ -46,7 +47,7 @@ pub(super) struct StreamInterrupted(#[from] LedgerError);
 /// Sends everything about one export after change `last`, until the export has ended.
 pub(super) async fn stream_one(
     app: &AppState,
-    mut subscription: Subscription,
+    mut subscription: Receiver<FeedEvent>,
     id: Uuid,
     mut last: i64,
     events: &Sender,
@@ -77,7 +78,7 @@ pub(super) async fn stream_one(
 /// those that are active, then the updates of the feed, without an end.
 pub(super) async fn stream_all(
     app: &AppState,
-    mut subscription: Subscription,
+    mut subscription: Receiver<FeedEvent>,
     last: Option<i64>,
     events: &Sender,
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
@@ -170,9 +171,12 @@ async fn send_documents(
 }
 
 /// Waits for the next feed event, without the updates that are not `wanted`.
-async fn next(subscription: &mut Subscription, wanted: impl Fn(&Update) -> bool) -> Result<FeedEvent, RecvError> {
+async fn next(
+    subscription: &mut Receiver<FeedEvent>,
+    wanted: impl Fn(&Update) -> bool,
+) -> Result<FeedEvent, RecvError> {
     loop {
-        match subscription.events.recv().await? {
+        match subscription.recv().await? {
             FeedEvent::Update(update) if !wanted(&update) => {}
             event => return Ok(event),
         }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use axum::http::StatusCode;
-use polyglot_runtime::quota::QuotaExceeded;
 use tracing::Level;
 
 use super::field_error::{FieldError, summary};
@@ -285,20 +284,12 @@ impl<'e> Answer<'e> {
                         "Ask with delivery=redirect for a link to the file, or wait until other downloads have ended.",
                     ),
                 };
-                Self::new(status_of(*exceeded), slug, title, detail).retry_after(UNAVAILABLE_RETRY_SECONDS)
+                Self::new(exceeded.status(), slug, title, detail).retry_after(UNAVAILABLE_RETRY_SECONDS)
             }
             RouteError::Internal(_) => internal().logged(Level::ERROR),
             // The panic hook has logged it.
             RouteError::Panicked => internal(),
         }
-    }
-}
-
-/// The status for a client that is at its own limit, or that meets a server which others have filled.
-fn status_of(exceeded: QuotaExceeded) -> StatusCode {
-    match exceeded {
-        QuotaExceeded::Peer => StatusCode::TOO_MANY_REQUESTS,
-        QuotaExceeded::Total => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

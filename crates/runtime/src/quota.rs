@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use http::StatusCode;
+
 /// The client at the other end of a connection, as far as TCP tells: clients behind one proxy are one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer(IpAddr);
@@ -38,6 +40,17 @@ pub enum QuotaExceeded {
     /// The peer has its part of it.
     #[error("the client is at its limit")]
     Peer,
+}
+
+impl QuotaExceeded {
+    /// The status of an answer for this reason: 429 where the client has too much itself, 503 where others have filled the server.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Peer => StatusCode::TOO_MANY_REQUESTS,
+            Self::Total => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
 }
 
 /// A counted allowance; clones share it.

@@ -1,5 +1,6 @@
 //! Cleanup, which every process does every second: the sweep of the ledger, forgetting old exports, and the removal of objects,
-//! uploads and source sessions that no live attempt owns. One process sweeps at a time, and an orphaned upload is cleaned up by one at a time.
+//! uploads and source sessions that no live attempt owns. One process sweeps at a time, and an orphaned upload is cleaned up by
+//! one at a time.
 
 use std::time::Duration;
 

@@ -35,7 +35,7 @@ impl Refusal {
     fn problem(self) -> Problem {
         match self {
             Self::Connections(exceeded) => Problem {
-                status: status_of(exceeded),
+                status: exceeded.status(),
                 slug: "too-many-connections",
                 title: "There are too many connections",
                 detail: match exceeded {
@@ -52,7 +52,7 @@ impl Refusal {
                 detail: "Send the request line and all headers without long pauses.",
             },
             Self::UnreadAnswers(exceeded) => Problem {
-                status: status_of(exceeded),
+                status: exceeded.status(),
                 slug: "too-many-unread-answers",
                 title: "Too many answers are not read yet",
                 detail: match exceeded {
@@ -95,14 +95,6 @@ impl Refusal {
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(&body);
         bytes
-    }
-}
-
-/// The status for a client that has too much itself, or that meets a server which others have filled.
-fn status_of(exceeded: QuotaExceeded) -> StatusCode {
-    match exceeded {
-        QuotaExceeded::Peer => StatusCode::TOO_MANY_REQUESTS,
-        QuotaExceeded::Total => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
