@@ -58,6 +58,22 @@ pub(crate) struct Refused {
     pub(crate) sql_state: String,
 }
 
+/// The server's estimate for a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Estimate {
+    /// `None`: the server was not asked.
+    pub(crate) rows: Option<u64>,
+}
+
+impl Estimate {
+    /// Reads the first line of what `EXPLAIN` returns, such as `Seq Scan on t  (cost=0.00..2.75 rows=25 width=0)`.
+    fn of(line: &str) -> Self {
+        // A relation may have a name like this too, and it comes before.
+        let after = line.rsplit_once(" rows=").map(|(_, after)| after);
+        Self { rows: after.and_then(|after| after.split(' ').next()).and_then(|rows| rows.parse().ok()) }
+    }
+}
+
 impl Source {
     /// `pool` is for short statements. `count` opens a connection of its own to `url`, within `limit`.
     pub(crate) fn new(datasets: Datasets, pool: PgPool, url: String, limit: ConnectionLimit) -> Self {
@@ -205,14 +221,14 @@ impl Source {
 
     /// Has the server plan `statements` (separated by semicolons) in one read-only transaction and one round trip. The inner
     /// result is the server's verdict; a failure that no client can have caused is an error.
-    pub(crate) async fn plan(&self, dataset: &str, statements: &str) -> Result<Result<(), Refused>, RouteError> {
+    pub(crate) async fn plan(&self, dataset: &str, statements: &str) -> Result<Result<Estimate, Refused>, RouteError> {
         // Several statements in one message are a transaction that ends with the message, even if this future is dropped.
         // The time limit is for a relation that another session has locked.
         let statement = format!("SET TRANSACTION READ ONLY; SET LOCAL statement_timeout TO '2s'; {statements}");
         let mut connection = self.pool.acquire().await?;
         // Names in it are quoted identifiers, values are quoted literals; `selection` makes them.
-        match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await {
-            Ok(_) => Ok(Ok(())),
+        match sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut *connection).await {
+            Ok(lines) => Ok(Ok(Estimate::of(lines.first().and_then(|line| line.try_get(0).ok()).unwrap_or_default()))),
             Err(error) => refusal(dataset, error).map(Err),
         }
     }
@@ -335,6 +351,18 @@ mod tests {
         assert!(futures_util::future::join_all(asked).await.iter().all(Result::is_err));
         let kept: Vec<String> = source.cache.lock().unwrap().keys().cloned().collect();
         assert_eq!(kept, ["records"]);
+    }
+
+    #[test]
+    fn the_number_of_rows_is_read_from_the_plan() {
+        let rows = |line| Estimate::of(line).rows;
+        assert_eq!(rows("Seq Scan on records r  (cost=0.00..2.75 rows=25 width=0)"), Some(25));
+        assert_eq!(
+            rows("Seq Scan on \"a rows=7 b\" r  (cost=0.00..2.75 rows=8000000000 width=12)"),
+            Some(8_000_000_000)
+        );
+        assert_eq!(rows("Seq Scan on records r"), None);
+        assert_eq!(rows(""), None);
     }
 
     #[test]

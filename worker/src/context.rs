@@ -1,6 +1,6 @@
 //! The state that all jobs of a worker share. It neither takes nor performs work.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use polyglot_ledger::queue::Relay;
 use polyglot_ledger::{Connections, Ledger, Turn};
@@ -30,8 +30,8 @@ pub(crate) struct WorkerContext {
     pub connection_limit: ConnectionLimit,
     pub connection_cache: ConnectionCache,
     active: AtomicUsize,
-    /// Whether the next claim looks first for exports that wait.
-    waiting_first: AtomicBool,
+    /// Number of claims so far, which decides what the next one looks for first.
+    claims: AtomicUsize,
 }
 
 impl WorkerContext {
@@ -67,7 +67,7 @@ impl WorkerContext {
             connection_limit,
             connection_cache,
             active: AtomicUsize::new(0),
-            waiting_first: AtomicBool::default(),
+            claims: AtomicUsize::new(0),
         }
     }
 
@@ -78,7 +78,7 @@ impl WorkerContext {
 
     /// Returns the kind of work that the next claim looks for first, which alternates.
     pub(crate) fn next_turn(&self) -> Turn {
-        if self.waiting_first.fetch_xor(true, Ordering::Relaxed) { Turn::Waiting } else { Turn::Begun }
+        Turn::nth(self.claims.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Returns the number of slots that are at work.

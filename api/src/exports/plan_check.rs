@@ -10,7 +10,7 @@ use super::filters::DraftFilter;
 use super::order::DraftKey;
 use crate::problem::{FieldError, RouteError, quoted};
 use crate::resolved_dataset::ResolvedDataset;
-use crate::source::{Refused, Source};
+use crate::source::{Estimate, Refused, Source};
 use crate::timeout;
 
 /// The source database, as far as this check needs it. Tests have one of their own.
@@ -20,7 +20,7 @@ pub(super) trait Planner {
         &self,
         dataset: &str,
         statements: &str,
-    ) -> impl Future<Output = Result<Result<(), Refused>, RouteError>> + Send;
+    ) -> impl Future<Output = Result<Result<Estimate, Refused>, RouteError>> + Send;
 }
 
 impl Planner for Source {
@@ -28,7 +28,7 @@ impl Planner for Source {
         &self,
         dataset: &str,
         statements: &str,
-    ) -> impl Future<Output = Result<Result<(), Refused>, RouteError>> + Send {
+    ) -> impl Future<Output = Result<Result<Estimate, Refused>, RouteError>> + Send {
         self.plan(dataset, statements)
     }
 }
@@ -40,24 +40,33 @@ pub(super) struct PlanCheck<'a> {
     pub(super) order_by: &'a [DraftKey],
 }
 
+/// The result of a check.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    /// An error for each filter and sort key that the server refuses.
+    pub(super) errors: Vec<FieldError>,
+    pub(super) estimate: Estimate,
+}
+
 impl PlanCheck<'_> {
-    /// Returns an error for each filter and sort key that the server refuses. It takes one round trip if nothing is refused, and
-    /// none if nothing depends on a type.
-    pub(super) async fn run(&self, server: &(impl Planner + Sync)) -> Result<Vec<FieldError>, RouteError> {
+    /// Takes one round trip if nothing is refused, and none if nothing depends on a type.
+    pub(super) async fn run(&self, server: &(impl Planner + Sync)) -> Result<Checked, RouteError> {
         let has_values = self.filters.iter().any(|(_, filter)| !filter.values.is_empty());
         if !has_values && self.order_by.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Checked::default());
         }
         timeout::source(async {
             match self.plan(server, &self.all_statements()).await? {
-                Ok(()) => Ok(Vec::new()),
-                Err(refused) => self.find_errors(server, &refused).await,
+                Ok(estimate) => Ok::<_, RouteError>(Checked { errors: Vec::new(), estimate }),
+                Err(refused) => {
+                    Ok(Checked { errors: self.find_errors(server, &refused).await?, estimate: Estimate::default() })
+                }
             }
         })
         .await
     }
 
-    async fn plan(&self, server: &impl Planner, statements: &str) -> Result<Result<(), Refused>, RouteError> {
+    async fn plan(&self, server: &impl Planner, statements: &str) -> Result<Result<Estimate, Refused>, RouteError> {
         server.plan(&self.resolved.dataset.name, statements).await
     }
 
@@ -213,10 +222,10 @@ mod tests {
     }
 
     impl Planner for Server {
-        async fn plan(&self, _: &str, statements: &str) -> Result<Result<(), Refused>, RouteError> {
+        async fn plan(&self, _: &str, statements: &str) -> Result<Result<Estimate, Refused>, RouteError> {
             self.planned.lock().unwrap().push(statements.to_owned());
             let refused = self.refuses.iter().find(|(words, _)| statements.contains(words));
-            Ok(refused.map_or(Ok(()), |(_, code)| Err(Refused { sql_state: (*code).to_owned() })))
+            Ok(refused.map_or(Ok(Estimate::default()), |(_, code)| Err(Refused { sql_state: (*code).to_owned() })))
         }
     }
 
@@ -249,7 +258,7 @@ mod tests {
         assert_eq!(errors, []);
         let filters = drafts.iter().map(|draft| (draft, draft.complete().unwrap())).collect();
         let refused = PlanCheck { resolved, filters, order_by: &order_by }.run(server).await?;
-        Ok(refused.into_iter().map(|error| (error.field, error.message)).collect())
+        Ok(refused.errors.into_iter().map(|error| (error.field, error.message)).collect())
     }
 
     async fn check(

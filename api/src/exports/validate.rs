@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::dataset_config::DEFAULT_DATASET;
 use polyglot_core::compression::Compression;
+use polyglot_core::expected_size::ExpectedSize;
 use polyglot_core::format_options::FormatOptions;
 use polyglot_core::request::{ExportRequest, Layout};
-use polyglot_formats::Format;
+use polyglot_formats::{Format, expected_size};
 use serde_json::Value;
 
 use super::body::Body;
@@ -18,11 +19,11 @@ use super::filters::{self, DraftFilter};
 use super::limits::FIELDS;
 use super::options;
 use super::order::{self, DraftKey};
-use super::plan_check::{PlanCheck, Planner};
+use super::plan_check::{Checked, PlanCheck, Planner};
 use super::stored_size;
 use crate::problem::{FieldError, RouteError, listed, quoted};
 use crate::resolved_dataset::ResolvedDataset;
-use crate::source::{CACHE_MAX_AGE, Source};
+use crate::source::{CACHE_MAX_AGE, Estimate, Source};
 
 /// The source database, as far as validation needs it. Tests have one of their own.
 pub(super) trait Catalog: Planner {
@@ -48,6 +49,7 @@ impl Catalog for Source {
 #[derive(Debug)]
 pub(super) struct Valid {
     pub(super) request: ExportRequest,
+    pub(super) expected_size: ExpectedSize,
     /// Whether an identical export that is under way may be answered instead of a new one.
     pub(super) coalesce: bool,
 }
@@ -60,7 +62,7 @@ pub(super) async fn validate(
 ) -> Result<Valid, RouteError> {
     let mut draft = Draft::read(body, max_parallelism)?;
     match draft.check_against(catalog).await {
-        Ok(resolved) => draft.finish(resolved.as_deref()),
+        Ok((resolved, estimate)) => draft.finish(resolved.as_deref(), estimate),
         // Mistakes that are certain are reported even if the database is not available.
         Err(_) if !draft.errors.is_empty() => Err(draft.into_error()),
         Err(error) => Err(error),
@@ -129,11 +131,12 @@ impl Draft {
     async fn check_against(
         &mut self,
         catalog: &(impl Catalog + Sync),
-    ) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
-        let Some(name) = self.dataset.as_deref() else { return Ok(None) };
+    ) -> Result<(Option<Arc<ResolvedDataset>>, Estimate), RouteError> {
+        let nothing = (None, Estimate::default());
+        let Some(name) = self.dataset.as_deref() else { return Ok(nothing) };
         if name == DEFAULT_DATASET && self.column_names().next().is_none() {
             // The columns are missing, which is an error already; there is nothing to look up.
-            return Ok(None);
+            return Ok(nothing);
         }
         let mut resolved = catalog.resolve(name, CACHE_MAX_AGE).await?;
         // A column may have been added after the dataset was cached.
@@ -142,7 +145,7 @@ impl Draft {
         }
         let Some(resolved) = resolved else {
             self.errors.push(FieldError::new("dataset", format!("there is no dataset {}", quoted(name))));
-            return Ok(None);
+            return Ok(nothing);
         };
         let errors = &mut self.errors;
         for column in &self.columns {
@@ -161,9 +164,9 @@ impl Draft {
         }
         self.order_by.retain(|key| known_column(&key.key.column, &key.column_field(), &resolved, errors).is_some());
         let check = PlanCheck { resolved: &resolved, filters, order_by: &self.order_by };
-        let refused = check.run(catalog).await?;
-        self.errors.extend(refused);
-        Ok(Some(resolved))
+        let Checked { errors, estimate } = check.run(catalog).await?;
+        self.errors.extend(errors);
+        Ok((Some(resolved), estimate))
     }
 
     /// Names of all columns in the submission, with repetitions.
@@ -174,7 +177,7 @@ impl Draft {
     }
 
     /// The request, or all errors.
-    fn finish(mut self, resolved: Option<&ResolvedDataset>) -> Result<Valid, RouteError> {
+    fn finish(mut self, resolved: Option<&ResolvedDataset>, estimate: Estimate) -> Result<Valid, RouteError> {
         let columns: Option<Vec<_>> = self.columns.drain(..).map(DraftColumn::complete).collect();
         let filters: Option<Vec<_>> = self.filters.iter().map(DraftFilter::complete).collect();
         match (resolved, self.format, columns, filters) {
@@ -194,7 +197,8 @@ impl Draft {
                 if let Some(error) = stored_size::check(&request) {
                     return Err(RouteError::Invalid(vec![error]));
                 }
-                Ok(Valid { request, coalesce: self.coalesce })
+                let expected_size = expected_size(&format, &request, &resolved.relation, estimate.rows);
+                Ok(Valid { request, expected_size, coalesce: self.coalesce })
             }
             _ => Err(self.into_error()),
         }

@@ -36,10 +36,10 @@ impl<F: Fn(Duration) -> Result<ResolvedDataset, RouteError> + Sync> Catalog for 
 }
 
 impl<F: Sync> Planner for Fake<F> {
-    async fn plan(&self, _: &str, statements: &str) -> Result<Result<(), Refused>, RouteError> {
+    async fn plan(&self, _: &str, statements: &str) -> Result<Result<Estimate, Refused>, RouteError> {
         self.planned.lock().unwrap().push(statements.to_owned());
         let refused = self.refuses.iter().find(|(word, _)| statements.contains(word));
-        Ok(refused.map_or(Ok(()), |(_, code)| Err(Refused { sql_state: (*code).to_owned() })))
+        Ok(refused.map_or(Ok(Estimate { rows: Some(7) }), |(_, code)| Err(Refused { sql_state: (*code).to_owned() })))
     }
 }
 
@@ -69,6 +69,22 @@ fn with(field: &str, value: Value) -> Value {
 
 fn fields(errors: &[FieldError]) -> Vec<&str> {
     errors.iter().map(|error| error.field.as_str()).collect()
+}
+
+#[tokio::test]
+async fn the_expected_size_is_that_of_the_rows_that_a_filter_selects() {
+    let large = || {
+        let mut resolved = records(&["id", "value"]);
+        resolved.relation.stored_bytes = 1 << 30;
+        Ok(resolved)
+    };
+    let size =
+        async |json: Value| validate(&body(&json), &fake(|_| large()), MAX_PARALLELISM).await.unwrap().expected_size;
+    let mut json = json!({"format": "csv", "columns": [{"source": "id", "target": "id"}]});
+    assert_eq!(size(json.clone()).await, ExpectedSize::Large);
+    // Seven of the thousand rows.
+    json["filters"] = json!([{"column": "value", "op": "=", "value": "a"}]);
+    assert_eq!(size(json).await, ExpectedSize::Medium);
 }
 
 #[tokio::test]

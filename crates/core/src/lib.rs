@@ -3,6 +3,7 @@
 
 pub mod column;
 pub mod compression;
+pub mod expected_size;
 pub mod failure;
 pub mod format;
 pub mod format_options;

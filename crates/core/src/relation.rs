@@ -38,6 +38,19 @@ pub enum RelationKind {
 }
 
 impl RelationKind {
+    /// Whether the rows are stored in this database. The size of others is not known.
+    #[must_use]
+    pub fn is_stored(self) -> bool {
+        matches!(self, Self::Table | Self::PartitionedTable | Self::MaterializedView)
+    }
+
+    /// Whether a relation of this kind can be sharded: its rows stay the same under a snapshot, it can have an index, and it has
+    /// pages to sample. A materialized view has all but the first, because every snapshot sees its new rows.
+    #[must_use]
+    pub fn can_be_sharded(self) -> bool {
+        matches!(self, Self::Table | Self::PartitionedTable)
+    }
+
     /// The name in SQL.
     #[must_use]
     pub fn name(self) -> &'static str {

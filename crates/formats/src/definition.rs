@@ -3,6 +3,7 @@
 
 use polyglot_core::column::Column;
 use polyglot_core::format_options::FormatOptions;
+use polyglot_core::request::Layout;
 
 use crate::encode::Encode;
 use crate::option::OptionDefinition;
@@ -76,7 +77,7 @@ pub struct RowSize {
 
 /// How much of a file one shard is to be.
 pub struct ShardSize {
-    /// Bytes of the file as it is stored.
+    /// Bytes of one file as it is stored.
     pub bytes: u64,
     /// The product of columns and shards at most; `None`: any.
     pub max_columns_times_shards: Option<u64>,
@@ -85,6 +86,18 @@ pub struct ShardSize {
 impl ShardSize {
     /// For formats that need no memory beside the shard itself.
     pub(crate) const DEFAULT: Self = Self { bytes: 16 << 20, max_columns_times_shards: None };
+
+    /// Intended size of a shard that is a file of its own, in bytes as they are stored.
+    const FILE_BYTES: u64 = 128 << 20;
+
+    /// Intended size of a shard, in bytes as they are stored.
+    #[must_use]
+    pub fn target_bytes(&self, layout: Layout) -> u64 {
+        match layout {
+            Layout::File => self.bytes,
+            Layout::Files => Self::FILE_BYTES,
+        }
+    }
 }
 
 /// For each shard, where in the file it begins, and the description that its encoder returned.

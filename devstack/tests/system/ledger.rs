@@ -12,7 +12,6 @@ use polyglot_ledger::{
     Accepted, Claim, Claimed, Deletion, Finished, Ledger, LedgerError, OutboxMessage, Planned, Renewal, Reservation,
     RetryPolicy, SnapshotHolder, Submission, Terms,
 };
-use polyglot_runtime::telemetry::TraceContext;
 use polyglot_source::session::{self, session_name};
 use polyglot_source::{ConnectionLimit, SourceConnection};
 use polyglot_test_kit::{scratch_database, wait_until};
@@ -417,8 +416,7 @@ async fn a_key_stands_for_its_first_answer() {
     ledger.release_key(&key).await.unwrap();
     let Reservation::Ours(key) = reserve(&ledger, "k", "other").await else { panic!("not ours") };
     let wanted = request("id");
-    let origin = &TraceContext::default();
-    let submission = Submission { tenant: "default", request: &wanted, key: Some(&key), join: false, origin };
+    let submission = Submission { key: Some(&key), ..Submission::new("default", &wanted) };
     let accepted = ledger.accept(submission).await.unwrap();
     // A release that comes too late changes nothing.
     ledger.release_key(&key).await.unwrap();
@@ -444,13 +442,7 @@ async fn an_idempotency_key_without_an_answer_is_taken_over_after_a_minute() {
     run(&pool, "UPDATE idempotency_keys SET created_at = created_at - interval '61 seconds'").await;
     let Reservation::Ours(_) = reserve(&ledger, "k", "body").await else { panic!("not taken over") };
     let wanted = request("id");
-    let late = Submission {
-        tenant: "default",
-        request: &wanted,
-        key: Some(&slow),
-        join: false,
-        origin: &TraceContext::default(),
-    };
+    let late = Submission { key: Some(&slow), ..Submission::new("default", &wanted) };
     assert!(matches!(ledger.accept(late).await, Err(LedgerError::KeyTaken)));
     let exports: i64 = sqlx::query_scalar("SELECT count(*) FROM exports").fetch_one(&pool).await.unwrap();
     assert_eq!(exports, 1, "stored although the key was another's");
@@ -463,10 +455,7 @@ async fn identical_requests_share_one_export_if_they_want_to() {
     let wanted = request("name");
     let join = |tenant: &'static str| {
         let (ledger, wanted) = (ledger.clone(), wanted.clone());
-        async move {
-            let origin = &TraceContext::default();
-            ledger.accept(Submission { tenant, request: &wanted, key: None, join: true, origin }).await.unwrap()
-        }
+        async move { ledger.accept(Submission { join: true, ..Submission::new(tenant, &wanted) }).await.unwrap() }
     };
     let all = futures_util::future::join_all((0..8).map(|_| join("default"))).await;
     let first = all.iter().find(|accepted| !accepted.joined).unwrap();

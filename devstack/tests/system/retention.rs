@@ -13,7 +13,6 @@ use polyglot_ledger::{
     Claim, Claimed, Deletion, Finished, Ledger, LedgerError, ListFilter, Renewal, Reservation, RetryPolicy, Submission,
     Terms,
 };
-use polyglot_runtime::telemetry::TraceContext;
 use polyglot_test_kit::{Setup, System, sample_request, scratch_database, wait_until};
 use polyglot_test_servers::needs_servers;
 use reqwest::StatusCode;
@@ -120,8 +119,7 @@ async fn exports_that_ended_long_ago_are_forgotten_with_all_that_belongs_to_them
     let cancelled = export(&ledger, Status::Cancelled).await;
     let Reservation::Ours(key) = ledger.reserve_key("default", "key", b"body").await.unwrap() else { panic!("taken") };
     let wanted = request();
-    let origin = &TraceContext::default();
-    let submission = Submission { tenant: "default", request: &wanted, key: Some(&key), join: false, origin };
+    let submission = Submission { key: Some(&key), ..Submission::new("default", &wanted) };
     let keyed = ledger.accept(submission).await.unwrap().id;
     ledger.delete(keyed).await.unwrap();
     make_older(&pool, 29).await;
@@ -299,8 +297,7 @@ async fn a_key_of_a_deleted_export_still_tells_bodies_apart() {
     let reserve = async |body: &str| ledger.reserve_key("default", "key", body.as_bytes()).await.unwrap();
     let Reservation::Ours(key) = reserve(SECRET).await else { panic!("taken") };
     let wanted = request();
-    let origin = &TraceContext::default();
-    let submission = Submission { tenant: "default", request: &wanted, key: Some(&key), join: false, origin };
+    let submission = Submission { key: Some(&key), ..Submission::new("default", &wanted) };
     let accepted = ledger.accept(submission).await.unwrap();
     ledger.delete(accepted.id).await.unwrap();
     let Reservation::Answered(again) = reserve(SECRET).await else { panic!("no answer") };

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use polyglot_core::expected_size::ExpectedSize;
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
 use polyglot_ledger::{
-    Claim, Committed, JobKind, Ledger, PlaceRequest, Planned, Renewal, RetryPolicy, SnapshotHolder, StoredShard, Terms,
-    Turn, WaitReason, Waiting,
+    Claim, Committed, JobKind, Ledger, PlaceRequest, Planned, Renewal, RetryPolicy, SnapshotHolder, StoredShard,
+    Submission, Terms, Turn, WaitReason, Waiting,
 };
 use polyglot_test_kit::wait_until;
 use polyglot_test_servers::needs_servers;
@@ -122,6 +123,66 @@ async fn a_large_export_without_a_place_waits_and_small_ones_pass_it() {
     assert_eq!(ledger.complete(&claim, &finished(), None).await.unwrap(), Renewal::Held);
     // Nothing waits that may begin: the other kind of work is next.
     assert_eq!(next(&ledger, Turn::Waiting).await.unwrap().export_id, large[0]);
+}
+
+#[tokio::test]
+async fn a_small_export_passes_those_that_have_to_be_planned_first() {
+    needs_servers!();
+    let (ledger, pool) = empty_ledger().await;
+    for _ in 0..100 {
+        submit(&ledger, "a").await;
+    }
+    let begun = next_waiting(&ledger).await;
+    assert!(begin_large(&ledger, &begun).await);
+    let wanted = request("id");
+    let sized = async |expected_size| {
+        ledger.accept(Submission { expected_size, ..Submission::new("a", &wanted) }).await.unwrap().id
+    };
+    let (small, large) = (sized(ExpectedSize::Small).await, sized(ExpectedSize::Large).await);
+    assert_eq!(waiting(&ledger, small).await, Some(Waiting { reason: WaitReason::Workers, before: 0 }));
+    assert_eq!(waiting(&ledger, large).await, Some(Waiting { reason: WaitReason::Places, before: 0 }));
+    // A worker's turns: begun work, small ones, all that wait.
+    let mut claimed = Vec::new();
+    for turn in 0..6 {
+        let claim = next(&ledger, Turn::nth(turn)).await.expect("there is work");
+        claimed.push(claim.export_id);
+        if claim.export_id == small {
+            ledger.streaming(&claim, None, SingleStreamReason::Small).await.unwrap();
+            ledger.complete(&claim, &finished(), None).await.unwrap();
+        }
+    }
+    assert_eq!(claimed[..2], [begun.export_id, small]);
+    let of_begun = claimed.iter().filter(|id| **id == begun.export_id).count();
+    assert!(of_begun >= 2, "begun work goes on: {claimed:?}");
+    // One that was taken for small and is not waits with the large ones.
+    let wrong = sized(ExpectedSize::Small).await;
+    let claim = next(&ledger, Turn::Small).await.unwrap();
+    assert_eq!(claim.export_id, wrong);
+    ledger.wait_for_place(&claim).await.unwrap();
+    let is_small: bool =
+        sqlx::query_scalar("SELECT is_small FROM exports WHERE id = $1").bind(wrong).fetch_one(&pool).await.unwrap();
+    assert!(!is_small);
+}
+
+#[tokio::test]
+async fn an_export_that_is_expected_to_be_large_begins_with_its_place() {
+    needs_servers!();
+    let (ledger, _) = empty_ledger().await;
+    let wanted = request("id");
+    let large = Submission { expected_size: ExpectedSize::Large, ..Submission::new("a", &wanted) };
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(ledger.accept(large).await.unwrap().id);
+    }
+    for id in &ids[..2] {
+        let claim = next_waiting(&ledger).await;
+        assert_eq!((claim.export_id, claim.has_place), (*id, true));
+    }
+    // Nothing is planned for the third before there is a place.
+    assert_eq!(waiting(&ledger, ids[2]).await, Some(Waiting { reason: WaitReason::Places, before: 0 }));
+    assert!(next(&ledger, Turn::Waiting).await.is_none());
+    let claim = ledger.claim(ids[2], "worker", &two_places()).await.unwrap();
+    assert!(matches!(claim, polyglot_ledger::Claimed::Nothing), "{claim:?}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use polyglot_core::column::WireType;
 use polyglot_core::failure::Failure;
 use polyglot_core::order::Order;
-use polyglot_core::relation::{Relation, RelationKind};
+use polyglot_core::relation::Relation;
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
@@ -36,12 +36,6 @@ const INDEXES: &str = "
            -- No index range is an order that goes up in one column and down in another.
            AND count(DISTINCT k.option & 1) = 1
     ORDER BY count(*), i.indexrelid";
-
-/// Returns whether the relation is of a kind that can have such an index and pages to sample. A materialized view can,
-/// but every snapshot sees its new rows.
-pub(super) fn has_key(relation: &Relation) -> bool {
-    matches!(relation.kind, RelationKind::Table | RelationKind::PartitionedTable)
-}
 
 /// Returns the number of the order's first columns that are those of such an index, or the reason why there are none.
 pub(super) async fn key_columns(

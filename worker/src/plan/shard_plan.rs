@@ -4,12 +4,14 @@
 
 use polyglot_core::column::WireType;
 use polyglot_core::compression::Compression;
+use polyglot_core::expected_size::ExpectedSize;
 use polyglot_core::failure::Failure;
 use polyglot_core::request::{ExportRequest, Layout};
 use polyglot_core::single_stream_reason::SingleStreamReason;
+use polyglot_formats::expected_size;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::key::{has_key, key_columns};
+use super::key::key_columns;
 use super::range::Range;
 use super::read_plan::Plan;
 use super::sample::{self, Bound, Sampling};
@@ -52,7 +54,7 @@ fn single_stream_reason(plan: &Plan, request: &ExportRequest, size_step: u8) -> 
         Some(SingleStreamReason::RelativeTime)
     } else if size_step >= SIZE_STEPS {
         Some(SingleStreamReason::Uneven)
-    } else if !has_key(&plan.relation) {
+    } else if !plan.relation.kind.can_be_sharded() {
         // Checked before the size, which is unknown for a view.
         Some(SingleStreamReason::NoKey)
     } else if plan.relation.stored_bytes < MIN_STORED_BYTES {
@@ -62,15 +64,12 @@ fn single_stream_reason(plan: &Plan, request: &ExportRequest, size_step: u8) -> 
     }
 }
 
-/// Size of the rows in the source, in intended shards, above which an export is expected to be sharded.
-const LARGE_IN_SHARDS: u64 = 4;
-
-/// Returns whether the export is so large that it will be sharded, as far as can be told without reading any row.
+/// Returns whether the export is so large that it will be sharded, as far as can be told without reading any row. Shards that
+/// have been made larger are left out.
 pub(crate) fn expects_shards(plan: &Plan, request: &ExportRequest, size_step: u8) -> bool {
-    let target = ShardTarget::new(plan, request, size_step);
-    single_stream_reason(plan, request, size_step).is_none()
-        && request.filters.is_empty()
-        && plan.estimated_bytes.is_some_and(|bytes| bytes / LARGE_IN_SHARDS > target.bytes)
+    size_step == 0
+        && single_stream_reason(plan, request, size_step).is_none()
+        && expected_size(&plan.format, request, &plan.relation, None) == ExpectedSize::Large
 }
 
 /// Returns whether a filter's value may be a word that the server reads as a time by its clock. Each transaction would

@@ -4,9 +4,6 @@ use polyglot_core::request::{ExportRequest, Layout};
 
 use super::read_plan::Plan;
 
-/// Intended size of a shard that is a file of its own, in bytes as they are stored. The format's definition has the size of
-/// a shard of one file.
-const FILE_BYTES: u64 = 128 << 20;
 /// Maximum number of shards. One of the object store's 10,000 parts is the end of the file, and an estimate may be
 /// wrong.
 const MAX_SHARDS: u64 = 6000;
@@ -28,11 +25,12 @@ impl ShardTarget {
     pub(super) fn new(plan: &Plan, request: &ExportRequest, size_step: u8) -> Self {
         let size = &plan.format.shard_size;
         let columns = u64::try_from(plan.columns.len()).unwrap_or(u64::MAX).max(1);
-        let (bytes, most) = match request.layout {
-            Layout::File => (size.bytes, size.max_columns_times_shards.map_or(MAX_SHARDS, |most| most / columns)),
-            Layout::Files => (FILE_BYTES, MAX_SHARDS),
+        let most = match request.layout {
+            Layout::File => size.max_columns_times_shards.map_or(MAX_SHARDS, |most| most / columns),
+            Layout::Files => MAX_SHARDS,
         };
-        Self { bytes: bytes * SIZE_STEP_FACTOR.pow(size_step.into()), max_shards: most.min(MAX_SHARDS) }
+        let bytes = size.target_bytes(request.layout) * SIZE_STEP_FACTOR.pow(size_step.into());
+        Self { bytes, max_shards: most.min(MAX_SHARDS) }
     }
 
     /// Returns the minimum size of a shard, as a share of the intended one.

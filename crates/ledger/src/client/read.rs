@@ -95,7 +95,7 @@ const COLUMNS: &str = "SELECT e.id, e.dataset, e.format, e.compression, e.layout
         SELECT count(*) AS before FROM (
             SELECT FROM exports w
             WHERE w.state = 'pending' AND w.tenant = e.tenant AND w.needs_place = e.needs_place
-              AND w.created_at < e.created_at
+              AND (w.is_small OR NOT e.is_small) AND w.created_at < e.created_at
             LIMIT 100) AS earlier
     ) AS queue ON e.state = 'pending' AND e.ready_at <= ledger_now()
     WHERE true";

@@ -9,6 +9,7 @@ use super::idempotency::{ReservedKey, store_answer};
 use crate::database::{Ledger, Result, status};
 use crate::outbox::announce;
 use polyglot_core::compression::Compression;
+use polyglot_core::expected_size::ExpectedSize;
 use polyglot_core::request::ExportRequest;
 use polyglot_core::status::Status;
 use polyglot_runtime::telemetry::TraceContext;
@@ -18,6 +19,7 @@ use polyglot_runtime::telemetry::TraceContext;
 pub struct Submission<'a> {
     pub tenant: &'a str,
     pub request: &'a ExportRequest,
+    pub expected_size: ExpectedSize,
     /// The idempotency key that refers to the answer from now on.
     pub key: Option<&'a ReservedKey>,
     /// Whether to join an identical active export of the tenant.
@@ -26,11 +28,19 @@ pub struct Submission<'a> {
     pub origin: &'a TraceContext,
 }
 
+impl<'a> Submission<'a> {
+    /// A submission without an idempotency key, of an export whose size is not known.
+    #[must_use]
+    pub fn new(tenant: &'a str, request: &'a ExportRequest) -> Self {
+        static NO_ORIGIN: TraceContext = TraceContext { request_id: None, trace_parent: None, trace_state: None };
+        Self { tenant, request, expected_size: ExpectedSize::Medium, key: None, join: false, origin: &NO_ORIGIN }
+    }
+}
+
 impl Ledger {
     /// Stores a request as a pending export and returns its id.
     pub async fn submit(&self, tenant: &str, request: &ExportRequest) -> Result<Uuid> {
-        let origin = &TraceContext::default();
-        Ok(self.accept(Submission { tenant, request, key: None, join: false, origin }).await?.id)
+        Ok(self.accept(Submission::new(tenant, request)).await?.id)
     }
 
     /// Stores a submission as a pending export, or finds the one that it joins. The message is in the outbox when this
@@ -81,8 +91,8 @@ async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Re
     let (id, request) = (Uuid::now_v7(), submission.request);
     sqlx::query(
         "INSERT INTO exports (id, tenant, request, dataset, format, compression, request_id, trace_parent, trace_state,
-             token_due_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, ledger_now() + interval '10 minutes')",
+             is_small, needs_place, token_due_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, ledger_now() + interval '10 minutes')",
     )
     .bind(id)
     .bind(submission.tenant)
@@ -93,6 +103,8 @@ async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Re
     .bind(&submission.origin.request_id)
     .bind(&submission.origin.trace_parent)
     .bind(&submission.origin.trace_state)
+    .bind(submission.expected_size == ExpectedSize::Small)
+    .bind(submission.expected_size == ExpectedSize::Large)
     .execute(&mut *connection)
     .await?;
     announce(connection, id).await?;

@@ -126,12 +126,11 @@ impl Ledger {
             return self.fail_attempt(claim, failure, retry).await;
         }
         free_claim(&mut transaction, claim).await?;
-        sqlx::query(
-            "UPDATE exports SET ready_at = greatest(ready_at, ledger_now() + interval '5 seconds') WHERE id = $1",
-        )
-        .bind(claim.export_id)
-        .execute(&mut *transaction)
-        .await?;
+        // Not later, even if a claim that found nothing has postponed the next look to the end of another lease.
+        sqlx::query("UPDATE exports SET ready_at = ledger_now() + interval '5 seconds' WHERE id = $1")
+            .bind(claim.export_id)
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -143,7 +142,7 @@ impl Ledger {
             end_export(&mut transaction, claim.export_id, Status::Cancelled, None).await?;
         } else {
             sqlx::query(
-                "UPDATE exports SET needs_place = true, ready_at = ledger_now(),
+                "UPDATE exports SET needs_place = true, is_small = false, ready_at = ledger_now(),
                      token_due_at = ledger_now() + interval '10 minutes'
                  WHERE id = $1",
             )

@@ -60,7 +60,7 @@ impl Ledger {
         if !has_place && !has_free_place(&mut transaction, max).await? {
             return Ok(PlaceRequest::Denied);
         }
-        sqlx::query("UPDATE exports SET needs_place = true, has_place = true WHERE id = $1")
+        sqlx::query("UPDATE exports SET needs_place = true, is_small = false, has_place = true WHERE id = $1")
             .bind(claim.export_id)
             .execute(&mut *transaction)
             .await?;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use polyglot_core::status::Status;
+use polyglot_ledger::Turn;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ use super::world::Checked;
 pub(super) fn check_turn(
     exports: &[Export],
     claimed: Option<usize>,
-    begun_first: bool,
+    turn: Turn,
     now: Micros,
     place_is_free: bool,
     some_ended: bool,
@@ -27,6 +28,7 @@ pub(super) fn check_turn(
     // Work that may be found late is not missed.
     let begun: Vec<_> = claimable().filter(|export| export.is_begun() && export.late_until < now).collect();
     let waiting: Vec<_> = claimable().filter(|export| export.state == Status::Pending).collect();
+    let small: Vec<_> = waiting.iter().copied().filter(|export| export.is_small).collect();
     let number = |export: &Export| exports.iter().position(|it| it.id == export.id).unwrap_or_default() + 1;
     let Some(claimed) = claimed.map(|at| &exports[at]) else {
         return match begun.first().or(waiting.first()) {
@@ -37,8 +39,14 @@ pub(super) fn check_turn(
     if some_ended {
         return Ok(());
     }
+    // Whoever waits and comes before begun work, and before others that wait.
+    let first = match turn {
+        Turn::Begun => &Vec::new(),
+        Turn::Small => &small,
+        Turn::Waiting => &waiting,
+    };
     if claimed.is_begun() {
-        if !begun_first && let Some(passed) = waiting.first() {
+        if let Some(passed) = first.first() {
             return Err(format!(
                 "begun export {} is claimed before export {}, which waits",
                 number(claimed),
@@ -50,19 +58,25 @@ pub(super) fn check_turn(
             None => Ok(()),
         };
     }
-    if begun_first && let Some(passed) = begun.first() {
+    let rivals = if first.is_empty() { &waiting } else { first };
+    if first.is_empty()
+        && let Some(passed) = begun.first()
+    {
         return Err(format!(
             "export {}, which waits, is claimed before begun export {}",
             number(claimed),
             number(passed)
         ));
     }
+    if !rivals.iter().any(|export| export.id == claimed.id) {
+        return Err(format!("export {} is claimed out of turn", number(claimed)));
+    }
     let turns = |export: &Export| exports.iter().filter(|it| it.is_begun() && it.tenant == export.tenant).count();
-    if let Some(passed) = waiting.iter().find(|export| turns(export) < turns(claimed)) {
+    if let Some(passed) = rivals.iter().find(|export| turns(export) < turns(claimed)) {
         return Err(format!("it is the turn of export {}, not of export {}", number(passed), number(claimed)));
     }
     let is_older = |export: &&&Export| export.tenant == claimed.tenant && export.created_at < claimed.created_at;
-    match waiting.iter().find(is_older) {
+    match rivals.iter().find(is_older) {
         Some(passed) => {
             Err(format!("export {} of the same tenant is older than export {}", number(passed), number(claimed)))
         }
@@ -77,6 +91,7 @@ struct ExportRow {
     cancel_requested: bool,
     attempt: i32,
     failures: i32,
+    is_small: bool,
     needs_place: bool,
     has_place: bool,
     deadline: Option<i64>,
@@ -90,7 +105,7 @@ type ShardRow = (Uuid, i32, String, i64, Option<i64>);
 /// Compares the tables with the model.
 pub(super) async fn check_rows(pool: &PgPool, exports: &[Export]) -> Checked {
     let rows: Vec<ExportRow> = sqlx::query_as(
-        "SELECT id, state, cancel_requested, attempt, failures, needs_place, has_place, object_key,
+        "SELECT id, state, cancel_requested, attempt, failures, is_small, needs_place, has_place, object_key,
              (extract(epoch FROM deadline_at) * 1000000)::bigint AS deadline,
              (extract(epoch FROM deadline_left) * 1000000)::bigint AS deadline_left,
              (extract(epoch FROM snapshot_until) * 1000000)::bigint AS snapshot_until
@@ -128,6 +143,7 @@ fn check_export(export: &Export, row: &ExportRow) -> Checked {
     same("the state", &row.state, &export.state.name())?;
     same("cancel_requested", &row.cancel_requested, &export.cancel_requested)?;
     same("the attempt", &row.attempt, &export.attempt)?;
+    same("is_small", &row.is_small, &export.is_small)?;
     same("needs_place", &row.needs_place, &export.needs_place)?;
     same("has_place", &row.has_place, &export.has_place)?;
     same("whether there is a file", &row.object_key.is_some(), &export.published.is_some())?;

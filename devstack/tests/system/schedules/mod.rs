@@ -15,7 +15,7 @@ use std::cell::Cell;
 
 use futures_util::future::join_all;
 use polyglot_devstack::scratch_database::ScratchDatabase;
-use polyglot_ledger::Ledger;
+use polyglot_ledger::{Ledger, Turn};
 use polyglot_test_servers::needs_database;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -103,7 +103,7 @@ async fn drain(world: &mut World<'_>) -> Checked {
             return Err("honest workers do not come to an end".to_owned());
         }
         world.trace.push("claim".to_owned());
-        if world.claim(&worker_name(0), calls % 2 == 0).await? {
+        if world.claim(&worker_name(0), Turn::nth(calls)).await? {
             let claim = world.claims.len() - 1;
             while world.claims[claim].phase != world::Phase::Spent {
                 world.trace.push("work".to_owned());

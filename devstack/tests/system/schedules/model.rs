@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use polyglot_core::expected_size::ExpectedSize;
 use polyglot_core::status::Status;
 use uuid::Uuid;
 
@@ -51,6 +52,7 @@ pub(super) struct Export {
     pub(super) cancel_requested: bool,
     pub(super) attempt: i32,
     pub(super) failures: i32,
+    pub(super) is_small: bool,
     pub(super) needs_place: bool,
     pub(super) has_place: bool,
     pub(super) deadline: Option<Micros>,
@@ -83,7 +85,7 @@ pub(super) enum Outlook {
 }
 
 impl Export {
-    pub(super) fn new(id: Uuid, tenant: String, now: Micros) -> Self {
+    pub(super) fn new(id: Uuid, tenant: String, size: ExpectedSize, now: Micros) -> Self {
         Self {
             id,
             tenant,
@@ -92,7 +94,8 @@ impl Export {
             cancel_requested: false,
             attempt: 0,
             failures: 0,
-            needs_place: false,
+            is_small: size == ExpectedSize::Small,
+            needs_place: size == ExpectedSize::Large,
             has_place: false,
             deadline: None,
             deadline_left: None,

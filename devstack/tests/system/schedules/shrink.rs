@@ -1,5 +1,7 @@
 //! Makes a schedule that breaks an invariant as short as possible.
 
+use polyglot_core::expected_size::ExpectedSize;
+
 use super::step::{Schedule, Step};
 use super::{Broken, Database};
 
@@ -84,9 +86,12 @@ impl Shrinker<'_> {
 
 fn simpler_steps(step: Step) -> Vec<Step> {
     match step {
-        Step::Submit { tenant } => (0..tenant).map(|tenant| Step::Submit { tenant }).collect(),
-        Step::Claim { worker, begun_first } => (0..worker).map(|worker| Step::Claim { worker, begun_first }).collect(),
-        Step::ClaimTwice { begun_first } => vec![Step::Claim { worker: 0, begun_first }],
+        Step::Submit { tenant, size } => {
+            let plain = (size != ExpectedSize::Medium).then_some(Step::Submit { tenant, size: ExpectedSize::Medium });
+            (0..tenant).map(|tenant| Step::Submit { tenant, size }).chain(plain).collect()
+        }
+        Step::Claim { worker, turn } => (0..worker).map(|worker| Step::Claim { worker, turn }).collect(),
+        Step::ClaimTwice { turn } => vec![Step::Claim { worker: 0, turn }],
         Step::Work { claim, choice } => (0..claim.min(8)).map(|claim| Step::Work { claim, choice }).collect(),
         Step::Delete { export } => (0..export).map(|export| Step::Delete { export }).collect(),
         _ => Vec::new(),

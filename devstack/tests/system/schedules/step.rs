@@ -1,6 +1,8 @@
 //! The steps of a schedule, and how they are drawn from a seed. A step names claims and exports by small numbers, which count
 //! back from the newest and are taken modulo what there is, so a schedule means something without some of its steps too.
 
+use polyglot_core::expected_size::ExpectedSize;
+use polyglot_ledger::Turn;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -23,15 +25,16 @@ pub(super) struct Schedule {
 pub(super) enum Step {
     Submit {
         tenant: u8,
+        size: ExpectedSize,
     },
-    /// A worker asks for the next piece of work, and prefers the one kind or the other.
+    /// A worker asks for the next piece of work, and prefers one kind.
     Claim {
         worker: u8,
-        begun_first: bool,
+        turn: Turn,
     },
     /// Two workers do so at the same time.
     ClaimTwice {
-        begun_first: bool,
+        turn: Turn,
     },
     /// The holder of a claim goes on with its work, whether or not the claim is still valid. `choice` says how.
     Work {
@@ -97,7 +100,7 @@ pub(super) fn draw(seed: u64) -> Schedule {
     let mut random = StdRng::seed_from_u64(seed);
     let places = random.random_range(1..=2);
     let has_timeout = random.random_ratio(3, 4);
-    let mut steps = vec![Step::Submit { tenant: 0 }];
+    let mut steps = vec![Step::Submit { tenant: 0, size: ExpectedSize::Medium }];
     let length = random.random_range(STEPS);
     while steps.len() < length {
         steps.push(draw_step(&mut random));
@@ -107,9 +110,9 @@ pub(super) fn draw(seed: u64) -> Schedule {
 
 fn draw_step(random: &mut StdRng) -> Step {
     match random.random_range(0..100) {
-        0..9 => Step::Submit { tenant: random.random_range(0..TENANTS) },
-        9..33 => Step::Claim { worker: random.random_range(0..WORKERS), begun_first: random.random() },
-        33..36 => Step::ClaimTwice { begun_first: random.random() },
+        0..9 => Step::Submit { tenant: random.random_range(0..TENANTS), size: draw_size(random) },
+        9..33 => Step::Claim { worker: random.random_range(0..WORKERS), turn: Turn::nth(random.random_range(0..3)) },
+        33..36 => Step::ClaimTwice { turn: Turn::nth(random.random_range(0..3)) },
         36..78 => Step::Work { claim: draw_claim(random), choice: random.random_range(0..CHOICES) },
         78..80 => Step::TakePlaces { first: 0, second: random.random_range(1..4) },
         80..82 => Step::Die { worker: random.random_range(0..WORKERS) },
@@ -127,6 +130,14 @@ fn draw_step(random: &mut StdRng) -> Step {
                 JUMPS.choose_weighted(random, |(_, weight)| *weight).expect("the weights are positive");
             Step::Clock { milliseconds: *milliseconds }
         }
+    }
+}
+
+fn draw_size(random: &mut StdRng) -> ExpectedSize {
+    match random.random_range(0..4) {
+        0 => ExpectedSize::Small,
+        1 => ExpectedSize::Large,
+        _ => ExpectedSize::Medium,
     }
 }
 

@@ -169,7 +169,7 @@ impl World<'_> {
         let export = &mut self.exports[self.claims[at].export];
         self.claims[at].phase = match answer {
             PlaceRequest::Granted => {
-                (export.needs_place, export.has_place) = (true, true);
+                (export.needs_place, export.has_place, export.is_small) = (true, true, false);
                 Phase::Placed
             }
             PlaceRequest::Denied => Phase::Denied,
@@ -227,7 +227,7 @@ impl World<'_> {
             if export.cancel_requested {
                 export.end(Status::Cancelled);
             } else {
-                export.needs_place = true;
+                (export.needs_place, export.is_small) = (true, false);
                 export.start_over(now, now);
             }
         }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use polyglot_core::expected_size::ExpectedSize;
 use polyglot_core::failure::chain;
 use polyglot_core::status::Status;
 use polyglot_ledger::{
-    Claim, Deletion, JobKind, Ledger, LedgerError, PlaceRequest, RetryPolicy, SnapshotHolder, Terms, Turn,
+    Claim, Deletion, JobKind, Ledger, LedgerError, PlaceRequest, RetryPolicy, SnapshotHolder, Submission, Terms, Turn,
 };
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
@@ -89,11 +90,11 @@ impl<'a> World<'a> {
     pub(super) async fn step(&mut self, step: Step) -> Checked {
         self.trace.push(format!("{step:?}"));
         match step {
-            Step::Submit { tenant } => self.submit(tenant).await?,
-            Step::Claim { worker, begun_first } => {
-                Box::pin(self.claim(&worker_name(worker), begun_first)).await?;
+            Step::Submit { tenant, size } => self.submit(tenant, size).await?,
+            Step::Claim { worker, turn } => {
+                Box::pin(self.claim(&worker_name(worker), turn)).await?;
             }
-            Step::ClaimTwice { begun_first } => Box::pin(self.claim_twice(begun_first)).await?,
+            Step::ClaimTwice { turn } => Box::pin(self.claim_twice(turn)).await?,
             Step::Work { claim, choice } => {
                 if let Some(at) = from_newest(claim, self.claims.len()) {
                     self.work(at, choice).await?;
@@ -153,10 +154,11 @@ impl<'a> World<'a> {
         }
     }
 
-    async fn submit(&mut self, tenant: u8) -> Checked {
-        let tenant = format!("tenant {tenant}");
-        let id = self.ledger.submit(&tenant, &request("id")).await.map_err(refused)?;
-        self.exports.push(Export::new(id, tenant, self.now));
+    async fn submit(&mut self, tenant: u8, expected_size: ExpectedSize) -> Checked {
+        let (tenant, request) = (format!("tenant {tenant}"), request("id"));
+        let submission = Submission { expected_size, ..Submission::new(&tenant, &request) };
+        let id = self.ledger.accept(submission).await.map_err(refused)?.id;
+        self.exports.push(Export::new(id, tenant, expected_size, self.now));
         self.note(&format!("export {}", self.exports.len()));
         Ok(())
     }
@@ -167,13 +169,13 @@ impl<'a> World<'a> {
     }
 
     /// Claims the next piece of work, and returns whether there was any.
-    pub(super) async fn claim(&mut self, worker: &str, begun_first: bool) -> Checked<bool> {
-        let claim = self.ledger.claim_next(worker, &self.terms(), turn(begun_first)).await.map_err(refused)?;
+    pub(super) async fn claim(&mut self, worker: &str, turn: Turn) -> Checked<bool> {
+        let claim = self.ledger.claim_next(worker, &self.terms(), turn).await.map_err(refused)?;
         let some_ended = self.apply_ends().await?;
         // After the clock has gone back, times that were written before lie in the future, and work is found late.
         if self.now >= self.latest {
             let export = claim.as_ref().map(|claim| self.find(claim.export_id)).transpose()?;
-            check_turn(&self.exports, export, begun_first, self.now, self.free_places() > 0, some_ended)?;
+            check_turn(&self.exports, export, turn, self.now, self.free_places() > 0, some_ended)?;
         }
         let Some(claim) = claim else {
             self.note("nothing");
@@ -183,11 +185,11 @@ impl<'a> World<'a> {
         Ok(true)
     }
 
-    async fn claim_twice(&mut self, begun_first: bool) -> Checked {
+    async fn claim_twice(&mut self, turn: Turn) -> Checked {
         let terms = self.terms();
         let (first, second) = tokio::join!(
-            self.ledger.claim_next("worker 0", &terms, turn(begun_first)),
-            self.ledger.claim_next("worker 1", &terms, turn(begun_first)),
+            self.ledger.claim_next("worker 0", &terms, turn),
+            self.ledger.claim_next("worker 1", &terms, turn),
         );
         let (first, second) = (first.map_err(refused)?, second.map_err(refused)?);
         self.apply_ends().await?;
@@ -371,10 +373,6 @@ impl<'a> World<'a> {
         let export = &self.exports[*export];
         export.is_begun() && export.attempt == claim.attempt && export.holds(claim.shard, *index)
     }
-}
-
-fn turn(begun_first: bool) -> Turn {
-    if begun_first { Turn::Begun } else { Turn::Waiting }
 }
 
 pub(super) fn worker_name(number: u8) -> String {
