@@ -352,10 +352,12 @@ async fn a_claim_reads_few_rows_however_many_exports_there_are() {
     let model = submit(&ledger, "a").await;
     // Many that wait, and many that have ended.
     sqlx::query(
-        "INSERT INTO exports (id, tenant, request, dataset, format, state, needs_place)
+        // The model is read once: what this statement reads may be reported after the counters are set to zero.
+        "WITH model AS MATERIALIZED (SELECT * FROM exports WHERE id = $1)
+         INSERT INTO exports (id, tenant, request, dataset, format, state, needs_place)
          SELECT gen_random_uuid(), 'tenant ' || n % 3, request, dataset, format,
              CASE WHEN n % 2 = 0 THEN 'pending' ELSE 'completed' END, n % 4 = 0
-         FROM exports, generate_series(1, 20000) AS n WHERE id = $1",
+         FROM model, generate_series(1, 20000) AS n",
     )
     .bind(model)
     .execute(&pool)
@@ -377,5 +379,5 @@ async fn a_claim_reads_few_rows_however_many_exports_there_are() {
     .await;
     println!("{CLAIMS} claims read {read} rows");
     // A scan of those that wait would be 10,000 for each claim.
-    assert!(read < CLAIMS * 1000, "{read} rows");
+    assert!(read < CLAIMS * 200, "{read} rows");
 }
