@@ -4,6 +4,9 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use s3s_fs::FileSystem;
@@ -13,6 +16,7 @@ use tokio::task::AbortHandle;
 use crate::error::{Error, Result};
 use crate::http_listener;
 use crate::s3_handler::S3Handler;
+use crate::s3_range;
 
 /// The pair of keys that signs requests.
 #[derive(Clone, Debug)]
@@ -50,6 +54,10 @@ impl EmbeddedS3 {
             .await
             .map_err(Error::io(format!("listen on 127.0.0.1:{port} for the object storage")))?;
         let address = listener.local_addr().map_err(Error::io("find the address of the object storage"))?;
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            s3_range::ignore_unusable(&mut request);
+            Service::call(&service, request)
+        });
         let server = tokio::spawn(http_listener::serve(listener, service)).abort_handle();
         Ok(Self { endpoint: format!("http://{address}"), server })
     }

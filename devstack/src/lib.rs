@@ -24,6 +24,7 @@ pub mod run;
 pub mod s3_faults;
 mod s3_handler;
 pub mod s3_operation;
+mod s3_range;
 pub mod sample_export;
 pub mod scratch_database;
 pub mod scratch_dir;

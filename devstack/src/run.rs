@@ -269,7 +269,7 @@ Addresses and keys of every part: {dir}/stack.env   logs: {dir}/logs/   Ctrl-C s
 
 Another export, to copy:
   id=$(curl -s {api}/exports -H 'Content-Type: application/json' -d '{{\"format\":\"json\",\"columns\":[{{\"source\":\"id\",\"target\":\"id\"}},{{\"source\":\"name\",\"target\":\"name\"}}]}}' | grep -o '[0-9a-f-]\\{{36\\}}' | head -1)
-  curl -sL -H 'Prefer: wait=60' -o export.json {api}/exports/$id/download
+  curl -sSfL -o export.json {api}/exports/$id/download
 ",
         dir = data_dir.display()
     ));

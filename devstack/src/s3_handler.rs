@@ -1,7 +1,7 @@
 //! Handler of the requests to the embedded S3: the file-backed implementation of s3s-fs, and the parts that it lacks and the
 //! clients here need.
 //!
-//! Added here: the `response-*` parameters of a presigned URL, reads in large pieces (it reads 4 KiB at a time),
+//! Added here: ranges as S3 does them (`s3_range`), the `response-*` parameters of a presigned URL, reads in large pieces (it reads 4 KiB at a time),
 //! `ListMultipartUploads` (it answers 501), and the removal of an object's side files together with the object.
 
 use std::fs;
@@ -18,13 +18,16 @@ use s3s::dto::{
     GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput,
     ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput, ListObjectsOutput,
     ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput, MultipartUpload, PutObjectInput,
-    PutObjectOutput, StreamingBlob, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    PutObjectOutput, Range, StreamingBlob, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput,
+    UploadPartOutput,
 };
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
+
+use crate::s3_range;
 
 const READ_PIECE: usize = 256 * 1024;
 
@@ -51,6 +54,18 @@ impl S3Handler {
         let mut file = File::open(self.root.join(bucket).join(key)).await?;
         file.seek(SeekFrom::Start(start)).await?;
         Ok(StreamingBlob::wrap(ReaderStream::with_capacity(file.take(length), READ_PIECE)))
+    }
+
+    /// The range to send, `None` for the whole object.
+    async fn range(&self, range: Range, request: &S3Request<GetObjectInput>) -> S3Result<Option<Range>> {
+        let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+        let head = HeadObjectInput { bucket, key, ..HeadObjectInput::default() };
+        let object = self.files.head_object(request_like(request, head)).await?.output;
+        if !s3_range::is_current(&request.headers, object.e_tag.as_ref()) {
+            return Ok(None);
+        }
+        let size = object.content_length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
+        Ok(Some(s3_range::from_start(range, size)))
     }
 
     /// Removes the files beside the bucket in which s3s-fs keeps headers and checksums. It does not remove them itself.
@@ -95,13 +110,31 @@ impl S3Handler {
     }
 }
 
+/// Another operation of the same client.
+fn request_like<A, B>(request: &S3Request<A>, input: B) -> S3Request<B> {
+    S3Request {
+        input,
+        method: request.method.clone(),
+        uri: request.uri.clone(),
+        headers: request.headers.clone(),
+        extensions: request.extensions.clone(),
+        credentials: request.credentials.clone(),
+        region: request.region.clone(),
+        service: request.service.clone(),
+        trailing_headers: None,
+    }
+}
+
 fn side_file_stem(bucket: &str, key: &str) -> String {
     format!(".bucket-{}.object-{}", URL_SAFE_NO_PAD.encode(bucket), URL_SAFE_NO_PAD.encode(key))
 }
 
 #[async_trait::async_trait]
 impl S3 for S3Handler {
-    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+    async fn get_object(&self, mut request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        if let Some(range) = request.input.range {
+            request.input.range = self.range(range, &request).await?;
+        }
         let GetObjectInput { bucket, key, .. } = &request.input;
         let (bucket, key) = (bucket.clone(), key.clone());
         let wanted = GetObjectOutput {

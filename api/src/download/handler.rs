@@ -1,6 +1,7 @@
 //! The request: which delivery, how long to wait, and the answer for each state of the export.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -10,9 +11,10 @@ use polyglot_core::request::Layout;
 use polyglot_core::status::Status;
 use polyglot_ledger::Export;
 
+use super::wait::{MAX_CONTINUATIONS, WaitPreference};
 use super::{proxy, redirect, wait};
 use crate::client_limits::{Client, hold_until_sent};
-use crate::config::Delivery;
+use crate::config::{Delivery, MAX_WAIT};
 use crate::exports::document::{ExportDocument, retry_after};
 use crate::exports::id::ExportId;
 use crate::exports::inspect::find;
@@ -25,12 +27,20 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 
 /// Fetches the file.
 ///
-/// Waits for an export that is under way, and answers 202 with its state when that takes too long. HEAD answers alike.
+/// Waits for an export that is under way. When that takes longer than one answer may, it redirects to itself to wait on, up to
+/// 48 times, and then answers 503; a client that sends `Prefer: respond-async` or a `wait` gets 202 with the state instead.
+/// HEAD answers alike.
 #[utoipa::path(
     get, path = "/exports/{id}/download", operation_id = "download_export", tag = "exports",
     params(("id" = Uuid, Path, description = "As POST /exports answers it."),
         ("delivery" = Option<Delivery>, Query, description = "Who sends the file; as DOWNLOAD_MODE says unless told."),
-        ("Prefer" = Option<String>, Header, example = "wait=10", description = "`wait=` seconds, at most 120 (RFC 7240)."),
+        ("wait" = Option<u64>, Query, minimum = 0, maximum = 120,
+            description = "Seconds to wait for the export, and then to answer 202 if it is not finished."),
+        ("waits" = Option<u64>, Query, minimum = 0, maximum = 48,
+            description = "How many times the request was redirected to wait on. The service sets it; leave it out."),
+        ("Prefer" = Option<String>, Header, example = "respond-async, wait=10",
+            description = "`respond-async`: answer 202 if the export is not finished in time. `wait=` seconds, at most 120: the \
+                           same, and the time (RFC 7240)."),
         ("Range" = Option<String>, Header, example = "bytes=0-1023", description = "Of a file that the api sends: one range of bytes."),
         ("If-Range" = Option<String>, Header, description = "The ETag of the file that the range continues."),
     ),
@@ -48,8 +58,11 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
             (Vec<u8> = "text/csv"), (Vec<u8> = "application/json"), (Vec<u8> = "application/x-ndjson"),
             (Vec<u8> = "application/xml"), (Vec<u8> = "application/octet-stream")),
             headers(("Content-Range" = String, description = "Which bytes these are."))),
-        (status = 202, description = "It is not finished.", body = ExportDocument,
+        (status = 202, description = "It is not finished, to a client that asked for this answer: with `wait`, or with \
+            `respond-async` or `wait` in `Prefer`.", body = ExportDocument,
             headers(("Retry-After" = u32, description = "Seconds after which to ask again."))),
+        (status = 307, description = "It is not finished: the same again, to wait on.",
+            headers(("Location" = String, description = "This resource, with a counter in the query."))),
     ),
 )]
 pub(crate) async fn download(
@@ -60,19 +73,30 @@ pub(crate) async fn download(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, RouteError> {
-    let delivery = match Parameters::read(&uri, &["delivery"])?.get("delivery") {
+    let parameters = Parameters::read(&uri, &["delivery", "wait", "waits"])?;
+    let delivery = match parameters.get("delivery") {
         Some(name) => read_delivery(name)?,
         None => app.download.delivery,
     };
-    let preferred = wait::preferred(&headers);
-    let wait = preferred.unwrap_or(app.download.wait);
+    let asked = parameters.number("wait", 0..=MAX_WAIT.as_secs())?.map(Duration::from_secs);
+    let continuations = parameters.number("waits", 0..=MAX_CONTINUATIONS)?.unwrap_or(0);
+    let preference = WaitPreference::of(&headers);
+    let wait = asked.or(preference.wait).unwrap_or(app.download.wait);
     let mut export = find(&app, id).await?;
     if export.status.is_active() && !wait.is_zero() {
         let _permit = app.client_limits.acquire(LimitedUse::WaitingDownload, client)?;
         export = wait::until_ended(&app, id, wait).await?;
     }
     let mut response = match export.status {
-        Status::Pending | Status::Planning | Status::Running | Status::Finishing => not_finished(&export),
+        Status::Pending | Status::Planning | Status::Running | Status::Finishing => {
+            if asked.is_some() || preference.takes_accepted() {
+                accepted(&export)
+            } else if wait.is_zero() || continuations == MAX_CONTINUATIONS {
+                return Err(RouteError::FileNotReady { status: export.status, retry_after: retry_after(&export) });
+            } else {
+                wait_on(parameters.get("delivery"), continuations + 1)
+            }
+        }
         Status::Failed => {
             return Err(RouteError::ExportFailed { code: export.error_code, message: export.error });
         }
@@ -86,8 +110,7 @@ pub(crate) async fn download(
             }
         },
     };
-    if let Some(wait) = preferred {
-        let applied = HeaderValue::try_from(format!("wait={}", wait.as_secs())).expect("digits are a header value");
+    if let Some(applied) = preference.applied(asked.is_none()) {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     Ok(response)
@@ -100,7 +123,18 @@ fn read_delivery(name: &str) -> Result<Delivery, RouteError> {
     })
 }
 
-fn not_finished(export: &Export) -> Response {
+/// 202 with the state. Only a client that asked for it gets this: others would take any 2xx for the file.
+fn accepted(export: &Export) -> Response {
     let retry_after = HeaderValue::from(retry_after(export));
     (StatusCode::ACCEPTED, [(header::RETRY_AFTER, retry_after)], Json(ExportDocument::now(export))).into_response()
+}
+
+/// 307 to the same resource. The reference is relative, so it holds behind a reverse proxy that puts a path in front; of the
+/// query only known values are repeated.
+fn wait_on(delivery: Option<&str>, continuations: u64) -> Response {
+    let delivery = delivery.map(|name| format!("delivery={name}&")).unwrap_or_default();
+    let location = HeaderValue::try_from(format!("download?{delivery}waits={continuations}"))
+        .expect("the name of a delivery and a number are ASCII");
+    let headers = [(header::LOCATION, location), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (StatusCode::TEMPORARY_REDIRECT, headers).into_response()
 }

@@ -20,8 +20,7 @@ use crate::{datasets, health, metrics};
     info(
         title = "Polyglot data export",
         description = "Asks for a file of any result in PostgreSQL, follows it, and hands it out. An export is accepted at once and \
-                       made by workers; `GET /exports/{id}/download` waits a moment for it, and answers 202 with its state if it is \
-                       not there yet.\n\nEvery answer has an `X-Request-Id`. Errors are `application/problem+json` (RFC 9457).",
+                       made by workers; `GET /exports/{id}/download` waits for its file, by redirects to itself.\n\nEvery answer has an `X-Request-Id`. Errors are `application/problem+json` (RFC 9457).",
     ),
     servers((url = "/", description = "This server")),
     tags(

@@ -54,7 +54,9 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
         "delete_export" => vec![id(), unknown(), ledger(), store()],
         "download_export" => vec![
             id(),
+            invalid("wait", "expected a whole number from 0 to 120, but it is \"soon\""),
             unknown(),
+            E::FileNotReady { status: Status::Running, retry_after: 7 },
             failed(),
             E::SeveralFiles(EXAMPLE_ID),
             gone(),

@@ -135,6 +135,16 @@ impl<'e> Answer<'e> {
                 format!("The export is {status}. Its manifest is written when it is completed."),
             )
             .retry_after(*retry_after),
+            RouteError::FileNotReady { status, retry_after } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "file-not-ready",
+                "The file is not ready yet",
+                format!(
+                    "The export is {status}, and this request has waited for as long as one may. Ask again after \
+                     Retry-After seconds, or with Prefer: respond-async for a status instead of the file."
+                ),
+            )
+            .retry_after(*retry_after),
             RouteError::NoManifest(_) => Self::new(
                 StatusCode::NOT_FOUND,
                 "no-manifest",

@@ -49,6 +49,8 @@ pub(crate) enum RouteError {
     UnknownDataset(String),
     #[error("the export is {status}")]
     ExportNotFinished { status: Status, retry_after: u32 },
+    #[error("the export is {status} after the longest wait for its file")]
+    FileNotReady { status: Status, retry_after: u32 },
     #[error("export {0} has no manifest")]
     NoManifest(Uuid),
     #[error("the export has failed")]

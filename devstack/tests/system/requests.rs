@@ -169,6 +169,19 @@ async fn both_deliveries_give_the_same_file_and_headers() {
     assert_eq!(same.send().await.unwrap().status(), StatusCode::PARTIAL_CONTENT);
     let other = system.request(Method::GET, &path).header("range", "bytes=0-0").header("if-range", "\"other\"");
     assert_eq!(other.send().await.unwrap().status(), StatusCode::OK);
+    let longer = format!("bytes=-{}", whole.len() + 262_144);
+    for (range, status, bytes) in [
+        (longer.as_str(), 206, &whole[..]),
+        ("bytes=-3", 206, &whole[whole.len() - 3..]),
+        ("bytes=5-2", 200, &whole[..]),
+        ("bytes=0-1,4-5", 200, &whole[..]),
+        ("rows=0-1", 200, &whole[..]),
+    ] {
+        let answer = system.request(Method::GET, &path).header("range", range).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{range}");
+        assert_eq!(answer.headers().contains_key("content-range"), status == 206, "{range}");
+        assert!(answer.bytes().await.unwrap() == bytes, "{range}");
+    }
     let head = system.request(Method::HEAD, &path).send().await.unwrap();
     assert_eq!(head.status(), StatusCode::OK);
     assert_eq!(head.headers()["content-length"], whole.len().to_string());
@@ -195,6 +208,69 @@ async fn a_download_waits_for_the_export_and_says_when_it_does_not() {
     let answer = waiting.await.unwrap().unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.text().await.unwrap().lines().next(), Some("id,created_at,name,value,metadata"));
+}
+
+/// What `curl -fL` does: it follows 50 redirects, and takes any 2xx for the file.
+fn curl() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::limited(50)).build().unwrap()
+}
+
+#[tokio::test]
+async fn a_client_that_did_not_ask_for_a_status_never_gets_one_as_the_file() {
+    needs_servers!();
+    let env = [("DOWNLOAD_WAIT_MS", "300")];
+    let mut system = System::without_worker(Setup::new(100, &env)).await;
+    let id = system.submit("csv", None).await;
+    let path = format!("/exports/{id}/download");
+    let plain = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+
+    // It is redirected to itself, with everything that it asked for.
+    let first = plain.get(system.url(&format!("{path}?delivery=proxy"))).send().await.unwrap();
+    assert_eq!(first.status(), StatusCode::TEMPORARY_REDIRECT);
+    assert_eq!(first.headers()["location"], "download?delivery=proxy&waits=1");
+    assert_eq!(first.headers()["cache-control"], "no-store");
+    let head = plain.head(system.url(&format!("{path}?waits=7"))).send().await.unwrap();
+    assert_eq!(head.status(), StatusCode::TEMPORARY_REDIRECT);
+    assert_eq!(head.headers()["location"], "download?waits=8");
+
+    // The number of redirects has an end, which `curl -f` takes for a failure, and a client cannot move it.
+    let last = curl().get(system.url(&path)).send().await.unwrap();
+    assert_eq!(last.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(last.url().query().unwrap().ends_with("waits=48"), "{}", last.url());
+    assert!(last.headers().contains_key("retry-after"));
+    let document = problem(last, 503).await;
+    assert_eq!(document["type"], "urn:polyglot:problem:file-not-ready");
+    for bad in ["waits=49", "waits=-1", "waits=", "waits=1&waits=2", "wait=121", "wait=soon"] {
+        problem(system.get(&format!("{path}?{bad}")).await, 400).await;
+    }
+
+    // Who asks for a status gets it.
+    for (query, prefer, applied) in [
+        ("", Some("respond-async"), Some("respond-async")),
+        ("", Some("respond-async, wait=1"), Some("respond-async, wait=1")),
+        ("", Some("wait=1"), Some("wait=1")),
+        ("?wait=0", None, None),
+        ("?wait=1&delivery=proxy", None, None),
+    ] {
+        let mut request = plain.get(system.url(&format!("{path}{query}")));
+        if let Some(prefer) = prefer {
+            request = request.header("prefer", prefer);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::ACCEPTED, "{query} {prefer:?}");
+        let said = answer.headers().get("preference-applied").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(said.as_deref(), applied, "{query} {prefer:?}");
+        assert!(answer.headers().contains_key("retry-after"));
+    }
+
+    // One that takes longer than a single answer may wait is fetched all the same.
+    let waiting = tokio::spawn(curl().get(system.url(&path)).send());
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    system.wait_until_ready().await;
+    system.add_worker();
+    let answer = waiting.await.unwrap().unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert!(answer.text().await.unwrap().starts_with("id,created_at,name,value,metadata\n"));
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ pub(crate) struct Behaviour {
     pub overrides_headers_of_head: bool,
     /// Unfinished uploads can be listed.
     pub lists_uploads: bool,
+    /// Ranges of GET: a suffix may be longer than the object, what cannot be read is ignored, `If-Range` is compared.
+    pub does_ranges_as_s3_does: bool,
 }
 
 /// `devstack/src/embedded_s3.rs`
@@ -35,6 +37,7 @@ pub(crate) const EMBEDDED: Behaviour = Behaviour {
     keeps_whole_checksums: false,
     overrides_headers_of_head: false,
     lists_uploads: true,
+    does_ranges_as_s3_does: true,
 };
 
 /// SeaweedFS, as `devstack with-servers` starts it.
@@ -48,4 +51,5 @@ pub(crate) const SEAWEEDFS: Behaviour = Behaviour {
     keeps_whole_checksums: true,
     overrides_headers_of_head: true,
     lists_uploads: true,
+    does_ranges_as_s3_does: false,
 };

@@ -98,6 +98,7 @@ every_store! {
     an_aborted_upload_no_longer_exists
     unfinished_uploads_are_listed
     a_range_is_read
+    a_presigned_url_does_ranges
     a_presigned_url_needs_no_credentials
     a_presigned_url_works_as_it_was_signed_and_for_its_time
     deletion_of_a_missing_object_succeeds

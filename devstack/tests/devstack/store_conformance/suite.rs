@@ -297,6 +297,49 @@ pub(crate) async fn a_presigned_url_needs_no_credentials(store: &Storage, behavi
     assert_eq!(http().get(missing.into_string()).send().await.unwrap().status(), 404);
 }
 
+pub(crate) async fn a_presigned_url_does_ranges(store: &Storage, behaviour: &Behaviour) {
+    put(&**store, KEY, b"0123456789").await;
+    put(&**store, "exports/1/1/empty", b"").await;
+    let validity = Validity::starting_now(Duration::from_mins(5));
+    let url = store.presign(PresignedMethod::Get, KEY, &headers(), validity).await.unwrap().into_string();
+    let etag = http().get(&url).send().await.unwrap().headers()["etag"].clone();
+    let cases = [
+        ("bytes=2-5", None, 206, "2345"),
+        ("bytes=8-", None, 206, "89"),
+        ("bytes=-3", None, 206, "789"),
+        // polars asks for this much of the end of any Parquet file.
+        ("bytes=-262144", None, 206, "0123456789"),
+        ("bytes=0-999", None, 206, "0123456789"),
+        ("bytes=-0", None, 416, ""),
+        ("bytes=10-", None, 416, ""),
+        ("bytes=5-2", None, 200, "0123456789"),
+        ("bytes=0-1,4-5", None, 200, "0123456789"),
+        ("rows=0-1", None, 200, "0123456789"),
+        ("bytes=2-5", Some(etag), 206, "2345"),
+        ("bytes=2-5", Some("\"other\"".parse().unwrap()), 200, "0123456789"),
+        ("bytes=10-", Some("\"other\"".parse().unwrap()), 200, "0123456789"),
+    ];
+    for (range, if_range, status, body) in cases {
+        if !behaviour.does_ranges_as_s3_does {
+            break;
+        }
+        let mut request = http().get(&url).header("range", range);
+        if let Some(if_range) = &if_range {
+            request = request.header("if-range", if_range);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{range} {if_range:?}");
+        if status != 416 {
+            assert_eq!(answer.headers()["content-length"], body.len().to_string(), "{range} {if_range:?}");
+            assert_eq!(answer.headers().contains_key("content-range"), status == 206, "{range} {if_range:?}");
+            assert_eq!(answer.text().await.unwrap(), body, "{range} {if_range:?}");
+        }
+    }
+    let empty = store.presign(PresignedMethod::Get, "exports/1/1/empty", &headers(), validity).await.unwrap();
+    let answer = http().get(empty.into_string()).header("range", "bytes=-5").send().await.unwrap();
+    assert!(!answer.status().is_server_error(), "{answer:?}");
+}
+
 pub(crate) async fn a_presigned_url_works_as_it_was_signed_and_for_its_time(store: &Storage, _: &Behaviour) {
     put(&**store, KEY, b"a,b\n").await;
     put(&**store, "exports/1/1/other.csv", b"secret").await;
