@@ -10,6 +10,7 @@ mod job;
 mod memory;
 mod metrics;
 mod metrics_server;
+mod outage;
 mod part;
 mod plan;
 mod progress;

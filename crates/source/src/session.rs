@@ -109,6 +109,19 @@ async fn find_session(permit: ConnectionPermit, url: &str, backend: Option<&Back
     Ok(lives)
 }
 
+/// Whether an attempt to connect failed because the server is away, is starting or stopping, or has no connection left: it says
+/// nothing about what is wanted of the server. Unlike [`is_unavailable`], neither a statement nor a lock has failed.
+#[must_use]
+pub fn is_outage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(refused) => {
+            refused.code().is_some_and(|code| ["08", "53300", "57P"].iter().any(|class| code.starts_with(class)))
+        }
+        _ => false,
+    }
+}
+
 /// Whether an error of the driver means that the database is unavailable or too busy, rather than that it refused the statement.
 #[must_use]
 pub fn is_unavailable(error: &sqlx::Error) -> bool {

@@ -11,6 +11,8 @@ pub struct StorageError {
     /// The store's own error code, `NoSuchUpload`.
     pub code: Option<String>,
     pub transient: bool,
+    /// Whether the store is away or turns everything down: nothing was learned about this call.
+    outage: bool,
     /// The HTTP status of the store's answer, if there was one.
     status: Option<u16>,
     #[source]
@@ -26,7 +28,12 @@ impl StorageError {
         transient: bool,
         source: impl Into<Cause>,
     ) -> Self {
-        Self { operation, code, transient, status, source: source.into() }
+        Self { operation, code, transient, outage: false, status, source: source.into() }
+    }
+
+    /// The same error, of a store that is away.
+    pub(crate) fn of_outage(self) -> Self {
+        Self { transient: true, outage: true, ..self }
     }
 
     /// A call that was refused before anything was sent; a repeat would be refused too.
@@ -37,6 +44,12 @@ impl StorageError {
     /// A body that broke off: the request's before it was sent, or the answer's on its way.
     pub(crate) fn interrupted(operation: &'static str, source: impl Into<Cause>) -> Self {
         Self::answered(operation, None, None, true, source)
+    }
+
+    /// Whether the store could not be reached, did not answer, or answered that it serves nobody at the moment. The same call
+    /// can be made again when it is back; nothing says that the call itself is at fault.
+    pub fn is_outage(&self) -> bool {
+        self.outage
     }
 
     /// Whether the store answered that the object does not exist.

@@ -29,7 +29,7 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     async fn ensure_bucket(&self) -> Result<()>;
 
     /// Writes an object in one request and returns its `ETag`.
-    async fn put(&self, key: &str, headers: &ObjectHeaders, body: ObjectBody, crc32: u32) -> Result<Option<String>>;
+    async fn put(&self, key: &str, headers: &ObjectHeaders, body: &ObjectBody, crc32: u32) -> Result<Option<String>>;
 
     /// Begins a multipart upload. Its object is invisible until the upload is completed.
     async fn create_upload(&self, key: &str, headers: &ObjectHeaders) -> Result<MultipartUpload>;
@@ -41,7 +41,7 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
         &self,
         upload: &MultipartUpload,
         number: u32,
-        body: ObjectBody,
+        body: &ObjectBody,
         crc32: u32,
     ) -> Result<CompletedPart>;
 

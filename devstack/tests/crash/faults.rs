@@ -15,7 +15,7 @@ use crate::cleanup_checks;
 use crate::steps::{File, HeldExport, Step};
 use crate::system::{Link, System};
 
-/// Length of an outage of the object store: as a rule longer than the SDK's own retries.
+/// Length of a short disturbance of the object store: as a rule longer than the SDK's own retries.
 const STORE_OUTAGE: Duration = Duration::from_secs(4);
 /// Number of refusals of an operation: as many as the SDK makes attempts.
 const SDK_ATTEMPTS: u32 = 4;
@@ -39,13 +39,21 @@ pub(crate) enum Fault {
     StoreRefuses,
     StoreDisconnects,
     StoreFails,
+    /// The store is restarted, and away for five seconds, for half a minute, for two minutes.
+    StoreAwayShort,
+    StoreAway,
+    StoreAwayLong,
+    /// The store is restarted without its data: no bucket, no uploads.
+    StoreForgets,
+    /// The source cannot be reached for half a minute.
+    SourceAway,
     CompleteFails,
     CompleteFailsButDone,
     Deleted,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::WorkerKilled,
         Self::WorkerKilledRequestLate,
         Self::OtherWorkerKilled,
@@ -60,6 +68,11 @@ impl Fault {
         Self::StoreRefuses,
         Self::StoreDisconnects,
         Self::StoreFails,
+        Self::StoreAwayShort,
+        Self::StoreAway,
+        Self::StoreAwayLong,
+        Self::StoreForgets,
+        Self::SourceAway,
         Self::CompleteFails,
         Self::CompleteFailsButDone,
         Self::Deleted,
@@ -81,6 +94,11 @@ impl Fault {
             Self::StoreRefuses => "S3 refuses connections",
             Self::StoreDisconnects => "S3 drops connections",
             Self::StoreFails => "S3 answers 500",
+            Self::StoreAwayShort => "S3 away for 5 s",
+            Self::StoreAway => "S3 away for 30 s",
+            Self::StoreAwayLong => "S3 away for 120 s",
+            Self::StoreForgets => "S3 restarted empty",
+            Self::SourceAway => "source away for 30 s",
             Self::CompleteFails => "CompleteMultipartUpload: 200 with an error",
             Self::CompleteFailsButDone => "CompleteMultipartUpload: 200 with an error, but done",
             Self::Deleted => "DELETE",
@@ -92,7 +110,52 @@ impl Fault {
         matches!(self, Self::BrokerRestarted | Self::PostgresRestarted)
     }
 
+    /// Whether it takes minutes, so that it is left out unless `CRASH_LONG=1` asks for it.
+    pub(crate) fn is_long(self) -> bool {
+        self == Self::StoreAwayLong
+    }
+
+    /// `MAX_ATTEMPTS` of the system. An outage that is waited for costs no attempt, so one has to be enough; what a store forgot, or
+    /// rows that a source was sending, cost one.
+    pub(crate) fn max_attempts(self) -> &'static str {
+        match self {
+            Self::StoreAwayShort | Self::StoreAway | Self::StoreAwayLong => "1",
+            Self::StoreForgets | Self::SourceAway => "2",
+            _ => "10",
+        }
+    }
+
+    /// Longest time from the fault to the end of the export.
+    pub(crate) fn limit(self) -> Duration {
+        if self.is_long() { Duration::from_mins(5) } else { Duration::from_secs(90) }
+    }
+
     pub(crate) fn applies_to(self, step: Step) -> bool {
+        match self {
+            Self::StoreAwayShort => {
+                return matches!(
+                    step,
+                    Step::CreateSent
+                        | Step::PartSent
+                        | Step::LastPartStored
+                        | Step::CompleteSent
+                        | Step::PutSent
+                        | Step::ShardSent
+                        | Step::EndSent
+                        | Step::ShardedCompleteSent
+                );
+            }
+            Self::StoreAway => {
+                return matches!(
+                    step,
+                    Step::PartSent | Step::CompleteSent | Step::PutSent | Step::ShardSent | Step::ShardedCompleteSent
+                );
+            }
+            Self::StoreAwayLong => return matches!(step, Step::PartSent | Step::ShardSent | Step::ShardedCompleteSent),
+            Self::StoreForgets => return matches!(step, Step::PartSent | Step::ShardSent),
+            Self::SourceAway => return matches!(step, Step::Planning | Step::Reading),
+            _ => {}
+        }
         if step.is_sharded() {
             return self.applies_to_shards(step);
         }
@@ -136,6 +199,9 @@ impl Fault {
             Self::StoreRefuses => matches!(step, ShardSent | ShardedCompleteSent),
             Self::StoreDisconnects => matches!(step, ShardSent | EndSent | ShardedCompleteDone),
             Self::StoreFails => matches!(step, ShardStored | ShardedCompleteSent),
+            Self::StoreAwayShort | Self::StoreAway | Self::StoreAwayLong | Self::StoreForgets | Self::SourceAway => {
+                false
+            }
             Self::CompleteFails | Self::CompleteFailsButDone => step == ShardedCompleteSent,
         }
     }
@@ -143,6 +209,8 @@ impl Fault {
     /// Attempts in which a sharded export may end; one that is not sharded may need any number.
     pub(crate) fn attempts(self, step: Step) -> RangeInclusive<i32> {
         match (self, step) {
+            (Self::StoreAwayShort | Self::StoreAway | Self::StoreAwayLong, _) => 1..=1,
+            (Self::StoreForgets, _) => 2..=2,
             _ if !step.is_sharded() => 0..=i32::MAX,
             // The only process that held the snapshot.
             (Self::WorkerKilled | Self::SourceDisconnected | Self::PostgresRestarted, Step::ShardsPlanned) => 2..=2,
@@ -239,6 +307,39 @@ impl Fault {
                 // The fault is an outage of this length.
                 tokio::time::sleep(STORE_OUTAGE).await;
                 system.link(Link::Store).restore().await.unwrap();
+            }
+            Self::StoreAwayShort | Self::StoreAway | Self::StoreAwayLong => {
+                let seconds = match self {
+                    Self::StoreAwayShort => 5,
+                    Self::StoreAway => 30,
+                    _ => 120,
+                };
+                system.link(Link::Store).refuse_new().await;
+                system.link(Link::Store).disconnect_all();
+                held.release(system).await;
+                // The fault is an outage of this length.
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                let state = system.record(&held.id).await;
+                assert!(!state.has_ended() && state.failures == 0, "while the store was away: {state:?}");
+                system.link(Link::Store).restore().await.unwrap();
+            }
+            Self::StoreForgets => {
+                system.link(Link::Store).refuse_new().await;
+                system.link(Link::Store).disconnect_all();
+                held.release(system).await;
+                system.bucket.remove().await;
+                system.link(Link::Store).restore().await.unwrap();
+            }
+            Self::SourceAway => {
+                system.link(Link::Source).refuse_new().await;
+                system.link(Link::Source).disconnect_all();
+                ensure_worker(system);
+                // The fault is an outage of this length.
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                let state = system.record(&held.id).await;
+                assert!(!state.has_ended() && state.failures <= 1, "while the source was away: {state:?}");
+                system.link(Link::Source).restore().await.unwrap();
+                held.release(system).await;
             }
             Self::StoreDisconnects => {
                 system.link(Link::Store).disconnect_all();

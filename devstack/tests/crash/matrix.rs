@@ -1,7 +1,8 @@
 //! The crash matrix: each step × each fault in a system of its own, and the outcomes as the table in `MATRIX.md`.
 //!
 //! `UPDATE_MATRIX=1` writes that file instead of comparing with it. `CRASH_CELLS=killed/part` runs only the cells whose
-//! descriptions of fault and step contain these words. How long each cell took is in `target/crash-matrix.tsv`.
+//! descriptions of fault and step contain these words. `CRASH_LONG=1` runs the faults that take minutes as well; the table does
+//! not have them. How long each cell took is in `target/crash-matrix.tsv`.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -61,10 +62,12 @@ async fn run_all_cells() {
     println!("servers and files after {:.1} s", began.elapsed().as_secs_f64());
 
     let wanted = std::env::var("CRASH_CELLS").ok();
+    let with_long = std::env::var("CRASH_LONG").is_ok_and(|value| value == "1");
     let cells: Vec<Cell> = Fault::ALL
         .into_iter()
         .flat_map(|fault| Step::ALL.map(|step| Cell { step, fault }))
         .filter(|cell| cell.fault.applies_to(cell.step) && is_wanted(*cell, wanted.as_deref()))
+        .filter(|cell| with_long || !cell.fault.is_long())
         .collect();
     let mut outcomes = run_separately(&servers, &files, cells.iter().filter(|cell| !cell.fault.is_shared())).await;
     for fault in [Fault::PostgresRestarted, Fault::BrokerRestarted] {
@@ -161,8 +164,8 @@ impl Barrier {
 /// Runs a cell. Returns the result for the table and the details for the report.
 async fn run(cell: Cell, servers: Arc<Servers>, files: Arc<Files>, barrier: Option<Barrier>) -> (String, String) {
     // One slot with the least budget makes the smallest parts; the grace is for SIGTERM.
-    let env =
-        [("WORKER_SLOTS", "1"), ("MEMORY_BUDGET_MB", "16"), ("SHUTDOWN_GRACE_SECONDS", "1"), ("MAX_ATTEMPTS", "10")];
+    let max_attempts = ("MAX_ATTEMPTS", cell.fault.max_attempts());
+    let env = [("WORKER_SLOTS", "1"), ("MEMORY_BUDGET_MB", "16"), ("SHUTDOWN_GRACE_SECONDS", "1"), max_attempts];
     let mut system = System::start(&servers, &env).await;
     let mut held = HeldExport::bring_near(cell.step, &mut system).await;
     if let Some(mut barrier) = barrier {
@@ -176,7 +179,7 @@ async fn run(cell: Cell, servers: Arc<Servers>, files: Arc<Files>, barrier: Opti
     }
     let injected = Instant::now();
     cell.fault.inject(&mut system, &mut held).await;
-    let record = held.wait_for_end(&system).await;
+    let record = system.wait_for_end_in_ledger(&held.id, cell.fault.limit()).await;
     let took = injected.elapsed();
     let attempts = cell.fault.attempts(cell.step);
     let result = match record.state.as_str() {
@@ -248,13 +251,14 @@ fn table(outcomes: &[Outcome]) -> String {
          that was committed before the fault is exported again. Only the loss of every process that holds the snapshot, in the\n\
          columns of the source, of PostgreSQL and of SIGTERM, may cost an attempt.\n\n| step |",
     );
-    for fault in Fault::ALL {
+    let faults = || Fault::ALL.into_iter().filter(|fault| !fault.is_long());
+    for fault in faults() {
         text.push_str(&format!(" {} |", fault.description()));
     }
-    text.push_str(&format!("\n|---|{}\n", "---|".repeat(Fault::ALL.len())));
+    text.push_str(&format!("\n|---|{}\n", "---|".repeat(faults().count())));
     for step in Step::ALL {
         text.push_str(&format!("| {} |", step.description()));
-        for fault in Fault::ALL {
+        for fault in faults() {
             let found = outcomes.iter().find(|it| it.cell.step == step && it.cell.fault == fault);
             text.push_str(&format!(" {} |", found.map_or("–", |outcome| outcome.result.as_str())));
         }

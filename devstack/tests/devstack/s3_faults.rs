@@ -57,7 +57,7 @@ impl Store {
 
     async fn put(&self, key: &str, bytes: &'static [u8]) -> Result<(), String> {
         let body = ObjectBody::from(Bytes::from_static(bytes));
-        self.client.put(key, &headers(), body, crc32fast::hash(bytes)).await.map(drop).map_err(code)
+        self.client.put(key, &headers(), &body, crc32fast::hash(bytes)).await.map(drop).map_err(code)
     }
 
     async fn is_there(&self, key: &str) -> bool {
@@ -71,7 +71,7 @@ impl Store {
     async fn part(&self, upload: &MultipartUpload, number: u32) -> CompletedPart {
         let bytes = Bytes::from(vec![b'x'; PART]);
         let crc32 = crc32fast::hash(&bytes);
-        self.client.upload_part(upload, number, ObjectBody::from(bytes), crc32).await.unwrap()
+        self.client.upload_part(upload, number, &ObjectBody::from(bytes), crc32).await.unwrap()
     }
 
     async fn complete(&self, upload: &MultipartUpload, parts: &[CompletedPart]) -> Result<(), String> {

@@ -49,10 +49,11 @@ async fn a_broker_outage_delays_exports_by_seconds_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_store_outage_in_the_middle_of_an_export_is_retried_and_leaves_no_partial_file() {
+async fn a_store_outage_in_the_middle_of_an_export_is_waited_for_and_leaves_no_partial_file() {
     let servers = needs_servers!();
     let (proxy, url) = proxied(&servers.s3_endpoint);
-    let env = [("S3_ENDPOINT", url.as_str()), ("LEASE_SECONDS", "5")];
+    // One failure would end it, and its lease is shorter than the outage.
+    let env = [("S3_ENDPOINT", url.as_str()), ("LEASE_SECONDS", "5"), ("MAX_ATTEMPTS", "1")];
     let mut system = System::without_worker(Setup::new(150_000, &env)).await;
     system.wait_until_ready().await;
     // The third part never arrives.
@@ -62,35 +63,41 @@ async fn a_store_outage_in_the_middle_of_an_export_is_retried_and_leaves_no_part
     wait_until("two parts are uploaded", async || proxy.forwarded(Direction::ToServer) >= 18 << 20).await;
     proxy.refuse_new().await;
     proxy.disconnect_all();
-    wait_until("a failure is recorded", async || {
-        system.count("SELECT count(*) FROM polyglot.exports WHERE failures > 0").await > 0
-    })
-    .await;
+    // Longer than the attempts of the client and the lease.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(system.workers[0].log().contains("the object store is not available, waiting for it"));
     let state = system.state(&id).await;
     assert_eq!((&state["error"], &state["status"]), (&serde_json::Value::Null, &"running".into()), "{state:#}");
     assert_eq!(system.bucket.objects().await, Vec::<String>::new(), "a partial file is visible");
     proxy.restore().await.unwrap();
     let state = system.wait_until_completed(&id).await;
-    // Only what had not been stored was done again.
     assert_eq!(state["attempt"], 1, "{state:#}");
+    assert_eq!(system.count("SELECT failures::bigint FROM polyglot.exports").await, 0);
+    assert!(system.workers[0].log().contains("the object store is available again"));
     assert_eq!(state["progress"]["rows"], 150_000);
     system.wait_until_cleaned_up_except(1).await;
 }
 
 #[tokio::test]
-async fn a_lasting_store_outage_fails_the_export() {
+async fn a_lasting_store_outage_ends_with_the_deadline_or_a_deletion() {
     let servers = needs_servers!();
     let (proxy, url) = proxied(&servers.s3_endpoint);
-    let env = [("S3_ENDPOINT", url.as_str()), ("MAX_ATTEMPTS", "1")];
+    let env =
+        [("S3_ENDPOINT", url.as_str()), ("EXPORT_TIMEOUT_MS", "25000"), ("MAX_ATTEMPTS", "1"), ("WORKER_SLOTS", "2")];
     let mut system = System::without_worker(Setup::new(100, &env)).await;
     system.wait_until_ready().await;
     system.add_worker();
     proxy.refuse_new().await;
     proxy.disconnect_all();
-    let id = system.submit("csv", None).await;
+    let (id, deleted) = (system.submit("csv", None).await, system.submit("csv", None).await);
+    for id in [&id, &deleted] {
+        system.wait_for_state(id, "finishing", |state| state["status"] == "finishing").await;
+    }
+    assert_eq!(system.delete(&deleted).await.status(), StatusCode::ACCEPTED);
+    let state = system.wait_until_ended(&deleted).await;
+    assert_eq!(state["status"], "cancelled", "{state:#}");
     let state = system.wait_until_ended(&id).await;
-    assert_eq!(state["status"], "failed", "{state:#}");
-    assert!(state["error"].as_str().unwrap().contains("object store"), "{state:#}");
+    assert_eq!((&state["status"], &state["errorCode"]), (&"failed".into(), &"deadline_exceeded".into()), "{state:#}");
     proxy.restore().await.unwrap();
     system.wait_until_cleaned_up().await;
 }
@@ -134,6 +141,31 @@ async fn without_its_database_the_api_answers_503_and_does_not_hang() {
     proxy.restore().await.unwrap();
     system.wait_until_ready().await;
     system.submit("csv", None).await;
+}
+
+#[tokio::test]
+async fn an_outage_of_the_source_before_the_first_row_costs_no_attempt() {
+    needs_servers!();
+    let database = scratch_database().await;
+    polyglot_devstack::seed::fill(database.url(), 1_000).await.unwrap();
+    let (proxy, url) = proxied(database.url());
+    let env = [("SOURCE_DATABASE_URL", url.as_str()), ("LEASE_SECONDS", "5"), ("MAX_ATTEMPTS", "1")];
+    let mut system = System::without_worker(Setup::new(0, &env)).await;
+    system.wait_until_ready().await;
+    let id = system.submit("csv", None).await;
+    proxy.refuse_new().await;
+    proxy.disconnect_all();
+    system.add_worker();
+    wait_until("the worker waits", async || {
+        system.workers[0].log().contains("the source database is not available, waiting for it")
+    })
+    .await;
+    // Longer than the lease.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(system.state(&id).await["status"], "planning");
+    proxy.restore().await.unwrap();
+    let state = system.wait_until_completed(&id).await;
+    assert_eq!((&state["attempt"], &state["progress"]["rows"]), (&1.into(), &1_000.into()), "{state:#}");
 }
 
 /// A stalled connection is like a long sort: only a probe over another connection distinguishes them.

@@ -180,7 +180,7 @@ pub(super) async fn perform(
     let upload = Upload::continue_attempt(context.target(), claim, format, sharded);
     let staged = Box::pin(run(&context.ledger, context.settings.lease, claim, format, sharded, &upload));
     match run_guarded(context, claim, &progress, aborting, staged).await {
-        Ok((staged, manifest)) => publish(context, claim, upload, &progress, staged, manifest).await,
+        Ok((staged, manifest)) => publish(context, claim, upload, &progress, staged, manifest, aborting).await,
         Err(error) => record_end(context, claim, error).await,
     }
 }
@@ -212,7 +212,7 @@ async fn run(
             totals.uncompressed_bytes += bytes;
         }
         totals.bytes += bytes;
-        match upload.send_part(number, ObjectBody::from(bytes::Bytes::from(end)), crc32).await {
+        match upload.send_part(number, &ObjectBody::from(bytes::Bytes::from(end)), crc32).await {
             Ok(part) => totals.sent.push(part),
             // Another finisher may have completed the upload before it lost its claim. The object exists then, and
             // publishing it checks that it is the whole file.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::WorkerContext;
+use crate::outage::explain;
 use crate::progress::Progress;
 use crate::work_error::WorkError;
 
@@ -36,7 +37,7 @@ pub(super) async fn run_guarded<T>(
     tokio::select! {
         done = work => done,
         error = heartbeat(context, claim, progress) => Err(error),
-        failure = deadline(claim) => Err(WorkError::Failed(failure)),
+        failure = deadline(claim) => Err(WorkError::Failed(explain(failure))),
         () = aborting.cancelled() => Err(WorkError::ShuttingDown),
     }
 }

@@ -3,6 +3,7 @@
 use polyglot_core::failure::chain;
 use polyglot_core::manifest::Manifest;
 use polyglot_ledger::{Claim, Finished, JobKind, LedgerError, Renewal};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::lease::{keep_lease_while, retry_within_lease};
@@ -10,11 +11,12 @@ use super::outcome::record_end;
 use crate::context::WorkerContext;
 use crate::metrics::Outcome;
 use crate::progress::Progress;
-use crate::upload::{StagedObject, Upload};
+use crate::upload::{Interruption, StagedObject, Upload};
 use crate::work_error::WorkError;
 use crate::{memory, metrics};
 
-/// Publishes the file and records the export as completed. From here on nothing may interrupt the work halfway.
+/// Publishes the file and records the export as completed. From here on nothing may interrupt the work halfway,
+/// except while it waits for a store that is away.
 pub(super) async fn publish(
     context: &WorkerContext,
     claim: &Claim,
@@ -22,6 +24,7 @@ pub(super) async fn publish(
     progress: &Progress,
     staged: StagedObject,
     manifest: Manifest,
+    aborting: &CancellationToken,
 ) -> Outcome {
     let finishing = async {
         match retry_within_lease(context, || context.ledger.finishing(claim)).await {
@@ -31,7 +34,8 @@ pub(super) async fn publish(
             }
             Err(error) => return end_without_file(context, claim, upload, error.into()).await,
         }
-        let etag = match upload.publish(staged, &manifest).await {
+        let interruption = Interruption { ledger: &context.ledger, claim, aborting };
+        let etag = match upload.publish(staged, &manifest, &interruption).await {
             Ok(etag) => etag,
             Err(error) => return end_without_file(context, claim, upload, error.into()).await,
         };

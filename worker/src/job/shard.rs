@@ -116,8 +116,8 @@ async fn store(
     let body = written.stored.into_object_body(buffers);
     let upload = Upload::continue_attempt(context.target(), claim, plan.format, &work.attempt);
     let etag = match claim.request.layout {
-        Layout::File => upload.send_part(part_number(claim.shard), body, crc32).await?.etag,
-        Layout::Files => upload.put_file(claim.shard, body, crc32).await?,
+        Layout::File => upload.send_part(part_number(claim.shard), &body, crc32).await?.etag,
+        Layout::Files => upload.put_file(claim.shard, &body, crc32).await?,
     };
     let replaced = replaced(plan, &replacements);
     let replaced = if replaced.is_empty() { None } else { Some(serde_json::to_value(replaced)) };

@@ -52,7 +52,7 @@ pub(super) async fn perform(
         Err(error) => Err(error),
     };
     match staged {
-        Ok((staged, manifest)) => publish(context, claim, upload, &progress, staged, manifest).await,
+        Ok((staged, manifest)) => publish(context, claim, upload, &progress, staged, manifest, aborting).await,
         // Nothing of this attempt is visible yet, so all of it can be removed, whoever holds the export by now.
         Err(error) => {
             let ending = async {

@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use polyglot_core::failure::Failure;
 use polyglot_source::ConnectionLimit;
+use polyglot_source::session::is_outage;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::source_failure::failed;
 use super::transaction::{Connected, Source};
+use crate::outage::{Outage, Server};
 
 /// Time that an idle connection is kept: long enough for exports that follow one another, and short enough that an idle
 /// worker soon holds none.
@@ -63,12 +66,25 @@ impl ConnectionCache {
     }
 
     /// Returns a connection: an idle one that answers, a new one, or one that the last shard of another export has
-    /// left. Waits while there is none. `name` is the session's name in `pg_stat_activity`.
+    /// left. Waits while there is none, and while the server is away. `name` is the session's name in `pg_stat_activity`.
     pub(crate) async fn connect(&self, url: &str, name: &str) -> Result<Connected, Failure> {
+        let mut outage = Outage::of(Server::Source);
+        loop {
+            match self.connect_once(url, name).await {
+                Err(error) if is_outage(&error) => outage.pause(&error).await,
+                answered => {
+                    outage.end();
+                    return answered.map_err(failed);
+                }
+            }
+        }
+    }
+
+    async fn connect_once(&self, url: &str, name: &str) -> Result<Connected, sqlx::Error> {
         loop {
             // Before the look, so that a connection that becomes idle right after it is not missed.
             let became_idle = self.became_idle.notified();
-            if let Some(connected) = self.connect_if_free(url, name).await {
+            if let Some(connected) = self.open_if_free(url, name).await {
                 return connected;
             }
             if let Some((_, reader)) = self.with(|idle| idle.readers.pop()) {
@@ -91,6 +107,10 @@ impl ConnectionCache {
 
     /// Returns an idle connection that answers, or a new one; `None` if no further connection may be opened.
     pub(crate) async fn connect_if_free(&self, url: &str, name: &str) -> Option<Result<Connected, Failure>> {
+        Some(self.open_if_free(url, name).await?.map_err(failed))
+    }
+
+    async fn open_if_free(&self, url: &str, name: &str) -> Option<Result<Connected, sqlx::Error>> {
         while let Some((_, mut connected)) = self.with(|idle| idle.connections.pop()) {
             if let Ok(Ok(())) = timeout(RENEW_TIMEOUT, connected.renew(name)).await {
                 return Some(Ok(connected));

@@ -114,8 +114,8 @@ async fn backend(connection: &mut PgConnection) -> Result<Backend, Failure> {
 
 impl Connected {
     /// Connects; `name` is the session's name in `pg_stat_activity`.
-    pub(crate) async fn to(permit: ConnectionPermit, url: &str, name: &str) -> Result<Self, Failure> {
-        let connection = SourceConnection::open(permit, url, name).await.map_err(failed)?;
+    pub(crate) async fn to(permit: ConnectionPermit, url: &str, name: &str) -> Result<Self, sqlx::Error> {
+        let connection = SourceConnection::open(permit, url, name).await?;
         Ok(Self { connection, since: Instant::now() })
     }
 

@@ -28,7 +28,7 @@ use crate::work_error::WorkError;
 const WANTED_HOLDERS: i64 = 4;
 /// Maximum number of attempts that are joined at a time.
 const JOINED_AT_A_TIME: i64 = 8;
-/// Timeout of beginning a transaction under a snapshot: a connection, a lock that is waited for 5 s, an import.
+/// Timeout of beginning a transaction under a snapshot: a lock that is waited for 5 s, an import.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait for the right to hold a further snapshot. There is one for each export that may be open at a time, and
 /// a holder whose export has ended finds that out with its next heartbeat. Work that waits longer is given back, because
@@ -155,7 +155,10 @@ impl SnapshotSessions {
         plan: Plan,
     ) -> Result<String, WorkError> {
         let snapshot = SnapshotName::export(&mut transaction).await?;
-        let reader = self.import_snapshot(attempt, &snapshot, None).await.map_err(|error| import_error(error, 1))?;
+        // The claim is not guarded here, so a server that is away is not waited for.
+        let importing = timeout(IMPORT_TIMEOUT, Box::pin(self.import_snapshot(attempt, &snapshot, None)));
+        let reader = importing.await.unwrap_or_else(|_| Err(unreachable("no answer in time").into()));
+        let reader = reader.map_err(|error| import_error(error, 1))?;
         let name = snapshot.to_string();
         let session = self.hold(attempt, transaction, permit, snapshot, plan);
         session.give_back(reader);
@@ -223,19 +226,22 @@ impl SnapshotSessions {
         Ok(self.hold(attempt, transaction, permit, own, plan))
     }
 
-    /// Begins a transaction under the snapshot, over `connected` if there is one.
+    /// Begins a transaction under the snapshot, over `connected` if there is one. Waits for a connection while the server is
+    /// away.
     async fn import_snapshot(
         &self,
         attempt: &Attempt,
         snapshot: &SnapshotName,
         connected: Option<Connected>,
     ) -> Result<Source, JoinError> {
+        let connected = match connected {
+            Some(connected) => connected,
+            None => {
+                let name = session_name(attempt.export_id, attempt.attempt);
+                self.connection_cache.connect(&self.source_url, &name).await?
+            }
+        };
         let importing = async {
-            let name = session_name(attempt.export_id, attempt.attempt);
-            let connected = match connected {
-                Some(connected) => connected,
-                None => self.connection_cache.connect(&self.source_url, &name).await?,
-            };
             let joined = connected.join(&attempt.request, &snapshot.name).await?;
             if joined.backend.server_started == snapshot.server_started {
                 Ok(joined)

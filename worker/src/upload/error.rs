@@ -14,6 +14,10 @@ pub(crate) enum UploadError {
     UploadLost(Failure),
     /// The claim no longer holds; the ledger's answer is final.
     LeaseLost,
+    /// A client cancelled the export.
+    Cancelled,
+    /// The process is shutting down.
+    ShuttingDown,
     /// The ledger cannot be asked.
     Ledger(LedgerError),
     /// The encoder ended without a last part. Its own error is the one that matters.
@@ -29,7 +33,8 @@ impl From<StorageError> for UploadError {
         };
         let failure = Failure::caused(kind, message, &error);
         match error.code.as_deref() {
-            Some("NoSuchUpload" | "InvalidPart") => Self::UploadLost(failure),
+            // A store that was restarted without its data: with the bucket, every upload in it is gone.
+            Some("NoSuchUpload" | "InvalidPart" | "NoSuchBucket") => Self::UploadLost(failure),
             _ => Self::Failed(failure),
         }
     }
@@ -49,6 +54,8 @@ impl From<UploadError> for WorkError {
         match error {
             UploadError::Failed(failure) => Self::Failed(failure),
             UploadError::UploadLost(failure) => Self::FailedAttempt(failure),
+            UploadError::Cancelled => Self::Cancelled,
+            UploadError::ShuttingDown => Self::ShuttingDown,
             UploadError::Ledger(error) => error.into(),
             UploadError::LeaseLost | UploadError::PipelineClosed => Self::Lost,
         }

@@ -4,10 +4,12 @@
 
 mod discard;
 mod error;
+mod outage;
 mod publish;
 mod send;
 
 pub(crate) use error::UploadError;
+pub(crate) use outage::Interruption;
 
 use std::time::Duration;
 
@@ -98,7 +100,8 @@ impl<'a> Upload<'a> {
     pub(crate) async fn create(&mut self) -> Result<(), UploadError> {
         let Target { storage, ledger, ledger_timeout } = self.target;
         self.may_be_stored = true;
-        let upload = storage.create_upload(&self.key, &self.headers(&self.key)).await?;
+        let headers = self.headers(&self.key);
+        let upload = outage::call(storage, None, || storage.create_upload(&self.key, &headers)).await??;
         let upload = self.multipart.insert(upload);
         retry_while_unavailable(ledger_timeout, || ledger.record_upload(self.claim, &upload.key, &upload.id)).await?;
         Ok(())

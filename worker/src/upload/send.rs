@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use polyglot_storage::{CompletedPart, ObjectBody, StorageError};
 use tokio::sync::mpsc;
 
-use super::{StagedObject, Upload, UploadError};
+use super::{Interruption, StagedObject, Upload, UploadError, outage};
 use crate::metrics::{self, Stage};
 use crate::part::{FromEncoder, Part};
 
@@ -46,7 +46,7 @@ impl Upload<'_> {
     async fn send_and_count(&self, part: Part, uploaded: &AtomicI64) -> Result<CompletedPart, UploadError> {
         let body = ObjectBody::from(part.bytes);
         let size = i64::try_from(body.size()).unwrap_or(i64::MAX);
-        let sent = self.send_part(part.number, body, part.crc32).await?;
+        let sent = self.send_part(part.number, &body, part.crc32).await?;
         uploaded.fetch_add(size, Ordering::Relaxed);
         Ok(sent)
     }
@@ -55,27 +55,34 @@ impl Upload<'_> {
     pub(crate) async fn send_part(
         &self,
         number: u32,
-        body: ObjectBody,
+        body: &ObjectBody,
         crc32: u32,
     ) -> Result<CompletedPart, UploadError> {
-        let part = self.target.storage.upload_part(self.multipart()?, number, body, crc32);
-        Ok(self.measured(part).await?)
+        let (storage, upload) = (self.target.storage, self.multipart()?);
+        let request = || self.measured(storage.upload_part(upload, number, body, crc32));
+        Ok(outage::call(storage, None, request).await??)
     }
 
     /// Writes one object among several and returns its `ETag`.
     pub(crate) async fn put_file(
         &self,
         number: i32,
-        body: ObjectBody,
+        body: &ObjectBody,
         crc32: u32,
     ) -> Result<Option<String>, UploadError> {
         let name = self.format.part_name(number, self.claim.request.compression);
-        Ok(self.put(&format!("{}{name}", self.object_key), body, crc32).await?)
+        Ok(self.put(&format!("{}{name}", self.object_key), body, crc32, None).await??)
     }
 
-    pub(super) async fn put(&self, key: &str, body: ObjectBody, crc32: u32) -> Result<Option<String>, StorageError> {
-        let headers = self.headers(key);
-        self.measured(self.target.storage.put(key, &headers, body, crc32)).await
+    pub(super) async fn put(
+        &self,
+        key: &str,
+        body: &ObjectBody,
+        crc32: u32,
+        interruption: Option<&Interruption<'_>>,
+    ) -> Result<Result<Option<String>, StorageError>, UploadError> {
+        let (storage, headers) = (self.target.storage, self.headers(key));
+        outage::call(storage, interruption, || self.measured(storage.put(key, &headers, body, crc32))).await
     }
 
     /// A request that stores a part or an object, with its time and its success in the metrics.

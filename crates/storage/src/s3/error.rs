@@ -19,6 +19,9 @@ const TRANSIENT_CODES: [&str; 8] = [
     "ServiceUnavailable",
 ];
 
+/// Codes of a store that serves nobody at the moment.
+const OUTAGE_CODES: [&str; 3] = ["SlowDown", "ServiceUnavailable", "ServerBusy"];
+
 /// Converts the error of one operation, for `map_err`.
 pub(super) fn failed<E>(operation: &'static str) -> impl Fn(SdkError<E>) -> StorageError
 where
@@ -35,7 +38,22 @@ where
                     || code.as_deref().is_some_and(|code| TRANSIENT_CODES.contains(&code))
             }
         };
-        StorageError::answered(operation, code, status, transient, error)
+        let outage = is_outage(&error, code.as_deref(), status);
+        let error = StorageError::answered(operation, code, status, transient, error);
+        if outage { error.of_outage() } else { error }
+    }
+}
+
+/// Whether the store is away. Credentials that cannot be found also end before anything is sent, and are no outage; nor is an
+/// answer that cannot be read.
+fn is_outage<E>(error: &SdkError<E>, code: Option<&str>, status: Option<u16>) -> bool {
+    match error {
+        SdkError::TimeoutError(_) => true,
+        SdkError::DispatchFailure(failure) => failure.is_io() || failure.is_timeout() || failure.as_other().is_some(),
+        SdkError::ServiceError(_) => {
+            code.is_some_and(|code| OUTAGE_CODES.contains(&code)) || matches!(status, Some(429 | 502 | 503 | 504))
+        }
+        _ => false,
     }
 }
 

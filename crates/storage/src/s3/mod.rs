@@ -88,7 +88,7 @@ impl ObjectStore for S3Store {
         }
     }
 
-    async fn put(&self, key: &str, headers: &ObjectHeaders, body: ObjectBody, crc32: u32) -> Result<Option<String>> {
+    async fn put(&self, key: &str, headers: &ObjectHeaders, body: &ObjectBody, crc32: u32) -> Result<Option<String>> {
         const OPERATION: &str = "PutObject";
         let put = self
             .client
@@ -99,10 +99,10 @@ impl ObjectStore for S3Store {
             .content_disposition(&headers.content_disposition)
             .set_content_encoding(headers.content_encoding.map(str::to_owned))
             .checksum_crc32(checksum_text(crc32))
-            .body(request_body(OPERATION, &body).await?)
+            .body(request_body(OPERATION, body).await?)
             .customize()
             .interceptor(CountRetries::default())
-            .config_override(body_timeout(&body));
+            .config_override(body_timeout(body));
         Ok(put.send().await.map_err(failed(OPERATION))?.e_tag)
     }
 
@@ -128,7 +128,7 @@ impl ObjectStore for S3Store {
         &self,
         upload: &MultipartUpload,
         number: u32,
-        body: ObjectBody,
+        body: &ObjectBody,
         crc32: u32,
     ) -> Result<CompletedPart> {
         const OPERATION: &str = "UploadPart";
@@ -141,12 +141,12 @@ impl ObjectStore for S3Store {
             .part_number(part_number(number))
             .checksum_crc32(checksum_text(crc32))
             // The bytes, and with them their share of the budget, live until the answer.
-            .body(request_body(OPERATION, &body).await?)
+            .body(request_body(OPERATION, body).await?)
             .customize()
             // The checksum shows whether all of it arrived; SHA-256 on top of it cost as much as the encoder.
             .disable_payload_signing()
             .interceptor(CountRetries::default())
-            .config_override(body_timeout(&body));
+            .config_override(body_timeout(body));
         let etag = part.send().await.map_err(failed(OPERATION))?.e_tag;
         Ok(CompletedPart { number, etag, crc32 })
     }

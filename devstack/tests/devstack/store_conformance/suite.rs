@@ -36,12 +36,12 @@ fn assert_headers(info: &ObjectInfo) {
 
 async fn put(store: &dyn ObjectStore, key: &str, bytes: &[u8]) -> Option<String> {
     let body = ObjectBody::from(Bytes::copy_from_slice(bytes));
-    store.put(key, &headers(), body, crc32fast::hash(bytes)).await.unwrap()
+    store.put(key, &headers(), &body, crc32fast::hash(bytes)).await.unwrap()
 }
 
 async fn send(store: &dyn ObjectStore, upload: &MultipartUpload, number: u32, bytes: &[u8]) -> Result<CompletedPart> {
     let body = ObjectBody::from(Bytes::copy_from_slice(bytes));
-    store.upload_part(upload, number, body, crc32fast::hash(bytes)).await
+    store.upload_part(upload, number, &body, crc32fast::hash(bytes)).await
 }
 
 /// Begins an upload and sends these parts, with numbers from 1.
@@ -116,7 +116,7 @@ pub(crate) async fn a_missing_object_is_not_found(store: &Storage, _: &Behaviour
 
 pub(crate) async fn bytes_that_differ_from_their_checksum_are_refused(store: &Storage, behaviour: &Behaviour) {
     let body = ObjectBody::from(Bytes::from_static(b"a,b\n"));
-    let error = store.put(KEY, &headers(), body, WRONG_CRC32).await.unwrap_err();
+    let error = store.put(KEY, &headers(), &body, WRONG_CRC32).await.unwrap_err();
     assert!(!error.is_not_found(), "{error:?}");
     let head = store.head(KEY, ChecksumMode::Omitted).await;
     assert_eq!(head.is_err_and(|error| error.is_not_found()), behaviour.discards_refused_objects);
@@ -149,9 +149,9 @@ pub(crate) async fn a_file_is_a_body_too(store: &Storage, _: &Behaviour) {
         ObjectBody::File { file, bytes: bytes.len() as u64 }
     };
     let crc32 = crc32fast::hash(&bytes);
-    store.put("exports/1/1/put.csv", &headers(), body(), crc32).await.unwrap();
+    store.put("exports/1/1/put.csv", &headers(), &body(), crc32).await.unwrap();
     let upload = store.create_upload(KEY, &headers()).await.unwrap();
-    let part = store.upload_part(&upload, 1, body(), crc32).await.unwrap();
+    let part = store.upload_part(&upload, 1, &body(), crc32).await.unwrap();
     store.complete_upload(&upload, &[part], Some(crc32)).await.unwrap();
     for key in ["exports/1/1/put.csv", KEY] {
         assert!(read(&**store, key).await == bytes, "{key}");
@@ -161,7 +161,7 @@ pub(crate) async fn a_file_is_a_body_too(store: &Storage, _: &Behaviour) {
 pub(crate) async fn a_part_that_differs_from_its_checksum_is_refused(store: &Storage, behaviour: &Behaviour) {
     let upload = store.create_upload(KEY, &headers()).await.unwrap();
     let body = ObjectBody::from(Bytes::from_static(b"a,b\n"));
-    let sent = store.upload_part(&upload, 1, body, WRONG_CRC32).await;
+    let sent = store.upload_part(&upload, 1, &body, WRONG_CRC32).await;
     assert_eq!(sent.is_err(), behaviour.checks_part_checksums, "{sent:?}");
     assert!(!sent.is_err_and(|error| error.is_not_found()));
     // The upload goes on.
