@@ -43,6 +43,10 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
                            same, and the time (RFC 7240)."),
         ("Range" = Option<String>, Header, example = "bytes=0-1023", description = "Of a file that the api sends: one range of bytes."),
         ("If-Range" = Option<String>, Header, description = "The ETag of the file that the range continues."),
+        ("If-None-Match" = Option<String>, Header, description = "Of a file that the api sends: ETags of the copies that the \
+            client has, or `*`."),
+        ("Accept-Encoding" = Option<String>, Header, example = "identity", description = "Of a file that the api sends: one that is \
+            compressed with gzip is unpacked for a client that does not take it, and one with zstd is sent as a file of its own."),
     ),
     responses(
         (status = 302, description = "The file is at a URL that works for PRESIGN_TTL_SECONDS.",
@@ -52,8 +56,11 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
             (Vec<u8> = "application/xml"), (Vec<u8> = "application/octet-stream")), headers(
             ("Content-Disposition" = String, description = "`attachment` with the name of the file."),
             ("Content-Encoding" = Option<String>, description = "`gzip` or `zstd`, of a file that is compressed."),
-            ("ETag" = Option<String>, description = "For If-Range."),
-            ("Accept-Ranges" = Option<String>, description = "`bytes`"))),
+            ("ETag" = Option<String>, description = "For If-Range and If-None-Match."),
+            ("Vary" = Option<String>, description = "`Accept-Encoding`, of a file that is compressed."),
+            ("Accept-Ranges" = Option<String>, description = "`bytes`, unless it is unpacked on its way."))),
+        (status = 304, description = "The client has the file already.",
+            headers(("ETag" = Option<String>, description = "Of the file."))),
         (status = 206, description = "The range of the file.", content(
             (Vec<u8> = "text/csv"), (Vec<u8> = "application/json"), (Vec<u8> = "application/x-ndjson"),
             (Vec<u8> = "application/xml"), (Vec<u8> = "application/octet-stream")),

@@ -13,7 +13,8 @@ use crate::state::AppState;
 /// of the object store, which it cannot act on.
 pub(super) async fn answer(app: &AppState, export: &Export, method: &Method) -> Result<Response, RouteError> {
     stored_file::head(app, export).await?;
-    let url = Signer::new(app).url(method, stored_file::key(export)?, &stored_file::object_headers(export)?).await?;
+    let headers = stored_file::object_headers(app, export).await?;
+    let url = Signer::new(app).url(method, stored_file::key(export)?, &headers).await?;
     let location = HeaderValue::try_from(url).map_err(|error| RouteError::Internal(Box::new(error)))?;
     let headers = [(header::LOCATION, location), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((StatusCode::FOUND, headers).into_response())

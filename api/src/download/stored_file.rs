@@ -1,6 +1,7 @@
 //! The file of a completed export in the object store: its response headers, its key, and its lookup.
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use polyglot_core::format_options::FileEncoding;
 use polyglot_core::request::ObjectHeaders;
 use polyglot_formats::{Format, UnknownFormat};
 use polyglot_ledger::Export;
@@ -10,10 +11,19 @@ use crate::problem::RouteError;
 use crate::state::AppState;
 use crate::timeout;
 
-/// What a file is called and how it is to be read. It follows from the request alone, so that both deliveries
+/// How the file of a completed export is to be handed out. It follows from the request alone, so that both deliveries
 /// say the same, whatever the store has kept of the headers that the worker gave it.
-pub(super) fn object_headers(export: &Export) -> Result<ObjectHeaders, UnknownFormat> {
-    headers_of(export, &format(export)?.file_name(export.id))
+pub(super) async fn object_headers(app: &AppState, export: &Export) -> Result<ObjectHeaders, RouteError> {
+    let encoding = match export.compression {
+        Some(_) => timeout::ledger(app.ledger.file_encoding(export.id)).await?.unwrap_or_default(),
+        None => FileEncoding::default(),
+    };
+    Ok(headers_with(export, encoding)?)
+}
+
+/// The headers of the file when it is encoded in this way.
+pub(super) fn headers_with(export: &Export, encoding: FileEncoding) -> Result<ObjectHeaders, UnknownFormat> {
+    Ok(format(export)?.file_headers(export.id, export.compression, encoding))
 }
 
 /// The headers of the file `name`, one of those that a result consists of.
@@ -26,8 +36,8 @@ fn format(export: &Export) -> Result<Format, UnknownFormat> {
 }
 
 /// These headers as the api itself sends them.
-pub(super) fn http_headers(export: &Export) -> Result<HeaderMap, UnknownFormat> {
-    let ObjectHeaders { content_type, content_encoding, content_disposition } = object_headers(export)?;
+pub(super) fn http_headers(headers: ObjectHeaders) -> HeaderMap {
+    let ObjectHeaders { content_type, content_encoding, content_disposition } = headers;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     let disposition = HeaderValue::try_from(content_disposition).expect("a UUID and a format are ASCII");
@@ -35,7 +45,7 @@ pub(super) fn http_headers(export: &Export) -> Result<HeaderMap, UnknownFormat> 
     if let Some(encoding) = content_encoding {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
-    Ok(headers)
+    headers
 }
 
 /// The key of a completed export's object.

@@ -84,7 +84,8 @@ fn message(error: OptionError, value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use polyglot_core::format_options::{
-        BigintPolicy, CsvOptions, LineEnding, NumericPolicy, OnUnrepresentable, ParquetCodec, ParquetOptions,
+        BigintPolicy, CsvOptions, FileEncoding, LineEnding, NumericPolicy, OnUnrepresentable, ParquetCodec,
+        ParquetOptions,
     };
     use serde_json::json;
 
@@ -126,6 +127,11 @@ mod tests {
                 "csv",
                 json!({"bom": false, "delimiter": ";", "lineEnding": "lf", "profile": "spreadsheet"}),
                 csv(CsvOptions { delimiter: ';', bom: false, line_ending: LineEnding::Lf, ..spreadsheet }),
+            ),
+            (
+                "xml",
+                json!({"encoding": "file"}),
+                FormatOptions { encoding: FileEncoding::File, ..FormatOptions::default() },
             ),
             (
                 "jsonl",
@@ -170,6 +176,8 @@ mod tests {
             ("csv", json!({"onUnrepresentable": "skip"}), &["options.onUnrepresentable"]),
             ("csv", json!({"onUnrepresentable": true}), &["options.onUnrepresentable"]),
             ("csv", json!({"profile": "excel"}), &["options.profile"]),
+            ("json", json!({"encoding": "gzip"}), &["options.encoding"]),
+            ("parquet", json!({"encoding": "file"}), &["options.encoding"]),
             ("csv", json!({"header": "no"}), &["options.header"]),
             ("csv", json!({"bom": null}), &["options.bom"]),
             ("csv", json!({"lineEnding": "\r\n"}), &["options.lineEnding"]),
@@ -213,7 +221,7 @@ mod tests {
         assert_eq!(
             errors[0].message,
             "is an option of json, jsonl; for csv there is onUnrepresentable, profile, delimiter, header, null, bom, \
-             lineEnding"
+             lineEnding, encoding"
         );
         let errors = check("parquet", &json!({"zstd": true})).unwrap_err();
         assert_eq!(

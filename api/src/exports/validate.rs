@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::dataset_config::DEFAULT_DATASET;
 use polyglot_core::compression::Compression;
 use polyglot_core::expected_size::ExpectedSize;
-use polyglot_core::format_options::FormatOptions;
+use polyglot_core::format_options::{FileEncoding, FormatOptions};
 use polyglot_core::request::{ExportRequest, Layout};
 use polyglot_formats::{Format, expected_size};
 use serde_json::Value;
@@ -108,6 +108,10 @@ impl Draft {
         let filters = filters::read(object.get("filters"), &body.text, &mut errors);
         let order_by = order::read(object.get("orderBy"), &mut errors);
         let options = options::read(object.get("options"), format, &mut errors);
+        if options.encoding == FileEncoding::File && object.get("compression").is_none_or(Value::is_null) {
+            let message = "is for a compressed file: set \"compression\" as well, or leave this out";
+            errors.push(FieldError::new("options.encoding", message));
+        }
         let parallelism = read_parallelism(object.get("parallelism"), max_parallelism, &mut errors);
         let layout = read_layout(object.get("layout"), &mut errors);
         let coalesce = flag(object.get("coalesce"), "coalesce", &mut errors);

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 #[serde(default, rename_all = "camelCase")]
 pub struct FormatOptions {
     pub on_unrepresentable: OnUnrepresentable,
+    /// Text formats.
+    #[serde(skip_serializing_if = "FileEncoding::is_default")]
+    pub encoding: FileEncoding,
     pub csv: CsvOptions,
     /// JSON and JSON Lines.
     pub bigint: BigintPolicy,
@@ -25,6 +28,24 @@ pub enum OnUnrepresentable {
     Fail,
     /// XML: each such character becomes U+FFFD. Parquet: the value becomes NULL. The manifest counts them.
     Replace,
+}
+
+/// How a compressed file is handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileEncoding {
+    /// As the text, with `Content-Encoding`: clients unpack it on its way, and its name does not show the compression.
+    #[default]
+    Content,
+    /// As a compressed file, `.csv.gz`, which stays as it is.
+    File,
+}
+
+impl FileEncoding {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How a CSV file is laid out. The default is RFC 4180 with `\n` and a header.

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use polyglot_core::format_options::{FormatOptions, OnUnrepresentable};
+use polyglot_core::format_options::{FileEncoding, FormatOptions, OnUnrepresentable};
 use serde_json::Value;
 
 /// An option of one or several formats.
@@ -128,6 +128,24 @@ impl OptionDefinition {
         })
     }
 }
+
+/// The option of the formats that can be compressed as a whole.
+pub(crate) const ENCODING: OptionDefinition = OptionDefinition {
+    name: "encoding",
+    description: "of a compressed file: it is downloaded as a compressed file (.csv.gz), without Content-Encoding.",
+    value: OptionValue::Choice(&[Choice {
+        name: "file",
+        set: |options| options.encoding = FileEncoding::File,
+        is_set: |options| options.encoding == FileEncoding::File,
+    }]),
+    form: OptionForm {
+        label: "A compressed file",
+        default: "Is unpacked on its way",
+        choices: &[("file", "Stays compressed (.gz, .zst)")],
+        suggestions: &[],
+        hint: "",
+    },
+};
 
 /// The option that every format has.
 pub(crate) const ON_UNREPRESENTABLE: OptionDefinition = OptionDefinition {

@@ -113,11 +113,13 @@ impl<'a> Upload<'a> {
 
     fn headers(&self, key: &str) -> ObjectHeaders {
         let (Claim { export_id, request, .. }, format) = (self.claim, self.format);
-        let name = match request.layout {
-            Layout::File => &format.file_name(*export_id),
-            Layout::Files => key.rsplit('/').next().unwrap_or(key),
-        };
-        format.object_headers(request.compression, request.layout, name)
+        match request.layout {
+            Layout::File => format.file_headers(*export_id, request.compression, request.options.encoding),
+            Layout::Files => {
+                let name = key.rsplit('/').next().unwrap_or(key);
+                format.object_headers(request.compression, request.layout, name)
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::copy::{Row, Value};
 use crate::definition::{FormatDefinition, RowSize, ShardSize};
 use crate::encode::{Encode, EncodeError, undecodable};
 use crate::encode_buffer::{EncodeBuffer, FLUSH_BYTES, Stopped};
-use crate::option::{Choice, ON_UNREPRESENTABLE, OptionDefinition, OptionError, OptionForm, OptionValue};
+use crate::option::{Choice, ENCODING, ON_UNREPRESENTABLE, OptionDefinition, OptionError, OptionForm, OptionValue};
 use crate::output_column::OutputColumn;
 use crate::output_type::text_type;
 use crate::text::{write_hex, write_plain};
@@ -22,7 +22,7 @@ pub(crate) static CSV: FormatDefinition = FormatDefinition {
     extension: "csv",
     media_type: "text/csv; charset=utf-8",
     incompressible: None,
-    options: &[ON_UNREPRESENTABLE, PROFILE, DELIMITER, HEADER, NULL, BOM, LINE_ENDING],
+    options: &[ON_UNREPRESENTABLE, PROFILE, DELIMITER, HEADER, NULL, BOM, LINE_ENDING, ENCODING],
     holds_every_value: true,
     arrays_as_text: true,
     row_size: RowSize { frame: |_, columns| columns, bytea_factor: 2.0, is_binary: false },

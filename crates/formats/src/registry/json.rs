@@ -13,7 +13,7 @@ use crate::definition::{FormatDefinition, RowSize, ShardSize};
 use crate::encode::{Encode, EncodeError, undecodable};
 use crate::encode_buffer::{EncodeBuffer, Stopped};
 use crate::nesting::Nesting;
-use crate::option::{Choice, ON_UNREPRESENTABLE, OptionDefinition, OptionForm, OptionValue};
+use crate::option::{Choice, ENCODING, ON_UNREPRESENTABLE, OptionDefinition, OptionForm, OptionValue};
 use crate::output_column::OutputColumn;
 use crate::text::{write_hex, write_plain};
 use crate::unrepresentable_policy::Replacement;
@@ -24,7 +24,7 @@ pub(crate) static JSON: FormatDefinition = FormatDefinition {
     extension: "json",
     media_type: "application/json; charset=utf-8",
     incompressible: None,
-    options: &[ON_UNREPRESENTABLE, BIGINT],
+    options: &[ON_UNREPRESENTABLE, BIGINT, ENCODING],
     holds_every_value: true,
     arrays_as_text: false,
     row_size: ROW_SIZE,
@@ -40,7 +40,7 @@ pub(crate) static JSON_LINES: FormatDefinition = FormatDefinition {
     extension: "jsonl",
     media_type: "application/x-ndjson",
     incompressible: None,
-    options: &[ON_UNREPRESENTABLE, BIGINT],
+    options: &[ON_UNREPRESENTABLE, BIGINT, ENCODING],
     holds_every_value: true,
     arrays_as_text: false,
     row_size: ROW_SIZE,

@@ -10,6 +10,7 @@ use crate::database::{Ledger, LedgerError, Result, status};
 use polyglot_core::compression::Compression;
 use polyglot_core::failure::chain;
 use polyglot_core::format::FormatName;
+use polyglot_core::format_options::FileEncoding;
 use polyglot_core::manifest::Manifest;
 use polyglot_core::request::{ExportRequest, Layout};
 use polyglot_core::single_stream_reason::SingleStreamReason;
@@ -200,6 +201,18 @@ impl Ledger {
         serde_json::from_value(request)
             .map(Some)
             .map_err(|error| LedgerError::Unreadable { id, problem: format!("request: {error}") })
+    }
+
+    /// How the file of an export is to be handed out if it is compressed; `None` for an unknown export.
+    pub async fn file_encoding(&self, id: Uuid) -> Result<Option<FileEncoding>> {
+        let query = sqlx::query_scalar("SELECT request #> '{options,encoding}' FROM exports WHERE id = $1");
+        let Some(encoding): Option<Option<serde_json::Value>> = query.bind(id).fetch_optional(&self.pool).await? else {
+            return Ok(None);
+        };
+        let encoding = encoding.map(serde_json::from_value).transpose();
+        let encoding = encoding
+            .map_err(|error| LedgerError::Unreadable { id, problem: format!("request, options.encoding: {error}") })?;
+        Ok(Some(encoding.unwrap_or_default()))
     }
 
     /// Those of the exports that have ended.

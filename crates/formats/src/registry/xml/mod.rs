@@ -22,7 +22,7 @@ use crate::definition::{FormatDefinition, RowSize, ShardSize};
 use crate::encode::{Encode, EncodeError};
 use crate::encode_buffer::EncodeBuffer;
 use crate::nesting::Nesting;
-use crate::option::ON_UNREPRESENTABLE;
+use crate::option::{ENCODING, ON_UNREPRESENTABLE};
 use crate::output_column::OutputColumn;
 use crate::output_type::text_type;
 use crate::text::write_plain;
@@ -34,7 +34,7 @@ pub(crate) static XML: FormatDefinition = FormatDefinition {
     extension: "xml",
     media_type: "application/xml; charset=utf-8",
     incompressible: None,
-    options: &[ON_UNREPRESENTABLE],
+    options: &[ON_UNREPRESENTABLE, ENCODING],
     holds_every_value: false,
     arrays_as_text: false,
     row_size: RowSize {
