@@ -33,6 +33,9 @@ pub(crate) struct DatasetDocument {
     kind: &'static str,
     /// Null until the relation was analyzed, and for views.
     estimated_rows: Option<u64>,
+    /// Whether another session of the source database keeps everybody from reading it at the moment. Exports of it are refused
+    /// until that has ended (`dataset-locked`).
+    locked: bool,
     /// Empty where there is none.
     primary_key: Vec<String>,
     /// Of an export that asks for none.
@@ -99,6 +102,7 @@ impl DatasetDocument {
             relation: resolved.relation.name.to_string(),
             kind: resolved.relation.kind.name(),
             estimated_rows: resolved.relation.estimated_rows,
+            locked: resolved.relation.locked,
             primary_key: resolved.primary_key().to_vec(),
             default_order,
             order_promised,
@@ -166,7 +170,7 @@ mod tests {
         let document = DatasetDocument::of(&ResolvedDataset::new(dataset, relation).unwrap());
         let expected = json!({
             "name": "my/orders", "relation": "shop.orders", "kind": "table", "estimatedRows": 1000,
-            "primaryKey": ["id"],
+            "locked": false, "primaryKey": ["id"],
             "defaultOrder": [{"column": "tags", "direction": "asc"}, {"column": "id", "direction": "asc"}],
             "orderPromised": true,
             "columns": [

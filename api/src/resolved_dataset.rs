@@ -92,6 +92,7 @@ pub(crate) mod tests {
             estimated_rows: Some(1000),
             stored_bytes: 0,
             toast_bytes: None,
+            locked: false,
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::dataset_config::{Dataset, Datasets, Exposed};
 use polyglot_core::failure::chain;
-use polyglot_core::relation::Relation;
+use polyglot_core::relation::{Relation, RelationName};
 use polyglot_runtime::telemetry::PoolUse;
 use polyglot_source::catalog::{self, CatalogError};
 use polyglot_source::session;
@@ -28,6 +28,11 @@ pub(crate) const CACHE_MAX_AGE: Duration = Duration::from_secs(2);
 
 /// Time limit of the statement that reads the rows of a preview.
 const PREVIEW_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest wait for a relation that is locked. Most locks are held for milliseconds.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// Pause between two looks whether it still is.
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Connections of the pool that previews may use at a time. Previews may take seconds, and submissions need connections too.
 const MAX_PREVIEWS: usize = 2;
@@ -132,6 +137,32 @@ impl Source {
         .await
     }
 
+    /// As [`Self::resolve`], for a request that needs to read the relation: one that is locked is waited for for a moment.
+    ///
+    /// # Errors
+    /// [`RouteError::DatasetLocked`] if it stays locked.
+    pub(crate) async fn resolve_readable(
+        &self,
+        name: &str,
+        max_age: Duration,
+    ) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
+        let until = Instant::now() + LOCK_WAIT;
+        let mut max_age = max_age;
+        loop {
+            match self.resolve(name, max_age).await? {
+                Some(resolved) if resolved.relation.locked => {
+                    if Instant::now() >= until {
+                        return Err(RouteError::DatasetLocked { dataset: name.to_owned() });
+                    }
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                    // One look for all requests that wait.
+                    max_age = LOCK_PAUSE;
+                }
+                resolved => return Ok(resolved),
+            }
+        }
+    }
+
     /// The cache entry for `name`. A configured name always has one. A name that only a relation of an exposed schema can
     /// have gets one when the relation is found (`add_to_cache`), because clients may send any number of names.
     fn cache_entry(&self, name: &str) -> Option<CacheEntry> {
@@ -156,7 +187,7 @@ impl Source {
         let candidates = self.datasets.candidates(name);
         let relations: Vec<_> = candidates.iter().map(|dataset| dataset.relation.clone()).collect();
         let mut connection = self.pool.acquire().await?;
-        let found = catalog::describe_all(&mut connection, &relations).await?;
+        let found = describe_all(&mut connection, &relations).await?;
         match first_existing(candidates, found) {
             Some((dataset, relation)) => Ok(Some(Arc::new(ResolvedDataset::new(dataset, relation)?))),
             None if self.is_configured(name) => {
@@ -174,7 +205,7 @@ impl Source {
             let mut connection = self.pool.acquire().await?;
             let candidates = self.all_candidates(&mut connection).await?;
             let relations: Vec<_> = candidates.values().flatten().map(|dataset| dataset.relation.clone()).collect();
-            let mut found = catalog::describe_all(&mut connection, &relations).await?.into_iter();
+            let mut found = describe_all(&mut connection, &relations).await?.into_iter();
             let each = candidates.into_iter().map(|(name, candidates)| {
                 let found = found.by_ref().take(candidates.len()).collect();
                 (name, first_existing(candidates, found))
@@ -223,7 +254,7 @@ impl Source {
     /// result is the server's verdict; a failure that no client can have caused is an error.
     pub(crate) async fn plan(&self, dataset: &str, statements: &str) -> Result<Result<Estimate, Refused>, RouteError> {
         // Several statements in one message are a transaction that ends with the message, even if this future is dropped.
-        // The time limit is for a relation that another session has locked.
+        // The time limit is for what takes long to plan; that of the session for locks is shorter.
         let statement = format!("SET TRANSACTION READ ONLY; SET LOCAL statement_timeout TO '2s'; {statements}");
         let mut connection = self.pool.acquire().await?;
         // Names in it are quoted identifiers, values are quoted literals; `selection` makes them.
@@ -285,6 +316,18 @@ impl Source {
     }
 }
 
+/// As `catalog::describe_all`. A relation that was locked between the look at the locks and the look at its size is found locked the
+/// second time.
+async fn describe_all(
+    connection: &mut PgConnection,
+    relations: &[RelationName],
+) -> Result<Vec<Option<Relation>>, sqlx::Error> {
+    match catalog::describe_all(connection, relations).await {
+        Err(error) if session::is_locked(&error) => catalog::describe_all(connection, relations).await,
+        described => described,
+    }
+}
+
 /// The first candidate whose relation exists.
 fn first_existing(candidates: Vec<Dataset>, found: Vec<Option<Relation>>) -> Option<(Dataset, Relation)> {
     candidates.into_iter().zip(found).find_map(|(dataset, relation)| Some((dataset, relation?)))
@@ -311,6 +354,8 @@ fn preview_error(dataset: &str, error: sqlx::Error) -> RouteError {
 fn refusal(dataset: &str, error: sqlx::Error) -> Result<Refused, RouteError> {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(String::from);
     match code.as_deref() {
+        // lock_not_available: a relation below a view, or one that was locked after it was looked up.
+        Some("55P03") => Err(RouteError::DatasetLocked { dataset: dataset.to_owned() }),
         // query_canceled: the statement has reached its time limit.
         Some("57014") => Err(RouteError::Unavailable { what: Dependency::Source, source: Box::new(error) }),
         // No permission; or the relation, its schema or a column was dropped after it was looked up.

@@ -57,7 +57,7 @@ struct PreviewColumn {
 pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) -> Result<Json<Preview>, RouteError> {
     let body = body::read(request, &app.bodies).await?;
     let Valid { request, .. } = validate::validate(&body, &app.source, app.max_parallelism).await?;
-    let resolved = app.source.resolve(&request.dataset, CACHE_MAX_AGE).await?;
+    let resolved = app.source.resolve_readable(&request.dataset, CACHE_MAX_AGE).await?;
     // The dataset existed during the validation.
     let resolved = resolved.ok_or_else(|| RouteError::UnknownDataset(request.dataset.clone()))?;
     let relation = &resolved.relation;

@@ -27,7 +27,7 @@ use crate::source::{CACHE_MAX_AGE, Estimate, Source};
 
 /// The source database, as far as validation needs it. Tests have one of their own.
 pub(super) trait Catalog: Planner {
-    /// As `Source::resolve`.
+    /// As `Source::resolve_readable`.
     fn resolve(
         &self,
         name: &str,
@@ -41,7 +41,7 @@ impl Catalog for Source {
         name: &str,
         max_age: Duration,
     ) -> impl Future<Output = Result<Option<Arc<ResolvedDataset>>, RouteError>> + Send {
-        self.resolve(name, max_age)
+        self.resolve_readable(name, max_age)
     }
 }
 

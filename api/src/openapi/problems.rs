@@ -30,6 +30,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
     };
     let gone = || E::ExportGone(Status::Expired);
     let dataset = || E::DatasetUnavailable { dataset: "orders".to_owned(), source: "example".into() };
+    let locked = || E::DatasetLocked { dataset: "orders".to_owned() };
     let body = || {
         vec![
             invalid("columns[0].source", "there is no column \"idd\"; there is id, name, value, metadata, created_at"),
@@ -37,6 +38,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             E::BodyTooLarge { limit: limits::BODY_BYTES },
             E::TooManyBodies,
             dataset(),
+            locked(),
             source(),
         ]
     };

@@ -202,6 +202,17 @@ impl<'e> Answer<'e> {
                 ),
             )
             .logged(Level::ERROR),
+            RouteError::DatasetLocked { dataset } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "dataset-locked",
+                "The dataset is locked",
+                format!(
+                    "Another session of the source database has locked what the dataset {} stands for, so that nobody can \
+                     read it: a change of its definition, TRUNCATE, VACUUM FULL or LOCK TABLE. Try again when that has ended.",
+                    quoted(dataset)
+                ),
+            )
+            .logged(Level::WARN),
             RouteError::Unavailable { what: Dependency::Ledger, .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ledger-unavailable",

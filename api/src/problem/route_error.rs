@@ -65,6 +65,8 @@ pub(crate) enum RouteError {
     FileMissing { id: Uuid },
     #[error("dataset {dataset} is configured but cannot be read")]
     DatasetUnavailable { dataset: String, source: Cause },
+    #[error("dataset {dataset} is locked by another session of its database")]
+    DatasetLocked { dataset: String },
     #[error("{what:?} is not available")]
     Unavailable { what: Dependency, source: Cause },
     #[error("benchmarks are off")]

@@ -79,6 +79,8 @@ pub struct Relation {
     pub stored_bytes: u64,
     /// TOAST alone, where values that do not fit a page are; `None` where that is not known, as of a view.
     pub toast_bytes: Option<u64>,
+    /// Whether another session holds or waits for a lock that keeps everybody from reading. The sizes are not known then.
+    pub locked: bool,
 }
 
 impl Relation {
@@ -109,6 +111,7 @@ impl Relation {
             estimated_rows: None,
             stored_bytes: 0,
             toast_bytes: None,
+            locked: false,
         }
     }
 }

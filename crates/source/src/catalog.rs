@@ -62,9 +62,20 @@ pub enum CatalogError {
 }
 
 // Sizes and numbers of rows are those of the relation with all its partitions (or inheriting tables).
+//
+// A function that reads a size waits for a lock that keeps readers out (LOCK TABLE, ALTER TABLE, VACUUM FULL, TRUNCATE), and for
+// one that is waited for, too. Such a relation must not hide the others, so its size is left unknown. This session waits for
+// nobody on what it has locked itself, as a worker has.
 const RELATIONS: &str = "
+    WITH exclusive(oid) AS MATERIALIZED (
+        SELECT relation FROM pg_locks
+        WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND pid <> pg_backend_pid()
+          AND database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+      EXCEPT
+        SELECT relation FROM pg_locks WHERE locktype = 'relation' AND granted AND pid = pg_backend_pid())
     SELECT wanted.place, c.oid::int8 AS oid, c.relkind::text AS kind, stored.tuples, stored.analyzed, stored.bytes,
            stored.toast_bytes,
+           c.oid IN (SELECT e.oid FROM exclusive e) OR coalesce(stored.locked, false) AS locked,
            -- A key of the parent alone does not tell rows of its children apart.
            NOT (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)) AS own_key
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted(schema, name, place)
@@ -77,11 +88,20 @@ const RELATIONS: &str = "
                  SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid)
              -- A view keeps 0 for ever, a table that was never analyzed says -1 (0 before PostgreSQL 14).
              SELECT sum(leaf.reltuples::float8) AS tuples, bool_and(leaf.reltuples >= 0) AS analyzed,
-                    sum(pg_table_size(leaf.oid))::int8 AS bytes,
+                    bool_or(part.locked) AS locked,
+                    -- CASE, because the argument of an aggregate is computed for every row that is not excluded before.
+                    sum(CASE WHEN NOT part.locked THEN pg_table_size(leaf.oid) END)::int8 AS bytes,
                     -- What a foreign server stores is not known.
-                    CASE WHEN NOT bool_or(leaf.relkind = 'f')
-                         THEN sum(coalesce(pg_relation_size(leaf.reltoastrelid), 0))::int8 END AS toast_bytes
+                    CASE WHEN NOT bool_or(leaf.relkind = 'f' OR part.locked)
+                         THEN sum(CASE WHEN NOT part.locked
+                                       THEN coalesce(pg_relation_size(leaf.reltoastrelid), 0) END)::int8 END AS toast_bytes
              FROM tree JOIN pg_class leaf ON leaf.oid = tree.oid AND leaf.relkind IN ('r', 'm', 'f')
+                  CROSS JOIN LATERAL (
+                      SELECT EXISTS (SELECT FROM exclusive e
+                                     WHERE e.oid IN (leaf.oid, leaf.reltoastrelid)
+                                        OR e.oid IN (SELECT i.indexrelid FROM pg_index i
+                                                     WHERE i.indrelid = leaf.reltoastrelid)) AS locked
+                  ) AS part
          ) AS stored
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_schema_privilege(n.oid, 'USAGE')
       AND has_table_privilege(c.oid, 'SELECT')
@@ -207,6 +227,7 @@ fn read_relation(name: &RelationName, row: &PgRow) -> Result<Relation, sqlx::Err
         estimated_rows,
         stored_bytes: bytes("bytes")?.unwrap_or(0),
         toast_bytes: bytes("toast_bytes")?,
+        locked: row.try_get("locked")?,
     })
 }
 

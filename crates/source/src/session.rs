@@ -26,8 +26,8 @@ pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
         .after_connect(|connection, _| {
             Box::pin(async move {
                 apply_session_settings(connection).await?;
-                // Reading a size waits for a relation that is being rewritten; other look-ups must still get a connection.
-                sqlx::raw_sql("SET lock_timeout TO '2s'; SET statement_timeout TO '10s'").execute(connection).await?;
+                // A statement that is planned waits for a relation that is locked; other look-ups must still get a connection.
+                sqlx::raw_sql("SET lock_timeout TO '1s'; SET statement_timeout TO '10s'").execute(connection).await?;
                 Ok(())
             })
         })
@@ -107,6 +107,12 @@ async fn find_session(permit: ConnectionPermit, url: &str, backend: Option<&Back
     }
     connection.close();
     Ok(lives)
+}
+
+/// Whether a statement was given up because another session had locked what it needs (SQLSTATE 55P03).
+#[must_use]
+pub fn is_locked(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "55P03")
 }
 
 /// Whether an attempt to connect failed because the server is away, is starting or stopping, or has no connection left: it says

@@ -181,6 +181,7 @@ async fn datasets_are_what_the_file_and_the_catalog_say() {
     assert_eq!(sales["relation"], "shop.orders");
     assert_eq!(sales["kind"], "table");
     assert_eq!(sales["estimatedRows"], 3);
+    assert_eq!(sales["locked"], false);
     assert_eq!(sales["primaryKey"], json!(["id"]));
     assert_eq!(columns_of(&sales), ["id", "total", "placed"]);
     let order = json!([{"column": "total", "direction": "desc"}, {"column": "id", "direction": "asc"}]);
@@ -622,4 +623,86 @@ async fn a_manifest_says_what_the_file_holds() {
     let missing = shop.system.get(&path).await;
     assert_eq!(missing.status(), StatusCode::NOT_FOUND);
     assert_eq!(missing.json::<Value>().await.unwrap()["type"], "urn:polyglot:problem:no-manifest");
+}
+
+/// The documents of a list by name, and how long the answer took.
+async fn list(system: &System) -> (std::collections::BTreeMap<String, Value>, std::time::Duration) {
+    let asked = std::time::Instant::now();
+    let answer = system.get("/datasets").await;
+    assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+    let list: Value = answer.json().await.unwrap();
+    let datasets = list["datasets"].as_array().unwrap().iter();
+    (datasets.map(|it| (it["name"].as_str().unwrap().to_owned(), it.clone())).collect(), asked.elapsed())
+}
+
+#[tokio::test]
+async fn a_locked_table_hides_no_other_and_says_that_it_is_locked() {
+    needs_servers!();
+    let files = ScratchDir::new("locked").unwrap();
+    let path = files.path().join("datasets.toml");
+    std::fs::write(&path, "[[dataset]]\nrelation = \"public.*\"\n").unwrap();
+    let env = [("DATASETS", path.to_str().unwrap())];
+    let system = System::start(Setup::new(10, &env)).await;
+    for statement in [
+        "CREATE TABLE plain (id int PRIMARY KEY, t text)",
+        "INSERT INTO plain VALUES (1, 'a')",
+        "CREATE VIEW above AS SELECT id FROM plain",
+        "CREATE TABLE parent (id int PRIMARY KEY) PARTITION BY LIST (id)",
+        "CREATE TABLE child PARTITION OF parent FOR VALUES IN (1)",
+    ] {
+        sqlx::query(statement).execute(&system.pool).await.unwrap();
+    }
+    let columns = json!([{"source": "id", "target": "id"}]);
+    let request = |dataset: &str| json!({"dataset": dataset, "format": "csv", "columns": columns.clone()});
+    for (lock, locked) in [("plain", "plain"), ("child", "parent")] {
+        let mut holder = system.pool.begin().await.unwrap();
+        let statement = format!("LOCK TABLE {lock} IN ACCESS EXCLUSIVE MODE");
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut *holder).await.unwrap();
+        let (datasets, took) = list(&system).await;
+        // Not after a time limit for locks.
+        assert!(took < std::time::Duration::from_millis(900), "{took:?}");
+        for (name, dataset) in &datasets {
+            assert_eq!(dataset["locked"], name == locked, "{dataset:#}");
+            assert!(!dataset["columns"].as_array().unwrap().is_empty(), "{dataset:#}");
+        }
+        assert!(datasets.contains_key("records") && datasets.contains_key(locked), "{datasets:#?}");
+        // Others are exported meanwhile, and this one says why it is not.
+        system.export(&request("records")).await;
+        let mut refused = vec![system.post(&request(locked)).await];
+        if locked == "plain" {
+            // The view is not locked itself; planning its query is what waits.
+            let filtered = json!({"dataset": "above", "format": "csv", "columns": columns.clone(),
+                                  "filters": [{"column": "id", "op": "=", "value": 1}]});
+            refused.push(system.post(&filtered).await);
+        }
+        for answer in refused {
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(answer.headers().contains_key("retry-after"));
+            let problem: Value = answer.json().await.unwrap();
+            assert_eq!(problem["type"], "urn:polyglot:problem:dataset-locked", "{problem:#}");
+        }
+        // A lock that is held for a moment is waited for.
+        let release = async {
+            tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+            holder.rollback().await.unwrap();
+        };
+        let request = request(locked);
+        let (answer, ()) = tokio::join!(system.post(&request), release);
+        assert_eq!(answer.status(), StatusCode::CREATED, "{}", answer.text().await.unwrap());
+        assert!(list(&system).await.0.values().all(|dataset| dataset["locked"] == false));
+    }
+    // One that is only waited for keeps new readers out as well, but not the worker that reads already.
+    let mut reader = system.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM plain").execute(&mut *reader).await.unwrap();
+    let pool = system.pool.clone();
+    let waiting = tokio::spawn(async move { sqlx::query("TRUNCATE plain").execute(&pool).await });
+    polyglot_test_kit::wait_until("the lock is waited for", async || {
+        system.count("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'plain'::regclass").await == 1
+    })
+    .await;
+    let (datasets, took) = list(&system).await;
+    assert!(took < std::time::Duration::from_millis(900), "{took:?}");
+    assert_eq!(datasets["plain"]["locked"], true);
+    reader.rollback().await.unwrap();
+    waiting.await.unwrap().unwrap();
 }

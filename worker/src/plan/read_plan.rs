@@ -366,6 +366,7 @@ mod tests {
             estimated_rows: Some(100),
             stored_bytes: 5000,
             toast_bytes: Some(0),
+            locked: false,
         }
     }
 
