@@ -22,10 +22,16 @@ pub struct PostgresSettings {
     pub port: u16,
     /// If false, a crash of the machine may lose the data: for tests.
     pub durable: bool,
-    /// Password of the superuser `polyglot`; without one every local user may connect as `postgres`.
+    /// Password of the superuser; without one every local user may connect as that.
     pub password: Option<String>,
     pub max_connections: u32,
 }
+
+/// The superuser. It is not called like the schema of the ledger: `"$user"` comes first in the search path, so tables that are
+/// created without a schema would land there, where no dataset finds them.
+const SUPERUSER: &str = "postgres";
+/// The superuser of clusters that earlier versions have made. It stays the owner of what is in them.
+const FORMER_SUPERUSER: &str = "polyglot";
 
 /// A running private server on 127.0.0.1. Dropping it kills it; [`Postgres::stop`] is the clean way.
 #[derive(Debug)]
@@ -68,11 +74,26 @@ impl Postgres {
 
     /// The URL of one of its databases, for the superuser.
     pub fn url(&self, database: &str) -> String {
-        let port = self.settings.port;
-        match &self.settings.password {
-            Some(password) => format!("postgres://polyglot:{password}@127.0.0.1:{port}/{database}"),
-            None => format!("postgres://postgres@127.0.0.1:{port}/{database}"),
-        }
+        self.url_of(SUPERUSER, database)
+    }
+
+    fn url_of(&self, role: &str, database: &str) -> String {
+        let password = self.settings.password.as_ref().map(|password| format!(":{password}")).unwrap_or_default();
+        format!("postgres://{role}{password}@127.0.0.1:{}/{database}", self.settings.port)
+    }
+
+    /// Creates the superuser in a cluster of an earlier version, which has one of another name.
+    async fn add_superuser(&self) -> Result<()> {
+        let action =
+            format!("create the role {SUPERUSER} in the private PostgreSQL, which an earlier version has made");
+        let url = self.url_of(FORMER_SUPERUSER, "postgres");
+        let mut connection = PgConnection::connect(&url).await.map_err(Error::sql(&action))?;
+        let password = self.settings.password.as_deref().unwrap_or_default().replace('\'', "''");
+        let rights = "LOGIN SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS";
+        let statement = format!("CREATE ROLE {SUPERUSER} {rights} PASSWORD '{password}'");
+        connection.execute(sqlx::AssertSqlSafe(statement)).await.map_err(Error::sql(&action))?;
+        let _ = connection.close().await;
+        Ok(())
     }
 
     pub fn pid(&self) -> Option<u32> {
@@ -117,6 +138,8 @@ impl Postgres {
                     let _ = connection.close().await;
                     return Ok(());
                 }
+                // The server does not say whether the role is missing or the password is wrong.
+                Err(error) if is_refused(&error) => self.add_superuser().await?,
                 // Recovery after a kill may take minutes.
                 Err(error) if is_starting(&error) && started.elapsed() < Duration::from_mins(10) => {}
                 Err(error) if started.elapsed() > Duration::from_secs(30) => {
@@ -127,6 +150,11 @@ impl Postgres {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+fn is_refused(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "28P01" || code == "28000")
 }
 
 fn is_starting(error: &sqlx::Error) -> bool {
@@ -240,9 +268,9 @@ async fn initdb(bin: &Path, folder: &ClusterFolder, cluster: &Path, settings: &P
         if let Some((uid, gid)) = folder.run_as {
             chown(&password_file, Some(uid), Some(gid)).map_err(Error::path("change the owner of", &password_file))?;
         }
-        command.args(["-U", "polyglot", "-A", "scram-sha-256"]).arg(format!("--pwfile={}", password_file.display()));
+        command.args(["-U", SUPERUSER, "-A", "scram-sha-256"]).arg(format!("--pwfile={}", password_file.display()));
     } else {
-        command.args(["-U", "postgres", "-A", "trust"]);
+        command.args(["-U", SUPERUSER, "-A", "trust"]);
     }
     if !settings.durable {
         command.arg("--no-sync");

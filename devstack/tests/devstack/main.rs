@@ -3,6 +3,7 @@
 
 mod command_line;
 mod observability;
+mod postgres_role;
 mod proxy;
 mod s3_faults;
 mod seed;
