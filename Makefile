@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build-tests test soak kills bounded schedules bench fuzz lint clean-data
+.PHONY: help run build-tests test soak kills outages bounded schedules bench fuzz lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -18,6 +18,7 @@ help:
 	@echo 'make build-tests  what make test builds, without running it'
 	@echo 'make soak        500 exports on three workers, with a fault a second for three minutes (make test has a shorter one)'
 	@echo '                 SOAK_EXPORTS=500 SOAK_SECONDS=180; SOAK_SEED repeats an earlier plan'
+	@echo 'make outages     the steps of an export while the object store is away for two minutes'
 	@echo 'make kills       an export of KILL_ROWS=10000000 while a worker is killed every two seconds (make test has a shorter one)'
 	@echo 'make bounded     200 sharded exports at once and 1,000 that are cancelled, while workers are killed: connections on the source,'
 	@echo '                 and small exports beside them (make test has a shorter one); BOUNDED_WORKERS=3 BOUNDED_KILL_SECONDS=10'
@@ -64,7 +65,11 @@ schedules: export SEEDS ?= 20000
 schedules: export SEED ?=
 schedules: LONG_TEST = system -- --nocapture schedules
 
-soak kills bounded schedules: build-tests
+outages: export CRASH_LONG = 1
+outages: export CRASH_CELLS = 120 s/
+outages: LONG_TEST = crash -- --nocapture crash_matrix
+
+soak kills outages bounded schedules: build-tests
 	@devstack/install --tests
 	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --exclude polyglot-bench --test $(LONG_TEST)
 
