@@ -63,6 +63,8 @@ fn choices(bits: u8) -> FormatOptions {
             },
             ..ParquetOptions::default()
         },
+        // The others have no effect on the bytes.
+        ..FormatOptions::default()
     }
 }
 

@@ -53,7 +53,8 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
             headers(("Location" = String, description = "As good as a password while it lives."))),
         (status = 200, description = "The file.", content(
             (Vec<u8> = "text/csv"), (Vec<u8> = "application/json"), (Vec<u8> = "application/x-ndjson"),
-            (Vec<u8> = "application/xml"), (Vec<u8> = "application/octet-stream")), headers(
+            (Vec<u8> = "application/xml"), (Vec<u8> = "application/octet-stream"),
+            (Vec<u8> = "application/gzip"), (Vec<u8> = "application/zstd")), headers(
             ("Content-Disposition" = String, description = "`attachment` with the name of the file."),
             ("Content-Encoding" = Option<String>, description = "`gzip` or `zstd`, of a file that is compressed."),
             ("ETag" = Option<String>, description = "For If-Range and If-None-Match."),
@@ -63,7 +64,8 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
             headers(("ETag" = Option<String>, description = "Of the file."))),
         (status = 206, description = "The range of the file.", content(
             (Vec<u8> = "text/csv"), (Vec<u8> = "application/json"), (Vec<u8> = "application/x-ndjson"),
-            (Vec<u8> = "application/xml"), (Vec<u8> = "application/octet-stream")),
+            (Vec<u8> = "application/xml"), (Vec<u8> = "application/octet-stream"),
+            (Vec<u8> = "application/gzip"), (Vec<u8> = "application/zstd")),
             headers(("Content-Range" = String, description = "Which bytes these are."))),
         (status = 202, description = "It is not finished, to a client that asked for this answer: with `wait`, or with \
             `respond-async` or `wait` in `Prefer`.", body = ExportDocument,

@@ -162,6 +162,7 @@ mod tests {
     fn what_the_ledger_stores_is_what_it_gives_back() {
         let options = FormatOptions {
             on_unrepresentable: OnUnrepresentable::Replace,
+            encoding: FileEncoding::File,
             csv: CsvOptions { delimiter: '\t', null: "\\N".to_owned(), ..CsvOptions::spreadsheet() },
             bigint: BigintPolicy::String,
             parquet: ParquetOptions {

@@ -210,6 +210,114 @@ async fn a_download_waits_for_the_export_and_says_when_it_does_not() {
     assert_eq!(answer.text().await.unwrap().lines().next(), Some("id,created_at,name,value,metadata"));
 }
 
+#[tokio::test]
+async fn a_compressed_file_is_handed_out_as_the_client_takes_it() {
+    needs_servers!();
+    let system = System::with_rows(2_000).await;
+    let (_, _, plain) = system.export(&polyglot_test_kit::sample_request("csv", None)).await;
+    let (id, _, packed) = system.export(&polyglot_test_kit::sample_request("csv", Some("gzip"))).await;
+    let path = format!("/exports/{id}/download?delivery=proxy");
+    let get = async |accepted: Option<&str>, others: &[(&str, &str)]| {
+        let mut request = system.request(Method::GET, &path);
+        for (name, value) in others.iter().copied().chain(accepted.map(|value| ("accept-encoding", value))) {
+            request = request.header(name, value);
+        }
+        request.send().await.unwrap()
+    };
+    let mut tags = Vec::new();
+    for (accepted, is_unpacked) in [
+        (None, false),
+        (Some("gzip"), false),
+        (Some("br, *;q=0.5"), false),
+        (Some("identity"), true),
+        (Some("gzip;q=0"), true),
+        (Some("zstd"), true),
+    ] {
+        let answer = get(accepted, &[]).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let headers = answer.headers().clone();
+        assert_eq!(headers["vary"], "Accept-Encoding", "{accepted:?}");
+        assert_eq!(headers["content-type"], "text/csv; charset=utf-8");
+        assert_eq!(headers["content-disposition"], format!("attachment; filename=\"export-{id}.csv\""));
+        assert_eq!(headers.contains_key("content-encoding"), !is_unpacked, "{accepted:?}");
+        assert_eq!(headers.contains_key("accept-ranges"), !is_unpacked, "{accepted:?}");
+        assert!(answer.bytes().await.unwrap() == if is_unpacked { &plain[..] } else { &packed[..] }, "{accepted:?}");
+        tags.push(headers["etag"].to_str().unwrap().to_owned());
+    }
+    assert_eq!((&tags[0], &tags[3]), (&tags[1], &tags[4]));
+    assert_ne!(tags[0], tags[3]);
+    // What is unpacked has no ranges.
+    assert_eq!(get(Some("identity"), &[("range", "bytes=0-9")]).await.status(), StatusCode::OK);
+    let part = get(Some("gzip"), &[("range", "bytes=0-9")]).await;
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert!(part.bytes().await.unwrap() == packed[..10]);
+
+    // What the client has already is not sent again.
+    for (accepted, tag, status) in [
+        (None, tags[0].as_str(), 304),
+        (None, &format!("\"other\", W/{}", tags[0]), 304),
+        (None, "*", 304),
+        (None, "\"other\"", 200),
+        (None, tags[3].as_str(), 200),
+        (Some("identity"), tags[3].as_str(), 304),
+        (Some("identity"), tags[0].as_str(), 200),
+    ] {
+        let answer = get(accepted, &[("if-none-match", tag), ("range", "bytes=0-9")]).await;
+        let status = if status == 200 && accepted.is_none() { 206 } else { status };
+        assert_eq!(answer.status(), status, "{accepted:?} {tag}");
+        assert_eq!(answer.headers()["etag"], tags[if accepted.is_some() { 3 } else { 0 }].as_str());
+        assert_eq!(answer.headers()["vary"], "Accept-Encoding");
+        if status == 304 {
+            assert!(!answer.headers().contains_key("content-encoding"));
+            assert!(answer.bytes().await.unwrap().is_empty());
+        }
+    }
+    let head = system.request(Method::HEAD, &path).header("if-none-match", "*").send().await.unwrap();
+    assert_eq!(head.status(), StatusCode::NOT_MODIFIED);
+
+    // zstd is not unpacked here: who does not take it gets a file that says what it is.
+    let (id, _, packed) = system.export(&polyglot_test_kit::sample_request("csv", Some("zstd"))).await;
+    let request = system.request(Method::GET, &format!("/exports/{id}/download?delivery=proxy"));
+    let answer = request.header("accept-encoding", "gzip").send().await.unwrap();
+    assert_eq!(answer.headers()["content-disposition"], format!("attachment; filename=\"export-{id}.csv.zst\""));
+    assert_eq!(answer.headers()["content-type"], "application/zstd");
+    assert!(!answer.headers().contains_key("content-encoding"));
+    assert!(answer.bytes().await.unwrap() == packed);
+}
+
+#[tokio::test]
+async fn a_compressed_file_stays_one_where_that_was_asked_for() {
+    needs_servers!();
+    let system = System::with_rows(100).await;
+    for (format, compression, suffix) in [("csv", "gzip", "gz"), ("jsonl", "zstd", "zst"), ("xml", "gzip", "gz")] {
+        let mut request = polyglot_test_kit::sample_request(format, Some(compression));
+        request["options"] = serde_json::json!({"encoding": "file"});
+        let id = system.submit_request(&request).await;
+        system.wait_until_completed(&id).await;
+        assert_eq!(system.manifest(&id).await["options"]["encoding"], "file");
+        for delivery in ["redirect", "proxy"] {
+            let path = format!("/exports/{id}/download?delivery={delivery}");
+            let answer = system.request(Method::GET, &path).header("accept-encoding", "identity").send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            let name = format!("attachment; filename=\"export-{id}.{format}.{suffix}\"");
+            assert_eq!(answer.headers()["content-disposition"], name, "{delivery}");
+            assert_eq!(answer.headers()["content-type"], format!("application/{compression}"), "{delivery}");
+            assert!(!answer.headers().contains_key("content-encoding"), "{delivery}");
+            assert!(!answer.headers().contains_key("vary"), "{delivery}");
+        }
+    }
+    let mut request = polyglot_test_kit::sample_request("csv", None);
+    request["options"] = serde_json::json!({"encoding": "file"});
+    let refused = problem(system.post(&request).await, 400).await;
+    assert_eq!(refused["errors"][0]["field"], "options.encoding", "{refused:#}");
+    for (format, encoding) in [("csv", "gzip"), ("parquet", "file")] {
+        let mut request = polyglot_test_kit::sample_request(format, None);
+        request["options"] = serde_json::json!({"encoding": encoding});
+        let refused = problem(system.post(&request).await, 400).await;
+        assert_eq!(refused["errors"][0]["field"], "options.encoding", "{refused:#}");
+    }
+}
+
 /// What `curl -fL` does: it follows 50 redirects, and takes any 2xx for the file.
 fn curl() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::limited(50)).build().unwrap()
