@@ -214,8 +214,8 @@ async fn a_download_waits_for_the_export_and_says_when_it_does_not() {
 async fn a_compressed_file_is_handed_out_as_the_client_takes_it() {
     needs_servers!();
     let system = System::with_rows(2_000).await;
-    let (_, _, plain) = system.export(&polyglot_test_kit::sample_request("csv", None)).await;
-    let (id, _, packed) = system.export(&polyglot_test_kit::sample_request("csv", Some("gzip"))).await;
+    let (_, _, plain) = system.export(&sample_request("csv", None)).await;
+    let (id, _, packed) = system.export(&sample_request("csv", Some("gzip"))).await;
     let path = format!("/exports/{id}/download?delivery=proxy");
     let get = async |accepted: Option<&str>, others: &[(&str, &str)]| {
         let mut request = system.request(Method::GET, &path);
@@ -276,7 +276,7 @@ async fn a_compressed_file_is_handed_out_as_the_client_takes_it() {
     assert_eq!(head.status(), StatusCode::NOT_MODIFIED);
 
     // zstd is not unpacked here: who does not take it gets a file that says what it is.
-    let (id, _, packed) = system.export(&polyglot_test_kit::sample_request("csv", Some("zstd"))).await;
+    let (id, _, packed) = system.export(&sample_request("csv", Some("zstd"))).await;
     let request = system.request(Method::GET, &format!("/exports/{id}/download?delivery=proxy"));
     let answer = request.header("accept-encoding", "gzip").send().await.unwrap();
     assert_eq!(answer.headers()["content-disposition"], format!("attachment; filename=\"export-{id}.csv.zst\""));
@@ -290,7 +290,7 @@ async fn a_compressed_file_stays_one_where_that_was_asked_for() {
     needs_servers!();
     let system = System::with_rows(100).await;
     for (format, compression, suffix) in [("csv", "gzip", "gz"), ("jsonl", "zstd", "zst"), ("xml", "gzip", "gz")] {
-        let mut request = polyglot_test_kit::sample_request(format, Some(compression));
+        let mut request = sample_request(format, Some(compression));
         request["options"] = serde_json::json!({"encoding": "file"});
         let id = system.submit_request(&request).await;
         system.wait_until_completed(&id).await;
@@ -306,12 +306,12 @@ async fn a_compressed_file_stays_one_where_that_was_asked_for() {
             assert!(!answer.headers().contains_key("vary"), "{delivery}");
         }
     }
-    let mut request = polyglot_test_kit::sample_request("csv", None);
+    let mut request = sample_request("csv", None);
     request["options"] = serde_json::json!({"encoding": "file"});
     let refused = problem(system.post(&request).await, 400).await;
     assert_eq!(refused["errors"][0]["field"], "options.encoding", "{refused:#}");
     for (format, encoding) in [("csv", "gzip"), ("parquet", "file")] {
-        let mut request = polyglot_test_kit::sample_request(format, None);
+        let mut request = sample_request(format, None);
         request["options"] = serde_json::json!({"encoding": encoding});
         let refused = problem(system.post(&request).await, 400).await;
         assert_eq!(refused["errors"][0]["field"], "options.encoding", "{refused:#}");

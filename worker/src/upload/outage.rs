@@ -7,7 +7,7 @@ use polyglot_storage::{Storage, StorageError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::UploadError;
+use super::error::UploadError;
 use crate::outage::{Outage, Server, explain};
 
 /// How long a store that answers may be without the bucket. One that forgets everything when it is restarted answers before the
