@@ -9,6 +9,7 @@ mod connection_limit;
 pub mod session;
 mod session_settings;
 pub mod sql;
+pub mod sql_state;
 
 pub use activity::{SessionActivity, session_activity};
 pub use config::{database_url, source_database_url};

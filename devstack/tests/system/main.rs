@@ -24,6 +24,7 @@ mod retention;
 mod schedules;
 mod shapes;
 mod shards;
+mod source_failures;
 mod submissions;
 mod telemetry;
 mod turns;

@@ -6,7 +6,7 @@ use polyglot_core::failure::{Failure, FailureKind};
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, FromSource};
-use super::source_failure::failed;
+use super::source_failure::failed_after;
 use super::transaction::Source;
 use polyglot_formats::copy::{Found, Malformed, RowScanner};
 
@@ -20,16 +20,17 @@ fn malformed(error: Malformed) -> Failure {
 }
 
 impl Source {
-    /// Sends every row of a `COPY` statement, then `End`. The transaction stays open for further statements. Returns
+    /// Sends every row of a `COPY` statement, then `End`. `rows_of` is what the rows belong to, for the message of a failure. The transaction stays open for further statements. Returns
     /// early, without `End`, when the receiver is closed: the receiver then has the error to report. The connection
     /// cannot be used for anything else in that case, because it still has the rest of the rows to deliver.
     pub(crate) async fn read(
         &mut self,
         statement: &str,
+        rows_of: &str,
         max_rows: usize,
         to: mpsc::Sender<FromSource>,
     ) -> Result<(), Failure> {
-        if self.read_rows(statement, max_rows, &to).await? {
+        if self.read_rows(statement, rows_of, max_rows, &to).await? {
             // A receiver that has closed has the error to report.
             to.send(FromSource::End).await.ok();
         }
@@ -40,19 +41,22 @@ impl Source {
     pub(crate) async fn read_rows(
         &mut self,
         statement: &str,
+        rows_of: &str,
         max_rows: usize,
         to: &mpsc::Sender<FromSource>,
     ) -> Result<bool, Failure> {
         let mut scanner = RowScanner::default();
         let mut batch = BatchBuilder::new(max_rows);
         {
-            let mut stream = self.connection.copy_out_raw(statement).await.map_err(failed)?;
-            while let Some(message) = stream.try_next().await.map_err(failed)? {
+            let failed = |error: sqlx::Error, read: u64| failed_after(&error, read, rows_of);
+            let mut stream = self.connection.copy_out_raw(statement).await.map_err(|error| failed(error, 0))?;
+            while let Some(message) = stream.try_next().await.map_err(|error| failed(error, batch.read))? {
                 // A very wide row is passed on without a copy, which would take as much memory again.
                 if message.len() > BATCH_BYTES
                     && batch.bytes.len() == batch.scanned
                     && scanner.is_one_row(&message).map_err(malformed)?
                 {
+                    batch.read += 1;
                     let before = (batch.rows > 0).then(|| batch.take_batch());
                     for batch in before.into_iter().chain([Batch { bytes: message, rows: 1 }]) {
                         if to.send(FromSource::Batch(batch)).await.is_err() {
@@ -83,11 +87,13 @@ struct BatchBuilder {
     scanned: usize,
     rows: usize,
     max_rows: usize,
+    /// Rows that the server has sent so far, those of earlier batches included.
+    read: u64,
 }
 
 impl BatchBuilder {
     fn new(max_rows: usize) -> Self {
-        Self { bytes: Vec::with_capacity(BATCH_BYTES + 64 * 1024), scanned: 0, rows: 0, max_rows }
+        Self { bytes: Vec::with_capacity(BATCH_BYTES + 64 * 1024), scanned: 0, rows: 0, max_rows, read: 0 }
     }
 
     /// Scans further rows. Returns a batch as soon as one is full.
@@ -97,6 +103,7 @@ impl BatchBuilder {
                 Found::Row(length) => {
                     self.scanned += length;
                     self.rows += 1;
+                    self.read += 1;
                     if self.rows >= self.max_rows || self.scanned >= BATCH_BYTES {
                         return Ok(Some(self.take_batch()));
                     }
