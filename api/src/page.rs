@@ -87,8 +87,11 @@ static FORMATS: LazyLock<String> = LazyLock::new(|| {
         .collect();
     let mut options: Vec<&OptionDefinition> = Vec::new();
     for option in Format::all().flat_map(|format| format.options) {
-        if !options.iter().any(|known| known.name == option.name) {
-            options.push(option);
+        match options.iter_mut().find(|known| known.name == option.name) {
+            None => options.push(option),
+            // Two formats may mean different things by one name. The form that takes any text serves both.
+            Some(known) if option.form.choices.is_empty() => *known = option,
+            Some(_) => {}
         }
     }
     options.sort_by_key(|option| Format::all().all(|format| format.option(option.name).is_some()));

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use polyglot_core::column::{ArrayType, WireType};
 use polyglot_core::format_options::{
-    BigintPolicy, CsvOptions, FormatOptions, NumericPolicy, OnUnrepresentable, ParquetOptions,
+    CsvOptions, FormatOptions, JsonNumber, NumericPolicy, OnUnrepresentable, ParquetOptions, UuidPolicy,
 };
 use polyglot_formats::copy::{HEADER, TRAILER};
 use polyglot_formats::standalone::encode;
@@ -54,13 +54,15 @@ fn choices(bits: u8) -> FormatOptions {
     FormatOptions {
         on_unrepresentable: if has(0) { OnUnrepresentable::Replace } else { OnUnrepresentable::Fail },
         csv: if has(1) { CsvOptions::spreadsheet() } else { CsvOptions::default() },
-        bigint: if has(2) { BigintPolicy::String } else { BigintPolicy::Number },
+        bigint: if has(2) { JsonNumber::String } else { JsonNumber::Number },
+        numeric: if has(5) { JsonNumber::String } else { JsonNumber::Number },
         parquet: ParquetOptions {
             numeric: match (has(3), has(4)) {
                 (false, _) => NumericPolicy::String,
                 (true, false) => NumericPolicy::Double,
                 (true, true) => NumericPolicy::Decimal(10),
             },
+            uuid: if has(6) { UuidPolicy::String } else { UuidPolicy::Uuid },
             ..ParquetOptions::default()
         },
         // The others have no effect on the bytes.

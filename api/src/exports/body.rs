@@ -21,6 +21,8 @@ const MAX_READ_BYTES: usize = 16 * BODY_BYTES;
 /// Time in which the whole body has to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
+const BYTE_ORDER_MARK: &[u8] = "\u{FEFF}".as_bytes();
+
 /// The body that a client has sent.
 #[derive(Debug)]
 pub(super) struct Body {
@@ -37,7 +39,11 @@ impl Body {
         Self::parse_within(text, Vec::new())
     }
 
-    fn parse_within(text: Vec<u8>, shares: Vec<Share>) -> Result<Self, RouteError> {
+    fn parse_within(mut text: Vec<u8>, shares: Vec<Share>) -> Result<Self, RouteError> {
+        // A byte order mark is not JSON, but a parser may ignore one (RFC 8259, section 8.1), and some programs always write it.
+        if text.starts_with(BYTE_ORDER_MARK) {
+            text.drain(..BYTE_ORDER_MARK.len());
+        }
         let json = strict_json::parse(&text).map_err(|error| RouteError::Invalid(vec![error]))?;
         Ok(Self { json, text, _shares: shares })
     }
@@ -103,6 +109,15 @@ async fn collect(body: axum::body::Body, expects_continue: bool, share: &mut Sha
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_in_front_is_ignored() {
+        let body = Body::parse("\u{FEFF}{\"a\": 1}".into()).unwrap();
+        assert_eq!((body.json["a"].as_u64(), &*body.text), (Some(1), &b"{\"a\": 1}"[..]));
+        for bad in ["{\"a\": \u{FEFF}1}", "\u{FEFF}\u{FEFF}{}", "\u{FEFF}"] {
+            assert!(Body::parse(bad.into()).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn json_types_are_taken() {

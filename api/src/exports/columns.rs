@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use polyglot_core::request::ColumnMapping;
 use serde_json::Value;
 
-use super::field::{items, kind, text, unknown_keys};
+use super::field::{given, items, kind, text, unknown_keys};
 use super::limits::{COLUMNS, TARGET_BYTES};
 use crate::problem::{FieldError, quoted};
 
@@ -51,9 +51,9 @@ fn read_each(items: &[Value], errors: &mut Vec<FieldError>) -> Vec<DraftColumn> 
             errors.push(FieldError::new(field, message));
             continue;
         };
-        let source = text(item.get("source"), &format!("{field}.source"), errors);
+        let source = text(given(item, "source"), &format!("{field}.source"), errors);
         let target_field = format!("{field}.target");
-        let target = text(item.get("target"), &target_field, errors);
+        let target = text(given(item, "target"), &target_field, errors);
         if let Some(target) = target {
             // PostgreSQL allows a name of blanks, but a header without visible names is a mistake.
             if target.trim().is_empty() {

@@ -13,6 +13,11 @@ use crate::resolved_dataset::ResolvedDataset;
 /// Errors in one answer. The answer should not be larger than the request.
 pub(super) const MAX_ERRORS: usize = 100;
 
+/// The member of an object, unless it is null: `null` where a field may be left out is the same as to leave it out.
+pub(super) fn given<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
+    object.get(name).filter(|value| !value.is_null())
+}
+
 /// Reads a string that is not empty.
 pub(super) fn text<'v>(value: Option<&'v Value>, field: &str, errors: &mut Vec<FieldError>) -> Option<&'v str> {
     let problem = match value {

@@ -38,6 +38,12 @@ pub(crate) const TARGET_BYTES: usize = 255;
 
 pub(crate) const FILTERS: usize = 100;
 
+/// Steps of a filter's path into a JSON column.
+pub(crate) const PATH_STEPS: usize = 16;
+
+/// Bytes of one step.
+pub(crate) const PATH_STEP_BYTES: usize = 256;
+
 /// Values of one `in` filter.
 pub(crate) const FILTER_VALUES: usize = 1000;
 

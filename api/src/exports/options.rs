@@ -5,7 +5,7 @@ use polyglot_core::format_options::FormatOptions;
 use polyglot_formats::{Format, OptionDefinition, OptionError};
 use serde_json::{Map, Value};
 
-use super::field::{kind, member, not_a_whole_number};
+use super::field::{given as given_member, kind, member, not_a_whole_number};
 use crate::problem::{FieldError, listed, quoted};
 
 /// Without a format every option is looked at: which of them it has cannot be told.
@@ -25,9 +25,14 @@ pub(super) fn read(value: Option<&Value>, format: Option<Format>, errors: &mut V
         None => all().map(|(option, _)| option).collect(),
     };
     for option in offered {
-        let Some(value) = given.get(option.name) else { continue };
+        let Some(value) = given_member(given, option.name) else { continue };
         if let Err(error) = option.read(value, &mut options) {
-            errors.push(FieldError::new(format!("options.{}", option.name), message(error, value)));
+            let field = format!("options.{}", option.name);
+            // Without a format, what one format does not take another one may, under the same name.
+            let is_of_another = format.is_none() && takes(option.name, value);
+            if !is_of_another && errors.iter().all(|error| error.field != field) {
+                errors.push(FieldError::new(field, message(error, value)));
+            }
         }
     }
     options
@@ -38,11 +43,20 @@ pub(super) fn document(options: &FormatOptions, format: Format) -> Map<String, V
     format.options.iter().filter_map(|option| Some((option.name.to_owned(), option.show(options)?))).collect()
 }
 
-/// Every option once, and the formats that have it.
+/// Whether an option of that name takes the value, in any format.
+fn takes(name: &str, value: &Value) -> bool {
+    let mut scratch = FormatOptions::default();
+    all().any(|(option, _)| option.name == name && option.read(value, &mut scratch).is_ok())
+}
+
+/// Every option once, and the formats that have it. Formats that mean something else by a name have an option of their own.
 pub(crate) fn all() -> impl Iterator<Item = (&'static OptionDefinition, Vec<Format>)> {
-    let having = |name: &str| Format::all().filter(|format| format.option(name).is_some()).collect::<Vec<_>>();
+    let having = |option: &OptionDefinition| {
+        let same = |format: &Format| format.option(option.name).is_some_and(|it| it.description == option.description);
+        Format::all().filter(same).collect::<Vec<_>>()
+    };
     Format::all().flat_map(move |format| {
-        let options = format.options.iter().map(move |option| (option, having(option.name)));
+        let options = format.options.iter().map(move |option| (option, having(option)));
         options.filter(move |(_, formats)| formats.first() == Some(&format))
     })
 }
@@ -54,14 +68,20 @@ fn names(format: Format) -> impl Iterator<Item = &'static str> {
 
 fn refuse_others(given: &Map<String, Value>, format: Option<Format>, errors: &mut Vec<FieldError>) {
     for name in given.keys() {
-        let known = all().find(|(option, _)| option.name == name);
+        let having: Vec<_> = Format::all().filter(|format| format.option(name).is_some()).collect();
+        let known = !having.is_empty();
         let message = match (known, format) {
-            (None, Some(format)) => format!("unknown option; for {format} there is {}", listed(names(format))),
-            (None, None) => format!("unknown option; there is {}", listed(all().map(|(option, _)| option.name))),
-            (Some((_, formats)), Some(format)) if !formats.contains(&format) => {
-                format!("is an option of {}; for {format} there is {}", listed(formats), listed(names(format)))
+            (false, Some(format)) => format!("unknown option; for {format} there is {}", listed(names(format))),
+            (false, None) => {
+                let mut names: Vec<_> = all().map(|(option, _)| option.name).collect();
+                let mut seen = std::collections::HashSet::new();
+                names.retain(|name| seen.insert(*name));
+                format!("unknown option; there is {}", listed(names))
             }
-            (Some(_), _) => continue,
+            (true, Some(format)) if !having.contains(&format) => {
+                format!("is an option of {}; for {format} there is {}", listed(having), listed(names(format)))
+            }
+            (true, _) => continue,
         };
         errors.push(FieldError::new(member("options.", name), message));
     }
@@ -84,8 +104,8 @@ fn message(error: OptionError, value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use polyglot_core::format_options::{
-        BigintPolicy, CsvOptions, FileEncoding, LineEnding, NumericPolicy, OnUnrepresentable, ParquetCodec,
-        ParquetOptions,
+        CsvOptions, FileEncoding, JsonNumber, LineEnding, NumericPolicy, OnUnrepresentable, ParquetCodec,
+        ParquetOptions, UuidPolicy,
     };
     use serde_json::json;
 
@@ -119,7 +139,7 @@ mod tests {
                     null: "\\N".to_owned(),
                     bom: true,
                     line_ending: LineEnding::CrLf,
-                    defuse_formulas: false,
+                    ..CsvOptions::default()
                 }),
             ),
             ("csv", json!({"profile": "spreadsheet"}), csv(spreadsheet.clone())),
@@ -136,7 +156,35 @@ mod tests {
             (
                 "jsonl",
                 json!({"bigint": "string"}),
-                FormatOptions { bigint: BigintPolicy::String, ..FormatOptions::default() },
+                FormatOptions { bigint: JsonNumber::String, ..FormatOptions::default() },
+            ),
+            (
+                "json",
+                json!({"numeric": "string"}),
+                FormatOptions { numeric: JsonNumber::String, ..FormatOptions::default() },
+            ),
+            (
+                "parquet",
+                json!({"uuid": "string"}),
+                parquet(ParquetOptions { uuid: UuidPolicy::String, ..Default::default() }),
+            ),
+            (
+                "arrow",
+                json!({"uuid": "string"}),
+                parquet(ParquetOptions { uuid: UuidPolicy::String, ..Default::default() }),
+            ),
+            ("arrow", json!({"uuid": "uuid"}), FormatOptions::default()),
+            (
+                "csv",
+                json!({"decimal": ",", "delimiter": ";"}),
+                csv(CsvOptions { delimiter: ';', decimal: ',', ..Default::default() }),
+            ),
+            ("csv", json!({"decimal": "."}), FormatOptions::default()),
+            // As if it was left out.
+            (
+                "csv",
+                json!({"bom": null, "delimiter": null, "profile": null, "onUnrepresentable": null}),
+                FormatOptions::default(),
             ),
             (
                 "parquet",
@@ -145,6 +193,7 @@ mod tests {
                     codec: ParquetCodec::Zstd,
                     row_group_bytes: 1 << 20,
                     numeric: NumericPolicy::Decimal(9),
+                    ..ParquetOptions::default()
                 }),
             ),
             (
@@ -168,7 +217,7 @@ mod tests {
     fn bad_options_are_named() {
         for (format, options, fields) in [
             ("csv", json!([]), &["options"][..]),
-            ("csv", json!(null), &["options"]),
+            ("csv", json!("none"), &["options"]),
             ("csv", json!({"delimeter": ";", "Header": true}), &["options.delimeter", "options.Header"]),
             ("json", json!({"delimiter": ";"}), &["options.delimiter"]),
             ("xml", json!({"bigint": "string", "codec": "zstd"}), &["options.bigint", "options.codec"]),
@@ -179,7 +228,13 @@ mod tests {
             ("json", json!({"encoding": "gzip"}), &["options.encoding"]),
             ("parquet", json!({"encoding": "file"}), &["options.encoding"]),
             ("csv", json!({"header": "no"}), &["options.header"]),
-            ("csv", json!({"bom": null}), &["options.bom"]),
+            ("csv", json!({"bom": 1, "nope": null}), &["options.nope", "options.bom"]),
+            ("json", json!({"numeric": "double"}), &["options.numeric"]),
+            ("parquet", json!({"uuid": "text"}), &["options.uuid"]),
+            ("csv", json!({"uuid": "string"}), &["options.uuid"]),
+            ("csv", json!({"decimal": ","}), &["options.decimal"]),
+            ("csv", json!({"decimal": ",", "profile": "spreadsheet"}), &["options.decimal"]),
+            ("csv", json!({"decimal": ";", "delimiter": ";"}), &["options.decimal"]),
             ("csv", json!({"lineEnding": "\r\n"}), &["options.lineEnding"]),
             ("csv", json!({"null": "a\u{1}"}), &["options.null"]),
             ("csv", json!({"null": "a\nb"}), &["options.null"]),
@@ -220,14 +275,20 @@ mod tests {
         let errors = check("csv", &json!({"bigint": "string"})).unwrap_err();
         assert_eq!(
             errors[0].message,
-            "is an option of json, jsonl; for csv there is onUnrepresentable, profile, delimiter, header, null, bom, \
-             lineEnding, encoding"
+            "is an option of json, jsonl; for csv there is onUnrepresentable, profile, delimiter, decimal, header, null, \
+             bom, lineEnding, encoding"
         );
         let errors = check("parquet", &json!({"zstd": true})).unwrap_err();
         assert_eq!(
             errors[0].message,
-            "unknown option; for parquet there is onUnrepresentable, numeric, codec, rowGroupBytes"
+            "unknown option; for parquet there is onUnrepresentable, numeric, uuid, codec, rowGroupBytes"
         );
+    }
+
+    #[test]
+    fn a_decimal_mark_that_is_the_delimiter_says_what_to_do() {
+        let errors = check("csv", &json!({"decimal": ","})).unwrap_err();
+        assert!(errors[0].message.contains("set options.delimiter to another one"), "{}", errors[0].message);
     }
 
     #[test]
@@ -236,5 +297,14 @@ mod tests {
         read(Some(&json!({"bigint": "text", "codec": "snappy", "x": 1})), None, &mut errors);
         let named: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(named, ["options.x", "options.bigint"]);
+        // Which format means it is not known; a value that none of them takes is refused once.
+        for (value, expected) in
+            [("double", &[][..]), ("string", &[]), ("number", &[]), ("money", &["options.numeric"])]
+        {
+            let mut errors = Vec::new();
+            read(Some(&json!({"numeric": value})), None, &mut errors);
+            let named: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
+            assert_eq!(named, expected, "{value}");
+        }
     }
 }

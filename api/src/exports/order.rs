@@ -3,7 +3,7 @@
 use polyglot_core::selection::{Direction, OrderKey};
 use serde_json::Value;
 
-use super::field::{choice, items, kind, text, unknown_keys};
+use super::field::{choice, given, items, kind, text, unknown_keys};
 use super::limits::ORDER_KEYS;
 use crate::problem::{FieldError, quoted};
 
@@ -39,8 +39,8 @@ fn read_each(items: &[Value], errors: &mut Vec<FieldError>) -> Vec<DraftKey> {
         let (column, direction) = match item {
             Value::String(_) => (text(Some(item), &field, errors), None),
             Value::Object(item) => {
-                let column = text(item.get("column"), &field, errors);
-                let direction = item.get("direction").and_then(|direction| {
+                let column = text(given(item, "column"), &field, errors);
+                let direction = given(item, "direction").and_then(|direction| {
                     let find = |name: &str| {
                         DIRECTIONS.iter().find(|(known, _)| *known == name).map(|(_, direction)| *direction)
                     };

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::body::Body;
 use super::columns::{self, DraftColumn};
-use super::field::{MAX_ERRORS, choice, flag, kind, known_column, text, unknown_keys, whole_number};
+use super::field::{MAX_ERRORS, choice, flag, given, kind, known_column, text, unknown_keys, whole_number};
 use super::filters::{self, DraftFilter};
 use super::limits::FIELDS;
 use super::options;
@@ -96,25 +96,25 @@ impl Draft {
             return Err(RouteError::invalid("body", format!("expected a JSON object, not {}", kind(&body.json))));
         };
         let mut errors = Vec::new();
-        let columns = columns::read(object.get("columns"), &mut errors);
+        let columns = columns::read(given(object, "columns"), &mut errors);
         let format =
-            choice(object.get("format"), "format", "format", Format::by_name, || listed(Format::all()), &mut errors);
-        let compression = read_compression(object.get("compression"), format, &mut errors);
-        let dataset = match object.get("dataset") {
+            choice(given(object, "format"), "format", "format", Format::by_name, || listed(Format::all()), &mut errors);
+        let compression = read_compression(given(object, "compression"), format, &mut errors);
+        let dataset = match given(object, "dataset") {
             None => Some(DEFAULT_DATASET),
             name => text(name, "dataset", &mut errors),
         };
         let dataset = dataset.map(str::to_owned);
-        let filters = filters::read(object.get("filters"), &body.text, &mut errors);
-        let order_by = order::read(object.get("orderBy"), &mut errors);
-        let options = options::read(object.get("options"), format, &mut errors);
-        if options.encoding == FileEncoding::File && object.get("compression").is_none_or(Value::is_null) {
+        let filters = filters::read(given(object, "filters"), &body.text, &mut errors);
+        let order_by = order::read(given(object, "orderBy"), &mut errors);
+        let options = options::read(given(object, "options"), format, &mut errors);
+        if options.encoding == FileEncoding::File && given(object, "compression").is_none() {
             let message = "is for a compressed file: set \"compression\" as well, or leave this out";
             errors.push(FieldError::new("options.encoding", message));
         }
-        let parallelism = read_parallelism(object.get("parallelism"), max_parallelism, &mut errors);
-        let layout = read_layout(object.get("layout"), &mut errors);
-        let coalesce = flag(object.get("coalesce"), "coalesce", &mut errors);
+        let parallelism = read_parallelism(given(object, "parallelism"), max_parallelism, &mut errors);
+        let layout = read_layout(given(object, "layout"), &mut errors);
+        let coalesce = flag(given(object, "coalesce"), "coalesce", &mut errors);
         unknown_keys(object, &FIELDS, "", &mut errors);
         Ok(Self {
             format,
@@ -219,9 +219,8 @@ fn read_compression(
     format: Option<Format>,
     errors: &mut Vec<FieldError>,
 ) -> Option<Compression> {
-    let value = value.filter(|value| !value.is_null())?;
     let names = || listed(Compression::ALL.map(Compression::name));
-    let compression = choice(Some(value), "compression", "compression", Compression::from_name, names, errors)?;
+    let compression = choice(Some(value?), "compression", "compression", Compression::from_name, names, errors)?;
     if let Some(format) = format
         && let Some(incompressible) = &format.incompressible
     {

@@ -45,7 +45,7 @@ impl PartialSchema for FormatSchema {
 }
 
 fn schema() -> Value {
-    json!({
+    let mut schema = json!({
         "type": "object",
         "description": "What is to be exported, and how. Unknown fields are refused.",
         "required": ["format", "columns"],
@@ -89,7 +89,7 @@ fn schema() -> Value {
                         "type": "object", "required": ["column"], "additionalProperties": false,
                         "properties": {
                             "column": {"type": "string", "minLength": 1},
-                            "direction": {"type": "string", "enum": ["asc", "desc"], "default": "asc"},
+                            "direction": {"type": ["string", "null"], "enum": ["asc", "desc", null], "default": "asc"},
                         },
                     },
                 ]},
@@ -108,7 +108,32 @@ fn schema() -> Value {
                 "description": "An identical export that is under way will do; the answer is 200 then.",
             },
         },
-    })
+    });
+    let required = ["format", "columns"];
+    for (name, field) in schema["properties"].as_object_mut().into_iter().flatten() {
+        if !required.contains(&name.as_str()) {
+            allow_null(field);
+        }
+    }
+    schema
+}
+
+/// Where a field may be left out, null is the same.
+fn allow_null(field: &mut Value) {
+    if let Some(of_one) = field["type"].as_str().map(str::to_owned) {
+        field["type"] = json!([of_one, "null"]);
+    }
+    if let Some(values) = field.get_mut("enum").and_then(Value::as_array_mut)
+        && !values.contains(&Value::Null)
+    {
+        values.push(Value::Null);
+    }
+    if let Some(schemas) = field.get_mut("anyOf").and_then(Value::as_array_mut) {
+        let null = json!({"type": "null"});
+        if !schemas.contains(&null) {
+            schemas.push(null);
+        }
+    }
 }
 
 fn filter() -> Value {
@@ -116,6 +141,15 @@ fn filter() -> Value {
         "type": "object", "required": ["column", "op"], "additionalProperties": false,
         "properties": {
             "column": {"type": "string", "minLength": 1},
+            "path": {
+                "type": ["array", "null"], "minItems": 1, "maxItems": limits::PATH_STEPS,
+                "description": "Of a column of type json or jsonb: the keys, or positions in an array, down to what is compared. A \
+                                value there of another JSON type than that of the filter does not match; is_null is true where there \
+                                is nothing, or JSON's null.",
+                "items": {
+                    "type": "string", "maxLength": limits::PATH_STEP_BYTES, "description": "At most 256 bytes of UTF-8.",
+                },
+            },
             "op": {"type": "string", "enum": FilterOp::ALL.map(FilterOp::name)},
             "value": {
                 "description": "In the text form of the column's type, or a JSON number or boolean. Several for in, none \
@@ -143,11 +177,27 @@ fn compression() -> String {
 }
 
 fn options() -> Value {
-    let options = limits::options().map(|(option, formats)| (option.name.to_owned(), option_schema(option, &formats)));
+    let mut properties = Map::new();
+    for (option, formats) in limits::options() {
+        let mut schema = option_schema(option, &formats);
+        allow_null(&mut schema);
+        // Some formats mean something else by the same name.
+        let merged = match properties.remove(option.name) {
+            None => schema,
+            Some(mut known) => match known.get_mut("anyOf").and_then(Value::as_array_mut) {
+                Some(schemas) => {
+                    schemas.push(schema);
+                    known
+                }
+                None => json!({"anyOf": [known, schema]}),
+            },
+        };
+        properties.insert(option.name.to_owned(), merged);
+    }
     json!({
         "type": "object", "additionalProperties": false,
         "description": "Each is an option of the formats that its description names, and refused for others.",
-        "properties": options.collect::<Map<_, _>>(),
+        "properties": properties,
     })
 }
 
@@ -200,6 +250,7 @@ mod tests {
         assert_eq!(names(&schema["properties"]), fields);
         let mut options: Vec<&str> = limits::options().map(|(option, _)| option.name).collect();
         options.sort_unstable();
+        options.dedup();
         assert_eq!(names(&schema["properties"]["options"]["properties"]), options);
     }
 
@@ -216,7 +267,13 @@ mod tests {
             "/properties/filters/items/properties/value/anyOf/4/items",
             "/properties/orderBy/items/anyOf/1/properties/direction/default",
             "/properties/options/additionalProperties",
-            "/properties/options/properties/numeric/pattern",
+            "/properties/options/properties/numeric/anyOf/0/enum",
+            "/properties/options/properties/numeric/anyOf/1/pattern",
+            "/properties/options/type",
+            "/properties/filters/type",
+            "/properties/filters/items/properties/path/maxItems",
+            "/properties/filters/items/properties/path/type",
+            "/properties/layout/enum",
             "/properties/options/properties/rowGroupBytes/maximum",
         ] {
             let written = schema();

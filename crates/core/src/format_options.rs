@@ -14,8 +14,10 @@ pub struct FormatOptions {
     pub encoding: FileEncoding,
     pub csv: CsvOptions,
     /// JSON and JSON Lines.
-    pub bigint: BigintPolicy,
-    /// Parquet; its `numeric` is Arrow's too.
+    pub bigint: JsonNumber,
+    /// JSON and JSON Lines.
+    pub numeric: JsonNumber,
+    /// Parquet; its `numeric` and `uuid` are Arrow's too.
     pub parquet: ParquetOptions,
 }
 
@@ -51,6 +53,7 @@ impl FileEncoding {
 /// How a CSV file is laid out. The default is RFC 4180 with `\n` and a header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, or a part of a profile")]
 pub struct CsvOptions {
     /// One ASCII character that cannot begin or be inside an unquoted number, date or word.
     pub delimiter: char,
@@ -62,6 +65,11 @@ pub struct CsvOptions {
     pub line_ending: LineEnding,
     /// Whether text that a spreadsheet would take for a formula gets an apostrophe in front.
     pub defuse_formulas: bool,
+    /// Whether a timestamp is written as `2026-01-02 03:04:05`, which a spreadsheet takes for a date and a time: without its fraction,
+    /// and in UTC without saying so.
+    pub whole_second_timestamps: bool,
+    /// Between the whole part of a number and its decimals: a point or a comma, and not the delimiter.
+    pub decimal: char,
 }
 
 impl Default for CsvOptions {
@@ -73,6 +81,8 @@ impl Default for CsvOptions {
             bom: false,
             line_ending: LineEnding::Lf,
             defuse_formulas: false,
+            whole_second_timestamps: false,
+            decimal: '.',
         }
     }
 }
@@ -81,7 +91,13 @@ impl CsvOptions {
     /// The profile `spreadsheet`: what Excel and LibreOffice open by a double click, and no cell of it runs.
     #[must_use]
     pub fn spreadsheet() -> Self {
-        Self { bom: true, line_ending: LineEnding::CrLf, defuse_formulas: true, ..Self::default() }
+        Self {
+            bom: true,
+            line_ending: LineEnding::CrLf,
+            defuse_formulas: true,
+            whole_second_timestamps: true,
+            ..Self::default()
+        }
     }
 }
 
@@ -102,10 +118,10 @@ impl LineEnding {
     }
 }
 
-/// How a bigint is written in JSON: as a number, or as a string for readers whose numbers are doubles.
+/// How a type of numbers is written in JSON: as numbers, or as strings for readers whose numbers are doubles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum BigintPolicy {
+pub enum JsonNumber {
     #[default]
     Number,
     String,
@@ -118,6 +134,7 @@ pub struct ParquetOptions {
     /// A row group is closed at about so many encoded bytes; the worker holds it in memory until then.
     pub row_group_bytes: u32,
     pub numeric: NumericPolicy,
+    pub uuid: UuidPolicy,
 }
 
 impl ParquetOptions {
@@ -127,7 +144,12 @@ impl ParquetOptions {
 
 impl Default for ParquetOptions {
     fn default() -> Self {
-        Self { codec: ParquetCodec::default(), row_group_bytes: 6 << 20, numeric: NumericPolicy::default() }
+        Self {
+            codec: ParquetCodec::default(),
+            row_group_bytes: 6 << 20,
+            numeric: NumericPolicy::default(),
+            uuid: UuidPolicy::default(),
+        }
     }
 }
 
@@ -154,6 +176,17 @@ pub enum NumericPolicy {
     Decimal(u8),
 }
 
+/// What a uuid becomes in Parquet and Arrow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UuidPolicy {
+    /// The format's own type of 16 bytes.
+    #[default]
+    Uuid,
+    /// Its text, for readers that do not know that type.
+    String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,12 +196,14 @@ mod tests {
         let options = FormatOptions {
             on_unrepresentable: OnUnrepresentable::Replace,
             encoding: FileEncoding::File,
-            csv: CsvOptions { delimiter: '\t', null: "\\N".to_owned(), ..CsvOptions::spreadsheet() },
-            bigint: BigintPolicy::String,
+            csv: CsvOptions { delimiter: '\t', null: "\\N".to_owned(), decimal: ',', ..CsvOptions::spreadsheet() },
+            bigint: JsonNumber::String,
+            numeric: JsonNumber::String,
             parquet: ParquetOptions {
                 codec: ParquetCodec::Zstd,
                 row_group_bytes: 1 << 20,
                 numeric: NumericPolicy::Decimal(9),
+                uuid: UuidPolicy::String,
             },
         };
         let stored = serde_json::to_string(&options).unwrap();

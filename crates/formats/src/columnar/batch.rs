@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema, SchemaRef};
-use polyglot_core::format_options::NumericPolicy;
+use polyglot_core::format_options::ParquetOptions;
 
 use super::column::{self, Builder, Refused};
 use crate::copy::{Array, Row, Value, ValueError};
@@ -33,10 +33,10 @@ impl BatchBuilder {
     pub(crate) fn new(
         format: &'static str,
         columns: &[OutputColumn],
-        numeric: NumericPolicy,
+        options: ParquetOptions,
         unrepresentable_policy: UnrepresentablePolicy,
     ) -> Self {
-        let (builders, fields): (Vec<_>, Vec<_>) = columns.iter().map(|it| column::column(it, numeric)).unzip();
+        let (builders, fields): (Vec<_>, Vec<_>) = columns.iter().map(|it| column::column(it, options)).unzip();
         Self {
             format,
             columns: columns.to_vec(),

@@ -13,7 +13,7 @@ use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::extension::Uuid as UuidType;
 use arrow_schema::{DataType, Field, FieldRef, TimeUnit};
 use polyglot_core::column::WireType;
-use polyglot_core::format_options::NumericPolicy;
+use polyglot_core::format_options::{NumericPolicy, ParquetOptions, UuidPolicy};
 
 use crate::copy::{Array, Numeric, Value, ValueError};
 use crate::output_column::OutputColumn;
@@ -45,7 +45,7 @@ pub(super) enum Builder {
     Float32(Float32Builder),
     Float64(Float64Builder),
     Decimal(Decimal128Builder, u8),
-    /// Text, JSON, and numerics whose digits no DECIMAL is sure to hold.
+    /// Text, JSON, numerics whose digits no DECIMAL is sure to hold, and uuids that are to be text.
     Text(StringBuilder),
     Binary(BinaryBuilder),
     Date(Date32Builder),
@@ -70,9 +70,9 @@ fn next_room(values: &[u8]) -> usize {
 }
 
 /// The builder and the field for a column.
-pub(super) fn column(column: &OutputColumn, numeric: NumericPolicy) -> (Builder, Field) {
-    let (mut builder, mut data_type) = Builder::scalar(column.wire, numeric);
-    let uuid = column.wire == WireType::Uuid;
+pub(super) fn column(column: &OutputColumn, options: ParquetOptions) -> (Builder, Field) {
+    let (mut builder, mut data_type) = Builder::scalar(column.wire, options);
+    let uuid = column.wire == WireType::Uuid && options.uuid == UuidPolicy::Uuid;
     let named = |name: &str, data_type: DataType, nullable: bool, uuid: bool| {
         let field = Field::new(name, data_type, nullable);
         if uuid { field.with_extension_type(UuidType) } else { field }
@@ -90,7 +90,7 @@ pub(super) fn column(column: &OutputColumn, numeric: NumericPolicy) -> (Builder,
 }
 
 impl Builder {
-    fn scalar(wire: WireType, numeric: NumericPolicy) -> (Self, DataType) {
+    fn scalar(wire: WireType, options: ParquetOptions) -> (Self, DataType) {
         let timestamp = |zone: Option<Arc<str>>| {
             let data_type = DataType::Timestamp(TimeUnit::Microsecond, zone);
             (Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(data_type.clone())), data_type)
@@ -107,7 +107,7 @@ impl Builder {
             WireType::Int8 => (Self::Int64(Int64Builder::new()), DataType::Int64),
             WireType::Float4 => (Self::Float32(Float32Builder::new()), DataType::Float32),
             WireType::Float8 => (Self::Float64(Float64Builder::new()), DataType::Float64),
-            WireType::Numeric(_) => match (wire.decimal(), numeric) {
+            WireType::Numeric(_) => match (wire.decimal(), options.numeric) {
                 (Some((precision, scale)), _) => decimal(precision, scale),
                 (None, NumericPolicy::Decimal(scale)) => decimal(38, scale),
                 (None, NumericPolicy::Double) => (Self::Float64(Float64Builder::new()), DataType::Float64),
@@ -119,6 +119,7 @@ impl Builder {
             WireType::Time => (Self::Time(Time64MicrosecondBuilder::new()), DataType::Time64(TimeUnit::Microsecond)),
             WireType::Timestamp => timestamp(None),
             WireType::TimestampTz => timestamp(Some("UTC".into())),
+            WireType::Uuid if options.uuid == UuidPolicy::String => text(),
             WireType::Uuid => (Self::Uuid(FixedSizeBinaryBuilder::new(16)), DataType::FixedSizeBinary(16)),
         }
     }
@@ -142,6 +143,10 @@ impl Builder {
             }
             (Self::Text(builder), Value::Text(text) | Value::Json(text)) => builder.append_value(text),
             (Self::Text(builder), Value::Numeric(value)) => builder.append_value(digits(value)?),
+            (Self::Text(builder), Value::Uuid(bytes)) => {
+                let mut buffer = uuid::Uuid::encode_buffer();
+                builder.append_value(uuid::Uuid::from_bytes(bytes).hyphenated().encode_lower(&mut buffer));
+            }
             (Self::Binary(builder), Value::Bytea(bytes)) => builder.append_value(bytes),
             (Self::Date(builder), Value::Date(days)) => builder.append_value(unix_days(days)?),
             (Self::Time(builder), Value::Time(micros)) => {

@@ -4,8 +4,10 @@ mod batch;
 mod column;
 mod numeric_option;
 mod pieces;
+mod uuid_option;
 
 pub(crate) use batch::BatchBuilder;
 pub(crate) use column::BATCH_BYTES;
 pub(crate) use numeric_option::NUMERIC;
 pub(crate) use pieces::Pieces;
+pub(crate) use uuid_option::UUID;

@@ -23,11 +23,12 @@ pub(crate) const NUMERIC: OptionDefinition = OptionDefinition {
         },
     },
     form: OptionForm {
-        label: "numeric without precision",
-        default: "string",
+        // The page has one control for every format's option of this name.
+        label: "numeric",
+        default: "as the format has it",
         choices: &[],
-        suggestions: &["double", "decimal(38,2)", "decimal(38,9)"],
-        hint: "string, double or decimal(38,s).",
+        suggestions: &["string", "double", "decimal(38,2)", "decimal(38,9)"],
+        hint: "JSON: string keeps every digit in JavaScript. Parquet and Arrow, of one without precision: string, double or decimal(38,s).",
     },
 };
 

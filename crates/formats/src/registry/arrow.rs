@@ -4,9 +4,9 @@
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 use polyglot_core::column::{Column, WireType};
-use polyglot_core::format_options::{FormatOptions, NumericPolicy};
+use polyglot_core::format_options::{FormatOptions, NumericPolicy, ParquetOptions, UuidPolicy};
 
-use crate::columnar::{BATCH_BYTES, BatchBuilder, NUMERIC, Pieces};
+use crate::columnar::{BATCH_BYTES, BatchBuilder, NUMERIC, Pieces, UUID};
 use crate::copy::Row;
 use crate::definition::{FormatDefinition, Incompressible, RowSize, ShardSize};
 use crate::encode::{Encode, EncodeError};
@@ -27,7 +27,7 @@ pub(crate) static ARROW: FormatDefinition = FormatDefinition {
         reason: "is read without unpacking",
         hint: "An Arrow stream is read without unpacking.",
     }),
-    options: &[ON_UNREPRESENTABLE, NUMERIC],
+    options: &[ON_UNREPRESENTABLE, NUMERIC, UUID],
     holds_every_value: false,
     arrays_as_text: false,
     // A bit for NULL in every column and an offset of 4 bytes where values vary in length: 2 bytes are a rough average.
@@ -37,19 +37,19 @@ pub(crate) static ARROW: FormatDefinition = FormatDefinition {
     output_type,
     encoder: |options, columns, _| {
         let unrepresentable_policy = UnrepresentablePolicy::new(options.on_unrepresentable);
-        Box::new(Arrow::new(columns, options.parquet.numeric, unrepresentable_policy))
+        Box::new(Arrow::new(columns, options.parquet, unrepresentable_policy))
     },
 };
 
 fn output_type(column: &Column, options: &FormatOptions) -> String {
-    let mut name = scalar_type(column.wire, options.parquet.numeric);
+    let mut name = scalar_type(column.wire, options.parquet);
     for _ in 0..column.array.map_or(0, |array| array.dimensions) {
         name = format!("list<{name}>");
     }
     name
 }
 
-fn scalar_type(wire: WireType, numeric: NumericPolicy) -> String {
+fn scalar_type(wire: WireType, options: ParquetOptions) -> String {
     let name = match wire {
         WireType::Bool => "bool",
         WireType::Int2 => "int16",
@@ -58,7 +58,7 @@ fn scalar_type(wire: WireType, numeric: NumericPolicy) -> String {
         WireType::Float4 => "float",
         WireType::Float8 => "double",
         WireType::Numeric(_) => {
-            return match (wire.decimal(), numeric) {
+            return match (wire.decimal(), options.numeric) {
                 (Some((precision, scale)), _) => format!("decimal128({precision}, {scale})"),
                 (None, NumericPolicy::String) => "utf8".to_owned(),
                 (None, NumericPolicy::Double) => "double".to_owned(),
@@ -71,6 +71,7 @@ fn scalar_type(wire: WireType, numeric: NumericPolicy) -> String {
         WireType::Time => "time64(us)",
         WireType::Timestamp => "timestamp(us)",
         WireType::TimestampTz => "timestamp(us, UTC)",
+        WireType::Uuid if options.uuid == UuidPolicy::String => "utf8",
         WireType::Uuid => "arrow.uuid",
     };
     name.to_owned()
@@ -92,9 +93,9 @@ fn refused(error: ArrowError) -> EncodeError {
 }
 
 impl Arrow {
-    fn new(columns: &[OutputColumn], numeric: NumericPolicy, unrepresentable_policy: UnrepresentablePolicy) -> Self {
+    fn new(columns: &[OutputColumn], options: ParquetOptions, unrepresentable_policy: UnrepresentablePolicy) -> Self {
         Self {
-            batch: BatchBuilder::new(ARROW.title, columns, numeric, unrepresentable_policy),
+            batch: BatchBuilder::new(ARROW.title, columns, options, unrepresentable_policy),
             skips_schema: false,
             writer: None,
             rows_finished: 0,

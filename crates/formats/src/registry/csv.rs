@@ -4,7 +4,8 @@
 //! The loop over a field's bytes is ours because the `csv` crate's writer cannot tell NULL from an empty string
 //! and copies each field once more (bench/README.md has the figures); the crate is the tests' oracle.
 
-use polyglot_core::format_options::{CsvOptions, LineEnding};
+use polyglot_core::column::{Column, WireType};
+use polyglot_core::format_options::{CsvOptions, FormatOptions, LineEnding};
 
 use crate::copy::{Row, Value};
 use crate::definition::{FormatDefinition, RowSize, ShardSize};
@@ -13,7 +14,7 @@ use crate::encode_buffer::{EncodeBuffer, FLUSH_BYTES, Stopped};
 use crate::option::{Choice, ENCODING, ON_UNREPRESENTABLE, OptionDefinition, OptionError, OptionForm, OptionValue};
 use crate::output_column::OutputColumn;
 use crate::output_type::text_type;
-use crate::text::{write_hex, write_plain};
+use crate::text::{write_hex, write_plain, write_whole_seconds};
 use crate::unrepresentable_policy::{Replacement, UnrepresentablePolicy};
 
 pub(crate) static CSV: FormatDefinition = FormatDefinition {
@@ -22,29 +23,41 @@ pub(crate) static CSV: FormatDefinition = FormatDefinition {
     extension: "csv",
     media_type: "text/csv; charset=utf-8",
     incompressible: None,
-    options: &[ON_UNREPRESENTABLE, PROFILE, DELIMITER, HEADER, NULL, BOM, LINE_ENDING, ENCODING],
+    options: &[ON_UNREPRESENTABLE, PROFILE, DELIMITER, DECIMAL, HEADER, NULL, BOM, LINE_ENDING, ENCODING],
     holds_every_value: true,
     arrays_as_text: true,
     row_size: RowSize { frame: |_, columns| columns, bytea_factor: 2.0, is_binary: false },
     shard_size: ShardSize::DEFAULT,
     footer: None,
-    output_type: |column, _| {
-        if column.array.is_some() { "text".to_owned() } else { text_type(column.wire).to_owned() }
-    },
+    output_type,
     encoder: |options, columns, _| {
         let unrepresentable_policy = UnrepresentablePolicy::new(options.on_unrepresentable);
         Box::new(Csv::new(columns, &options.csv, unrepresentable_policy))
     },
 };
 
+fn output_type(column: &Column, options: &FormatOptions) -> String {
+    let name = match (column.array, column.wire) {
+        (Some(_), _) => "text",
+        (None, WireType::Timestamp) if options.csv.whole_second_timestamps => {
+            "date-time without zone, in whole seconds"
+        }
+        (None, WireType::TimestampTz) if options.csv.whole_second_timestamps => {
+            "date-time in UTC, without naming the zone, in whole seconds"
+        }
+        (None, wire) => text_type(wire),
+    };
+    name.to_owned()
+}
+
 /// Comes before the options that it sets as well, so that they override it.
 const PROFILE: OptionDefinition = OptionDefinition {
     name: "profile",
-    description: "BOM, CRLF, and text that looks like a formula is defused.",
+    description: "BOM, CRLF, text that looks like a formula is defused, and a timestamp is 2026-01-02 03:04:05 (UTC).",
     value: OptionValue::Choice(&[Choice {
         name: "spreadsheet",
         set: |options| options.csv = CsvOptions::spreadsheet(),
-        // The profile has one effect that has no option of its own.
+        // The profile has effects that have no option of their own, of which this one is the oldest.
         is_set: |options| options.csv.defuse_formulas,
     }]),
     form: OptionForm {
@@ -52,7 +65,7 @@ const PROFILE: OptionDefinition = OptionDefinition {
         default: "Plain (RFC 4180)",
         choices: &[("spreadsheet", "Spreadsheet")],
         suggestions: &[],
-        hint: "Spreadsheet: BOM, CRLF, and text that would run as a formula is defused.",
+        hint: "Spreadsheet: BOM, CRLF, text that would run as a formula is defused, timestamps in UTC and whole seconds.",
     },
 };
 
@@ -76,6 +89,29 @@ const DELIMITER: OptionDefinition = OptionDefinition {
         choices: &[],
         suggestions: &[";", "\\t", "|"],
         hint: "One punctuation mark; \\t is a tab.",
+    },
+};
+
+/// Comes behind the delimiter, which it may not be.
+const DECIMAL: OptionDefinition = OptionDefinition {
+    name: "decimal",
+    description: "between the whole part of a numeric or a float and its decimals: a point or a comma, and not the delimiter.",
+    value: OptionValue::Text {
+        min_length: Some(1),
+        max_length: Some(1),
+        pattern: Some("^[.,]$"),
+        set: |options, text| {
+            options.csv.decimal = decimal(text, options.csv.delimiter)?;
+            Ok(())
+        },
+        get: |options| options.csv.decimal.to_string(),
+    },
+    form: OptionForm {
+        label: "Decimal mark",
+        default: "Point",
+        choices: &[(",", "Comma")],
+        suggestions: &[],
+        hint: "A comma needs another delimiter, as ;",
     },
 };
 
@@ -159,6 +195,17 @@ fn delimiter(text: &str) -> Result<char, OptionError> {
     }
 }
 
+fn decimal(text: &str, delimiter: char) -> Result<char, OptionError> {
+    match text {
+        "." => Ok('.'),
+        "," if delimiter == ',' => Err(OptionError::Content {
+            problem: "may not be the delimiter as well, which is a comma here; set options.delimiter to another one, for example \";\"",
+        }),
+        "," => Ok(','),
+        _ => Err(OptionError::Text { expected: "\".\" or \",\"" }),
+    }
+}
+
 fn null(text: &str, delimiter: char) -> Result<String, OptionError> {
     if text.len() > LONGEST_NULL {
         Err(OptionError::TooLong { max_bytes: LONGEST_NULL, bytes: text.len() })
@@ -186,6 +233,8 @@ struct Dialect {
     header: bool,
     bom: bool,
     defuse_formulas: bool,
+    whole_second_timestamps: bool,
+    decimal_comma: bool,
     /// Whether there is one column. `\.` alone on a line ends the data for psql and COPY.
     alone: bool,
     /// Whether a byte makes quotes necessary.
@@ -197,6 +246,10 @@ const LONGEST_NULL: usize = 64;
 
 const FORMULA: &str = "text that a spreadsheet would take for a formula";
 const DEFUSED: &str = "the same text behind an apostrophe";
+const ZONE: &str = "a zone, which a spreadsheet takes for text";
+const WITHOUT_ZONE: &str = "the date and time in UTC, without naming the zone";
+const FRACTION: &str = "a fraction of a second";
+const CUT_OFF: &str = "whole seconds, the fraction is cut off";
 
 impl Dialect {
     fn new(options: &CsvOptions, columns: usize) -> Self {
@@ -213,6 +266,8 @@ impl Dialect {
             header: options.header,
             bom: options.bom,
             defuse_formulas: options.defuse_formulas,
+            whole_second_timestamps: options.whole_second_timestamps,
+            decimal_comma: options.decimal == ',',
             alone: columns == 1,
             special,
         }
@@ -251,6 +306,38 @@ impl Dialect {
         if !self.null.is_empty() && out[start..] == self.null {
             out.insert(start, b'"');
             out.push(b'"');
+        }
+    }
+
+    /// Writes a value that has no characters to escape, in the form that the dialect gives it. Gives back those that may have some.
+    fn write_plain<'v>(
+        &self,
+        value: Value<'v>,
+        column: usize,
+        counted: &mut UnrepresentablePolicy,
+        out: &mut Vec<u8>,
+    ) -> Option<Value<'v>> {
+        match value {
+            Value::Timestamp(micros) | Value::TimestampTz(micros) if self.whole_second_timestamps => {
+                let written = write_whole_seconds(micros, out);
+                if written.is_finite && matches!(value, Value::TimestampTz(_)) {
+                    counted.count(column, ZONE, WITHOUT_ZONE);
+                }
+                if written.is_cut {
+                    counted.count(column, FRACTION, CUT_OFF);
+                }
+                None
+            }
+            Value::Float4(_) | Value::Float8(_) | Value::Numeric(_) if self.decimal_comma => {
+                let start = out.len();
+                write_plain(value, out);
+                // A number has one point at most.
+                if let Some(point) = out[start..].iter_mut().find(|byte| **byte == b'.') {
+                    *point = b',';
+                }
+                None
+            }
+            other => write_plain(other, out),
         }
     }
 
@@ -328,7 +415,7 @@ impl Encode for Csv {
             };
             let value = Value::read(column.wire, bytes).map_err(undecodable(column))?;
             let start = out.len();
-            match write_plain(value, out) {
+            match dialect.write_plain(value, index, &mut self.unrepresentable_policy, out) {
                 None => dialect.tell_from_null(start, out),
                 Some(Value::Bytea(bytes)) => {
                     out.extend_from_slice(b"\\x");
@@ -365,7 +452,10 @@ impl Encode for Csv {
 
 #[cfg(test)]
 mod tests {
+    use polyglot_core::format_options::OnUnrepresentable;
+
     use super::*;
+    use crate::copy::Numeric;
     use crate::test_sink::written;
 
     fn text(options: &CsvOptions, text: &str) -> String {
@@ -415,6 +505,49 @@ mod tests {
         ] {
             assert_eq!(text(&CsvOptions::spreadsheet(), plain), expected);
         }
+    }
+
+    #[test]
+    fn a_spreadsheet_takes_a_timestamp_for_one_and_what_is_cut_off_is_counted() {
+        let mut counted = UnrepresentablePolicy::new(OnUnrepresentable::Fail);
+        let dialect = Dialect::new(&CsvOptions::spreadsheet(), 2);
+        let mut written = |value: Value<'static>, column| {
+            let mut out = Vec::new();
+            assert!(dialect.write_plain(value, column, &mut counted, &mut out).is_none());
+            String::from_utf8(out).unwrap()
+        };
+        // 2023-08-26 07:40:53.247583.
+        let micros = 746_350_853_247_583;
+        assert_eq!(written(Value::TimestampTz(micros), 0), "2023-08-26 07:40:53");
+        assert_eq!(written(Value::TimestampTz(0), 0), "2000-01-01 00:00:00");
+        assert_eq!(written(Value::TimestampTz(i64::MAX), 0), "infinity");
+        assert_eq!(written(Value::Timestamp(micros), 1), "2023-08-26 07:40:53");
+        assert_eq!(written(Value::Timestamp(0), 1), "2000-01-01 00:00:00");
+        assert_eq!(written(Value::Float8(1.5), 1), "1.5");
+        let counts: Vec<_> = counted.replacements().iter().map(|it| (it.column, it.problem, it.count)).collect();
+        assert_eq!(counts, [(0, ZONE, 2), (0, FRACTION, 1), (1, FRACTION, 1)]);
+    }
+
+    #[test]
+    fn the_decimal_mark_is_that_of_numbers_alone() {
+        let mut counted = UnrepresentablePolicy::new(OnUnrepresentable::Fail);
+        let options = CsvOptions { delimiter: ';', decimal: ',', ..CsvOptions::default() };
+        let dialect = Dialect::new(&options, 2);
+        let numeric = Numeric::Finite { negative: true, weight: 0, scale: 2, digits: &[0, 12, 0x13, 0x88] };
+        for (value, expected) in [
+            (Value::Float8(1.5e-7), "1,5e-07"),
+            (Value::Float4(0.25), "0,25"),
+            (Value::Numeric(numeric), "-12,50"),
+            (Value::Float8(f64::NAN), "NaN"),
+            (Value::Int(15), "15"),
+            (Value::Timestamp(1), "2000-01-01T00:00:00.000001"),
+        ] {
+            let mut out = Vec::new();
+            assert!(dialect.write_plain(value, 0, &mut counted, &mut out).is_none());
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+        assert_eq!(counted.replacements(), []);
+        assert_eq!(text(&options, "1,5"), "1,5");
     }
 
     #[test]

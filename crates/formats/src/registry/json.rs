@@ -6,7 +6,7 @@
 
 use memchr::memchr3;
 use polyglot_core::column::{Column, WireType};
-use polyglot_core::format_options::{BigintPolicy, FormatOptions};
+use polyglot_core::format_options::{FormatOptions, JsonNumber};
 
 use crate::copy::{Array, Numeric, Row, Value};
 use crate::definition::{FormatDefinition, RowSize, ShardSize};
@@ -24,14 +24,14 @@ pub(crate) static JSON: FormatDefinition = FormatDefinition {
     extension: "json",
     media_type: "application/json; charset=utf-8",
     incompressible: None,
-    options: &[ON_UNREPRESENTABLE, BIGINT, ENCODING],
+    options: &[ON_UNREPRESENTABLE, BIGINT, NUMERIC, ENCODING],
     holds_every_value: true,
     arrays_as_text: false,
     row_size: ROW_SIZE,
     shard_size: ShardSize::DEFAULT,
     footer: None,
     output_type,
-    encoder: |options, columns, _| Box::new(Json::new(columns, Framing::Array, options.bigint)),
+    encoder: |options, columns, _| Box::new(Json::new(columns, Framing::Array, options)),
 };
 
 pub(crate) static JSON_LINES: FormatDefinition = FormatDefinition {
@@ -40,14 +40,14 @@ pub(crate) static JSON_LINES: FormatDefinition = FormatDefinition {
     extension: "jsonl",
     media_type: "application/x-ndjson",
     incompressible: None,
-    options: &[ON_UNREPRESENTABLE, BIGINT, ENCODING],
+    options: &[ON_UNREPRESENTABLE, BIGINT, NUMERIC, ENCODING],
     holds_every_value: true,
     arrays_as_text: false,
     row_size: ROW_SIZE,
     shard_size: ShardSize::DEFAULT,
     footer: None,
     output_type,
-    encoder: |options, columns, _| Box::new(Json::new(columns, Framing::Lines, options.bigint)),
+    encoder: |options, columns, _| Box::new(Json::new(columns, Framing::Lines, options)),
 };
 
 const ROW_SIZE: RowSize = RowSize {
@@ -63,13 +63,13 @@ const BIGINT: OptionDefinition = OptionDefinition {
     value: OptionValue::Choice(&[
         Choice {
             name: "number",
-            set: |options| options.bigint = BigintPolicy::Number,
-            is_set: |options| options.bigint == BigintPolicy::Number,
+            set: |options| options.bigint = JsonNumber::Number,
+            is_set: |options| options.bigint == JsonNumber::Number,
         },
         Choice {
             name: "string",
-            set: |options| options.bigint = BigintPolicy::String,
-            is_set: |options| options.bigint == BigintPolicy::String,
+            set: |options| options.bigint = JsonNumber::String,
+            is_set: |options| options.bigint == JsonNumber::String,
         },
     ]),
     form: OptionForm {
@@ -81,10 +81,43 @@ const BIGINT: OptionDefinition = OptionDefinition {
     },
 };
 
+const NUMERIC: OptionDefinition = OptionDefinition {
+    name: "numeric",
+    description: "how a numeric is written.",
+    value: OptionValue::Choice(&[
+        Choice {
+            name: "number",
+            set: |options| options.numeric = JsonNumber::Number,
+            is_set: |options| options.numeric == JsonNumber::Number,
+        },
+        Choice {
+            name: "string",
+            set: |options| options.numeric = JsonNumber::String,
+            is_set: |options| options.numeric == JsonNumber::String,
+        },
+    ]),
+    form: OptionForm {
+        label: "numeric",
+        default: "Number",
+        choices: &[("string", "String")],
+        suggestions: &[],
+        hint: "JavaScript keeps about 16 digits of a number; strings keep every digit.",
+    },
+};
+
+/// Whether a value of the type is written as a string even if it is a number.
+fn is_quoted(wire: WireType, bigint: JsonNumber, numeric: JsonNumber) -> bool {
+    match wire {
+        WireType::Int8 => bigint == JsonNumber::String,
+        WireType::Numeric(_) => numeric == JsonNumber::String,
+        _ => false,
+    }
+}
+
 fn output_type(column: &Column, options: &FormatOptions) -> String {
     let name = match column.wire {
         WireType::Bool => "boolean",
-        WireType::Int8 if options.bigint == BigintPolicy::String => "string",
+        wire if is_quoted(wire, options.bigint, options.numeric) => "string",
         WireType::Int2 | WireType::Int4 | WireType::Int8 => "integer",
         WireType::Float4 | WireType::Float8 | WireType::Numeric(_) => "number",
         WireType::Json | WireType::Jsonb => "any",
@@ -112,14 +145,15 @@ struct Json {
     /// `{"first":` and `,"other":`, ready to copy.
     keys: Vec<Vec<u8>>,
     framing: Framing,
-    bigint: BigintPolicy,
+    bigint: JsonNumber,
+    numeric: JsonNumber,
     first_row: bool,
     /// Items of the array at hand, where they come as text.
     items: Vec<u8>,
 }
 
 impl Json {
-    fn new(columns: &[OutputColumn], framing: Framing, bigint: BigintPolicy) -> Self {
+    fn new(columns: &[OutputColumn], framing: Framing, options: &FormatOptions) -> Self {
         let key = |(index, column): (usize, &OutputColumn)| {
             let mut key = vec![if index == 0 { b'{' } else { b',' }];
             write_string(&column.name, &mut key);
@@ -130,7 +164,8 @@ impl Json {
             columns: columns.to_vec(),
             keys: columns.iter().enumerate().map(key).collect(),
             framing,
-            bigint,
+            bigint: options.bigint,
+            numeric: options.numeric,
             first_row: true,
             items: Vec::new(),
         }
@@ -199,7 +234,7 @@ fn write_value(value: Value<'_>, quoted: bool, out: &mut EncodeBuffer<'_>) -> Re
         Value::Int(_) => !quoted,
         Value::Float4(value) => value.is_finite(),
         Value::Float8(value) => value.is_finite(),
-        Value::Numeric(value) => matches!(value, Numeric::Finite { .. }),
+        Value::Numeric(value) => !quoted && matches!(value, Numeric::Finite { .. }),
         Value::Text(text) => {
             out.push(b'"');
             out.in_pieces(text, |piece, out| {
@@ -276,7 +311,7 @@ impl Encode for Json {
                 out.extend_from_slice(b"null");
                 continue;
             };
-            let quoted = self.bigint == BigintPolicy::String && column.wire == WireType::Int8;
+            let quoted = is_quoted(column.wire, self.bigint, self.numeric);
             match column.array {
                 None => {
                     write_value(Value::read(column.wire, bytes).map_err(undecodable(column))?, quoted, out)?;
@@ -316,6 +351,21 @@ mod tests {
         let shown = |quoted| written(|out| write_value(Value::Int(1 << 60), quoted, out).unwrap());
         assert_eq!(shown(false), b"1152921504606846976");
         assert_eq!(shown(true), b"\"1152921504606846976\"");
+    }
+
+    #[test]
+    fn a_numeric_is_a_string_on_wish() {
+        // 12.50: two groups of four digits.
+        let value = Numeric::Finite { negative: false, weight: 0, scale: 2, digits: &[0, 12, 0x13, 0x88] };
+        let shown = |quoted| written(|out| write_value(Value::Numeric(value), quoted, out).unwrap());
+        assert_eq!(shown(false), b"12.50");
+        assert_eq!(shown(true), b"\"12.50\"");
+        for (numeric, int8, expected) in [(JsonNumber::String, false, true), (JsonNumber::Number, true, false)] {
+            let bigint = if int8 { JsonNumber::String } else { JsonNumber::Number };
+            assert_eq!(is_quoted(WireType::Numeric(None), bigint, numeric), expected);
+            assert_eq!(is_quoted(WireType::Int8, bigint, numeric), int8);
+            assert!(!is_quoted(WireType::Float8, JsonNumber::String, JsonNumber::String));
+        }
     }
 
     #[test]

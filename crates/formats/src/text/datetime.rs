@@ -48,6 +48,28 @@ pub(crate) fn write_timestamp(micros: i64, zone: &[u8], out: &mut Vec<u8>) {
     write_era(year, out);
 }
 
+/// Writes a timestamp given in microseconds since 2000-01-01 as `2026-01-02 03:04:05`, without its fraction of a second. Returns
+/// whether it is one, and whether a fraction was cut off.
+pub(crate) fn write_whole_seconds(micros: i64, out: &mut Vec<u8>) -> WholeSeconds {
+    if write_infinity(micros == i64::MIN, micros == i64::MAX, out) {
+        return WholeSeconds { is_finite: false, is_cut: false };
+    }
+    let (year, month, day) = civil(micros.div_euclid(DAY_MICROS));
+    write_ymd(year, month, day, out);
+    out.push(b' ');
+    let time = micros.rem_euclid(DAY_MICROS);
+    let fraction = time % 1_000_000;
+    write_time(time - fraction, out);
+    write_era(year, out);
+    WholeSeconds { is_finite: true, is_cut: fraction > 0 }
+}
+
+/// What was written by [`write_whole_seconds`].
+pub(crate) struct WholeSeconds {
+    pub is_finite: bool,
+    pub is_cut: bool,
+}
+
 fn write_infinity(negative: bool, positive: bool, out: &mut Vec<u8>) -> bool {
     match (negative, positive) {
         (true, _) => out.extend_from_slice(b"-infinity"),
@@ -132,6 +154,23 @@ mod tests {
             (9_223_371_331_199_999_999, "294276-12-31T23:59:59.999999Z"),
         ] {
             assert_eq!(text(|out| write_timestamp(micros, b"Z", out)), expected);
+        }
+    }
+
+    #[test]
+    fn whole_seconds() {
+        for (micros, expected, is_cut) in [
+            (0, "2000-01-01 00:00:00", false),
+            (820_544_645_120_000, "2026-01-01 01:04:05", true),
+            // Cut off, not rounded, before the epoch as well.
+            (-1, "1999-12-31 23:59:59", true),
+            (i64::MAX, "infinity", false),
+            (-211_813_488_000_000_000, "4714-11-24 00:00:00 BC", false),
+        ] {
+            let mut out = Vec::new();
+            let written = write_whole_seconds(micros, &mut out);
+            assert_eq!((String::from_utf8(out).unwrap().as_str(), written.is_cut), (expected, is_cut));
+            assert_eq!(written.is_finite, micros != i64::MAX);
         }
     }
 

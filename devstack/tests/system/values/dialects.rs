@@ -111,6 +111,127 @@ async fn a_bigint_is_a_string_on_request() {
     assert!(text.ends_with("{\"id\":9223372036854775807}\n]\n"), "{text}");
 }
 
+#[tokio::test]
+async fn a_numeric_is_a_string_in_json_on_request() {
+    needs_servers!();
+    let system = tricky().await;
+    sqlx::raw_sql(
+        "TRUNCATE public.records;
+         ALTER TABLE public.records ADD ns numeric(30,10)[], ADD f float8;
+         INSERT INTO public.records (id, n, ns, f) VALUES (1, 1234567890123456789.123456789, '{0.10,NULL}', 0.5), (2, 'NaN', NULL, 2)",
+    )
+    .execute(&system.pool)
+    .await
+    .unwrap();
+    let columns = ["id", "n", "ns", "f"];
+    let (id, file) = exported(&system, "jsonl", &columns, json!({"numeric": "string"})).await;
+    assert_eq!(
+        String::from_utf8(file).unwrap(),
+        concat!(
+            "{\"id\":1,\"n\":\"1234567890123456789.123456789\",\"ns\":[\"0.1000000000\",null],\"f\":0.5}\n",
+            "{\"id\":2,\"n\":\"NaN\",\"ns\":null,\"f\":2}\n"
+        )
+    );
+    let manifest = system.manifest(&id).await;
+    assert_eq!(manifest["options"]["numeric"], "string");
+    let becomes: Vec<_> = manifest["columns"].as_array().unwrap().iter().map(|it| it["outputType"].clone()).collect();
+    assert_eq!(becomes, ["integer", "string", "array of string", "number"]);
+    let (_, file) = exported(&system, "json", &["n"], json!({})).await;
+    assert!(String::from_utf8(file).unwrap().contains("{\"n\":1234567890123456789.123456789}"));
+}
+
+#[tokio::test]
+async fn a_uuid_is_text_on_request_and_pandas_reads_an_array_of_them() {
+    needs_servers!();
+    let system = System::start(Setup::default()).await;
+    sqlx::raw_sql(
+        "DROP TABLE public.records;
+         CREATE TABLE public.records (id bigint PRIMARY KEY, u uuid, us uuid[]);
+         INSERT INTO public.records VALUES
+             (1, '01234567-89ab-cdef-0123-456789abcdef', '{01234567-89ab-cdef-0123-456789abcdef,NULL}'), (2, NULL, '{}')",
+    )
+    .execute(&system.pool)
+    .await
+    .unwrap();
+    let text = "01234567-89ab-cdef-0123-456789abcdef";
+    let readers = [
+        ("parquet", "import json, sys, pyarrow.parquet as p; t = p.read_table(sys.argv[1])"),
+        ("arrow", "import json, sys, pyarrow.ipc as p; t = p.open_stream(open(sys.argv[1], 'rb')).read_all()"),
+    ];
+    for (format, read) in readers {
+        let types = "; print(json.dumps([str(t.schema.field(n).type) for n in ('u', 'us')]))";
+        let values = "; print(json.dumps([t['u'].to_pylist(), t['us'].to_pylist()]))";
+        for (options, expected) in [
+            (json!({}), json!(["extension<arrow.uuid>", "list<element: extension<arrow.uuid>>"])),
+            (json!({"uuid": "string"}), json!(["string", "list<element: string>"])),
+        ] {
+            let (id, file) = exported(&system, format, &["id", "u", "us"], options.clone()).await;
+            let path = system.file(&format!("uuid.{format}"));
+            std::fs::write(&path, file).unwrap();
+            assert_eq!(run_line(&format!("{read}{types}"), &path), expected, "{format} {options}");
+            let becomes = system.manifest(&id).await["columns"][1]["outputType"].clone();
+            if options == json!({}) {
+                assert!(["UUID", "arrow.uuid"].map(Value::from).contains(&becomes), "{becomes}");
+                continue;
+            }
+            assert!(["STRING", "utf8"].map(Value::from).contains(&becomes), "{becomes}");
+            assert_eq!(
+                run_line(&format!("{read}{values}"), &path),
+                json!([[text, null], [[text, null], []]]),
+                "{format}"
+            );
+            if format == "parquet" {
+                let pandas = "import json, sys, pandas; f = pandas.read_parquet(sys.argv[1]); print(json.dumps(list(f['us'][0])))";
+                assert_eq!(run_line(pandas, &path), json!([text, null]));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_spreadsheet_takes_timestamps_for_such_and_the_manifest_says_what_is_cut_off() {
+    needs_servers!();
+    let system = System::start(Setup::default()).await;
+    sqlx::raw_sql(
+        "DROP TABLE public.records;
+         CREATE TABLE public.records (id bigint PRIMARY KEY, tz timestamptz, ts timestamp, n numeric(10,2), f float8, d date);
+         INSERT INTO public.records VALUES
+             (1, '2023-08-26 09:40:53.247583+02', '2023-08-26 07:40:53', 1234.50, -0.25, '2023-08-26'),
+             (2, '2023-08-26 07:40:53Z', '2023-08-26 07:40:53.9', -7, 1e300, NULL),
+             (3, NULL, 'infinity', NULL, 'NaN', '2023-08-27')",
+    )
+    .execute(&system.pool)
+    .await
+    .unwrap();
+    let columns = ["id", "tz", "ts", "n", "f", "d"];
+    let options = json!({"profile": "spreadsheet", "delimiter": ";", "decimal": ",", "bom": false, "lineEnding": "lf"});
+    let (id, file) = exported(&system, "csv", &columns, options).await;
+    assert_eq!(
+        String::from_utf8(file).unwrap(),
+        "id;tz;ts;n;f;d\n\
+         1;2023-08-26 07:40:53;2023-08-26 07:40:53;1234,50;-0,25;2023-08-26\n\
+         2;2023-08-26 07:40:53;2023-08-26 07:40:53;-7,00;1e+300;\n\
+         3;;infinity;;NaN;2023-08-27\n"
+    );
+    let manifest = system.manifest(&id).await;
+    let zone = "a zone, which a spreadsheet takes for text";
+    let fraction = "a fraction of a second";
+    assert_eq!(
+        manifest["replaced"],
+        json!([
+            {"column": "tz", "count": 2, "problem": zone, "with": "the date and time in UTC, without naming the zone"},
+            {"column": "tz", "count": 1, "problem": fraction, "with": "whole seconds, the fraction is cut off"},
+            {"column": "ts", "count": 1, "problem": fraction, "with": "whole seconds, the fraction is cut off"},
+        ])
+    );
+    assert_eq!(manifest["columns"][1]["outputType"], "date-time in UTC, without naming the zone, in whole seconds");
+    assert_eq!(manifest["options"]["decimal"], ",");
+    // Without the profile nothing is cut off.
+    let (id, file) = exported(&system, "csv", &["tz"], json!({})).await;
+    assert!(String::from_utf8(file).unwrap().contains("\n2023-08-26T07:40:53.247583Z\n"));
+    assert_eq!(system.manifest(&id).await["replaced"], json!([]));
+}
+
 /// The type and the values of column `n`, read by pyarrow.
 async fn numerics(system: &System, options: Value) -> (String, Vec<Value>) {
     let (_, file) = exported(system, "parquet", &["n"], options).await;

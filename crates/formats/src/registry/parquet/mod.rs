@@ -13,9 +13,9 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use polyglot_core::column::{Column, WireType};
-use polyglot_core::format_options::{FormatOptions, NumericPolicy, ParquetCodec, ParquetOptions};
+use polyglot_core::format_options::{FormatOptions, NumericPolicy, ParquetCodec, ParquetOptions, UuidPolicy};
 
-use crate::columnar::{BATCH_BYTES, BatchBuilder, NUMERIC, Pieces};
+use crate::columnar::{BATCH_BYTES, BatchBuilder, NUMERIC, Pieces, UUID};
 use crate::copy::Row;
 use crate::definition::{Footer, FooterError, FormatDefinition, Incompressible, RowSize, ShardSize};
 use crate::encode::{Encode, EncodeError};
@@ -49,7 +49,7 @@ pub(crate) static PARQUET: FormatDefinition = FormatDefinition {
         reason: "compresses its own content",
         hint: "Parquet compresses its own pages; see the options below.",
     }),
-    options: &[ON_UNREPRESENTABLE, NUMERIC, CODEC, ROW_GROUP_BYTES],
+    options: &[ON_UNREPRESENTABLE, NUMERIC, UUID, CODEC, ROW_GROUP_BYTES],
     holds_every_value: false,
     arrays_as_text: false,
     row_size: RowSize {
@@ -119,14 +119,14 @@ const ROW_GROUP_BYTES: OptionDefinition = OptionDefinition {
 };
 
 fn output_type(column: &Column, options: &FormatOptions) -> String {
-    let mut name = scalar_type(column.wire, options.parquet.numeric);
+    let mut name = scalar_type(column.wire, options.parquet);
     for _ in 0..column.array.map_or(0, |array| array.dimensions) {
         name = format!("LIST<{name}>");
     }
     name
 }
 
-fn scalar_type(wire: WireType, numeric: NumericPolicy) -> String {
+fn scalar_type(wire: WireType, options: ParquetOptions) -> String {
     let name = match wire {
         WireType::Bool => "BOOLEAN",
         WireType::Int2 => "INT32 (INT 16)",
@@ -135,7 +135,7 @@ fn scalar_type(wire: WireType, numeric: NumericPolicy) -> String {
         WireType::Float4 => "FLOAT",
         WireType::Float8 => "DOUBLE",
         WireType::Numeric(_) => {
-            return match (wire.decimal(), numeric) {
+            return match (wire.decimal(), options.numeric) {
                 (Some((precision, scale)), _) => format!("DECIMAL({precision}, {scale})"),
                 (None, NumericPolicy::String) => "STRING".to_owned(),
                 (None, NumericPolicy::Double) => "DOUBLE".to_owned(),
@@ -148,6 +148,7 @@ fn scalar_type(wire: WireType, numeric: NumericPolicy) -> String {
         WireType::Time => "TIME(MICROS)",
         WireType::Timestamp => "TIMESTAMP(MICROS, local)",
         WireType::TimestampTz => "TIMESTAMP(MICROS, UTC)",
+        WireType::Uuid if options.uuid == UuidPolicy::String => "STRING",
         WireType::Uuid => "UUID",
     };
     name.to_owned()
@@ -207,7 +208,7 @@ impl Parquet {
         shards: usize,
     ) -> Self {
         Self {
-            batch: BatchBuilder::new(PARQUET.title, columns, options.numeric, unrepresentable_policy),
+            batch: BatchBuilder::new(PARQUET.title, columns, options, unrepresentable_policy),
             columns: columns.len(),
             shards,
             row_group_bytes: usize::try_from(options.row_group_bytes).unwrap_or(usize::MAX),
