@@ -88,7 +88,11 @@ pub(crate) async fn inspect(
     let Ok(Path(name)) = name else {
         return Err(RouteError::invalid("name", "expected the name of a dataset, percent-encoded UTF-8"));
     };
-    match app.source.resolve(&name, CACHE_MAX_AGE).await? {
+    let mut resolved = app.source.resolve(&name, CACHE_MAX_AGE).await?;
+    if let (None, Some(dots)) = (&resolved, encoded_dots(&name)) {
+        resolved = app.source.resolve(dots, CACHE_MAX_AGE).await?;
+    }
+    match resolved {
         Some(resolved) => Ok(Json(DatasetDocument::of(&resolved))),
         None => Err(RouteError::UnknownDataset(name)),
     }
@@ -125,8 +129,21 @@ impl ColumnDocument {
     }
 }
 
+/// The name that is meant by a percent-encoded one. Clients take the segments `.` and `..` out of a URL, percent-encoded or not (the
+/// URL Standard calls them single-dot and double-dot segments), so these two names are encoded twice in links.
+fn encoded_dots(name: &str) -> Option<&'static str> {
+    match name {
+        "%2E" => Some("."),
+        "%2E%2E" => Some(".."),
+        _ => None,
+    }
+}
+
 /// A name as one segment of a URL's path (RFC 3986, section 2.3).
 fn path_segment(name: &str) -> String {
+    if matches!(name, "." | "..") {
+        return name.replace('.', "%252E");
+    }
     let mut segment = String::with_capacity(name.len());
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -188,6 +205,11 @@ mod tests {
     #[test]
     fn a_name_is_one_segment() {
         assert_eq!(path_segment("orders_2-a.b~"), "orders_2-a.b~");
+        // What a client makes of `/datasets/..` is `/`.
+        assert_eq!(path_segment(".."), "%252E%252E");
+        assert_eq!(path_segment("."), "%252E");
+        assert_eq!(path_segment("..."), "...");
+        assert_eq!((encoded_dots("%2E%2E"), encoded_dots("%2E"), encoded_dots("..")), (Some(".."), Some("."), None));
         assert_eq!(path_segment("a b/\"ü?"), "a%20b%2F%22%C3%BC%3F");
     }
 }

@@ -258,12 +258,25 @@ impl Plan {
             _ => 0,
         };
         let name = self.names.name(number, rows_of, row);
-        let limit = self.max_row_bytes >> 20;
+        let (limit, size_shown) = (self.max_row_bytes, in_mebibytes(size, self.max_row_bytes));
         let message = format!(
-            "{name}: its values take about {} MiB, and a worker holds rows of at most {limit} MiB (MAX_ROW_MB).",
-            size >> 20
+            "{name}: its values take {size_shown}, and a worker holds rows of at most {} MiB (MAX_ROW_MB).",
+            limit >> 20
         );
         Err(Failure::new(FailureKind::RowTooLarge, message, format!("{size} bytes; raise MAX_ROW_MB and the memory")))
+    }
+}
+
+/// The size of a row that is larger than `limit`, in the unit in which the limit is told, to a tenth.
+fn in_mebibytes(bytes: i64, limit: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    let bytes = u64::try_from(bytes).unwrap_or(0);
+    let tenths = (bytes.saturating_mul(10) + MIB / 2) / MIB;
+    match (tenths / 10, tenths % 10) {
+        // Rounded, it would not be larger than the limit.
+        (whole, 0) if whole <= limit / MIB => format!("a little more than {} MiB", limit / MIB),
+        (whole, 0) => format!("about {whole} MiB"),
+        (whole, tenth) => format!("about {whole}.{tenth} MiB"),
     }
 }
 
@@ -491,6 +504,21 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn a_row_that_is_too_large_is_told_in_the_unit_of_the_limit() {
+        let mib = |tenths: i64| tenths * (1 << 20) / 10;
+        for (size, limit, told) in [
+            (mib(164), 16, "about 16.4 MiB"),
+            (mib(160) + 1, 16, "a little more than 16 MiB"),
+            (mib(169) + 100_000, 16, "about 17 MiB"),
+            (mib(2000) + 100, 8, "about 200 MiB"),
+            // A size that could not be read.
+            (0, 8, "a little more than 8 MiB"),
+        ] {
+            assert_eq!(in_mebibytes(size, limit << 20), told, "{size}");
+        }
+    }
+
     fn arrays_come_as_text_for_csv_and_as_items_for_the_others() {
         let mut relation = relation();
         relation.columns[0].array = Some(ArrayType { dimensions: 1, delimiter: b',' });
