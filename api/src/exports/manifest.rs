@@ -193,7 +193,7 @@ mod tests {
             crc32: "0000abcd".to_owned(),
             columns: Vec::new(),
             order: ManifestOrder { by: vec![OrderKey::ascending("id")], promised: true },
-            snapshot: SnapshotPoint { time: "2026-01-02T03:04:05Z".to_owned(), wal_position: None },
+            snapshot: SnapshotPoint { time: "2026-01-02T03:04:05Z".to_owned(), wal_position: None, promised: true },
             parts: Vec::new(),
             files: Vec::new(),
             replaced: Vec::new(),

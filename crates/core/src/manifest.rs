@@ -51,8 +51,8 @@ pub struct ManifestOrder {
     pub promised: bool,
 }
 
-/// The moment of the one snapshot that every row is of.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The moment of the one snapshot that every row is of, as far as `promised` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotPoint {
@@ -61,6 +61,23 @@ pub struct SnapshotPoint {
     /// The end of the write-ahead log (on a replica: of what was replayed) when the snapshot was taken, give or take
     /// what was written in the same instant.
     pub wal_position: Option<String>,
+    /// Whether all that was read is surely of that moment. It is not where the dataset is a view that calls functions which are
+    /// neither built in nor immutable, or reads a foreign table: what these read is not locked before the snapshot is taken, so
+    /// rows of a table that a TRUNCATE of another session empties and fills again may be missing, and another server has a moment
+    /// of its own.
+    #[serde(default = "promised")]
+    pub promised: bool,
+}
+
+/// What manifests without the field have said.
+fn promised() -> bool {
+    true
+}
+
+impl Default for SnapshotPoint {
+    fn default() -> Self {
+        Self { time: String::new(), wal_position: None, promised: true }
+    }
 }
 
 /// A CRC-32 in the form that manifests have.
@@ -122,6 +139,12 @@ mod tests {
         let stored = serde_json::to_value(Manifest::default()).unwrap();
         assert_eq!(stored.get("files"), None);
         assert_eq!(serde_json::from_value::<Manifest>(stored).unwrap(), Manifest::default());
+    }
+
+    #[test]
+    fn a_snapshot_of_a_version_that_knew_no_exceptions_is_promised() {
+        let stored = serde_json::json!({"time": "2026-01-02T03:04:05Z", "walPosition": null});
+        assert!(serde_json::from_value::<SnapshotPoint>(stored).unwrap().promised);
     }
 
     #[test]

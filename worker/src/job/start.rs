@@ -17,7 +17,7 @@ use super::stream::{self, Stream};
 use crate::config::Settings;
 use crate::context::WorkerContext;
 use crate::metrics::Outcome;
-use crate::plan::{ManifestDraft, Plan, Range, ShardPlan, expects_shards, read_plan, shard_plan};
+use crate::plan::{ManifestDraft, Plan, Range, ShardPlan, expects_shards, is_promised, read_plan, shard_plan};
 use crate::progress::Progress;
 use crate::read::{LivenessProbe, Source};
 use crate::upload::Upload;
@@ -94,9 +94,10 @@ async fn plan_export<'a>(
     let (url, request) = (&context.connections.source_database_url, &claim.request);
     let connected = context.connection_cache.connect(url, &session_name(claim.export_id, claim.attempt)).await?;
     let mut probe = LivenessProbe::new(url, &context.connection_limit);
-    let (mut source, snapshot) = probe.run_while_alive(progress, connected.begin(request)).await?;
+    let (mut source, mut snapshot) = probe.run_while_alive(progress, connected.begin(request)).await?;
     probe.backend = Some(source.backend.clone());
     let plan = probe.run_while_alive(progress, read_plan(&mut source, request, context.settings.max_row_bytes)).await?;
+    snapshot.promised = probe.run_while_alive(progress, is_promised(&mut source, &plan.relation)).await?;
     // Before the table is sampled, which would have to be done again.
     let is_large = expects_shards(&plan, request, size_step);
     if is_large {

@@ -4,6 +4,7 @@
 mod calibrate;
 mod key;
 mod manifest_draft;
+mod moment;
 #[cfg(test)]
 mod postgres_tests;
 mod range;
@@ -15,6 +16,7 @@ mod shard_target;
 mod sql;
 
 pub(crate) use manifest_draft::ManifestDraft;
+pub(crate) use moment::is_promised;
 pub(crate) use range::Range;
 pub(crate) use read_plan::{Plan, read_plan};
 pub(crate) use shard_plan::{ShardPlan, expects_shards, shard_plan};

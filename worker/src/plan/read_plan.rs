@@ -46,7 +46,7 @@ pub(crate) struct Plan {
     /// Bytes that the chosen rows take in the source, roughly what they take as text.
     pub estimated_bytes: Option<u64>,
     /// The relation as it was when the plan was made.
-    pub(super) relation: Arc<Relation>,
+    pub relation: Arc<Relation>,
     /// The selected expressions, one for each field of a row.
     expressions: String,
     /// The join that computes the size of a row; empty if sizes are not checked.

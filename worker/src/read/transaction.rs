@@ -141,6 +141,8 @@ impl Connected {
         let snapshot = SnapshotPoint {
             time: row.try_get("time").map_err(failed)?,
             wal_position: row.try_get("wal_position").map_err(failed)?,
+            // What the relation reads is looked at with the plan.
+            promised: true,
         };
         let backend = backend(&mut connection).await?;
         Ok((Source { connection, backend, since }, snapshot))
