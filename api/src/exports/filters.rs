@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::field::{choice, kind, text, unknown_keys};
-use super::limits::{FILTER_VALUES, FILTERS};
+use super::field::{choice, given, kind, text, unknown_keys};
+use super::limits::{FILTER_VALUES, FILTERS, PATH_STEP_BYTES, PATH_STEPS};
 use crate::problem::{FieldError, listed};
 
 /// A filter of a submission, as far as it could be read.
@@ -17,6 +17,8 @@ pub(super) struct DraftFilter {
     /// Position in the request.
     index: usize,
     pub(super) column: Option<String>,
+    /// Empty where the request has none; `None` where it could not be read.
+    path: Option<Vec<String>>,
     op: Option<FilterOp>,
     values: Option<Vec<String>>,
 }
@@ -30,21 +32,41 @@ impl DraftFilter {
         format!("filters[{}].op", self.index)
     }
 
+    fn path_field(&self) -> String {
+        format!("filters[{}].path", self.index)
+    }
+
     pub(super) fn value_field(&self) -> String {
         format!("filters[{}].value", self.index)
     }
 
     /// The filter, if nothing of it was refused.
     pub(super) fn complete(&self) -> Option<Filter> {
-        Some(Filter { column: self.column.clone()?, op: self.op?, values: self.values.clone()? })
+        Some(Filter {
+            column: self.column.clone()?,
+            path: self.path.clone()?,
+            op: self.op?,
+            values: self.values.clone()?,
+        })
     }
 
     /// An error of a filter that the server would accept for this column, but not with the meaning that clients expect.
     pub(super) fn type_error(&self, column: &Column) -> Option<FieldError> {
         // bytea has LIKE, but its pattern is bytea too, with escapes of its own.
         let bytes = column.wire == WireType::Bytea && column.array.is_none();
-        (self.op == Some(FilterOp::Like) && bytes)
-            .then(|| FieldError::new(self.op_field(), format!("like is for text, not for type {}", column.sql_type)))
+        let pattern = self.op.filter(|op| is_pattern(*op));
+        let is_json = matches!(column.wire, WireType::Json | WireType::Jsonb) && column.array.is_none();
+        match (&self.path, pattern) {
+            (Some(path), _) if !path.is_empty() && !is_json => {
+                let message = format!("is for columns of type json and jsonb, not for type {}", column.sql_type);
+                Some(FieldError::new(self.path_field(), message))
+            }
+            (_, Some(op)) if bytes => {
+                let message = format!("{} is for text, not for type {}", op.name(), column.sql_type);
+                Some(FieldError::new(self.op_field(), message))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -73,23 +95,82 @@ fn read_one(index: usize, item: &Value, tokens: &Tokens<'_>, errors: &mut Vec<Fi
         errors.push(FieldError::new(field, message));
         return None;
     };
-    let column = text(item.get("column"), &format!("{field}.column"), errors).map(str::to_owned);
+    let column = text(given(item, "column"), &format!("{field}.column"), errors).map(str::to_owned);
     let names = || listed(FilterOp::ALL.map(FilterOp::name));
-    let op = choice(item.get("op"), &format!("{field}.op"), "operator", FilterOp::from_name, names, errors);
+    let op = choice(given(item, "op"), &format!("{field}.op"), "operator", FilterOp::from_name, names, errors);
+    let path = read_path(given(item, "path"), &format!("{field}.path"), errors);
     let value_field = format!("{field}.value");
-    let values =
-        op.and_then(|op| read_values(op, item.get("value"), &value_field, |place| tokens.get(index, place), errors));
-    unknown_keys(item, &["column", "op", "value"], &format!("{field}."), errors);
-    Some(DraftFilter { index, column, op, values })
+    // A path that could not be read is one all the same.
+    let at_path = path.as_ref().is_none_or(|path| !path.is_empty());
+    let values = op.and_then(|op| {
+        let comparison = Comparison { op, at_path };
+        read_values(comparison, item.get("value"), &value_field, |place| tokens.get(index, place), errors)
+    });
+    unknown_keys(item, &["column", "path", "op", "value"], &format!("{field}."), errors);
+    Some(DraftFilter { index, column, path, op, values })
+}
+
+/// Reads the steps into a JSON column; absent is none.
+fn read_path(value: Option<&Value>, field: &str, errors: &mut Vec<FieldError>) -> Option<Vec<String>> {
+    let mut refuse = |field: String, problem: String| {
+        errors.push(FieldError::new(field, problem));
+        None
+    };
+    let steps = match value {
+        None => return Some(Vec::new()),
+        Some(Value::Array(steps)) if (1..=PATH_STEPS).contains(&steps.len()) => steps,
+        Some(Value::Array(steps)) => {
+            let problem = format!(
+                "expected 1 to {PATH_STEPS} steps, not {}; leave path out to compare the column itself",
+                steps.len()
+            );
+            return refuse(field.to_owned(), problem);
+        }
+        Some(other) => {
+            let problem = format!("expected an array of keys, as [\"customer\", \"id\"], not {}", kind(other));
+            return refuse(field.to_owned(), problem);
+        }
+    };
+    let mut path = Vec::with_capacity(steps.len());
+    for (place, step) in steps.iter().enumerate() {
+        let problem = match step {
+            Value::String(step) if step.contains('\0') => {
+                "may not hold U+0000, which no key in PostgreSQL has".to_owned()
+            }
+            Value::String(step) if step.len() > PATH_STEP_BYTES => {
+                format!("expected at most {PATH_STEP_BYTES} bytes, not {}", step.len())
+            }
+            Value::String(step) => {
+                path.push(step.clone());
+                continue;
+            }
+            other => format!("expected a string (of an array's item: its position, as \"0\"), not {}", kind(other)),
+        };
+        return refuse(format!("{field}[{place}]"), problem);
+    }
+    Some(path)
+}
+
+/// What decides how a value is read.
+#[derive(Debug, Clone, Copy)]
+struct Comparison {
+    op: FilterOp,
+    /// With what a JSON column has at a path, instead of with a column.
+    at_path: bool,
+}
+
+fn is_pattern(op: FilterOp) -> bool {
+    matches!(op, FilterOp::Like | FilterOp::Ilike)
 }
 
 fn read_values<'t>(
-    op: FilterOp,
+    comparison: Comparison,
     value: Option<&Value>,
     field: &str,
     token: impl Fn(usize) -> Option<&'t str>,
     errors: &mut Vec<FieldError>,
 ) -> Option<Vec<String>> {
+    let op = comparison.op;
     let mut refuse = |message: String| {
         errors.push(FieldError::new(field, message));
         None
@@ -107,32 +188,46 @@ fn read_values<'t>(
         (FilterOp::In, Some(Value::Array(items))) => {
             let each = items.iter().enumerate();
             let read: Vec<_> = each
-                .map(|(place, item)| literal(op, item, token(place), &format!("{field}[{place}]"), errors))
+                .map(|(place, item)| literal(comparison, item, token(place), &format!("{field}[{place}]"), errors))
                 .collect();
             read.into_iter().collect()
         }
         (FilterOp::In, Some(other)) => refuse(format!("expected an array of values, not {}", kind(other))),
         (_, Some(Value::Array(_))) => refuse("expected one value; the operator in takes several".to_owned()),
-        (_, Some(value)) => literal(op, value, token(0), field, errors).map(|value| vec![value]),
+        (_, Some(value)) => literal(comparison, value, token(0), field, errors).map(|value| vec![value]),
     }
 }
 
-/// The text of one value for the server. `token` is the value's JSON, as the client wrote it.
+/// The text of one value for the server, with a path its JSON. `token` is the value's JSON, as the client wrote it.
 fn literal(
-    op: FilterOp,
+    comparison: Comparison,
     value: &Value,
     token: Option<&str>,
     field: &str,
     errors: &mut Vec<FieldError>,
 ) -> Option<String> {
+    let Comparison { op, at_path } = comparison;
     let problem = match value {
+        Value::Number(_) | Value::Bool(_) if at_path && is_pattern(op) => {
+            format!("{} compares text: expected a string, not {}", op.name(), kind(value))
+        }
+        Value::Bool(_)
+            if at_path
+                && matches!(
+                    op,
+                    FilterOp::Less | FilterOp::LessOrEqual | FilterOp::Greater | FilterOp::GreaterOrEqual
+                ) =>
+        {
+            format!("{} is for numbers and strings; true and false have =, != and in", op.name())
+        }
         Value::String(text) if text.contains('\0') => {
             "may not hold U+0000, which no value in PostgreSQL has".to_owned()
         }
         // The server would fail only at the first row that matches the rest of the pattern.
-        Value::String(text) if op == FilterOp::Like && ends_with_escape(text) => {
+        Value::String(text) if is_pattern(op) && ends_with_escape(text) => {
             "a pattern may not end in a single backslash; \\\\ stands for one".to_owned()
         }
+        Value::String(_) if at_path => return Some(value.to_string()),
         Value::String(text) => return Some(text.clone()),
         Value::Bool(truth) => return Some(truth.to_string()),
         Value::Number(number) => return Some(token.map_or_else(|| number.to_string(), str::to_owned)),

@@ -142,12 +142,23 @@ impl IntoResponse for ManifestDocument {
 /// where the export was deleted.
 fn filter(filter: &Filter) -> Value {
     let mut document = json!({ "column": filter.column, "op": filter.op.name() });
+    if !filter.path.is_empty() {
+        document["path"] = json!(filter.path);
+    }
+    let value = |text: &String| if filter.path.is_empty() { json!(text) } else { json_value(text) };
     match (filter.op, filter.values.first()) {
         (_, None) => {}
-        (FilterOp::In, Some(_)) => document["value"] = json!(filter.values),
-        (_, Some(value)) => document["value"] = json!(value),
+        (FilterOp::In, Some(_)) => document["value"] = filter.values.iter().map(value).collect(),
+        (_, Some(text)) => document["value"] = value(text),
     }
     document
+}
+
+/// A value of a filter with a path, in its JSON type; a number of more digits than a double has as text, so that it keeps them.
+fn json_value(text: &str) -> Value {
+    let Ok(value) = serde_json::from_str::<Value>(text) else { return json!(text) };
+    let shown = value.to_string();
+    if value.is_number() && shown != text { json!(text) } else { value }
 }
 
 #[cfg(test)]
@@ -172,6 +183,7 @@ mod tests {
     fn the_document_says_what_was_asked_for_and_what_came_of_it() {
         let filter = |op, values: &[&str]| Filter {
             column: "id".to_owned(),
+            path: Vec::new(),
             op,
             values: values.iter().map(|value| (*value).to_owned()).collect(),
         };
@@ -179,6 +191,8 @@ mod tests {
             filter(FilterOp::In, &["1"]),
             filter(FilterOp::Less, &["0.10"]),
             filter(FilterOp::IsNotNull, &[]),
+            Filter { path: vec!["customer".to_owned(), "id".to_owned()], ..filter(FilterOp::Equal, &["17"]) },
+            Filter { path: vec!["a".to_owned()], ..filter(FilterOp::In, &["\"x\"", "true", "0.1000000000000000055"]) },
             // As a deletion leaves them.
             filter(FilterOp::In, &[]),
             filter(FilterOp::Equal, &[]),

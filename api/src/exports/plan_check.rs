@@ -1,6 +1,7 @@
 //! Check of the filters and the order of a submission by the source database. The server alone knows which texts are values
 //! of a type and which operators a type has, so it plans the query (`EXPLAIN`), which reads no rows.
 
+use polyglot_core::column::WireType;
 use polyglot_core::order::Order;
 use polyglot_core::selection::{Filter, FilterOp, OrderKey};
 use polyglot_source::sql::{order_sql, where_sql};
@@ -106,7 +107,7 @@ impl PlanCheck<'_> {
         let clause = match filter.op {
             FilterOp::Equal | FilterOp::NotEqual | FilterOp::In => "GROUP BY",
             FilterOp::Less | FilterOp::LessOrEqual | FilterOp::Greater | FilterOp::GreaterOrEqual => "ORDER BY",
-            FilterOp::IsNull | FilterOp::IsNotNull | FilterOp::Like => return String::new(),
+            FilterOp::IsNull | FilterOp::IsNotNull | FilterOp::Like | FilterOp::Ilike => return String::new(),
         };
         if is_array { format!(" {clause} r.{}", quote_identifier(&filter.column)) } else { String::new() }
     }
@@ -171,12 +172,23 @@ impl PlanCheck<'_> {
             at = self.first_invalid_value(server, filter).await?;
             field = format!("{field}[{at}]");
         }
-        let value = quoted(filter.values.get(at).map_or("", String::as_str));
-        let problem = match refused.sql_state.as_str() {
-            "22003" | "22008" => "is out of the range of",
+        let text = filter.values.get(at).map_or("", String::as_str);
+        let wire = self.resolved.column(&filter.column).map(|column| column.wire);
+        let problem = match (refused.sql_state.as_str(), wire) {
+            // The server has one code for a date that is none in any calendar, for one that it would read by another DateStyle, and for
+            // one that the type does not reach. Its messages are in the language of the server.
+            ("22008", Some(WireType::Date | WireType::Timestamp | WireType::TimestampTz)) if !is_far_date(text) => {
+                "is not a value of"
+            }
+            ("22008", Some(WireType::Time)) => "is not a value of",
+            ("22003" | "22008" | "22015", _) => "is out of the range of",
             _ => "is not a value of",
         };
-        Ok(FieldError::new(field, format!("{value} {problem} type {sql_type}")))
+        let is_date = matches!(wire, Some(WireType::Date | WireType::Timestamp | WireType::TimestampTz));
+        // What is compared at a path is a number or text, of which the server may refuse a number.
+        let sql_type = if filter.path.is_empty() { sql_type } else { "numeric" };
+        let remedy = if is_date && problem == "is not a value of" { "; dates have the form 2024-12-31" } else { "" };
+        Ok(FieldError::new(field, format!("{} {problem} type {sql_type}{remedy}", quoted(text))))
     }
 
     /// Index of the first value that the server refuses, by binary search: at most ten statements for 1000 values.
@@ -197,6 +209,20 @@ impl PlanCheck<'_> {
     fn type_of(&self, column: &str) -> &str {
         self.resolved.column(column).map_or("", |column| &column.sql_type)
     }
+}
+
+/// Whether a text names a day of a year that not every type of dates reaches: one of five digits or more, or before 4714 BC. Any other
+/// day that there is, every such type has.
+fn is_far_date(text: &str) -> bool {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (year, rest) = text.split_at(digits);
+    let mut fields = rest.strip_prefix('-').unwrap_or("").splitn(3, ['-', ' ', 'T']);
+    let mut field = || fields.next().and_then(|field| field.parse::<u32>().ok());
+    let is_day = matches!((field(), field()), (Some(1..=12), Some(1..=31)));
+    let year = year.parse::<u64>().unwrap_or(u64::MAX);
+    let is_bc = text.to_ascii_uppercase().ends_with("BC");
+    is_day && digits >= 4 && (year > 9999 || (is_bc && year >= 4714))
 }
 
 fn order_clause(keys: Vec<OrderKey>) -> String {
@@ -299,6 +325,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_date_is_refused_for_its_form_unless_its_year_is_far_away() {
+        for (value, message) in [
+            ("31.12.2024", "is not a value of type date; dates have the form 2024-12-31"),
+            ("2024-02-30", "is not a value of type date; dates have the form 2024-12-31"),
+            ("12/31/10000", "is not a value of type date; dates have the form 2024-12-31"),
+            ("20240-13-01", "is not a value of type date; dates have the form 2024-12-31"),
+            ("9999999-12-31", "is out of the range of type date"),
+            ("4800-01-01 BC", "is out of the range of type date"),
+        ] {
+            let mut resolved = resolved(&[]);
+            resolved.relation.columns.push(column("d", "date", WireType::Date));
+            let server = Server { refuses: vec![("r.\"d\" =", "22008")], planned: Mutex::default() };
+            let filters = json!([{"column": "d", "op": "=", "value": value}]);
+            let refused = check_on(&resolved, &server, filters, json!([])).await.unwrap();
+            assert_eq!(refused, [expected("filters[0].value", &format!("\"{value}\" {message}"))]);
+        }
+    }
+
+    #[tokio::test]
     async fn the_first_bad_one_of_many_values_is_found() {
         for (count, bad) in [(1, 0), (2, 0), (2, 1), (1000, 0), (1000, 637), (1000, 999)] {
             let values: Vec<_> =
@@ -346,5 +391,19 @@ mod tests {
         assert_eq!(drafts[0].type_error(bytes).unwrap().message, "like is for text, not for type bytea");
         assert!(drafts[0].type_error(resolved.column("n").unwrap()).is_none());
         assert!(drafts[1].type_error(bytes).is_none());
+        let filters = json!([
+            {"column": "b", "op": "ilike", "value": "a%"},
+            {"column": "n", "path": ["a"], "op": "=", "value": 1},
+            {"column": "items", "path": ["a"], "op": "=", "value": 1},
+            {"column": "j", "path": ["a"], "op": "=", "value": 1},
+        ]);
+        let body = json!({"filters": filters}).to_string();
+        let drafts = filters::read(Some(&filters), body.as_bytes(), &mut Vec::new());
+        let error =
+            |at: usize, column| drafts[at].type_error(resolved.column(column).unwrap()).map(|error| error.message);
+        assert_eq!(error(0, "b").unwrap(), "ilike is for text, not for type bytea");
+        assert_eq!(error(1, "n").unwrap(), "is for columns of type json and jsonb, not for type integer");
+        assert_eq!(error(2, "items").unwrap(), "is for columns of type json and jsonb, not for type json[]");
+        assert_eq!(error(3, "j"), None);
     }
 }

@@ -111,8 +111,12 @@ mod tests {
     fn the_statement_names_nothing_but_quoted_columns_and_values() {
         let resolved = records(&["id"]);
         let columns = vec![ColumnMapping { source: "na\"me".to_owned(), target: "'; DROP".to_owned() }];
-        let filter =
-            Filter { column: "id".to_owned(), op: FilterOp::Less, values: vec!["1'; DROP TABLE records".to_owned()] };
+        let filter = Filter {
+            column: "id".to_owned(),
+            path: Vec::new(),
+            op: FilterOp::Less,
+            values: vec!["1'; DROP TABLE records".to_owned()],
+        };
         let request = ExportRequest { filters: vec![filter], ..resolved.request("csv", columns) };
         assert_eq!(
             statement(&request, &resolved.relation).unwrap(),

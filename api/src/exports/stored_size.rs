@@ -19,7 +19,12 @@ pub(super) fn check(request: &ExportRequest) -> Option<FieldError> {
         ("columns".to_owned(), "name fewer columns, or give them shorter targets")
     } else {
         let largest = (0..filters.len()).max_by_key(|index| filters[*index]).unwrap_or_default();
-        (format!("filters[{largest}].value"), "give fewer or shorter values")
+        let filter = &request.filters[largest];
+        if json_bytes(&filter.path) > json_bytes(&filter.values) {
+            (format!("filters[{largest}].path"), "give fewer filters, or shorter paths")
+        } else {
+            (format!("filters[{largest}].value"), "give fewer or shorter values")
+        }
     };
     let message = format!(
         "is too long: the request would take {total} bytes of JSON in the ledger, which stores at most {STORED_BYTES}; {remedy}"
@@ -55,8 +60,12 @@ mod tests {
     fn request(columns: usize, filters: &[usize]) -> ExportRequest {
         let columns =
             (0..columns).map(|n| ColumnMapping { source: format!("c{n}"), target: format!("c{n}") }).collect();
-        let filter =
-            |bytes: &usize| Filter { column: "c0".to_owned(), op: FilterOp::Equal, values: vec!["x".repeat(*bytes)] };
+        let filter = |bytes: &usize| Filter {
+            column: "c0".to_owned(),
+            path: Vec::new(),
+            op: FilterOp::Equal,
+            values: vec!["x".repeat(*bytes)],
+        };
         let filters = filters.iter().map(filter).collect();
         ExportRequest { filters, ..ExportRequest::new("records", RelationName::records(), "csv", columns) }
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Mutex;
 
+use polyglot_core::column::WireType;
 use polyglot_core::format_options::CsvOptions;
 use polyglot_core::selection::{Direction, Filter, FilterOp, OrderKey};
 use serde_json::json;
@@ -168,9 +169,10 @@ async fn bad_filters_name_the_part_that_is_bad() {
     let one = |column: &str, op: &str, value: Value| json!([{"column": column, "op": op, "value": value}]);
     let name = |op: &str, value: Value| one("name", op, value);
     let bare = |op: &str| json!([{"column": "name", "op": op}]);
+    let path =
+        |path: Value, op: &str, value: Value| json!([{"column": "name", "path": path, "op": op, "value": value}]);
     for (filters, wrong) in [
-        (json!(null), &["filters"][..]),
-        (json!({"column": "name", "op": "=", "value": 1}), &["filters"]),
+        (json!({"column": "name", "op": "=", "value": 1}), &["filters"][..]),
         (json!("name = 1"), &["filters"]),
         (json!(vec![json!({"column": "name", "op": "=", "value": 1}); 101]), &["filters"]),
         (json!(["name = 1", 7]), &["filters[0]", "filters[1]"]),
@@ -201,6 +203,20 @@ async fn bad_filters_name_the_part_that_is_bad() {
         (name("is_not_null", json!([])), &["filters[0].value"]),
         (name("like", json!("a%\\")), &["filters[0].value"]),
         (name("like", json!("\\\\\\")), &["filters[0].value"]),
+        (name("ilike", json!("a%\\")), &["filters[0].value"]),
+        (path(json!("id"), "=", json!(1)), &["filters[0].path"]),
+        (path(json!([]), "=", json!(1)), &["filters[0].path"]),
+        (path(json!(vec!["a"; 17]), "=", json!(1)), &["filters[0].path"]),
+        (path(json!(["a", 0]), "=", json!(1)), &["filters[0].path[1]"]),
+        (path(json!(["a\u{0}"]), "=", json!(1)), &["filters[0].path[0]"]),
+        (path(json!(["k".repeat(257)]), "=", json!(1)), &["filters[0].path[0]"]),
+        (path(json!(["a"]), "=", json!(null)), &["filters[0].value"]),
+        (path(json!(["a"]), "=", json!({"a": 1})), &["filters[0].value"]),
+        (path(json!(["a"]), "like", json!(1)), &["filters[0].value"]),
+        (path(json!(["a"]), "<", json!(true)), &["filters[0].value"]),
+        (path(json!(["a"]), "is_null", json!(1)), &["filters[0].value"]),
+        // Text columns have no paths.
+        (path(json!(["a"]), "=", json!(1)), &["filters[0].path"]),
     ] {
         let errors = check(&with("filters", filters.clone())).await.expect_err(&filters.to_string());
         assert_eq!(fields(&errors), wrong, "{filters}: {errors:?}");
@@ -221,6 +237,7 @@ async fn good_filters_are_taken_as_they_are() {
     ]);
     let filter = |column: &str, op, values: &[&str]| Filter {
         column: column.to_owned(),
+        path: Vec::new(),
         op,
         values: values.iter().map(|value| (*value).to_owned()).collect(),
     };
@@ -234,6 +251,34 @@ async fn good_filters_are_taken_as_they_are() {
     ];
     assert_eq!(check(&with("filters", filters)).await.unwrap().filters, expected);
     assert!(check(&with("filters", json!([]))).await.unwrap().filters.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_compared_at_a_path_keeps_its_json_type() {
+    let text = r#"{"format": "csv", "columns": [{"source": "id", "target": "a"}], "filters": [
+        {"column": "metadata", "path": ["customer", "id"], "op": "=", "value": 12345678901234567890.10},
+        {"column": "metadata", "path": ["tags", "0"], "op": "in", "value": ["a\"b", 1, true]},
+        {"column": "metadata", "path": [""], "op": "ilike", "value": "A%"},
+        {"column": "metadata", "path": ["customer"], "op": "is_null"}]}"#;
+    let catalog = fake(|_| {
+        let mut resolved = records(&["id", "metadata"]);
+        resolved.relation.columns[1].wire = WireType::Jsonb;
+        Ok(resolved)
+    });
+    let request = check_with(&Body::parse(text.into()).unwrap(), &catalog).await.unwrap();
+    let filter = |path: &[&str], op, values: &[&str]| Filter {
+        column: "metadata".to_owned(),
+        path: path.iter().map(|step| (*step).to_owned()).collect(),
+        op,
+        values: values.iter().map(|value| (*value).to_owned()).collect(),
+    };
+    let expected = [
+        filter(&["customer", "id"], FilterOp::Equal, &["12345678901234567890.10"]),
+        filter(&["tags", "0"], FilterOp::In, &[r#""a\"b""#, "1", "true"]),
+        filter(&[""], FilterOp::Ilike, &["\"A%\""]),
+        filter(&["customer"], FilterOp::IsNull, &[]),
+    ];
+    assert_eq!(request.filters, expected);
 }
 
 #[tokio::test]
@@ -260,8 +305,7 @@ async fn an_order_is_read_in_both_forms() {
     assert_eq!(request.order_by, [name, OrderKey::ascending("id"), OrderKey::ascending("value")]);
     assert!(check(&with("orderBy", json!([]))).await.unwrap().order_by.is_empty());
     for (order, wrong) in [
-        (json!(null), &["orderBy"][..]),
-        (json!("id"), &["orderBy"]),
+        (json!("id"), &["orderBy"][..]),
         (json!({"column": "id"}), &["orderBy"]),
         (json!(vec!["id"; 33]), &["orderBy"]),
         (json!([7, null]), &["orderBy[0]", "orderBy[1]"]),
@@ -270,7 +314,7 @@ async fn an_order_is_read_in_both_forms() {
         (json!(["id DESC"]), &["orderBy[0].column"]),
         (json!(["id", {"column": "nope"}]), &["orderBy[1].column"]),
         (json!([{"column": "id", "direction": "DESC"}]), &["orderBy[0].direction"]),
-        (json!([{"column": "id", "direction": null}]), &["orderBy[0].direction"]),
+        (json!([{"column": null}]), &["orderBy[0].column"]),
         (json!([{"column": "id", "nulls": "first"}]), &["orderBy[0].nulls"]),
         (json!(["id", "name", {"column": "id", "direction": "desc"}]), &["orderBy[2].column"]),
     ] {
@@ -352,7 +396,6 @@ async fn parallelism_is_from_one_to_what_the_operator_allows() {
         (json!(-1), "-1"),
         (json!(2.5), "2.5"),
         (json!("4"), "a string"),
-        (json!(null), "null"),
         (json!([4]), "an array"),
     ] {
         let errors = check(&with("parallelism", bad)).await.unwrap_err();
@@ -369,7 +412,7 @@ async fn a_layout_is_one_of_two() {
     }
     let errors = check(&with("layout", json!("folder"))).await.unwrap_err();
     assert_eq!(errors, [FieldError::new("layout", "unknown layout \"folder\"; there is file, files")]);
-    for bad in [json!("Files"), json!(""), json!(null), json!(2), json!(["file"])] {
+    for bad in [json!("Files"), json!(""), json!(2), json!(["file"])] {
         let errors = check(&with("layout", bad.clone())).await.expect_err(&bad.to_string());
         assert_eq!(fields(&errors), ["layout"], "{bad}: {errors:?}");
     }
@@ -415,6 +458,24 @@ async fn a_column_of_this_moment_is_found() {
         check_with(&body(&submission), &catalog).await.unwrap();
         assert_eq!(*catalog.asked.lock().unwrap(), [CACHE_MAX_AGE, Duration::ZERO]);
     }
+}
+
+#[tokio::test]
+async fn null_is_the_same_as_to_leave_a_field_out() {
+    let without = json!({"format": "csv", "columns": [{"source": "id", "target": "a"}]});
+    let mut with_nulls = without.clone();
+    for name in ["compression", "dataset", "filters", "orderBy", "options", "parallelism", "layout", "coalesce"] {
+        with_nulls[name] = Value::Null;
+    }
+    assert_eq!(check(&with_nulls).await.unwrap(), check(&without).await.unwrap());
+    let inside = with("orderBy", json!([{"column": "id", "direction": null}]));
+    assert_eq!(check(&inside).await.unwrap().order_by, [OrderKey::ascending("id")]);
+    let inside = with("filters", json!([{"column": "id", "op": "is_null", "value": null, "path": null}]));
+    assert_eq!(check(&inside).await.unwrap().filters.len(), 1);
+    // What has to be there, and what no field is, stays a mistake.
+    let wrong = json!({"format": null, "columns": [{"source": null, "target": "a"}], "nope": null});
+    assert_eq!(fields(&check(&wrong).await.unwrap_err()), ["columns[0].source", "format", "nope"]);
+    assert_eq!(fields(&check(&json!({"format": "csv", "columns": null})).await.unwrap_err()), ["columns"]);
 }
 
 #[tokio::test]

@@ -3,13 +3,17 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A condition on one column. A row for which it is not true, NULL included, is left out.
+/// A condition on one column, or on what is in a JSON column at a path. A row for which it is not true, NULL included, is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     pub column: String,
+    /// Keys of objects and positions in arrays from the column's document down to what is compared; empty: the column itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<String>,
     pub op: FilterOp,
     /// One value; none for `is_null` and `is_not_null`; any number for `in`. As text, which the server reads as the
-    /// column's type.
+    /// column's type; with a path, a string, number or boolean as JSON ([`JsonScalar`]), which is compared with values of its own
+    /// type alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
 }
@@ -36,10 +40,12 @@ pub enum FilterOp {
     IsNotNull,
     #[serde(rename = "like")]
     Like,
+    #[serde(rename = "ilike")]
+    Ilike,
 }
 
 impl FilterOp {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Equal,
         Self::NotEqual,
         Self::Less,
@@ -50,6 +56,7 @@ impl FilterOp {
         Self::IsNull,
         Self::IsNotNull,
         Self::Like,
+        Self::Ilike,
     ];
 
     #[must_use]
@@ -65,6 +72,7 @@ impl FilterOp {
             Self::IsNull => "is_null",
             Self::IsNotNull => "is_not_null",
             Self::Like => "like",
+            Self::Ilike => "ilike",
         }
     }
 
@@ -72,6 +80,34 @@ impl FilterOp {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|op| op.name() == name)
+    }
+}
+
+/// A value of a filter with a path, out of its JSON text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JsonScalar {
+    String(String),
+    /// Its digits, as the client wrote them.
+    Number(String),
+    Boolean(bool),
+}
+
+impl JsonScalar {
+    /// Reads what a stored filter has; `None` for anything else.
+    #[must_use]
+    pub fn read(json: &str) -> Option<Self> {
+        match json {
+            "true" => Some(Self::Boolean(true)),
+            "false" => Some(Self::Boolean(false)),
+            text if text.starts_with('"') => serde_json::from_str(text).ok().map(Self::String),
+            number => {
+                let is_number = matches!(serde_json::from_str(number), Ok(serde_json::Value::Number(_)));
+                // Digits beyond the range of a double are a number, too.
+                let is_large = || serde_json::from_str::<&serde_json::value::RawValue>(number).is_ok();
+                let is_digit = number.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+                (is_number || (is_digit && is_large())).then(|| Self::Number(number.to_owned()))
+            }
+        }
     }
 }
 
@@ -103,6 +139,34 @@ impl OrderKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_of_a_path_are_read_by_their_json_type() {
+        for (json, expected) in [
+            ("true", Some(JsonScalar::Boolean(true))),
+            ("17", Some(JsonScalar::Number("17".to_owned()))),
+            ("-1.50E+3", Some(JsonScalar::Number("-1.50E+3".to_owned()))),
+            ("1e999", Some(JsonScalar::Number("1e999".to_owned()))),
+            (r#""17""#, Some(JsonScalar::String("17".to_owned()))),
+            (r#""a \"b\"""#, Some(JsonScalar::String("a \"b\"".to_owned()))),
+            ("1; DROP", None),
+            ("1 OR 2", None),
+            ("null", None),
+            ("[1]", None),
+            ("", None),
+            (r#""a"b"#, None),
+        ] {
+            assert_eq!(JsonScalar::read(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_filter_without_a_path_is_stored_as_before() {
+        let stored = r#"{"column":"a","op":"=","values":["1"]}"#;
+        let filter: Filter = serde_json::from_str(stored).unwrap();
+        assert_eq!(filter.path, [""; 0]);
+        assert_eq!(serde_json::to_string(&filter).unwrap(), stored);
+    }
 
     #[test]
     fn operators_have_the_names_they_are_stored_under() {

@@ -81,7 +81,8 @@ mod tests {
 
     fn request(has_filter: bool) -> ExportRequest {
         let column = ColumnMapping { source: "id".to_owned(), target: "id".to_owned() };
-        let filter = Filter { column: "id".to_owned(), op: FilterOp::Less, values: vec!["5".to_owned()] };
+        let filter =
+            Filter { column: "id".to_owned(), path: Vec::new(), op: FilterOp::Less, values: vec!["5".to_owned()] };
         ExportRequest {
             filters: if has_filter { vec![filter] } else { Vec::new() },
             ..ExportRequest::new("records", polyglot_core::relation::RelationName::records(), "csv", vec![column])

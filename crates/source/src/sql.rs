@@ -1,10 +1,10 @@
 //! SQL text from requests: quoting, conditions and orders. This is the only place where client text enters SQL: column names only as
 //! quoted identifiers that exist in the catalog, values only as quoted literals.
 
-use polyglot_core::column::Column;
+use polyglot_core::column::{Column, WireType};
 use polyglot_core::order::Order;
 use polyglot_core::relation::{Relation, RelationName};
-use polyglot_core::selection::{Direction, Filter, FilterOp, OrderKey};
+use polyglot_core::selection::{Direction, Filter, FilterOp, JsonScalar, OrderKey};
 
 /// A name as a quoted SQL identifier.
 #[must_use]
@@ -37,6 +37,9 @@ pub fn order_sql(order: &Order, alias: &str) -> String {
 #[must_use]
 pub fn filter_sql(filter: &Filter, column: &Column, alias: &str) -> String {
     let name = format!("{alias}.{}", quote_identifier(&column.name));
+    if !filter.path.is_empty() {
+        return path_sql(filter, column, &name);
+    }
     let value = || filter.values.first().map_or_else(|| "NULL".to_owned(), |value| quote_literal(value));
     match filter.op {
         // `IS NULL` of a composite asks for its fields; this asks for the value itself.
@@ -47,11 +50,87 @@ pub fn filter_sql(filter: &Filter, column: &Column, alias: &str) -> String {
             format!("{name} IN ({})", values.join(", "))
         }
         FilterOp::Like => format!("{name} LIKE {}", value()),
+        FilterOp::Ilike => format!("{name} ILIKE {}", value()),
         FilterOp::NotEqual => format!("{name} <> {}", value()),
         FilterOp::Equal | FilterOp::Less | FilterOp::LessOrEqual | FilterOp::Greater | FilterOp::GreaterOrEqual => {
             format!("{name} {} {}", filter.op.name(), value())
         }
     }
+}
+
+/// The regular expression of an escape in the text of a `json` that cannot become a character: U+0000, and half of a surrogate pair.
+/// A backslash that is escaped itself begins none.
+const NO_CHARACTER: &str = r"(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u)[dD][c-fC-F][0-9a-fA-F]{2})";
+
+/// A number in JSON that `numeric` can hold. A `jsonb` has no other; a `json` keeps whatever exponent was written.
+const HELD_NUMBER: &str = "^-?[0-9]{1,1000}([.][0-9]{1,1000})?([eE][-+]?[0-9]{1,4})?$";
+
+/// The condition on what a JSON column has at the filter's path. The comparison is that of the value's own JSON type; what is there of
+/// another type, or not there, does not match. A cast stands only behind a check of the type, in a CASE, which the server evaluates in
+/// its order: no row makes the statement fail.
+fn path_sql(filter: &Filter, column: &Column, name: &str) -> String {
+    let (document, kind) = if column.wire == WireType::Jsonb {
+        (name.to_owned(), "pg_catalog.jsonb_typeof")
+    } else {
+        // To look into a `json`, the server reads all of its strings, and refuses what has no character. No filter can ask for such a
+        // string, so another character may stand there.
+        let (text, expression) = (format!("{name}::pg_catalog.text"), quote_literal(NO_CHARACTER));
+        let replaced = format!(
+            "pg_catalog.regexp_replace({text}, {expression}, {}, 'g')::pg_catalog.json",
+            quote_literal(r"\1\\uFFFD")
+        );
+        (
+            format!(
+                "(CASE WHEN {text} ~ {} THEN {replaced} ELSE {name} END)",
+                quote_literal(r"\\u(0000|[dD][89a-fA-F])")
+            ),
+            "pg_catalog.json_typeof",
+        )
+    };
+    let steps: Vec<String> = filter.path.iter().map(|step| quote_literal(step)).collect();
+    let path = format!("ARRAY[{}]::pg_catalog.text[]", steps.join(", "));
+    let (found, text) = (format!("{kind}({document} #> {path})"), format!("({document} #>> {path})"));
+    let typed = |scalar: &JsonScalar| match scalar {
+        JsonScalar::Number(digits) => ("number", format!("{}::pg_catalog.numeric", quote_literal(digits))),
+        JsonScalar::String(text) => ("string", quote_literal(text)),
+        JsonScalar::Boolean(truth) => ("boolean", truth.to_string()),
+    };
+    let compare = |kind: &str, comparison: &str| {
+        let (guard, value) = match kind {
+            "number" if column.wire == WireType::Jsonb => (None, format!("{text}::pg_catalog.numeric")),
+            "number" => {
+                (Some(format!("{text} !~ {}", quote_literal(HELD_NUMBER))), format!("{text}::pg_catalog.numeric"))
+            }
+            "boolean" => (None, format!("{text}::pg_catalog.bool")),
+            _ => (None, text.clone()),
+        };
+        // A WHEN of its own: the operands of AND are evaluated in any order.
+        let guard = guard.map(|condition| format!(" WHEN {condition} THEN false")).unwrap_or_default();
+        format!("CASE WHEN {found} IS DISTINCT FROM '{kind}' THEN false{guard} ELSE {value} {comparison} END")
+    };
+    let operator = match filter.op {
+        FilterOp::IsNull => return format!("coalesce({found}, 'null') = 'null'"),
+        FilterOp::IsNotNull => return format!("coalesce({found}, 'null') <> 'null'"),
+        FilterOp::NotEqual => "<>",
+        FilterOp::Like => "LIKE",
+        FilterOp::Ilike => "ILIKE",
+        FilterOp::In => "IN",
+        FilterOp::Equal | FilterOp::Less | FilterOp::LessOrEqual | FilterOp::Greater | FilterOp::GreaterOrEqual => {
+            filter.op.name()
+        }
+    };
+    // Only what validation has let through is there; a value that cannot be read matches nothing.
+    let scalars: Vec<_> = filter.values.iter().filter_map(|value| JsonScalar::read(value)).collect();
+    let scalars: Vec<_> = scalars.iter().map(typed).collect();
+    let conditions: Vec<String> = if filter.op == FilterOp::In {
+        let kinds = ["number", "string", "boolean"].into_iter();
+        let of_kind = |kind: &str| scalars.iter().filter(|it| it.0 == kind).map(|it| it.1.as_str()).collect::<Vec<_>>();
+        let lists = kinds.map(|kind| (kind, of_kind(kind))).filter(|(_, values)| !values.is_empty());
+        lists.map(|(kind, values)| compare(kind, &format!("IN ({})", values.join(", ")))).collect()
+    } else {
+        scalars.iter().take(1).map(|(kind, value)| compare(kind, &format!("{operator} {value}"))).collect()
+    };
+    if conditions.is_empty() { "false".to_owned() } else { conditions.join(" OR ") }
 }
 
 /// ` WHERE …` for all filters over the relation as `alias`, or nothing.
@@ -122,6 +201,7 @@ mod tests {
         let relation = Relation::for_test(&["id", "a\"b"], &[]);
         let filter = |column: &str, op, values: &[&str]| Filter {
             column: column.into(),
+            path: Vec::new(),
             op,
             values: values.iter().map(|value| (*value).to_owned()).collect(),
         };
@@ -129,11 +209,53 @@ mod tests {
             (filter("id", FilterOp::Equal, &["x'; DROP TABLE t; --"]), r#" WHERE (r."id" = 'x''; DROP TABLE t; --')"#),
             (filter("id", FilterOp::NotEqual, &[r"\'"]), r#" WHERE (r."id" <>  E'\\''')"#),
             (filter("a\"b", FilterOp::In, &["1", "2"]), r#" WHERE (r."a""b" IN ('1', '2'))"#),
+            (filter("id", FilterOp::Ilike, &["A%"]), r#" WHERE (r."id" ILIKE 'A%')"#),
             (filter("id", FilterOp::IsNull, &[]), r#" WHERE (r."id" IS NOT DISTINCT FROM NULL)"#),
         ] {
             assert_eq!(where_sql(&[filter], &relation, "r").unwrap(), sql);
         }
         assert_eq!(where_sql(&[filter("gone", FilterOp::IsNull, &[])], &relation, "r"), Err("gone".to_owned()));
+    }
+
+    #[test]
+    fn what_is_at_a_path_is_compared_as_its_type_and_steps_are_literals() {
+        let mut relation = Relation::for_test(&["j"], &[]);
+        relation.columns[0].wire = WireType::Jsonb;
+        let filter = |op, values: &[&str]| Filter {
+            column: "j".to_owned(),
+            path: vec!["a'b".to_owned(), "id".to_owned()],
+            op,
+            values: values.iter().map(|value| (*value).to_owned()).collect(),
+        };
+        let path = "ARRAY['a''b', 'id']::pg_catalog.text[]";
+        let found = format!(r#"pg_catalog.jsonb_typeof(r."j" #> {path})"#);
+        let text = format!(r#"(r."j" #>> {path})"#);
+        for (filter, sql) in [
+            (
+                filter(FilterOp::Equal, &["17"]),
+                format!(
+                    "CASE WHEN {found} IS DISTINCT FROM 'number' THEN false ELSE {text}::pg_catalog.numeric = '17'::pg_catalog.numeric END"
+                ),
+            ),
+            (
+                filter(FilterOp::NotEqual, &["\"x'; DROP TABLE t; --\""]),
+                format!(
+                    "CASE WHEN {found} IS DISTINCT FROM 'string' THEN false ELSE {text} <> 'x''; DROP TABLE t; --' END"
+                ),
+            ),
+            (
+                filter(FilterOp::In, &["true", "\"a\"", "\"b\""]),
+                format!(
+                    "CASE WHEN {found} IS DISTINCT FROM 'string' THEN false ELSE {text} IN ('a', 'b') END OR \
+                     CASE WHEN {found} IS DISTINCT FROM 'boolean' THEN false ELSE {text}::pg_catalog.bool IN (true) END"
+                ),
+            ),
+            (filter(FilterOp::IsNull, &[]), format!("coalesce({found}, 'null') = 'null'")),
+            // Nothing but what validation lets through becomes SQL.
+            (filter(FilterOp::Equal, &["17; DROP TABLE t"]), "false".to_owned()),
+        ] {
+            assert_eq!(where_sql(&[filter], &relation, "r").unwrap(), format!(" WHERE ({sql})"));
+        }
     }
 
     #[test]

@@ -81,6 +81,19 @@ const TABLES: &[&str] = &[
     "INSERT INTO \"Odd Schema\".\"a\"\"b.c\" VALUES (2, 'm2', 'u2', 'q2', 's2', 'b2', 'l2'), (1, 'm1', 'u1', 'q1', 's1', 'b1', 'l1')",
     "CREATE TABLE shop.\"Ünïcode/Slash 1\" (\"order\" int PRIMARY KEY)",
     "INSERT INTO shop.\"Ünïcode/Slash 1\" VALUES (1)",
+    "CREATE TABLE shop.\"..\" (id int PRIMARY KEY)",
+    "CREATE TABLE shop.documents (id int PRIMARY KEY, jb jsonb, j json)",
+    // The same document in both types; a json keeps what a jsonb refuses.
+    "INSERT INTO shop.documents SELECT n, d::jsonb, d::json FROM (VALUES
+         (1, '{\"customer\": {\"id\": 17, \"name\": \"Anna\", \"vip\": true}, \"tags\": [\"a\", \"b\"]}'),
+         (2, '{\"customer\": {\"id\": \"17\", \"name\": \"anton\", \"vip\": \"true\"}, \"tags\": []}'),
+         (3, '{\"customer\": {\"id\": 17.50, \"name\": \"O''Brien \\\\ \\\"x\\\"\", \"vip\": false}, \"tags\": [1]}'),
+         (4, '{\"customer\": {\"id\": null, \"name\": 5, \"vip\": null}}'),
+         (5, '{\"customer\": [17]}'), (6, '\"no object\"'), (7, 'null'), (8, NULL),
+         (9, '{\"customer\": {\"id\": 12345678901234567890.5, \"name\": \"\", \"\": {\"it''s\": 1}}}')) AS rows (n, d)",
+    r#"INSERT INTO shop.documents (id, j) VALUES
+         (10, '{"customer": {"id": 17, "name": "nul \u0000", "half": "\ud83d", "low": "\ude00", "pair": "\ud83d\ude00"}}'),
+         (11, '{"customer": {"id": 1e999999, "name": "\\u0000"}}')"#,
 ];
 
 struct Shop {
@@ -162,7 +175,9 @@ async fn datasets_are_what_the_file_and_the_catalog_say() {
     assert_eq!(
         names,
         [
+            "..",
             "cheap",
+            "documents",
             "events",
             "hidden key",
             "keyless",
@@ -209,6 +224,13 @@ async fn datasets_are_what_the_file_and_the_catalog_say() {
         assert_eq!((&dataset["kind"], &dataset["primaryKey"]), (&json!(kind), &key));
         assert_eq!(dataset["orderPromised"], !key.as_array().unwrap().is_empty(), "{name}");
     }
+    // A client would make `/` of `/datasets/..`.
+    let dots = list["datasets"].as_array().unwrap().iter().find(|dataset| dataset["name"] == "..").unwrap();
+    let link = dots["links"]["self"].as_str().unwrap();
+    let answer = shop.system.get(link).await;
+    assert_eq!(answer.status(), StatusCode::OK, "{link}");
+    assert_eq!(answer.json::<Value>().await.unwrap(), *dots);
+
     let typed = shop.dataset("typed").await;
     let becomes = |name: &str, format: &str| {
         let column = typed["columns"].as_array().unwrap().iter().find(|column| column["name"] == name).unwrap();
@@ -338,6 +360,7 @@ async fn filters_find_the_rows_that_postgres_would() {
         ("t", "like", json!("%50\\%"), &["1"]),
         ("t", "like", json!("back\\\\sl%"), &["2"]),
         ("t", "like", json!("IT%"), &[]),
+        ("t", "ilike", json!("IT%"), &["1"]),
         ("t", "in", json!(["it's 50%", "back\\slash"]), &["1", "2"]),
         ("c", "=", json!("ab"), &["1"]),
         ("by", "=", json!("\\x00FF"), &["1"]),
@@ -383,6 +406,171 @@ async fn filters_find_the_rows_that_postgres_would() {
         shop.system.wait_until_completed(id).await;
         let file = String::from_utf8(shop.system.download(id).await).unwrap();
         assert_eq!(file.lines().skip(1).collect::<Vec<_>>(), ids, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_looks_into_json_at_a_path_and_compares_by_type() {
+    needs_servers!();
+    let shop = Shop::open(true).await;
+    let (id, name, vip) = (json!(["customer", "id"]), json!(["customer", "name"]), json!(["customer", "vip"]));
+    // The ids of the rows, and those that only the column of type json has.
+    type Case<'a> = (&'a Value, &'a str, Value, &'a [&'a str], &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
+        (&id, "=", json!(17), &["1"], &["10"]),
+        (&id, "=", json!("17"), &["2"], &[]),
+        (&id, "!=", json!(17), &["3", "9"], &[]),
+        (&id, "!=", json!("18"), &["2"], &[]),
+        (&id, ">", json!(17), &["3", "9"], &[]),
+        (&id, "<=", json!(17.5), &["1", "3"], &["10"]),
+        (&id, "in", json!([17, "17", 99]), &["1", "2"], &["10"]),
+        (&id, "is_null", Value::Null, &["4", "5", "6", "7", "8"], &[]),
+        (&id, "is_not_null", Value::Null, &["1", "2", "3", "9"], &["10", "11"]),
+        (&name, "=", json!("O'Brien \\ \"x\""), &["3"], &[]),
+        (&json!(["tags", "0"]), "<", json!("b"), &["1"], &[]),
+        (&name, "like", json!("A%"), &["1"], &[]),
+        (&name, "ilike", json!("A%"), &["1", "2"], &[]),
+        (&name, "like", json!("%\\\\u0000"), &[], &["11"]),
+        (&name, "=", json!("5"), &[], &[]),
+        (&name, "=", json!(5), &["4"], &[]),
+        (&vip, "=", json!(true), &["1"], &[]),
+        (&vip, "!=", json!(true), &["3"], &[]),
+        (&vip, "in", json!([true, false]), &["1", "3"], &[]),
+        (&json!(["tags", "0"]), "=", json!("a"), &["1"], &[]),
+        (&json!(["tags", "-1"]), "in", json!(["b", 1]), &["1", "3"], &[]),
+        (&json!(["customer", "", "it's"]), "=", json!(1), &["9"], &[]),
+        (&json!(["customer", "pair"]), "=", json!("😀"), &[], &["10"]),
+        (&json!(["customer"]), "=", json!("a"), &[], &[]),
+        (&json!(["'; DROP TABLE shop.documents; --"]), "=", json!("\\' OR true --"), &[], &[]),
+    ];
+    for (path, op, value, ids, json_alone) in cases {
+        for column in ["jb", "j"] {
+            let mut filter = json!({"column": column, "path": path, "op": op});
+            if !value.is_null() {
+                filter["value"] = value.clone();
+            }
+            // The last two rows have no value in the column of type jsonb.
+            let others = if column == "jb" {
+                json!({"column": "id", "op": "<", "value": 10})
+            } else {
+                json!({"column": "id", "op": ">", "value": 0})
+            };
+            let filters = json!([filter, others]);
+            let found = shop.lines(&request("documents", &["id"], &json!({"filters": filters}))).await;
+            let expected: Vec<&str> = ids.iter().chain(*json_alone).copied().collect();
+            assert_eq!(found, if column == "j" { &expected[..] } else { ids }, "{filters}");
+        }
+    }
+    // Digits that a double does not hold, in the request and in the manifest.
+    let filters = json!({"filters": [{"column": "jb", "path": ["customer", "id"], "op": ">=", "value": 17}]});
+    let (export, _, _) = shop.system.export(&request("documents", &["id"], &filters)).await;
+    assert_eq!(shop.system.manifest(&export).await["filters"], filters["filters"]);
+    let body = r#"{"format": "csv", "dataset": "documents", "columns": [{"source": "id", "target": "id"}],
+        "filters": [{"column": "jb", "path": ["customer", "id"], "op": "=", "value": 12345678901234567890.50}]}"#;
+    let send = shop.system.request(Method::POST, "/exports").header("content-type", "application/json").body(body);
+    let answer: Value = send.send().await.unwrap().json().await.unwrap();
+    let export = answer["exportId"].as_str().unwrap_or_else(|| panic!("{answer:#}"));
+    shop.system.wait_until_completed(export).await;
+    assert_eq!(shop.system.download(export).await, b"id\n9\n");
+    // A preview filters alike.
+    let preview = shop.system.request(Method::POST, "/exports/preview").json(&request("documents", &["id"], &filters));
+    let preview: Value = preview.send().await.unwrap().json().await.unwrap();
+    assert_eq!(preview["rows"], json!([["1"], ["3"], ["9"]]), "{preview:#}");
+}
+
+#[tokio::test]
+async fn a_path_is_for_json_and_its_mistakes_are_named() {
+    needs_servers!();
+    let shop = Shop::open(false).await;
+    for (filter, field, words) in [
+        (json!({"column": "id", "path": ["a"], "op": "=", "value": 1}), "path", "json and jsonb, not for type integer"),
+        (json!({"column": "j", "path": [], "op": "=", "value": 1}), "path", "leave path out"),
+        (json!({"column": "j", "path": ["a"], "op": "like", "value": 1}), "value", "expected a string"),
+        (json!({"column": "j", "path": ["a"], "op": "<", "value": true}), "value", "for numbers and strings"),
+    ] {
+        let (fields, body) =
+            refused(shop.system.post(&request("documents", &["id"], &json!({"filters": [filter]}))).await).await;
+        assert_eq!(fields, [format!("filters[0].{field}")], "{filter}: {body:#}");
+        assert!(body["errors"][0]["message"].as_str().unwrap().contains(words), "{body:#}");
+    }
+    let body = r#"{"format": "csv", "dataset": "documents", "columns": [{"source": "id", "target": "id"}],
+        "filters": [{"column": "j", "path": ["a"], "op": "in", "value": [1, 1e999999]}]}"#;
+    let send = shop.system.request(Method::POST, "/exports").header("content-type", "application/json").body(body);
+    let (fields, body) = refused(send.send().await.unwrap()).await;
+    assert_eq!(fields, ["filters[0].value[1]"], "{body:#}");
+    assert_eq!(body["errors"][0]["message"], "\"1e999999\" is out of the range of type numeric");
+}
+
+#[tokio::test]
+async fn a_date_is_refused_for_its_form_or_for_its_range() {
+    needs_servers!();
+    let shop = Shop::open(false).await;
+    for (column, value, message) in [
+        ("d", "31.12.2024", "\"31.12.2024\" is not a value of type date; dates have the form 2024-12-31"),
+        ("d", "2026-02-30", "\"2026-02-30\" is not a value of type date; dates have the form 2024-12-31"),
+        ("d", "9999999-01-01", "\"9999999-01-01\" is out of the range of type date"),
+        (
+            "ts",
+            "31.12.2024 10:00",
+            "\"31.12.2024 10:00\" is not a value of type timestamp without time zone; dates have the form 2024-12-31",
+        ),
+        ("ts", "300000-01-01", "\"300000-01-01\" is out of the range of type timestamp without time zone"),
+        ("tm", "25:00", "\"25:00\" is not a value of type time without time zone"),
+    ] {
+        let filters = json!({"filters": [{"column": column, "op": "=", "value": value}]});
+        let (fields, body) = refused(shop.system.post(&request("typed", &["id"], &filters)).await).await;
+        assert_eq!(fields, ["filters[0].value"]);
+        assert_eq!(body["errors"][0]["message"], message);
+    }
+}
+
+#[tokio::test]
+async fn nulls_and_a_byte_order_mark_are_as_if_they_were_not_there() {
+    needs_servers!();
+    let shop = Shop::open(true).await;
+    let body = "\u{FEFF}{\"format\": \"csv\", \"dataset\": \"orders\", \"columns\": [{\"source\": \"id\", \"target\": \"id\"}],
+        \"compression\": null, \"parallelism\": null, \"layout\": null, \"coalesce\": null,
+        \"orderBy\": [{\"column\": \"id\", \"direction\": null}], \"options\": {\"delimiter\": null, \"profile\": null},
+        \"filters\": [{\"column\": \"total\", \"op\": \"=\", \"value\": 5.0, \"path\": null}]}";
+    let send = shop.system.request(Method::POST, "/exports").header("content-type", "application/json").body(body);
+    let answer: Value = send.send().await.unwrap().json().await.unwrap();
+    let export = answer["exportId"].as_str().unwrap_or_else(|| panic!("{answer:#}"));
+    shop.system.wait_until_completed(export).await;
+    assert_eq!(shop.system.download(export).await, b"id\n1\n3\n");
+}
+
+#[tokio::test]
+async fn the_manifest_says_where_the_moment_is_not_promised() {
+    needs_servers!();
+    let shop = Shop::open(true).await;
+    for statement in [
+        "CREATE FUNCTION private.total_of(int) RETURNS numeric LANGUAGE sql STABLE AS
+             'SELECT total FROM shop.orders WHERE id = $1'",
+        "CREATE FUNCTION private.doubled(numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT 2 * $1'",
+        "CREATE FUNCTION private.is_known(int, int) RETURNS boolean LANGUAGE sql STABLE AS
+             'SELECT EXISTS (SELECT FROM shop.orders WHERE id = $1 + $2)'",
+        "CREATE OPERATOR private.=?= (LEFTARG = int, RIGHTARG = int, FUNCTION = private.is_known)",
+        "CREATE VIEW shop.of_tables AS SELECT id, now() AS at, lower(note) AS note, private.doubled(total) AS d FROM shop.orders",
+        "CREATE VIEW shop.of_function AS SELECT n AS id, private.total_of(n) AS total FROM generate_series(1, 3) AS n",
+        "CREATE VIEW shop.of_view AS SELECT id FROM (SELECT * FROM shop.of_function) AS inner_view",
+        "CREATE VIEW shop.of_operator AS SELECT n AS id FROM generate_series(1, 2) AS n WHERE n OPERATOR(private.=?=) 0",
+        "CREATE MATERIALIZED VIEW shop.stored AS SELECT * FROM shop.of_function",
+        "CREATE VIEW shop.of_stored AS SELECT * FROM shop.stored",
+    ] {
+        sqlx::query(AssertSqlSafe(statement)).execute(&shop.system.pool).await.unwrap();
+    }
+    for (dataset, promised) in [
+        ("orders", true),
+        ("events", true),
+        ("of_tables", true),
+        ("stored", true),
+        ("of_stored", true),
+        ("of_function", false),
+        ("of_view", false),
+        ("of_operator", false),
+    ] {
+        let (export, _, _) = shop.system.export(&request(dataset, &["id"], &json!({}))).await;
+        assert_eq!(shop.system.manifest(&export).await["snapshot"]["promised"], promised, "{dataset}");
     }
 }
 

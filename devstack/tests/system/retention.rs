@@ -38,7 +38,7 @@ async fn number(pool: &PgPool, sql: &str) -> i64 {
 
 fn filter(op: FilterOp, values: &[&str]) -> Filter {
     let values = values.iter().map(|value| (*value).to_owned()).collect();
-    Filter { column: "name".to_owned(), op, values }
+    Filter { column: "name".to_owned(), path: Vec::new(), op, values }
 }
 
 fn request() -> ExportRequest {
@@ -47,6 +47,7 @@ fn request() -> ExportRequest {
         filter(FilterOp::Equal, &[SECRET]),
         filter(FilterOp::In, &["somebody", SECRET]),
         filter(FilterOp::IsNotNull, &[]),
+        Filter { path: vec!["customer".to_owned()], ..filter(FilterOp::Equal, &[&format!("\"{SECRET}\"")]) },
     ];
     ExportRequest { filters, ..ExportRequest::new("records", RelationName::records(), "csv", columns) }
 }
@@ -232,7 +233,10 @@ async fn rows_with(pool: &PgPool, text: &str) -> Vec<(String, i64)> {
 async fn a_deleted_export_has_filters_and_none_of_their_values() {
     needs_servers!();
     let (ledger, pool, _) = ledger_with_pool().await;
-    let stripped = vec![filter(FilterOp::Equal, &[]), filter(FilterOp::In, &[]), filter(FilterOp::IsNotNull, &[])];
+    // Where in a document a filter looks stays, as the column does.
+    let at_path = Filter { path: vec!["customer".to_owned()], ..filter(FilterOp::Equal, &[]) };
+    let stripped =
+        vec![filter(FilterOp::Equal, &[]), filter(FilterOp::In, &[]), filter(FilterOp::IsNotNull, &[]), at_path];
     let rest = ExportRequest { filters: stripped, ..request() };
     for status in [Status::Cancelled, Status::Expired, Status::Failed] {
         let id = export(&ledger, status).await;

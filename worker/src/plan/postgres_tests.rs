@@ -315,10 +315,12 @@ async fn every_reason_for_a_single_stream_is_returned() {
     let of = |name: &'static str| with(&move |request| request.relation.name = name.to_owned());
     let ordered = |keys: &[OrderKey]| with(&|request| request.order_by = keys.to_vec());
     let nothing = with(&|request| {
-        request.filters = vec![Filter { column: "a".into(), op: FilterOp::Less, values: vec!["0".into()] }];
+        request.filters =
+            vec![Filter { column: "a".into(), path: Vec::new(), op: FilterOp::Less, values: vec!["0".into()] }];
     });
     let few = with(&|request| {
-        request.filters = vec![Filter { column: "id".into(), op: FilterOp::Less, values: vec!["1000".into()] }];
+        request.filters =
+            vec![Filter { column: "id".into(), path: Vec::new(), op: FilterOp::Less, values: vec!["1000".into()] }];
     });
     let empty = with(&|request| {
         request.relation.name = "empty".to_owned();
@@ -385,11 +387,13 @@ async fn filters_are_a_part_of_the_sizes() {
     // One row in a thousand has 128 kB: reading these again for each range costs little compared with fetching their
     // values.
     let mut request = database.request("csv", &["id", "payload"]);
-    request.filters = vec![Filter { column: "number".into(), op: FilterOp::Equal, values: vec!["0".into()] }];
+    request.filters =
+        vec![Filter { column: "number".into(), path: Vec::new(), op: FilterOp::Equal, values: vec!["0".into()] }];
     database.fits("one row in a thousand", &request).await;
     database.run("CREATE INDEX ON t (number)").await;
     database.fits("one row in a thousand, by an index", &request).await;
-    request.filters = vec![Filter { column: "number".into(), op: FilterOp::NotEqual, values: vec!["0".into()] }];
+    request.filters =
+        vec![Filter { column: "number".into(), path: Vec::new(), op: FilterOp::NotEqual, values: vec!["0".into()] }];
     database.fits("all but one row in a thousand", &request).await;
     database.remove().await;
 }
@@ -412,7 +416,8 @@ async fn ranges_that_cost_much_more_than_a_scan_are_not_used() {
             target: format!("a_column_with_the_longest_name_that_there_may_be_{n:010}"),
         })
         .collect();
-    request.filters = vec![Filter { column: "chosen".into(), op: FilterOp::Equal, values: vec!["7".into()] }];
+    request.filters =
+        vec![Filter { column: "chosen".into(), path: Vec::new(), op: FilterOp::Equal, values: vec!["7".into()] }];
     assert_eq!(database.shard_plan(&request, 0).await, ShardPlan::SingleStream(SingleStreamReason::Costly));
     database.remove().await;
 }
@@ -473,7 +478,8 @@ async fn an_export_that_is_quick_to_read_is_measured() {
     // A few rows that an index finds, and whose size is unknown before they are read.
     let mut long = database.request("csv", &["id", "payload"]);
     long.relation.name = "long".to_owned();
-    long.filters = vec![Filter { column: "place".into(), op: FilterOp::Less, values: vec!["50".into()] }];
+    long.filters =
+        vec![Filter { column: "place".into(), path: Vec::new(), op: FilterOp::Less, values: vec!["50".into()] }];
     database.fits("compressed documents by an index", &long).await;
     database.remove().await;
 }

@@ -403,7 +403,8 @@ mod tests {
     #[test]
     fn filters_and_order_are_part_of_the_statement() {
         let mut request = request(&["id"], "csv");
-        request.filters = vec![Filter { column: "id".into(), op: FilterOp::Greater, values: vec!["5".into()] }];
+        request.filters =
+            vec![Filter { column: "id".into(), path: Vec::new(), op: FilterOp::Greater, values: vec!["5".into()] }];
         request.order_by = vec![OrderKey::ascending("Range")];
         let plan = Plan::of(relation(), &request, MAX_ROW).unwrap();
         assert!(
@@ -504,7 +505,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn a_row_that_is_too_large_is_told_in_the_unit_of_the_limit() {
         let mib = |tenths: i64| tenths * (1 << 20) / 10;
         for (size, limit, told) in [
@@ -519,6 +519,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn arrays_come_as_text_for_csv_and_as_items_for_the_others() {
         let mut relation = relation();
         relation.columns[0].array = Some(ArrayType { dimensions: 1, delimiter: b',' });
