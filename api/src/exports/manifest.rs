@@ -219,15 +219,17 @@ mod tests {
                 {"column": "id", "op": "in", "value": ["1"]},
                 {"column": "id", "op": "<", "value": "0.10"},
                 {"column": "id", "op": "is_not_null"},
+                {"column": "id", "path": ["customer", "id"], "op": "=", "value": 17},
+                {"column": "id", "path": ["a"], "op": "in", "value": ["x", true, "0.1000000000000000055"]},
                 {"column": "id", "op": "in"},
                 {"column": "id", "op": "="},
             ],
             "options": {
-                "onUnrepresentable": "fail", "delimiter": ",", "header": true, "null": "", "bom": false, "lineEnding": "lf",
+                "onUnrepresentable": "fail", "delimiter": ",", "decimal": ".", "header": true, "null": "", "bom": false, "lineEnding": "lf",
             },
             "rows": 3, "bytes": 40, "uncompressedBytes": 50, "crc32": "0000abcd", "columns": [],
             "order": {"by": [{"column": "id", "direction": "asc"}], "promised": true},
-            "snapshot": {"time": "2026-01-02T03:04:05Z", "walPosition": null}, "parts": [], "replaced": [],
+            "snapshot": {"time": "2026-01-02T03:04:05Z", "walPosition": null, "promised": true}, "parts": [], "replaced": [],
         });
         assert_eq!(document, expected);
     }

@@ -137,7 +137,7 @@ async fn bad_submissions_name_every_bad_field() {
         (json!({"format": "csv", "columns": id, "compression": true}), &["compression"]),
         (json!({"format": "parquet", "columns": id, "compression": "gzip"}), &["compression"]),
         (json!({"format": "csv", "columns": id, "dataset": "users"}), &["dataset"]),
-        (json!({"format": "csv", "columns": id, "dataset": null}), &["dataset"]),
+        (json!({"format": "csv", "columns": id, "dataset": 7}), &["dataset"]),
         (json!({"format": "csv", "columns": id, "colums": id}), &["colums"]),
         (json!({"format": "csv", "columns": id, "rowLimit": 5}), &["rowLimit"]),
         (json!({"format": "csv", "columns": id, "compression": "ZSTD"}), &["compression"]),
@@ -210,12 +210,12 @@ async fn bad_filters_name_the_part_that_is_bad() {
         (path(json!(["a", 0]), "=", json!(1)), &["filters[0].path[1]"]),
         (path(json!(["a\u{0}"]), "=", json!(1)), &["filters[0].path[0]"]),
         (path(json!(["k".repeat(257)]), "=", json!(1)), &["filters[0].path[0]"]),
-        (path(json!(["a"]), "=", json!(null)), &["filters[0].value"]),
-        (path(json!(["a"]), "=", json!({"a": 1})), &["filters[0].value"]),
-        (path(json!(["a"]), "like", json!(1)), &["filters[0].value"]),
-        (path(json!(["a"]), "<", json!(true)), &["filters[0].value"]),
-        (path(json!(["a"]), "is_null", json!(1)), &["filters[0].value"]),
-        // Text columns have no paths.
+        (path(json!(["a"]), "=", json!(null)), &["filters[0].value", "filters[0].path"]),
+        (path(json!(["a"]), "=", json!({"a": 1})), &["filters[0].value", "filters[0].path"]),
+        (path(json!(["a"]), "like", json!(1)), &["filters[0].value", "filters[0].path"]),
+        (path(json!(["a"]), "<", json!(true)), &["filters[0].value", "filters[0].path"]),
+        (path(json!(["a"]), "is_null", json!(1)), &["filters[0].value", "filters[0].path"]),
+        // A text column has no path, which is beside the other mistakes above.
         (path(json!(["a"]), "=", json!(1)), &["filters[0].path"]),
     ] {
         let errors = check(&with("filters", filters.clone())).await.expect_err(&filters.to_string());

@@ -768,7 +768,7 @@ async fn a_manifest_says_what_the_file_holds() {
         ("filters", json!([{"column": "id", "op": "in", "value": ["1", "2"]}])),
         (
             "options",
-            json!({"onUnrepresentable": "fail", "profile": "spreadsheet", "delimiter": ";", "header": true, "null": "",
+            json!({"onUnrepresentable": "fail", "profile": "spreadsheet", "delimiter": ";", "decimal": ".", "header": true, "null": "",
                 "bom": true, "lineEnding": "crlf"}),
         ),
         ("rows", json!(2)),
