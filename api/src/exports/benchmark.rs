@@ -31,7 +31,7 @@ use crate::timeout;
 
 /// Tenant of the benchmark's exports. It is not the clients' tenant, so that no submission is coalesced with an export that is
 /// about to be deleted.
-const TENANT: &str = "polyglot benchmark";
+pub(super) const TENANT: &str = "polyglot benchmark";
 const DEFAULT_FORMATS: [&str; 4] = ["csv", "json", "xml", "parquet"];
 
 /// Time that a worker may take to claim an export.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::benchmark;
 use crate::timestamp::timestamp;
 
 /// An export, as far as it is.
@@ -37,6 +38,10 @@ pub(crate) struct ExportDocument {
     /// How often a worker has started it.
     attempt: i32,
     progress: Progress,
+    /// Its file was deleted by `DELETE`, before it was due to expire. Its status is `expired`, too.
+    deleted: bool,
+    /// It belongs to a benchmark (`GET /exports/benchmark`), which deletes its file.
+    benchmark: bool,
     /// Why it failed, in words for the user; `errorCode` is the same for programs.
     error: Option<String>,
     error_code: Option<String>,
@@ -126,6 +131,8 @@ impl ExportDocument {
                 shards: export.shards,
                 eta_seconds: eta_seconds(export, now),
             },
+            deleted: export.status == Status::Expired && export.cancel_requested,
+            benchmark: export.tenant == benchmark::TENANT,
             // The ledger keeps the reason of an attempt that will be repeated; the export itself has not failed.
             error: export.error.clone().filter(|_| failed),
             error_code: export.error_code.clone().filter(|_| failed),
@@ -197,6 +204,7 @@ pub(super) mod tests {
     pub(in crate::exports) fn running() -> Export {
         Export {
             id: Uuid::nil(),
+            tenant: "default".to_owned(),
             dataset: "records".to_owned(),
             format: "csv".into(),
             compression: Some(Compression::Gzip),
@@ -231,7 +239,7 @@ pub(super) mod tests {
             "exportId": id, "status": "running", "dataset": "records", "format": "csv", "compression": "gzip",
             "layout": "file", "parallelism": null, "singleStream": null, "attempt": 2,
             "progress": {"rows": 250, "rowsTotal": 1000, "bytes": 5000, "shardsDone": 0, "shards": 1, "etaSeconds": 30},
-            "error": null, "errorCode": null,
+            "deleted": false, "benchmark": false, "error": null, "errorCode": null,
             "createdAt": "2026-01-02T03:04:05.123Z", "startedAt": "2026-01-02T03:04:06.000Z",
             "finishedAt": null, "expiresAt": null,
             "links": {"self": format!("/exports/{id}"), "download": format!("/exports/{id}/download")},
@@ -264,6 +272,20 @@ pub(super) mod tests {
         let files = Export { layout: Layout::Files, status: Status::Completed, ..running() };
         let Links { download, manifest, .. } = ExportDocument::now(&files).links;
         assert!(download.is_none() && manifest.is_some());
+    }
+
+    #[test]
+    fn deleted_files_and_benchmarks_are_told_from_expired_ones() {
+        for (status, cancel_requested, deleted) in [
+            (Status::Expired, false, false),
+            (Status::Expired, true, true),
+            (Status::Cancelled, true, false),
+            (Status::Completed, false, false),
+        ] {
+            let document = ExportDocument::now(&Export { status, cancel_requested, ..running() });
+            assert_eq!((document.deleted, document.benchmark), (deleted, false), "{status}");
+        }
+        assert!(ExportDocument::now(&Export { tenant: benchmark::TENANT.to_owned(), ..running() }).benchmark);
     }
 
     #[test]

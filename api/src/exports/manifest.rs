@@ -140,7 +140,7 @@ impl IntoResponse for ManifestDocument {
 
 /// A filter as in a submission, with its values as the text that PostgreSQL got. It has none where the operator takes none, and
 /// where the export was deleted.
-fn filter(filter: &Filter) -> Value {
+pub(super) fn filter(filter: &Filter) -> Value {
     let mut document = json!({ "column": filter.column, "op": filter.op.name() });
     if !filter.path.is_empty() {
         document["path"] = json!(filter.path);

@@ -22,6 +22,7 @@ mod options;
 mod order;
 mod plan_check;
 pub(crate) mod preview;
+mod request_document;
 mod stored_size;
 mod strict_json;
 pub(crate) mod submit;

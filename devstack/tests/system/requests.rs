@@ -468,3 +468,50 @@ async fn health_says_what_is_down() {
     assert!(health["timestamp"].as_str().unwrap().contains('T'));
     system.wait_until_ready().await;
 }
+
+#[tokio::test]
+async fn the_request_is_given_back_and_loses_its_values_with_a_deletion() {
+    needs_servers!();
+    let system = System::with_rows(20).await;
+    let body = json!({
+        "dataset": "records", "format": "csv", "compression": "gzip",
+        "columns": [{"source": "name", "target": "Name"}, {"source": "id", "target": "n"}],
+        "filters": [
+            {"column": "id", "op": "in", "value": ["3", "4"]}, {"column": "name", "op": "is_not_null"},
+            {"column": "id", "op": "<", "value": "12345678901234567"},
+        ],
+        "orderBy": [{"column": "name", "direction": "desc"}],
+        "options": {"profile": "spreadsheet", "null": "NULL"}, "layout": "files", "parallelism": 1,
+    });
+    let accepted: Value = system.post(&body).await.json().await.unwrap();
+    let id = accepted["exportId"].as_str().unwrap();
+    let told = system.wait_until_completed(id).await;
+    assert_eq!((&told["request"], &told["deleted"], &told["benchmark"]), (&body, &json!(false), &json!(false)));
+    // The same body is accepted again, and means the same.
+    let again: Value = system.post(&told["request"]).await.json().await.unwrap();
+    assert_eq!(system.wait_until_completed(again["exportId"].as_str().unwrap()).await["request"], body);
+
+    let list: Value = system.get("/exports").await.json().await.unwrap();
+    assert!(list["exports"].as_array().unwrap().iter().all(|export| export.get("request").is_none()), "{list:#}");
+
+    assert_eq!(system.delete(id).await.status(), StatusCode::NO_CONTENT);
+    let told: Value = system.get(&format!("/exports/{id}")).await.json().await.unwrap();
+    assert_eq!((&told["status"], &told["deleted"]), (&json!("expired"), &json!(true)));
+    let kept =
+        json!([{"column": "id", "op": "in"}, {"column": "name", "op": "is_not_null"}, {"column": "id", "op": "<"}]);
+    assert_eq!(told["request"]["filters"], kept);
+    // Without its values it asks for nothing.
+    let problem = problem(system.post(&told["request"]).await, 400).await;
+    assert_eq!(fields(&problem), ["filters[0].value", "filters[2].value"]);
+}
+
+#[tokio::test]
+async fn a_request_of_a_newer_version_hides_nothing_else() {
+    needs_servers!();
+    let system = System::without_worker(Setup { rows: 3, ..Setup::default() }).await;
+    let id = system.submit_request(&sample_request("csv", None)).await;
+    let change = "UPDATE polyglot.exports SET request = jsonb_set(request, '{filters}', '[{\"column\": \"id\", \"op\": \"near\"}]')";
+    sqlx::query(change).execute(&system.pool).await.unwrap();
+    let told: Value = system.get(&format!("/exports/{id}")).await.json().await.unwrap();
+    assert_eq!((&told["status"], &told["request"]), (&json!("pending"), &Value::Null));
+}

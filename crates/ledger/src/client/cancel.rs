@@ -50,7 +50,10 @@ impl Ledger {
                 (Some("UPDATE exports SET cancel_requested = true WHERE id = $1"), Deletion::Cancelling)
             }
             Status::Completed => (
-                Some("UPDATE exports SET state = 'expired', expires_at = ledger_now() WHERE id = $1"),
+                // That a client asked for it distinguishes the export from one that expired by itself.
+                Some(
+                    "UPDATE exports SET state = 'expired', cancel_requested = true, expires_at = ledger_now() WHERE id = $1",
+                ),
                 Deletion::Ended { object_key: row.try_get("object_key")? },
             ),
             Status::Expired | Status::Failed | Status::Cancelled => {

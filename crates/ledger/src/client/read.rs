@@ -1,5 +1,6 @@
 //! Reading exports: one by id, several, a page of the list, a manifest. Of the request they have what documents show, from
-//! columns of its own; the request itself may be large, and is read by [`Ledger::request`] alone.
+//! columns of its own; the request itself may be large, and is read by [`Ledger::request`] and [`Ledger::find_with_request`]
+//! alone.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -20,6 +21,7 @@ use polyglot_core::status::Status;
 #[derive(Debug, Clone)]
 pub struct Export {
     pub id: Uuid,
+    pub tenant: String,
     pub dataset: String,
     pub format: FormatName,
     pub compression: Option<Compression>,
@@ -38,6 +40,7 @@ pub struct Export {
     pub error_code: Option<String>,
     /// The error text for the client.
     pub error: Option<String>,
+    /// A client has deleted it: it is, or will be, cancelled, or its file was deleted before it expired.
     pub cancel_requested: bool,
     pub shards: i32,
     pub shards_done: i32,
@@ -83,7 +86,7 @@ pub struct ListFilter {
 
 /// The progress of a sharded export that is running or finishing is the sum of its committed shards. At most 100 of those
 /// that wait before it are counted, which is [`Waiting::COUNTED`].
-const COLUMNS: &str = "SELECT e.id, e.dataset, e.format, e.compression, e.layout, e.requested_parallelism,
+const COLUMNS: &str = "SELECT e.id, e.tenant, e.dataset, e.format, e.compression, e.layout, e.requested_parallelism,
     e.state, e.attempt, e.rows_estimate, e.object_key,
     e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
     e.expires_at, e.shards, e.uncut, coalesce(live.rows, e.rows) AS rows, coalesce(live.bytes, e.bytes) AS bytes,
@@ -114,6 +117,7 @@ fn read_export(row: &PgRow) -> Result<Export> {
     let reason: Option<String> = row.try_get("uncut")?;
     Ok(Export {
         id,
+        tenant: row.try_get("tenant")?,
         dataset: row.try_get("dataset")?,
         format: row.try_get::<&str, _>("format")?.into(),
         compression,
@@ -143,6 +147,11 @@ fn read_export(row: &PgRow) -> Result<Export> {
     })
 }
 
+fn read_request(id: Uuid, request: serde_json::Value) -> Result<ExportRequest> {
+    serde_json::from_value(request)
+        .map_err(|error| LedgerError::Unreadable { id, problem: format!("request: {error}") })
+}
+
 fn waiting(row: &PgRow) -> Result<Option<Waiting>> {
     let Some(before) = row.try_get("before")? else { return Ok(None) };
     let reason = if row.try_get("needs_place")? { WaitReason::Places } else { WaitReason::Workers };
@@ -158,6 +167,21 @@ impl Ledger {
             .fetch_optional(&self.pool)
             .await?;
         row.as_ref().map(read_export).transpose()
+    }
+
+    /// An export and its request, as one statement sees them. The inner result is an error if this version cannot read the
+    /// request; the export itself may be readable all the same.
+    pub async fn find_with_request(&self, id: Uuid) -> Result<Option<(Export, Result<ExportRequest>)>> {
+        let row = QueryBuilder::<sqlx::Postgres>::new("SELECT found.*, stored.request FROM (")
+            .push(COLUMNS)
+            .push(" AND e.id = ")
+            .push_bind(id)
+            .push(") AS found JOIN exports stored USING (id)")
+            .build()
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some((read_export(&row)?, read_request(id, row.try_get("request")?))))
     }
 
     /// Those of the exports that exist, in no order. One that this version cannot read is left out, so that it does not hide the
@@ -198,9 +222,7 @@ impl Ledger {
     pub async fn request(&self, id: Uuid) -> Result<Option<ExportRequest>> {
         let query = sqlx::query_scalar("SELECT request FROM exports WHERE id = $1");
         let Some(request) = query.bind(id).fetch_optional(&self.pool).await? else { return Ok(None) };
-        serde_json::from_value(request)
-            .map(Some)
-            .map_err(|error| LedgerError::Unreadable { id, problem: format!("request: {error}") })
+        read_request(id, request).map(Some)
     }
 
     /// How the file of an export is to be handed out if it is compressed; `None` for an unknown export.
