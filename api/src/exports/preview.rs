@@ -19,6 +19,7 @@ use crate::openapi::submission::ExportSubmission;
 use crate::problem::RouteError;
 use crate::source::CACHE_MAX_AGE;
 use crate::state::AppState;
+use crate::timeout;
 
 /// Rows of a preview.
 const MAX_ROWS: usize = 20;
@@ -27,12 +28,15 @@ const MAX_ROWS: usize = 20;
 const MAX_CHARACTERS: usize = 200;
 
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Preview {
     columns: Vec<PreviewColumn>,
     /// Each with a value for each column, which is null where the column is NULL.
     rows: Vec<Vec<Option<String>>>,
     /// There are rows behind these.
     more: bool,
+    /// How many rows the filters match, as PostgreSQL estimates from its statistics. Null: it gives no estimate.
+    estimated_rows: Option<u64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -56,12 +60,19 @@ struct PreviewColumn {
 )]
 pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) -> Result<Json<Preview>, RouteError> {
     let body = body::read(request, &app.bodies).await?;
-    let Valid { request, .. } = validate::validate(&body, &app.source, app.max_parallelism).await?;
+    let Valid { request, estimate, .. } = validate::validate(&body, &app.source, app.max_parallelism).await?;
     let resolved = app.source.resolve_readable(&request.dataset, CACHE_MAX_AGE).await?;
     // The dataset existed during the validation.
     let resolved = resolved.ok_or_else(|| RouteError::UnknownDataset(request.dataset.clone()))?;
     let relation = &resolved.relation;
     let rows = app.source.first_rows(&request.dataset, &statement(&request, relation)?).await?;
+    // The validation asks the server only where a filter or an order depends on a type.
+    let estimate = match estimate.rows {
+        Some(_) => estimate,
+        None => {
+            timeout::source(app.source.plan(&request.dataset, &explain(&request, relation)?)).await?.unwrap_or_default()
+        }
+    };
     let more = rows.len() > MAX_ROWS;
     let rows = rows.into_iter().take(MAX_ROWS);
     let columns = request.columns.into_iter().map(|column| PreviewColumn {
@@ -73,19 +84,29 @@ pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) 
         columns: columns.collect(),
         rows: rows.map(|row| row.into_iter().map(|value| value.map(truncated)).collect()).collect(),
         more,
+        estimated_rows: estimate.rows,
     }))
+}
+
+/// Has the server estimate the number of rows of the whole export.
+fn explain(request: &ExportRequest, relation: &Relation) -> Result<String, RouteError> {
+    Ok(format!("EXPLAIN SELECT FROM {} AS r{}", quote_relation(&relation.name), conditions(request, relation)?))
+}
+
+fn conditions(request: &ExportRequest, relation: &Relation) -> Result<String, RouteError> {
+    where_sql(&request.filters, relation, "r")
+        .map_err(|column| RouteError::Internal(format!("a filter of {column:?}, which was found before").into()))
 }
 
 /// The statement reads one row more than the preview has, and one character more of each value, to detect that there is more.
 fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, RouteError> {
     let value = |source: &str| format!("left(r.{}::text, {})", quote_identifier(source), MAX_CHARACTERS + 1);
     let values: Vec<_> = request.columns.iter().map(|column| value(&column.source)).collect();
-    let conditions = where_sql(&request.filters, relation, "r")
-        .map_err(|column| RouteError::Internal(format!("a filter of {column:?}, which was found before").into()))?;
     Ok(format!(
-        "SELECT {} FROM {} AS r{conditions}{} LIMIT {}",
+        "SELECT {} FROM {} AS r{}{} LIMIT {}",
         values.join(", "),
         quote_relation(&relation.name),
+        conditions(request, relation)?,
         order_sql(&Order::of(request, relation), "r"),
         MAX_ROWS + 1
     ))

@@ -108,7 +108,8 @@ async fn accept(
     key: Option<&ReservedKey>,
     origin: &TraceContext,
 ) -> Result<Accepted, RouteError> {
-    let Valid { request, expected_size, coalesce } = validate::validate(body, &app.source, app.max_parallelism).await?;
+    let Valid { request, expected_size, coalesce, .. } =
+        validate::validate(body, &app.source, app.max_parallelism).await?;
     let submission = Submission { tenant: TENANT, request: &request, expected_size, key, join: coalesce, origin };
     let accepted = timeout::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();

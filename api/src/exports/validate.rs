@@ -50,6 +50,7 @@ impl Catalog for Source {
 pub(super) struct Valid {
     pub(super) request: ExportRequest,
     pub(super) expected_size: ExpectedSize,
+    pub(super) estimate: Estimate,
     /// Whether an identical export that is under way may be answered instead of a new one.
     pub(super) coalesce: bool,
 }
@@ -202,7 +203,7 @@ impl Draft {
                     return Err(RouteError::Invalid(vec![error]));
                 }
                 let expected_size = expected_size(&format, &request, &resolved.relation, estimate.rows);
-                Ok(Valid { request, expected_size, coalesce: self.coalesce })
+                Ok(Valid { request, expected_size, estimate, coalesce: self.coalesce })
             }
             _ => Err(self.into_error()),
         }

@@ -25,6 +25,8 @@ async fn the_first_rows_are_those_that_the_file_begins_with() {
     assert_eq!(shown["columns"][0], json!({"source": "id", "target": "ID", "type": "bigint"}));
     let rows = shown["rows"].as_array().unwrap();
     assert_eq!((rows.len(), shown["more"].as_bool()), (20, Some(true)));
+    let estimate = |shown: &Value| shown["estimatedRows"].as_u64().unwrap_or_else(|| panic!("no estimate in {shown}"));
+    assert!(estimate(&shown) < 100, "the estimate does not follow the filter: {shown}");
 
     let accepted: Value = system.post(&body).await.json().await.unwrap();
     let id = accepted["exportId"].as_str().unwrap();
@@ -44,6 +46,9 @@ async fn the_first_rows_are_those_that_the_file_begins_with() {
     let (_, shown) = preview(&system, &few).await;
     assert_eq!(shown["rows"], json!([["1"], ["2"], ["3"]]));
     assert_eq!(shown["more"], false);
+    // Without a filter and without an order, too.
+    let all = json!({"format": "json", "columns": [{"source": "id", "target": "id"}]});
+    assert!(estimate(&preview(&system, &all).await.1) >= 90);
 }
 
 #[tokio::test]
