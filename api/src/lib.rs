@@ -31,6 +31,7 @@ mod run;
 mod source;
 mod source_monitor;
 mod state;
+mod static_file;
 mod timeout;
 mod timestamp;
 

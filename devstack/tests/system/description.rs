@@ -65,6 +65,18 @@ async fn the_viewer_and_the_description_come_with_the_program() {
         loaded += 1;
     }
     assert!(loaded >= 4, "{html}");
-    let start = system.get("/docs/swagger-initializer.js").await.text().await.unwrap();
+    let start = system.get("/docs/viewer.js").await.text().await.unwrap();
     assert!(start.contains("/openapi.json"), "{start}");
+    // The library's files are kept by browsers, compressed and revalidated.
+    for (path, lifetime) in
+        [("/docs/swagger-ui-bundle.js", "public, max-age=3600"), ("/docs/", "no-cache"), ("/", "no-cache")]
+    {
+        let request = || system.request(reqwest::Method::GET, path).header("accept-encoding", "gzip");
+        let answer = request().send().await.unwrap();
+        assert_eq!(answer.headers()["content-encoding"], "gzip", "{path}");
+        assert_eq!(answer.headers()["vary"], "accept-encoding", "{path}");
+        assert_eq!(answer.headers()["cache-control"], lifetime, "{path}");
+        let again = request().header("if-none-match", &answer.headers()["etag"]).send().await.unwrap();
+        assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{path}");
+    }
 }
