@@ -1,20 +1,29 @@
 //! `GET /` and `GET /assets/{name}`: the web page, whose files (`web/`) are compiled into the program, and the security
 //! policy under which a browser runs it.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use axum::extract::Path;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
 
 use polyglot_formats::{Format, OptionDefinition, OptionValue};
 use serde_json::{Value, json};
 
 use crate::problem::RouteError;
+use crate::static_file::StaticFile;
 
-/// Content security policy: the page loads only its own files, and text never becomes code or markup.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+/// Content security policy: the page loads only its own files, and text never becomes code or markup, but for the one address
+/// of the shared worker (`shared-stream.js`).
+const POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data:; \
+                      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; \
+                      require-trusted-types-for 'script'; trusted-types stream-worker";
+
+const INDEX_FILE: &str = "index.html";
+/// The module with the formats of the registry, which is no file.
+const FORMATS_FILE: &str = "formats.js";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 struct File {
     name: &'static str,
@@ -23,38 +32,44 @@ struct File {
 }
 
 macro_rules! files {
-    ($($name:literal: $media_type:literal,)*) => {
+    ($($name:literal: $media_type:expr,)*) => {
         &[$(File { name: $name, media_type: $media_type, text: include_str!(concat!("../web/", $name)) }),*]
     };
 }
 
 const FILES: &[File] = files! {
     "index.html": "text/html; charset=utf-8",
-    "announcements.js": "text/javascript; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "bar-chart.js": "text/javascript; charset=utf-8",
-    "benchmark.js": "text/javascript; charset=utf-8",
-    "columns.js": "text/javascript; charset=utf-8",
-    "confirmed-removal.js": "text/javascript; charset=utf-8",
-    "curl.js": "text/javascript; charset=utf-8",
-    "element.js": "text/javascript; charset=utf-8",
-    "export-list.js": "text/javascript; charset=utf-8",
-    "export-row.js": "text/javascript; charset=utf-8",
-    "field-errors.js": "text/javascript; charset=utf-8",
-    "filters.js": "text/javascript; charset=utf-8",
+    "announcements.js": JAVASCRIPT,
+    "app.js": JAVASCRIPT,
+    "bar-chart.js": JAVASCRIPT,
+    "benchmark.js": JAVASCRIPT,
+    "columns.js": JAVASCRIPT,
+    "confirmed-removal.js": JAVASCRIPT,
+    "curl.js": JAVASCRIPT,
+    "element.js": JAVASCRIPT,
+    "event-stream.js": JAVASCRIPT,
+    "export-request.js": JAVASCRIPT,
+    "export-list.js": JAVASCRIPT,
+    "export-row.js": JAVASCRIPT,
+    "field-errors.js": JAVASCRIPT,
+    "field-names.js": JAVASCRIPT,
+    "filters.js": JAVASCRIPT,
+    "form-address.js": JAVASCRIPT,
     "icon.svg": "image/svg+xml",
-    "known-exports.js": "text/javascript; charset=utf-8",
-    "live.js": "text/javascript; charset=utf-8",
-    "manifest-files.js": "text/javascript; charset=utf-8",
-    "new-export.js": "text/javascript; charset=utf-8",
-    "options.js": "text/javascript; charset=utf-8",
-    "order.js": "text/javascript; charset=utf-8",
-    "pace.js": "text/javascript; charset=utf-8",
-    "preview.js": "text/javascript; charset=utf-8",
-    "service.js": "text/javascript; charset=utf-8",
-    "shards.js": "text/javascript; charset=utf-8",
+    "known-exports.js": JAVASCRIPT,
+    "live.js": JAVASCRIPT,
+    "manifest-files.js": JAVASCRIPT,
+    "new-export.js": JAVASCRIPT,
+    "options.js": JAVASCRIPT,
+    "order.js": JAVASCRIPT,
+    "pace.js": JAVASCRIPT,
+    "preview.js": JAVASCRIPT,
+    "service.js": JAVASCRIPT,
+    "shards.js": JAVASCRIPT,
+    "shared-stream.js": JAVASCRIPT,
+    "stream-worker.js": JAVASCRIPT,
     "style.css": "text/css; charset=utf-8",
-    "words.js": "text/javascript; charset=utf-8",
+    "words.js": JAVASCRIPT,
 };
 
 /// The page, with the formats of the registry to choose from.
@@ -73,7 +88,12 @@ static INDEX: LazyLock<String> = LazyLock::new(|| {
             format.name, format.title
         )
     };
-    FILES[0].text.replace("{{format-choices}}", &lines(&choice)).replace("{{format-ticks}}", &lines(&tick))
+    // Pages share the worker of their version alone, and what it imports changes with it.
+    let worker = FILES.iter().filter(|file| ["stream-worker.js", "event-stream.js"].contains(&file.name));
+    let worker = crc32fast::hash(worker.map(|file| file.text).collect::<String>().as_bytes());
+    let index = FILES.iter().find(|file| file.name == INDEX_FILE).expect("the index is among the files");
+    let text = index.text.replace("{{format-choices}}", &lines(&choice)).replace("{{format-ticks}}", &lines(&tick));
+    text.replace("{{stream-worker}}", &format!("events {worker:08x}"))
 });
 
 /// The module `formats.js`: the formats of the registry and their options, those that every format has last.
@@ -125,32 +145,45 @@ fn form(option: &OptionDefinition) -> Value {
     field
 }
 
-pub(crate) async fn page(headers: HeaderMap) -> Response {
-    serve(FILES[0].media_type, &INDEX, &headers)
+/// The files as they are served, by name. They are made at the first request and kept: compressing takes some milliseconds.
+static SERVED: LazyLock<HashMap<&'static str, StaticFile>> = LazyLock::new(|| {
+    let files = FILES.iter().map(|file| {
+        let text = match file.name {
+            INDEX_FILE => INDEX.clone(),
+            _ if file.media_type == JAVASCRIPT => without_comments(file.text),
+            _ => file.text.to_owned(),
+        };
+        (file.name, StaticFile::new(file.media_type, text.into_bytes()))
+    });
+    let formats = (FORMATS_FILE, StaticFile::new(JAVASCRIPT, FORMATS.as_bytes()));
+    files.chain([formats]).collect()
+});
+
+/// A script without the lines that are comments, which are a fifth of what is transferred otherwise. No text of a script goes
+/// over several lines, as a test checks, so no such line is part of one.
+fn without_comments(script: &str) -> String {
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    script.split_inclusive('\n').filter(is_code).collect()
+}
+
+pub(crate) async fn page(headers: HeaderMap) -> Result<Response, RouteError> {
+    serve(INDEX_FILE, &headers)
 }
 
 /// The files that the page loads.
 pub(crate) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, RouteError> {
-    if name == "formats.js" {
-        return Ok(serve("text/javascript; charset=utf-8", &FORMATS, &headers));
-    }
-    let file = FILES[1..].iter().find(|file| file.name == name).ok_or(RouteError::NoSuchRoute)?;
-    Ok(serve(file.media_type, file.text, &headers))
+    if name == INDEX_FILE { Err(RouteError::NoSuchRoute) } else { serve(&name, &headers) }
 }
 
-fn serve(media_type: &'static str, text: &'static str, request: &HeaderMap) -> Response {
-    let etag = format!("\"{:08x}\"", crc32fast::hash(text.as_bytes()));
-    let etag = HeaderValue::try_from(etag).expect("digits in quotes are a header value");
-    let is_cached = request.get(header::IF_NONE_MATCH).is_some_and(|tag| *tag == etag);
+fn serve(name: &str, request: &HeaderMap) -> Result<Response, RouteError> {
+    let file = SERVED.get(name).ok_or(RouteError::NoSuchRoute)?;
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         // The browser revalidates each time, and gets the file only after an upgrade.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        (header::ETAG, etag),
     ];
-    if is_cached { (StatusCode::NOT_MODIFIED, headers).into_response() } else { (headers, text).into_response() }
+    Ok(file.answer(request, headers))
 }
 
 #[cfg(test)]
@@ -168,6 +201,16 @@ mod tests {
                 assert_eq!(FORMATS.matches(&format!("{{\"name\":\"{}\",\"kind\"", option.name)).count(), 1);
             }
         }
+    }
+
+    #[test]
+    fn no_text_of_a_script_goes_over_several_lines() {
+        for file in FILES.iter().filter(|file| file.media_type == JAVASCRIPT) {
+            for line in without_comments(file.text).lines() {
+                assert!(line.matches('`').count() % 2 == 0 && !line.contains("/*"), "{}: {line}", file.name);
+            }
+        }
+        assert_eq!(without_comments("// a\nlet b; // c\n  /// d\n"), "let b; // c\n");
     }
 
     #[test]

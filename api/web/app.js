@@ -5,7 +5,7 @@ import { Benchmark } from './benchmark.js';
 import { copyBy } from './curl.js';
 import { byId, setText } from './element.js';
 import { ExportList } from './export-list.js';
-import { titleOf } from './export-row.js';
+import { shortId, titleOf } from './export-row.js';
 import { isActive, KnownExports } from './known-exports.js';
 import { Live } from './live.js';
 import { NewExport } from './new-export.js';
@@ -25,7 +25,8 @@ const announcements = new Announcements(byId('announcements'));
 const list = new ExportList({
   known,
   parts: {
-    list: byId('list'), count: byId('list-count'), status: byId('list-status'), state: byId('list-state'),
+    list: byId('list'), count: byId('list-count'), status: byId('list-status'), benchmarks: byId('list-benchmarks'),
+    benchmarksField: byId('list-benchmarks-field'), benchmarksWords: byId('list-benchmarks-words'), state: byId('list-state'),
     more: byId('list-more'), moreState: byId('list-more-state'),
   },
   actions: {
@@ -35,6 +36,13 @@ const list = new ExportList({
       const answer = await service.remove(id);
       known.learn(answer ?? (await service.inspect(id)));
     },
+    async runAgain(request, key) {
+      const { exportId } = await service.submit(request, key);
+      // Events and lists bring it as well; this only brings it sooner.
+      await service.inspect(exportId).then((it) => known.learn(it), () => {});
+      return `Started the export ${shortId(exportId)}.`;
+    },
+    edit: (request) => newExport.edit(request),
   },
 });
 
@@ -52,7 +60,7 @@ known.onChange((it, before) => {
   const name = titleOf(it);
   if (it.status === 'running' && before.status !== 'finishing') announcements.say(`Started: ${name}.`);
   else if (it.status === 'completed') announcements.say(`Completed: ${name}, ${counted(it.progress.rows, 'row')}.`);
-  else if (it.status === 'failed') announcements.say(`Failed: ${name}. ${errorName(it.errorCode)}`);
+  else if (it.status === 'failed') announcements.say(`Failed: ${name}. ${it.error || errorName(it.errorCode)}`);
   else if (it.status === 'cancelled') announcements.say(`Cancelled: ${name}.`);
 });
 
@@ -76,6 +84,23 @@ const live = new Live({
     setText(connection, words);
   },
 });
+
+// The form is in the fragment of the address, so a link within the page must not replace it.
+document.addEventListener('click', (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  const target = link && byId(link.hash.slice(1));
+  if (!target || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  target.focus({ preventScroll: true });
+  target.scrollIntoView();
+});
+
+// What is brought into view is not to be under the bar that sticks to the lower edge.
+const bar = byId('start-bar');
+new ResizeObserver(() => {
+  const covered = getComputedStyle(bar).position === 'sticky' ? bar.offsetHeight : 0;
+  document.documentElement.style.setProperty('--covered', `${covered}px`);
+}).observe(bar);
 
 new Benchmark({ say: (words) => announcements.say(words) });
 newExport.load();

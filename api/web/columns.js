@@ -9,6 +9,7 @@ const MANY = 12;
 export class Columns {
   #parts;
   #changed;
+  #offered = [];
   #rows = [];
 
   /// `parts`: the elements `list`, `count`, `all`, `none`, `find`, `findField` and `fieldset`.
@@ -26,16 +27,40 @@ export class Columns {
 
   /// The columns of another dataset, all of them ticked.
   offer(columns) {
-    this.#rows = columns.map((column) => this.#row(column));
-    this.#parts.list.replaceChildren(...this.#rows.map((row) => row.element));
+    this.#offered = columns;
+    this.#place(columns.map((column) => this.#row(column)));
+  }
+
+  /// The `columns` of a submission: those are ticked, in their order, and the others come behind them. The answer is the names
+  /// that the dataset does not have.
+  fill(mappings) {
+    const known = new Map(this.#offered.map((column) => [column.name, column]));
+    const chosen = mappings.filter(({ source }) => known.has(source));
+    const names = new Set(chosen.map(({ source }) => source));
+    const rows = chosen.map(({ source, target }) => this.#row(known.get(source), target));
+    const others = this.#offered.filter(({ name }) => !names.has(name)).map((column) => this.#row(column));
+    for (const row of others) row.tick.checked = false;
+    this.#place([...rows, ...others]);
+    return mappings.map(({ source }) => source).filter((source) => !known.has(source));
+  }
+
+  /// Whether every column is ticked, in the order of the dataset and under its own name.
+  get isDefault() {
+    return this.#rows.length === this.#offered.length
+      && this.#rows.every(({ name, tick, target }, at) => tick.checked && target.value === name && name === this.#offered[at].name);
+  }
+
+  #place(rows) {
+    this.#rows = rows;
+    this.#parts.list.replaceChildren(...rows.map((row) => row.element));
     this.#parts.find.value = '';
-    setHidden(this.#parts.findField, columns.length < MANY);
+    setHidden(this.#parts.findField, rows.length < MANY);
     this.#describe();
   }
 
-  #row({ name, type, nullable }) {
+  #row({ name, type, nullable }, given = name) {
     const tick = element('input', { type: 'checkbox', checked: true });
-    const target = element('input', { value: name, spellcheck: 'false', autocapitalize: 'off', 'aria-label': `Name of ${name} in the file` });
+    const target = element('input', { value: given, spellcheck: 'false', autocapitalize: 'off', 'aria-label': `Name of ${name} in the file` });
     const move = (step, words, sign) => element('button', {
       type: 'button', class: 'icon', title: words, on: { click: (event) => this.#move(row, step, event.currentTarget) },
     }, element('span', { 'aria-hidden': 'true' }, sign), unseen(`${words} ${name}`));

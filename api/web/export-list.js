@@ -6,13 +6,16 @@ import { ExportRow } from './export-row.js';
 import { isActive } from './known-exports.js';
 import { Pace } from './pace.js';
 import * as service from './service.js';
-import { count, counted, statusName } from './words.js';
+import { count, counted, stateName, statusName } from './words.js';
 
 /// Pages that are loaded to close a gap between the newest exports and the ones that are shown; then the list begins anew.
 const MOST_PAGES = 4;
 
 /// Milliseconds: a hundred bars may move at once, and nobody reads numbers more often.
 const BETWEEN_WRITES = 150;
+
+/// A choice of the page's own.
+const DELETED = 'deleted';
 
 export class ExportList {
   #known;
@@ -21,6 +24,8 @@ export class ExportList {
   #rows = new Map();
   /// The ids of the rows, newest first: UUIDv7 sorts by time.
   #ids = [];
+  /// Runs of benchmarks that match the chosen state and are not shown.
+  #benchmarks = new Set();
   #paces = new Map();
   #changed = new Set();
   #frame = null;
@@ -30,22 +35,38 @@ export class ExportList {
   #underWay = null;
   #loaded = false;
 
-  /// `parts`: the elements `list`, `count`, `status`, `state`, `more` and `moreState`.
+  /// `parts`: the elements `list`, `count`, `status`, `benchmarks`, `benchmarksField`, `benchmarksWords`, `state`, `more` and
+  /// `moreState`.
   constructor({ known, parts, actions }) {
     this.#known = known;
     this.#parts = parts;
     this.#actions = actions;
     known.onChange((document) => this.#note(document));
     parts.status.addEventListener('change', () => this.load());
+    parts.benchmarks.addEventListener('change', () => this.#showBenchmarks());
     parts.more.addEventListener('click', () => this.#loadMore());
   }
 
+  /// The state to ask the service for, which calls deleted exports expired, too.
   get #status() {
+    return this.#chosen === DELETED ? 'expired' : this.#chosen;
+  }
+
+  get #chosen() {
     return this.#parts.status.value;
   }
 
-  #matches({ status }) {
-    return this.#status === '' || this.#status === status;
+  #hasState({ status, deleted }) {
+    return this.#chosen === '' || this.#chosen === (deleted ? DELETED : status);
+  }
+
+  #matches(document) {
+    return this.#hasState(document) && (!document.benchmark || this.#parts.benchmarks.checked);
+  }
+
+  #showBenchmarks() {
+    const ids = this.#parts.benchmarks.checked ? [...this.#benchmarks] : this.#ids.filter((id) => this.#known.get(id).benchmark);
+    for (const id of ids) this.#touch(id);
   }
 
   shownActive() {
@@ -75,6 +96,8 @@ export class ExportList {
       const document = this.#known.get(id);
       const row = this.#rows.get(id);
       if (!document) continue;
+      if (document.benchmark && this.#hasState(document)) this.#benchmarks.add(id);
+      else this.#benchmarks.delete(id);
       if (this.#matches(document)) {
         (row ?? this.#insert(id)).update(document, this.#paces.get(id)?.now ?? null);
       } else if (row && !row.hasFocus) {
@@ -115,6 +138,9 @@ export class ExportList {
     const active = this.shownActive().length;
     const shown = this.#ids.length;
     setText(this.#parts.count, shown ? `${count(shown)} shown${active ? `, ${count(active)} under way` : ''}` : '');
+    const runs = this.#benchmarks.size;
+    setHidden(this.#parts.benchmarksField, runs === 0);
+    setText(this.#parts.benchmarksWords, counted(runs, 'benchmark run'));
     if (shown) setHidden(this.#parts.state, true);
     else if (this.#loaded) this.#sayEmpty();
   }
@@ -128,8 +154,8 @@ export class ExportList {
 
   #sayEmpty() {
     if (this.#parts.state.dataset.tone === 'empty' && !this.#parts.state.hidden) return;
-    const words = this.#status
-      ? `No export has the state “${statusName(this.#status)}”.`
+    const words = this.#chosen
+      ? `No export${this.#cursor ? ' among the newest' : ''} has the state “${this.#chosen === DELETED ? stateName({ deleted: true }) : statusName(this.#chosen)}”.`
       : 'No export yet. Choose a dataset and its columns, then press Start export.';
     this.#say('empty', element('p', {}, words));
   }
@@ -146,6 +172,7 @@ export class ExportList {
     this.#underWay = null;
     this.#rows.clear();
     this.#ids = [];
+    this.#benchmarks.clear();
     this.#changed.clear();
     this.#loaded = false;
     this.#parts.list.replaceChildren();
@@ -161,15 +188,25 @@ export class ExportList {
   #first() {
     if (this.#underWay) return this.#underWay;
     const { signal } = this.#loading;
-    const loading = service.list({ status: this.#status }, signal).then((page) => {
-      if (!signal.aborted) this.#takeLast(page);
-    });
+    const loading = this.#fill(signal);
     const over = () => {
       if (this.#underWay === loading) this.#underWay = null;
     };
     loading.then(over, over);
     this.#underWay = loading;
     return loading;
+  }
+
+  /// Pages until one has an export to show.
+  async #fill(signal) {
+    let cursor = null;
+    for (let pages = 0; pages < MOST_PAGES; pages += 1) {
+      const page = await service.list({ status: this.#status, cursor }, signal);
+      if (signal.aborted) return;
+      this.#takeLast(page);
+      cursor = page.nextCursor;
+      if (!cursor || page.exports.some((document) => this.#matches(document))) return;
+    }
   }
 
   #take({ exports }) {
@@ -201,7 +238,7 @@ export class ExportList {
         const page = await service.list({ status: this.#status, cursor: this.#cursor }, signal);
         if (signal.aborted) return;
         // Active exports came by events, wherever they stand; a page of those alone would be nothing new.
-        fresh = page.exports.filter(({ exportId }) => !this.#rows.has(exportId));
+        fresh = page.exports.filter((it) => !this.#rows.has(it.exportId) && this.#matches(it));
         this.#takeLast(page);
       } while (!fresh.length && this.#cursor);
       this.#actions.say(`${counted(fresh.length, 'export')} more.`);

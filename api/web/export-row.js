@@ -3,11 +3,12 @@
 import * as curl from './curl.js';
 import { ConfirmedRemoval } from './confirmed-removal.js';
 import { element, newId, setAttribute, setHidden, setText, unseen } from './element.js';
+import { ExportRequest } from './export-request.js';
 import { ManifestFiles } from './manifest-files.js';
 import { isActive } from './known-exports.js';
 import { Shards } from './shards.js';
 import {
-  count, counted, duration, errorName, estimated, formatName, moment, momentInFull, percent, size, statusMeaning, statusName, waitWords,
+  count, counted, duration, errorName, estimated, formatName, moment, momentInFull, percent, size, stateMeaning, stateName, statusMeaning, waitWords,
 } from './words.js';
 
 /// The end of a UUIDv7 tells exports apart; its beginning is the time.
@@ -20,17 +21,22 @@ export function titleOf({ dataset, format, exportId }) {
   return `${formatName(format)} of ${dataset}, ${shortId(exportId)}`;
 }
 
+/// Seconds. What took less is mostly the beginning and the end, which have nothing to do with the rows.
+const SHORTEST_RATE = 1;
+
 class Moment {
   element = element('span', { class: 'moment', hidden: true });
   #time = element('time');
+  #words = element('span');
   #at = null;
 
-  constructor(words) {
-    this.element.append(`${words} `, this.#time);
+  constructor() {
+    this.element.append(this.#words, ' ', this.#time);
   }
 
-  write(at) {
+  write(at, words) {
     setHidden(this.element, !at);
+    setText(this.#words, words);
     if (!at || at === this.#at) return;
     this.#at = at;
     const date = new Date(at);
@@ -48,24 +54,25 @@ export class ExportRow {
   #barLine;
   #facts = {};
   #shards = new Shards();
-  #error = { line: null, name: element('strong'), words: element('span'), code: element('code') };
-  #moments = { createdAt: new Moment('Asked for'), finishedAt: new Moment('ended'), expiresAt: new Moment('kept until') };
+  #error = { line: null, words: element('strong'), code: element('code') };
+  #moments = { createdAt: new Moment(), finishedAt: new Moment(), expiresAt: new Moment() };
   #download;
   #manifest;
   #curl;
   #removal;
   #files;
+  #request;
   #written = null;
 
   constructor(document, actions) {
-    const { exportId, dataset, format, compression, layout } = document;
+    const { exportId, dataset, format, compression, layout, benchmark } = document;
     const name = titleOf(document);
     const title = newId('export');
-    const encoding = [formatName(format), compression, layout === 'files' ? 'several files' : null].filter(Boolean).join(' · ');
+    const encoding = [formatName(format), compression, layout === 'files' ? 'several files' : null, benchmark ? 'benchmark' : null].filter(Boolean).join(' · ');
     this.#bar = element('progress', { max: 100, 'aria-label': `Progress of ${name}` });
     this.#barLine = element('div', { class: 'bar' }, this.#bar, this.#percent);
     this.#error.line = element('p', { class: 'export-error', hidden: true },
-      this.#error.name, ' ', this.#error.words, ' ', this.#error.code);
+      this.#error.words, ' ', this.#error.code);
     const link = (words) => element('a', { class: 'plain', hidden: true }, words, unseen(` ${name}`));
     this.#download = link('Download');
     this.#manifest = link('Manifest');
@@ -79,6 +86,7 @@ export class ExportRow {
     });
     this.#removal = new ConfirmedRemoval(name, () => actions.remove(exportId));
     this.#files = layout === 'files' ? new ManifestFiles(exportId, name) : null;
+    this.#request = new ExportRequest(exportId, name, actions);
     this.element = element('li', { class: 'export', id: `export-${exportId}`, tabIndex: -1, 'aria-labelledby': title },
       element('div', { class: 'export-head' },
         this.#badge,
@@ -92,7 +100,8 @@ export class ExportRow {
         element('p', { class: 'facts moments' }, Object.values(this.#moments).map((it) => it.element)),
         element('div', { class: 'actions' }, this.#download, this.#manifest, this.#curl, this.#removal.button)),
       this.#removal.question,
-      this.#files?.element ?? null);
+      this.#files?.element ?? null,
+      this.#request.element);
   }
 
   #fact(name) {
@@ -109,23 +118,25 @@ export class ExportRow {
     const active = isActive(it.status);
     this.#written = it;
     setAttribute(this.element, 'data-status', it.status);
-    setText(this.#badge, statusName(it.status));
-    setAttribute(this.#badge, 'title', statusMeaning(it.status));
+    setText(this.#badge, stateName(it));
+    setAttribute(this.#badge, 'title', stateMeaning(it));
     this.#writeBar(it, active);
     this.#writeFacts(it, active, pace);
     setHidden(this.#error.line, it.status !== 'failed');
     if (it.status === 'failed') {
-      setText(this.#error.name, errorName(it.errorCode));
-      setText(this.#error.words, it.error);
+      // The service's own sentence says more than the name of the code.
+      setText(this.#error.words, it.error || errorName(it.errorCode));
       setText(this.#error.code, it.errorCode);
     }
-    for (const [field, line] of Object.entries(this.#moments)) line.write(it[field]);
     const completed = it.status === 'completed';
+    const words = { createdAt: 'Asked for', finishedAt: 'ended', expiresAt: completed ? 'kept until' : stateName(it).toLowerCase() };
+    for (const [field, line] of Object.entries(this.#moments)) line.write(it[field], words[field]);
     this.#writeLink(this.#download, completed ? it.links.download : null);
     this.#writeLink(this.#manifest, it.links.manifest);
     setHidden(this.#curl, !completed);
     this.#removal.offer(active ? 'cancel' : completed ? 'delete' : null, this.element);
     this.#files?.offer(completed);
+    this.#request.offer(it);
   }
 
   #writeBar({ status, progress: { rows, rowsTotal } }, active) {
@@ -163,16 +174,17 @@ export class ExportRow {
     const seconds = it.startedAt && it.finishedAt ? (new Date(it.finishedAt) - new Date(it.startedAt)) / 1000 : null;
     const left = pace && rowsTotal ? (rowsTotal - rows) / pace.rows : etaSeconds;
     const facts = {
-      rows: written ? this.#rowsWords(rows, rowsTotal) : kept || rows > 0 ? counted(rows, 'row') : waiting ? (it.waiting ? waitWords(it.waiting) : statusMeaning(it.status)) : '',
-      bytes: written || kept || bytes > 0 ? size(bytes) : '',
+      // What failed and cancelled exports have written is thrown away.
+      rows: written ? this.#rowsWords(rows, rowsTotal) : kept ? counted(rows, 'row') : waiting ? (it.waiting ? waitWords(it.waiting) : statusMeaning(it.status)) : '',
+      bytes: written || kept ? size(bytes) : '',
       pace: '',
       left: it.status === 'running' && left !== null ? `about ${duration(Math.max(left, 0.1))} left` : '',
-      shards: shards > 1 && !active ? `${count(shards)} shards` : '',
+      shards: shards > 1 && kept ? `${count(shards)} shards` : '',
       attempt: it.attempt > 1 ? `attempt ${count(it.attempt)}` : '',
       stream: active && it.singleStream ? `one stream: ${it.singleStream.reason}` : '',
     };
     if (running && pace) facts.pace = `${count(pace.rows)} rows/s, ${size(pace.bytes)}/s`;
-    else if (kept && seconds !== null) facts.pace = `in ${duration(seconds)}${seconds > 0 ? `, ${count(rows / seconds)} rows/s` : ''}`;
+    else if (kept && seconds !== null) facts.pace = `in ${duration(seconds)}${seconds >= SHORTEST_RATE ? `, ${count(rows / seconds)} rows/s` : ''}`;
     for (const [name, words] of Object.entries(facts)) setText(this.#facts[name], words);
     this.#shards.write(active ? shardsDone : 0, active ? shards : 0);
   }

@@ -10,14 +10,17 @@ export class FieldErrors {
   #last = '';
 
   clear() {
-    for (const { control, line, id } of this.#shown) {
-      line.remove();
-      control.removeAttribute('aria-invalid');
-      const others = (control.getAttribute('aria-describedby') ?? '').split(' ').filter((it) => it && it !== id);
-      if (others.length) control.setAttribute('aria-describedby', others.join(' '));
-      else control.removeAttribute('aria-describedby');
-    }
+    for (const shown of this.#shown) withdraw(shown);
     this.#shown = [];
+    this.#last = '';
+  }
+
+  /// Withdraws what was said of a control that is being changed: whether it is still wrong is for the service to say.
+  changed(target) {
+    const isAbout = ({ control }) => control === target || control.contains(target);
+    if (!this.#shown.some(isAbout)) return;
+    for (const shown of this.#shown.filter(isAbout)) withdraw(shown);
+    this.#shown = this.#shown.filter((shown) => !isAbout(shown));
     this.#last = '';
   }
 
@@ -44,6 +47,14 @@ export class FieldErrors {
     control.setAttribute('aria-describedby', described ? `${described} ${id}` : id);
     this.#shown.push({ control, line, id });
   }
+}
+
+function withdraw({ control, line, id }) {
+  line.remove();
+  control.removeAttribute('aria-invalid');
+  const others = (control.getAttribute('aria-describedby') ?? '').split(' ').filter((it) => it && it !== id);
+  if (others.length) control.setAttribute('aria-describedby', others.join(' '));
+  else control.removeAttribute('aria-describedby');
 }
 
 /// The control of the field, or of the nearest one around it: `filters[0].value[2]` is shown at `filters[0].value`.

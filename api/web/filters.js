@@ -32,7 +32,10 @@ export class Filters {
   constructor({ parts, changed }) {
     this.#parts = parts;
     this.#changed = changed;
-    parts.add.addEventListener('click', () => this.#add());
+    parts.add.addEventListener('click', () => {
+      this.#add().column.focus();
+      this.#changed();
+    });
   }
 
   /// The columns of another dataset. Filters go with the dataset that they were for.
@@ -41,6 +44,24 @@ export class Filters {
     this.#rows = [];
     this.#parts.list.replaceChildren();
     setHidden(this.#parts.none, false);
+  }
+
+  /// The `filters` of a submission in place of those that are there. One without a value, as deleted exports have them, waits
+  /// for one. The answer is the columns that the dataset does not have.
+  fill(filters) {
+    this.offer(this.#columns);
+    const known = new Set(this.#columns.map(({ name }) => name));
+    for (const { column, op, value } of filters.filter((filter) => known.has(filter.column))) {
+      const row = this.#add();
+      row.column.value = column;
+      row.operator.value = op;
+      this.#offerValue(row);
+      if (op === 'in') row.several.value = lines([value ?? []].flat());
+      else row.one.value = value ?? '';
+      row.written = value !== undefined;
+      row.kept = value;
+    }
+    return filters.map(({ column }) => column).filter((column) => !known.has(column));
   }
 
   #add() {
@@ -52,16 +73,18 @@ export class Filters {
     const one = element('input', { spellcheck: 'false', autocapitalize: 'off', 'aria-describedby': hint.id });
     const several = element('textarea', { rows: 2, spellcheck: 'false', hidden: true, 'aria-describedby': hint.id });
     const remove = element('button', { type: 'button', class: 'icon', title: 'Remove this filter' }, '×');
-    const row = { column, operator, one, several, remove, hint, written: false, element: null };
+    const row = { column, operator, one, several, remove, hint, written: false, kept: undefined, element: null };
     row.element = element('li', { class: 'line filter', 'data-errors': true }, column, operator, one, several, remove, hint);
     column.addEventListener('change', () => this.#changed());
     operator.addEventListener('change', () => {
+      row.kept = undefined;
       this.#offerValue(row);
       this.#changed();
     });
     for (const value of [one, several]) {
       value.addEventListener('input', () => {
         row.written = true;
+        row.kept = undefined;
         this.#changed();
       });
     }
@@ -70,8 +93,7 @@ export class Filters {
     this.#parts.list.append(row.element);
     this.#number();
     setHidden(this.#parts.none, true);
-    column.focus();
-    this.#changed();
+    return row;
   }
 
   /// Names that tell the controls of one filter from those of another.
@@ -121,14 +143,20 @@ export class Filters {
       fields.set(`filters[${index}].value`, value.hidden ? row.operator : value);
       fields.set(`filters[${index}]`, row.operator);
       const filter = { column: row.column.value, op: operator };
-      if (operator === 'in') return { ...filter, value: valuesOf(value.value) };
-      return WITHOUT_VALUE.has(operator) ? filter : { ...filter, value: value.value };
+      if (WITHOUT_VALUE.has(operator)) return filter;
+      // A control may not hold the value as it is, a line break for instance.
+      return { ...filter, value: row.kept ?? (operator === 'in' ? valuesOf(value.value) : value.value) };
     });
   }
 }
 
 function isWritten({ operator, written }) {
   return written || WITHOUT_VALUE.has(operator.value);
+}
+
+/// The text of several values. One alone ends its line, as a comma may be part of it.
+function lines(values) {
+  return values.length === 1 ? `${values[0]}\n` : values.join('\n');
 }
 
 /// A value with a comma in it goes on a line of its own, with another line.

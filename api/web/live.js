@@ -3,6 +3,7 @@
 
 import * as service from './service.js';
 import { isActive } from './known-exports.js';
+import { SharedStream } from './shared-stream.js';
 
 const POLL = 2_000;
 
@@ -16,12 +17,6 @@ const BEHIND = 300;
 const SILENCE = 10_000;
 const LOOK_FOR_SILENCE = 5_000;
 const LOOKED_AT_ONCE = 8;
-
-/// A hidden page gives its connection back: a browser has six to a server, for all its tabs.
-const HIDDEN = 60_000;
-
-const SHORTEST_BACKOFF = 1_000;
-const LONGEST_BACKOFF = 30_000;
 const AT_A_TIME = 4;
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -30,70 +25,56 @@ export class Live {
   #known;
   #list;
   #show;
-  #source = null;
-  #backoff = SHORTEST_BACKOFF;
-  #retry = null;
+  #stream;
+  #begun = false;
   #polling = false;
   #asleep = false;
-  #falling = null;
 
   /// `show(state)`: connecting, live, polling or offline.
   constructor({ known, list, show }) {
     this.#known = known;
     this.#list = list;
     this.#show = show;
+    this.#stream = new SharedStream({
+      report: (isOpen, isAsleep) => this.#report(isOpen, isAsleep),
+      hear: (kind, data) => this.#read(data, (it) => (kind === 'export' ? this.#known.learn(it) : this.#hear(it))),
+    });
   }
 
   start() {
-    this.#connect();
-    setTimeout(() => this.#poll(), FIRST_PATIENCE);
+    this.#stream.start();
+    setTimeout(() => {
+      this.#begun = true;
+      this.#poll();
+    }, FIRST_PATIENCE);
     setInterval(() => this.#lookAtSilent(), LOOK_FOR_SILENCE);
-    document.addEventListener('visibilitychange', () => this.#visibility());
-    window.addEventListener('online', () => this.#connectNow());
-  }
-
-  get #isOpen() {
-    return this.#source?.readyState === EventSource.OPEN;
-  }
-
-  #connect() {
-    this.#source?.close();
-    const source = new EventSource('/events');
-    this.#source = source;
-    source.addEventListener('open', () => this.#opened());
-    source.addEventListener('export', (event) => this.#read(event, (it) => this.#known.learn(it)));
-    source.addEventListener('state', (event) => this.#read(event, (it) => this.#hear(it)));
-    source.addEventListener('error', () => {
-      if (source !== this.#source) return;
-      // CONNECTING: the browser tries again by itself. CLOSED: it has given up, after a 503 for instance.
-      if (source.readyState === EventSource.CLOSED) this.#connectLater();
+    document.addEventListener('visibilitychange', () => {
+      if (document.hidden || !this.#asleep) return;
+      this.#asleep = false;
       this.#poll();
     });
   }
 
-  #connectLater() {
-    clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => this.#connect(), this.#backoff * (0.75 + Math.random() / 2));
-    this.#backoff = Math.min(this.#backoff * 2, LONGEST_BACKOFF);
-  }
-
-  #connectNow() {
-    if (this.#asleep || this.#isOpen) return;
-    clearTimeout(this.#retry);
-    this.#connect();
+  #report(isOpen, isAsleep) {
+    // A page that nobody looks at neither listens nor asks.
+    this.#asleep = isAsleep && document.hidden;
+    if (isOpen) this.#opened();
+    else if (this.#asleep) this.#show('connecting');
+    // The stream may just not be open yet.
+    else if (this.#begun) this.#poll();
   }
 
   #opened() {
-    this.#backoff = SHORTEST_BACKOFF;
+    this.#begun = true;
     this.#show('live');
     this.#sync().catch(() => {
       // The events come, and whoever is silent is looked at below.
     });
   }
 
-  #read(event, take) {
+  #read(data, take) {
     try {
-      take(JSON.parse(event.data));
+      take(JSON.parse(data));
     } catch {
       // What cannot be read is left to the next event, or to the look at silent exports.
     }
@@ -112,9 +93,9 @@ export class Live {
   async #poll() {
     if (this.#polling) return;
     this.#polling = true;
-    while (!this.#isOpen && !this.#asleep) {
+    while (!this.#stream.isOpen && !this.#asleep) {
       const answered = await this.#sync().then(() => true, () => false);
-      if (!this.#isOpen) this.#show(answered ? 'polling' : 'offline');
+      if (!this.#stream.isOpen) this.#show(answered ? 'polling' : 'offline');
       await pause(POLL);
     }
     this.#polling = false;
@@ -141,28 +122,10 @@ export class Live {
 
   #lookAtSilent() {
     // While the page polls, nothing is silent.
-    if (!this.#isOpen) return;
+    if (!this.#stream.isOpen) return;
     const before = performance.now() - SILENCE;
     const silent = this.#list.shownActive().filter((id) => this.#known.heardAt(id) < before);
     silent.sort((one, other) => this.#known.heardAt(one) - this.#known.heardAt(other));
     this.#inspect(silent.slice(0, LOOKED_AT_ONCE)).catch(() => {});
-  }
-
-  #visibility() {
-    clearTimeout(this.#falling);
-    if (document.hidden) {
-      this.#falling = setTimeout(() => this.#sleep(), HIDDEN);
-    } else if (this.#asleep) {
-      this.#asleep = false;
-      this.#connect();
-      this.#poll();
-    }
-  }
-
-  #sleep() {
-    this.#asleep = true;
-    clearTimeout(this.#retry);
-    this.#source?.close();
-    this.#show('connecting');
   }
 }

@@ -6,7 +6,9 @@ import { byId, element, setHidden, setText } from './element.js';
 import { Columns } from './columns.js';
 import * as curl from './curl.js';
 import { FieldErrors, focusOn } from './field-errors.js';
+import { fieldName } from './field-names.js';
 import { Filters } from './filters.js';
+import { FormAddress } from './form-address.js';
 import { FORMATS } from './formats.js';
 import { Options } from './options.js';
 import { Order } from './order.js';
@@ -24,6 +26,7 @@ export class NewExport {
   #order;
   #options;
   #preview;
+  #address = new FormAddress();
   #known;
   #actions;
   /// The key of the last submission that may have arrived without an answer, and what it asked for.
@@ -52,6 +55,7 @@ export class NewExport {
       parts: { ...part('preview', ['state', 'retry']), table: byId('preview') },
       read: () => this.#readForPreview(),
       errors: (errors, fields) => this.#tell(errors, fields),
+      becomes: (source, format) => this.#datasets.get(this.#dataset.value).columns.find(({ name }) => name === source)?.becomes?.[format],
     });
     this.#dataset.addEventListener('change', () => this.#choose());
     byId('formats').addEventListener('change', () => this.#formatChosen());
@@ -59,6 +63,11 @@ export class NewExport {
     for (const id of ['layout', 'coalesce']) byId(id).addEventListener('change', changed);
     byId('parallelism').addEventListener('input', changed);
     byId('curl').addEventListener('click', (event) => this.#actions.copy(event.currentTarget, curl.submission(this.#read().body)));
+    for (const event of ['input', 'change']) this.#form.addEventListener(event, ({ target }) => this.#mending(target));
+    window.addEventListener('hashchange', () => {
+      const linked = this.#address.read();
+      if (linked && this.#datasets.size) this.#fill(linked);
+    });
     this.#form.addEventListener('submit', (event) => {
       event.preventDefault();
       this.#start();
@@ -68,12 +77,26 @@ export class NewExport {
   /// The service is there, perhaps again.
   recover() {
     if (this.#hasFailed) this.load();
+    else if (this.#datasets.size) this.#preview.recover();
+  }
+
+  /// Puts the request of an export into the form, to be changed and started.
+  edit(request) {
+    if (!this.#datasets.has(request.dataset)) {
+      this.#say('bad', element('p', {}, `There is no dataset “${request.dataset}” any more.`));
+    } else {
+      this.#say();
+      this.#fill(request);
+    }
+    byId('new').focus({ preventScroll: true });
+    byId('new').scrollIntoView();
   }
 
   async load() {
     const state = byId('datasets-state');
     this.#hasFailed = false;
     setHidden(this.#form, true);
+    byId('new').classList.add('loading');
     state.dataset.tone = 'busy';
     setText(state, 'Looking up the datasets …');
     try {
@@ -96,14 +119,38 @@ export class NewExport {
     setHidden(state, true);
     this.#datasets = new Map(datasets.map((dataset) => [dataset.name, dataset]));
     this.#dataset.replaceChildren(...datasets.map(({ name }) => element('option', { value: name }, name)));
-    const linked = new URLSearchParams(location.hash.slice(1));
-    const wanted = [linked.get('dataset'), 'records', datasets[0].name].find((name) => this.#datasets.has(name));
-    this.#dataset.value = wanted;
-    const format = [...this.#form.elements.format].find((radio) => radio.value === linked.get('format'));
-    if (format) format.checked = true;
+    const linked = this.#address.read();
+    this.#dataset.value = this.#datasets.has('records') ? 'records' : datasets[0].name;
+    if (linked) {
+      this.#fill(linked, { now: true });
+    } else {
+      this.#describeFormat();
+      this.#choose({ now: true });
+    }
     setHidden(this.#form, false);
+    byId('new').classList.remove('loading');
+  }
+
+  /// Every choice of a submission, in place of what is chosen. A dataset that is not there leaves the one that is.
+  #fill(request, { now = false } = {}) {
+    if (this.#datasets.has(request.dataset)) this.#dataset.value = request.dataset;
+    check(this.#form.elements.format, request.format);
+    check(this.#form.elements.compression, request.compression ?? '');
     this.#describeFormat();
-    this.#choose({ now: true });
+    this.#offerDataset();
+    const missing = [
+      ...(request.columns ? this.#columns.fill(request.columns) : []),
+      ...this.#filters.fill(request.filters ?? []), ...this.#order.fill(request.orderBy ?? []),
+    ];
+    this.#options.fill(request.options ?? {});
+    byId('layout').value = request.layout === 'files' ? 'files' : '';
+    byId('parallelism').value = request.parallelism ?? '';
+    byId('coalesce').checked = request.coalesce === true;
+    if (missing.length) {
+      const names = [...new Set(missing)].map((name) => `“${name}”`).join(', ');
+      this.#say('bad', element('p', {}, `The dataset does not have ${names}. What names it is left out.`));
+    }
+    this.#changed({ now });
   }
 
   get #format() {
@@ -111,13 +158,17 @@ export class NewExport {
   }
 
   #choose({ now = false } = {}) {
+    this.#offerDataset();
+    this.#changed({ now });
+  }
+
+  #offerDataset() {
     const dataset = this.#datasets.get(this.#dataset.value);
     this.#columns.offer(dataset.columns);
     this.#filters.offer(dataset.columns);
     this.#order.offer(dataset);
     const rows = dataset.estimatedRows === null ? 'rows not counted' : `about ${estimated(dataset.estimatedRows, 'row')}`;
     setText(byId('dataset-about'), [dataset.relation, dataset.kind, rows].join(' · '));
-    this.#changed({ now });
   }
 
   #formatChosen() {
@@ -127,25 +178,31 @@ export class NewExport {
 
   #describeFormat() {
     const why = FORMATS.find(({ name }) => name === this.#format)?.compressionHint ?? null;
-    const without = why !== null;
-    for (const radio of this.#form.elements.compression) {
-      radio.disabled = without && radio.value !== '';
-      // A disabled choice is none: what was chosen is chosen anew with the next format.
-      if (without && radio.value === '') radio.checked = true;
-    }
+    // What was chosen is chosen anew with the next format.
+    if (why !== null) check(this.#form.elements.compression, '');
+    setHidden(byId('compressions'), why !== null);
     setText(byId('compression-why'), why);
     this.#options.offer(this.#format);
   }
 
   #changed({ now = false } = {}) {
     const { body } = this.#read();
-    const compression = body.compression ? ` · ${body.compression}` : '';
-    setText(byId('summary'), `${formatName(body.format)}${compression} · ${counted(body.columns.length, 'column')}`);
+    const codec = this.#options.words('codec');
+    setText(byId('compression-codec'), codec && `Chosen: ${codec}.`);
+    const compression = body.compression ?? codec;
+    setText(byId('summary'), `${formatName(body.format)}${compression ? ` · ${compression}` : ''} · ${counted(body.columns.length, 'column')}`);
     const advanced = ['layout', 'parallelism', 'coalesce'].filter((name) => name in body).length;
     setText(byId('advanced-changed'), advanced ? `${counted(advanced, 'choice')} made` : 'defaults');
-    const link = new URLSearchParams({ dataset: body.dataset, format: body.format });
-    if (!now) history.replaceState(null, '', `#${link}`);
+    const { columns, ...rest } = body;
+    const isKept = now || this.#address.keep(this.#columns.isDefault ? rest : body);
+    setText(byId('address-state'), isKept ? '' : 'Too much is chosen for the address of this page: a reload keeps dataset and format alone.');
     this.#preview.refresh({ now });
+  }
+
+  /// What was said of a mistake is over as soon as it is being mended; whether it is, the service says a moment later.
+  #mending(target) {
+    this.#errors.changed(target);
+    if (byId('outcome').dataset.tone === 'bad') this.#say();
   }
 
   /// The body of a submission, and the control of each of its fields.
@@ -177,10 +234,9 @@ export class NewExport {
     return { body, fields, note, missing: body.columns.length ? null : 'Tick a column to see rows.' };
   }
 
-  /// What the preview found wrong. What a refusal said is over once it is mended.
+  /// What the preview found wrong.
   #tell(errors, fields) {
     this.#errors.show(errors, fields);
-    if (!errors.length && byId('outcome').querySelector('ul')) this.#say();
   }
 
   async #start() {
@@ -237,10 +293,16 @@ export class NewExport {
       return;
     }
     const lines = found.map(({ field, message, control }) => element('li', {},
-      control ? element('button', { type: 'button', class: 'link', on: { click: () => focusOn(control) } }, field) : element('code', {}, field),
+      control ? element('button', { type: 'button', class: 'link', on: { click: () => focusOn(control) } }, fieldName(field)) : fieldName(field),
       ` ${message}`));
     this.#say('bad', element('p', {}, `Not started: ${counted(lines.length, 'mistake')} to mend.`), element('ul', {}, lines));
     const first = found.find(({ control }) => control);
     if (first) focusOn(first.control);
   }
+}
+
+/// Checks the radio of a value; where there is none, the checked one stays.
+function check(radios, value) {
+  const radio = [...radios].find((it) => it.value === value);
+  if (radio) radio.checked = true;
 }

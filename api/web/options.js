@@ -40,6 +40,21 @@ export class Options {
     this.#describe();
   }
 
+  /// The `options` of a submission in place of what is chosen.
+  fill(options) {
+    for (const [{ name }, { control }] of this.#controls) {
+      const value = options[name];
+      control.value = value === undefined ? '' : value === '\t' ? '\\t' : String(value);
+    }
+    this.#describe();
+  }
+
+  /// What the control of an option says; null where the format does not have it.
+  words(name) {
+    const [option, { control }] = [...this.#controls].find(([it]) => it.name === name) ?? [null, {}];
+    return option && has(this.#format, option) ? (control.selectedOptions?.[0]?.textContent ?? control.value) : null;
+  }
+
   #chosen() {
     return [...this.#controls].filter(([option, { control }]) => has(this.#format, option) && control.value !== '');
   }

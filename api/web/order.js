@@ -12,7 +12,10 @@ export class Order {
   constructor({ parts, changed }) {
     this.#parts = parts;
     this.#changed = changed;
-    parts.add.addEventListener('click', () => this.#add());
+    parts.add.addEventListener('click', () => {
+      this.#add()?.column.focus();
+      this.#changed();
+    });
   }
 
   /// The columns of another dataset, and the order that it has where none is asked for.
@@ -24,10 +27,23 @@ export class Order {
     setText(this.#parts.byDefault, keys.length ? `By ${keys.join(', ')}.` : 'As the database reads them; no order is promised.');
   }
 
+  /// The `orderBy` of a submission in place of what is there. The answer is the columns that the dataset does not have.
+  fill(keys) {
+    for (const key of this.#keys.splice(0)) key.element.remove();
+    setHidden(this.#parts.byDefault, false);
+    const known = new Set(this.#columns.map(({ name }) => name));
+    for (const { column, direction } of keys.filter((key) => known.has(key.column))) {
+      const key = this.#add();
+      key.column.value = column;
+      key.direction.value = direction ?? 'asc';
+    }
+    return keys.map(({ column }) => column).filter((column) => !known.has(column));
+  }
+
   #add() {
     const taken = new Set(this.#keys.map((key) => key.column.value));
     const free = this.#columns.find(({ name }) => !taken.has(name)) ?? this.#columns[0];
-    if (!free) return;
+    if (!free) return null;
     const column = element('select', {},
       this.#columns.map(({ name }) => element('option', { value: name }, name)));
     column.value = free.name;
@@ -42,8 +58,7 @@ export class Order {
     this.#parts.list.append(key.element);
     this.#number();
     setHidden(this.#parts.byDefault, true);
-    column.focus();
-    this.#changed();
+    return key;
   }
 
   #remove(key) {

@@ -42,6 +42,7 @@ export function size(bytes) {
 }
 
 export function duration(seconds) {
+  if (seconds < 0.05) return 'less than 0.1 s';
   if (seconds < 10) return `${threeDigits.format(Math.round(seconds * 10) / 10)} s`;
   const all = Math.round(seconds);
   if (all < 60) return `${all} s`;
@@ -69,10 +70,21 @@ const STATUSES = {
   running: ['Running', 'Rows are being read and written'],
   finishing: ['Finishing', 'Every row is written; the file is being made visible'],
   completed: ['Completed', 'The file can be downloaded'],
-  expired: ['Expired', 'The file was there and is gone'],
+  expired: ['Expired', 'The time for which the file was kept is over'],
   failed: ['Failed', 'There is no file'],
   cancelled: ['Cancelled', 'Stopped on request; there is no file'],
 };
+
+const DELETED = ['Deleted', 'The file was deleted on request'];
+
+/// The state of an export in a word, and what it means. The service calls a deleted file expired, too.
+export function stateName({ status, deleted }) {
+  return deleted ? DELETED[0] : statusName(status);
+}
+
+export function stateMeaning({ status, deleted }) {
+  return deleted ? DELETED[1] : statusMeaning(status);
+}
 
 export function statusName(status) {
   return STATUSES[status]?.[0] ?? status;

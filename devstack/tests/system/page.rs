@@ -15,6 +15,9 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const MANY_ROWS: u64 = 800_000;
 const FEW_ROWS: u64 = 110_000;
 
+/// As long as PostgreSQL takes.
+const LONG: &str = "a_name_of_63_characters_which_has_no_place_where_it_might_break";
+
 /// Two apis and a worker over `records`, a dataset whose rows fail, and one that takes ten seconds and more.
 struct Stage {
     system: System,
@@ -26,16 +29,17 @@ struct Stage {
 async fn stage(rows: u64) -> Stage {
     let folder = ScratchDir::new("page-test").unwrap();
     let datasets = folder.path().join("datasets.toml");
-    let each = ["records", "failing", "slow"].map(|name| format!("[[dataset]]\nrelation = \"public.{name}\"\n"));
+    let each = ["records", "failing", "slow", LONG].map(|name| format!("[[dataset]]\nrelation = \"public.{name}\"\n"));
     std::fs::write(&datasets, each.concat()).unwrap();
-    let env = [("DATASETS", datasets.to_str().unwrap())];
+    let env = [("DATASETS", datasets.to_str().unwrap()), ("BENCHMARK", "on")];
     let mut system = System::without_worker(Setup::new(rows, &env)).await;
     for statement in [
         "CREATE VIEW public.failing AS SELECT id, name, 1 / (id - 5000) AS quotient FROM public.records",
         "CREATE VIEW public.slow AS SELECT id, created_at, name, value, metadata FROM public.records
          WHERE id <= 100000 AND (id % 100 <> 0 OR pg_sleep(0.01) IS NOT NULL)",
+        &format!("CREATE VIEW public.{LONG} AS SELECT id, name AS {LONG} FROM public.records WHERE id <= 10"),
     ] {
-        sqlx::query(statement).execute(&system.pool).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&system.pool).await.unwrap();
     }
     system.wait_until_ready().await;
     system.add_worker();
@@ -48,7 +52,7 @@ impl Stage {
         let mut command = python_command();
         command.arg(format!("{ROOT}/devstack/tests/page/page.py")).args(scenarios);
         command.env("API_URL", self.system.url("")).env("OTHER_API_URL", &self.other_url);
-        command.env("FAIL_DATASET", "failing").envs(env.iter().copied());
+        command.env("FAIL_DATASET", "failing").env("LONG_DATASET", LONG).envs(env.iter().copied());
         // Screenshots stay for people to see.
         command.env("SHOTS", format!("{ROOT}/target/page"));
         command
@@ -66,7 +70,7 @@ impl Stage {
 async fn people_get_their_files_and_see_what_happens() {
     needs_servers!();
     let stage = stage(MANY_ROWS).await;
-    stage.play(&["way", "failing", "two", "polling", "order", "commands"], &[]).await;
+    stage.play(&["way", "tabs", "failing", "two", "polling", "order", "commands"], &[]).await;
     stage.play(&["cancel"], &[("DATASET", "slow")]).await;
 }
 
@@ -75,6 +79,20 @@ async fn everybody_can_use_it_at_every_size() {
     needs_servers!();
     let stage = stage(FEW_ROWS).await;
     stage.play(&["access", "screens"], &[]).await;
+}
+
+#[tokio::test]
+async fn what_was_chosen_is_kept_and_asked_for_again() {
+    needs_servers!();
+    let stage = stage(FEW_ROWS).await;
+    stage.play(&["request", "address", "benchmarks", "wording"], &[]).await;
+}
+
+#[tokio::test]
+async fn it_loads_without_jumps_and_follows_the_rules_of_accessibility() {
+    needs_servers!();
+    let stage = stage(FEW_ROWS).await;
+    stage.play(&["loading", "axe"], &[]).await;
 }
 
 #[tokio::test]
