@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::inspect::find;
+use super::tenants;
 use crate::cross_site::is_cross_site;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
@@ -29,9 +30,6 @@ use crate::resolved_dataset::ResolvedDataset;
 use crate::state::AppState;
 use crate::timeout;
 
-/// Tenant of the benchmark's exports. It is not the clients' tenant, so that no submission is coalesced with an export that is
-/// about to be deleted.
-pub(super) const TENANT: &str = "polyglot benchmark";
 const DEFAULT_FORMATS: [&str; 4] = ["csv", "json", "xml", "parquet"];
 
 /// Time that a worker may take to claim an export.
@@ -143,7 +141,7 @@ async fn measure_all(app: &AppState, plan: &Plan, cancelled: &CancellationToken)
     let mut results = Vec::with_capacity(plan.formats.len());
     for &format in &plan.formats {
         let request = ExportRequest { row_limit: plan.rows, ..resolved.request(format, all_columns(&resolved)) };
-        let id = timeout::ledger(app.ledger.submit(TENANT, &request)).await?;
+        let id = timeout::ledger(app.ledger.submit(tenants::BENCHMARK, &request)).await?;
         app.relay.wake();
         tracing::info!(export_id = %id, format = format.name, "benchmark export submitted");
         let export = wait_for_end(app, id, cancelled).await;

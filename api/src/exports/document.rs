@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::benchmark;
+use super::tenants;
 use crate::timestamp::timestamp;
 
 /// An export, as far as it is.
@@ -132,7 +132,7 @@ impl ExportDocument {
                 eta_seconds: eta_seconds(export, now),
             },
             deleted: export.status == Status::Expired && export.cancel_requested,
-            benchmark: export.tenant == benchmark::TENANT,
+            benchmark: export.tenant == tenants::BENCHMARK,
             // The ledger keeps the reason of an attempt that will be repeated; the export itself has not failed.
             error: export.error.clone().filter(|_| failed),
             error_code: export.error_code.clone().filter(|_| failed),
@@ -285,7 +285,7 @@ pub(super) mod tests {
             let document = ExportDocument::now(&Export { status, cancel_requested, ..running() });
             assert_eq!((document.deleted, document.benchmark), (deleted, false), "{status}");
         }
-        assert!(ExportDocument::now(&Export { tenant: benchmark::TENANT.to_owned(), ..running() }).benchmark);
+        assert!(ExportDocument::now(&Export { tenant: tenants::BENCHMARK.to_owned(), ..running() }).benchmark);
     }
 
     #[test]

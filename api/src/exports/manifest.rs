@@ -10,19 +10,18 @@ use axum::response::{IntoResponse, Response};
 use polyglot_core::compression::Compression;
 use polyglot_core::manifest::{Manifest, ManifestFile};
 use polyglot_core::request::ExportRequest;
-use polyglot_core::selection::{Filter, FilterOp};
 use polyglot_core::status::Status;
 use polyglot_formats::Format;
 use polyglot_ledger::Export;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::document::retry_after;
 use super::id::ExportId;
 use super::inspect::find;
-use super::options;
+use super::{options, request_document};
 use crate::download::presigned::Signer;
 use crate::problem::RouteError;
 use crate::state::AppState;
@@ -101,7 +100,7 @@ impl ManifestDocument {
             dataset: request.dataset.clone(),
             format: request.format.to_string(),
             compression: request.compression.map(Compression::name),
-            filters: request.filters.iter().map(filter).collect(),
+            filters: request.filters.iter().map(request_document::filter).collect(),
             options: Format::of(request).map(|format| options::document(&request.options, format)).unwrap_or_default(),
             manifest,
             files: files.into_iter().map(|file| LinkedFile { file, url: None }).collect(),
@@ -138,29 +137,6 @@ impl IntoResponse for ManifestDocument {
     }
 }
 
-/// A filter as in a submission, with its values as the text that PostgreSQL got. It has none where the operator takes none, and
-/// where the export was deleted.
-pub(super) fn filter(filter: &Filter) -> Value {
-    let mut document = json!({ "column": filter.column, "op": filter.op.name() });
-    if !filter.path.is_empty() {
-        document["path"] = json!(filter.path);
-    }
-    let value = |text: &String| if filter.path.is_empty() { json!(text) } else { json_value(text) };
-    match (filter.op, filter.values.first()) {
-        (_, None) => {}
-        (FilterOp::In, Some(_)) => document["value"] = filter.values.iter().map(value).collect(),
-        (_, Some(text)) => document["value"] = value(text),
-    }
-    document
-}
-
-/// A value of a filter with a path, in its JSON type; a number of more digits than a double has as text, so that it keeps them.
-fn json_value(text: &str) -> Value {
-    let Ok(value) = serde_json::from_str::<Value>(text) else { return json!(text) };
-    let shown = value.to_string();
-    if value.is_number() && shown != text { json!(text) } else { value }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -168,7 +144,8 @@ mod tests {
     use chrono::Utc;
     use polyglot_core::manifest::{ManifestOrder, SnapshotPoint};
     use polyglot_core::request::{ColumnMapping, Layout};
-    use polyglot_core::selection::OrderKey;
+    use polyglot_core::selection::{Filter, FilterOp, OrderKey};
+    use serde_json::json;
 
     use super::super::document::tests::running;
     use super::*;

@@ -26,4 +26,5 @@ mod request_document;
 mod stored_size;
 mod strict_json;
 pub(crate) mod submit;
+mod tenants;
 mod validate;

@@ -3,10 +3,9 @@
 use polyglot_core::compression::Compression;
 use polyglot_core::format_options::FormatOptions;
 use polyglot_core::request::{ExportRequest, Layout};
+use polyglot_core::selection::{Filter, FilterOp};
 use polyglot_formats::Format;
 use serde_json::{Map, Value, json};
-
-use super::manifest::filter;
 
 /// The members of the submission. The ledger does not say which defaults a client has named, so none is. What the service has
 /// added (relation, exposed columns, limit of rows) is not part of a submission.
@@ -34,6 +33,29 @@ pub(super) fn document(request: &ExportRequest) -> Value {
     document.into()
 }
 
+/// A filter as in a submission, with its values as the text that PostgreSQL got. It has none where the operator takes none, and
+/// where the export was deleted.
+pub(super) fn filter(filter: &Filter) -> Value {
+    let mut document = json!({ "column": filter.column, "op": filter.op.name() });
+    if !filter.path.is_empty() {
+        document["path"] = json!(filter.path);
+    }
+    let value = |text: &String| if filter.path.is_empty() { json!(text) } else { json_value(text) };
+    match (filter.op, filter.values.first()) {
+        (_, None) => {}
+        (FilterOp::In, Some(_)) => document["value"] = filter.values.iter().map(value).collect(),
+        (_, Some(text)) => document["value"] = value(text),
+    }
+    document
+}
+
+/// A value of a filter with a path, in its JSON type; a number of more digits than a double has as text, so that it keeps them.
+fn json_value(text: &str) -> Value {
+    let Ok(value) = serde_json::from_str::<Value>(text) else { return json!(text) };
+    let shown = value.to_string();
+    if value.is_number() && shown != text { json!(text) } else { value }
+}
+
 /// The options that a submission needs to get `options`. They are read in their order, so an option that one before it has
 /// set already, as a profile sets several, is left out.
 fn chosen_options(options: &FormatOptions, format: Format) -> Map<String, Value> {
@@ -52,7 +74,7 @@ fn chosen_options(options: &FormatOptions, format: Format) -> Map<String, Value>
 mod tests {
     use polyglot_core::format_options::CsvOptions;
     use polyglot_core::request::ColumnMapping;
-    use polyglot_core::selection::{Direction, Filter, FilterOp, OrderKey};
+    use polyglot_core::selection::{Direction, OrderKey};
 
     use super::*;
     use crate::resolved_dataset::tests::records;

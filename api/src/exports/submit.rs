@@ -17,15 +17,13 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::Body;
+use super::tenants;
 use super::validate::Valid;
 use super::{body, idempotency, validate};
 use crate::openapi::submission::ExportSubmission;
 use crate::problem::RouteError;
 use crate::state::AppState;
 use crate::timeout;
-
-/// Tenant of every export, until there are accounts.
-const TENANT: &str = "default";
 
 /// The export that stands for a submission.
 #[derive(Serialize, ToSchema)]
@@ -77,7 +75,7 @@ async fn accept_with_key(
     body: Body,
     origin: TraceContext,
 ) -> Result<Response, RouteError> {
-    let key = match timeout::ledger(app.ledger.reserve_key(TENANT, &key, &body.text)).await? {
+    let key = match timeout::ledger(app.ledger.reserve_key(tenants::CLIENTS, &key, &body.text)).await? {
         Reservation::Ours(key) => key,
         Reservation::Answered(accepted) => {
             tracing::info!(export_id = %accepted.id, "submission repeated, first answer replayed");
@@ -110,7 +108,8 @@ async fn accept(
 ) -> Result<Accepted, RouteError> {
     let Valid { request, expected_size, coalesce, .. } =
         validate::validate(body, &app.source, app.max_parallelism).await?;
-    let submission = Submission { tenant: TENANT, request: &request, expected_size, key, join: coalesce, origin };
+    let submission =
+        Submission { tenant: tenants::CLIENTS, request: &request, expected_size, key, join: coalesce, origin };
     let accepted = timeout::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();
     tracing::info!(
