@@ -53,7 +53,9 @@ function hear(port, { visible, bye, online }) {
     tabs.delete(port);
     return;
   }
-  tabs.set(port, visible ? performance.now() : tabs.get(port) ?? -Infinity);
+  // A tab that said goodbye has come back by the browser's history, and has missed what came meanwhile.
+  if (!tabs.has(port)) welcome(port);
+  tabs.set(port, visible ? performance.now() : tabs.get(port));
   if (visible) want();
   if (online && !stream.isClosed) stream.openNow();
 }
@@ -75,9 +77,13 @@ setInterval(() => {
 }, LOOK_FOR_VISIBLE);
 
 addEventListener('connect', ({ ports: [port] }) => {
-  tabs.set(port, -Infinity);
   port.addEventListener('message', (event) => hear(port, event.data));
   port.start();
+  welcome(port);
+});
+
+function welcome(port) {
+  tabs.set(port, -Infinity);
   port.postMessage({ isOpen: stream.isOpen });
   for (const data of active.values()) port.postMessage({ kind: 'export', data });
-});
+}
