@@ -311,7 +311,10 @@ impl<'a> World<'a> {
                 export.cancel_requested = true;
                 export.end(Status::Cancelled);
             }
-            Status::Completed => export.state = Status::Expired,
+            Status::Completed => {
+                export.cancel_requested = true;
+                export.state = Status::Expired;
+            }
             _ if is_active => export.cancel_requested = true,
             _ => {}
         }
