@@ -63,7 +63,10 @@ pub fn filter_sql(filter: &Filter, column: &Column, alias: &str) -> String {
 const NO_CHARACTER: &str = r"(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u)[dD][c-fC-F][0-9a-fA-F]{2})";
 
 /// A number in JSON that `numeric` can hold. A `jsonb` has no other; a `json` keeps whatever exponent was written.
-const HELD_NUMBER: &str = "^-?[0-9]{1,1000}([.][0-9]{1,1000})?([eE][-+]?[0-9]{1,4})?$";
+const HELD_NUMBER: &str = "^-?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,4})?$";
+
+/// Bytes of such a number, so that its digits, with the exponent, are no more than a `numeric` has.
+const HELD_NUMBER_BYTES: usize = 1000;
 
 /// The condition on what a JSON column has at the filter's path. The comparison is that of the value's own JSON type; what is there of
 /// another type, or not there, does not match. A cast stands only behind a check of the type, in a CASE, which the server evaluates in
@@ -98,9 +101,13 @@ fn path_sql(filter: &Filter, column: &Column, name: &str) -> String {
     let compare = |kind: &str, comparison: &str| {
         let (guard, value) = match kind {
             "number" if column.wire == WireType::Jsonb => (None, format!("{text}::pg_catalog.numeric")),
-            "number" => {
-                (Some(format!("{text} !~ {}", quote_literal(HELD_NUMBER))), format!("{text}::pg_catalog.numeric"))
-            }
+            "number" => (
+                Some(format!(
+                    "pg_catalog.octet_length({text}) > {HELD_NUMBER_BYTES} OR {text} !~ {}",
+                    quote_literal(HELD_NUMBER)
+                )),
+                format!("{text}::pg_catalog.numeric"),
+            ),
             "boolean" => (None, format!("{text}::pg_catalog.bool")),
             _ => (None, text.clone()),
         };

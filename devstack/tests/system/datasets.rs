@@ -493,12 +493,6 @@ async fn a_path_is_for_json_and_its_mistakes_are_named() {
         assert_eq!(fields, [format!("filters[0].{field}")], "{filter}: {body:#}");
         assert!(body["errors"][0]["message"].as_str().unwrap().contains(words), "{body:#}");
     }
-    let body = r#"{"format": "csv", "dataset": "documents", "columns": [{"source": "id", "target": "id"}],
-        "filters": [{"column": "j", "path": ["a"], "op": "in", "value": [1, 1e999999]}]}"#;
-    let send = shop.system.request(Method::POST, "/exports").header("content-type", "application/json").body(body);
-    let (fields, body) = refused(send.send().await.unwrap()).await;
-    assert_eq!(fields, ["filters[0].value[1]"], "{body:#}");
-    assert_eq!(body["errors"][0]["message"], "\"1e999999\" is out of the range of type numeric");
 }
 
 #[tokio::test]
