@@ -249,7 +249,8 @@ fn table(outcomes: &[Outcome]) -> String {
          transaction on the source. “–”: the fault cannot happen at this step, or would test nothing new.\n\n\
          An export of several shards has two workers, and ends in its first attempt unless the cell says “started over”: no shard\n\
          that was committed before the fault is exported again. Only the loss of every process that holds the snapshot, in the\n\
-         columns of the source, of PostgreSQL and of SIGTERM, may cost an attempt.\n\n| step |",
+         columns of the source, of PostgreSQL and of SIGTERM, or of the upload, in that of a store that is restarted empty, may\n\
+         cost an attempt.\n\n| step |",
     );
     let faults = || Fault::ALL.into_iter().filter(|fault| !fault.is_long());
     for fault in faults() {

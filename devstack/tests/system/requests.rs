@@ -291,7 +291,7 @@ async fn a_compressed_file_stays_one_where_that_was_asked_for() {
     let system = System::with_rows(100).await;
     for (format, compression, suffix) in [("csv", "gzip", "gz"), ("jsonl", "zstd", "zst"), ("xml", "gzip", "gz")] {
         let mut request = sample_request(format, Some(compression));
-        request["options"] = serde_json::json!({"encoding": "file"});
+        request["options"] = json!({"encoding": "file"});
         let id = system.submit_request(&request).await;
         system.wait_until_completed(&id).await;
         assert_eq!(system.manifest(&id).await["options"]["encoding"], "file");
@@ -303,16 +303,17 @@ async fn a_compressed_file_stays_one_where_that_was_asked_for() {
             assert_eq!(answer.headers()["content-disposition"], name, "{delivery}");
             assert_eq!(answer.headers()["content-type"], format!("application/{compression}"), "{delivery}");
             assert!(!answer.headers().contains_key("content-encoding"), "{delivery}");
-            assert!(!answer.headers().contains_key("vary"), "{delivery}");
+            // Some stores send one of their own.
+            assert!(delivery == "redirect" || !answer.headers().contains_key("vary"));
         }
     }
     let mut request = sample_request("csv", None);
-    request["options"] = serde_json::json!({"encoding": "file"});
+    request["options"] = json!({"encoding": "file"});
     let refused = problem(system.post(&request).await, 400).await;
     assert_eq!(refused["errors"][0]["field"], "options.encoding", "{refused:#}");
     for (format, encoding) in [("csv", "gzip"), ("parquet", "file")] {
         let mut request = sample_request(format, None);
-        request["options"] = serde_json::json!({"encoding": encoding});
+        request["options"] = json!({"encoding": encoding});
         let refused = problem(system.post(&request).await, 400).await;
         assert_eq!(refused["errors"][0]["field"], "options.encoding", "{refused:#}");
     }
