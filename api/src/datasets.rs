@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use polyglot_core::column::Column;
 use polyglot_core::format_options::FormatOptions;
 use polyglot_core::selection::OrderKey;
@@ -70,9 +71,11 @@ struct Links {
     get, path = "/datasets", operation_id = "list_datasets", tag = "datasets",
     responses((status = 200, description = "Everything that can be exported at the moment.", body = DatasetList)),
 )]
-pub(crate) async fn list(State(app): State<Arc<AppState>>) -> Result<Json<DatasetList>, RouteError> {
+pub(crate) async fn list(State(app): State<Arc<AppState>>) -> Result<Response, RouteError> {
+    // One at a time: a schema may have thousands of tables, and their list takes tens of MiB while it is made.
+    let _permit = app.source.list_permit().await?;
     let datasets = app.source.list().await?;
-    Ok(Json(DatasetList { datasets: datasets.iter().map(DatasetDocument::of).collect() }))
+    Ok(Json(DatasetList { datasets: datasets.iter().map(DatasetDocument::of).collect() }).into_response())
 }
 
 /// Says everything about a dataset.

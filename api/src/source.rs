@@ -16,7 +16,7 @@ use polyglot_source::sql::quote_relation;
 use polyglot_source::{ConnectionLimit, SourceConnection};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::problem::{Dependency, RouteError};
@@ -45,6 +45,7 @@ pub(crate) struct Source {
     /// Limit of the connections beside the pool.
     limit: ConnectionLimit,
     preview_permits: Arc<Semaphore>,
+    list_permits: Semaphore,
     cache: Mutex<HashMap<String, CacheEntry>>,
 }
 
@@ -82,8 +83,8 @@ impl Estimate {
 impl Source {
     /// `pool` is for short statements. `count` opens a connection of its own to `url`, within `limit`.
     pub(crate) fn new(datasets: Datasets, pool: PgPool, url: String, limit: ConnectionLimit) -> Self {
-        let (preview_permits, cache) = (Arc::new(Semaphore::new(MAX_PREVIEWS)), Mutex::default());
-        Self { datasets, pool, url, limit, preview_permits, cache }
+        let (preview_permits, list_permits) = (Arc::new(Semaphore::new(MAX_PREVIEWS)), Semaphore::new(1));
+        Self { datasets, pool, url, limit, preview_permits, list_permits, cache: Mutex::default() }
     }
 
     /// The limit of the connections to the source that are not in the pool: one for counting rows, and one for the checks
@@ -197,6 +198,11 @@ impl Source {
             }
             None => Ok(None),
         }
+    }
+
+    /// The right to list the datasets, which one request has at a time.
+    pub(crate) async fn list_permit(&self) -> Result<SemaphorePermit<'_>, RouteError> {
+        timeout::source(async { self.list_permits.acquire().await.map_err(|_| RouteError::Stopping) }).await
     }
 
     /// Lists every dataset that can be exported at the moment, by name.

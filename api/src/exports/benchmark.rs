@@ -69,7 +69,7 @@ struct Plan {
 ///
 /// Exports of the default dataset, one format after the other, through the real queue, workers and object store. The answer
 /// comes when the last one has ended; a client that hangs up stops it. One runs at a time, and only where the operator has set
-/// `BENCHMARK=on`. Its exports wait in line with all others.
+/// `BENCHMARK=on`. Its exports take turns with those of clients, as those of another tenant.
 #[utoipa::path(
     get, path = "/exports/benchmark", operation_id = "run_benchmark", tag = "operation",
     params(

@@ -24,8 +24,17 @@ use crate::timeout;
 /// Rows of a preview.
 const MAX_ROWS: usize = 20;
 
-/// Characters of a value. A longer value is cut and ends with an ellipsis.
+/// Characters of a value, unless there are so many columns that all values together would have more than
+/// [`MAX_CHARACTERS_IN_ALL`]. A longer value is cut and ends with an ellipsis.
 const MAX_CHARACTERS: usize = 200;
+/// Characters of a value, however many columns there are.
+const MIN_CHARACTERS: usize = 16;
+/// Bounds the memory of a preview to a few MiB. A column may be asked for many times.
+const MAX_CHARACTERS_IN_ALL: usize = 512 << 10;
+
+fn max_characters(columns: usize) -> usize {
+    (MAX_CHARACTERS_IN_ALL / (MAX_ROWS * columns.max(1))).clamp(MIN_CHARACTERS, MAX_CHARACTERS)
+}
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -56,7 +65,7 @@ struct PreviewColumn {
     request_body(content = ExportSubmission, content_type = "application/json", example = json!({
         "format": "csv", "columns": [{"source": "id", "target": "ID"}, {"source": "name", "target": "Name"}],
     })),
-    responses((status = 200, description = "At most 20 rows; of a value at most 200 characters.", body = Preview)),
+    responses((status = 200, description = "At most 20 rows; of a value at most 200 characters, and fewer from 132 columns on.", body = Preview)),
 )]
 pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) -> Result<Json<Preview>, RouteError> {
     let body = body::read(request, &app.bodies).await?;
@@ -74,6 +83,7 @@ pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) 
         }
     };
     let more = rows.len() > MAX_ROWS;
+    let longest = max_characters(request.columns.len());
     let rows = rows.into_iter().take(MAX_ROWS);
     let columns = request.columns.into_iter().map(|column| PreviewColumn {
         sql_type: relation.column(&column.source).map_or_else(String::new, |column| column.sql_type.clone()),
@@ -82,7 +92,7 @@ pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) 
     });
     Ok(Json(Preview {
         columns: columns.collect(),
-        rows: rows.map(|row| row.into_iter().map(|value| value.map(truncated)).collect()).collect(),
+        rows: rows.map(|row| row.into_iter().map(|value| value.map(|value| truncated(value, longest))).collect()).collect(),
         more,
         estimated_rows: estimate.rows,
     }))
@@ -100,7 +110,8 @@ fn conditions(request: &ExportRequest, relation: &Relation) -> Result<String, Ro
 
 /// The statement reads one row more than the preview has, and one character more of each value, to detect that there is more.
 fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, RouteError> {
-    let value = |source: &str| format!("left(r.{}::text, {})", quote_identifier(source), MAX_CHARACTERS + 1);
+    let characters = max_characters(request.columns.len()) + 1;
+    let value = |source: &str| format!("left(r.{}::text, {characters})", quote_identifier(source));
     let values: Vec<_> = request.columns.iter().map(|column| value(&column.source)).collect();
     Ok(format!(
         "SELECT {} FROM {} AS r{}{} LIMIT {}",
@@ -112,8 +123,8 @@ fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, Rou
     ))
 }
 
-fn truncated(mut value: String) -> String {
-    if let Some((end, _)) = value.char_indices().nth(MAX_CHARACTERS) {
+fn truncated(mut value: String, characters: usize) -> String {
+    if let Some((end, _)) = value.char_indices().nth(characters) {
         value.truncate(end);
         value.push('…');
     }
@@ -148,7 +159,8 @@ mod tests {
 
     #[test]
     fn long_values_are_cut_at_a_character() {
-        assert_eq!(truncated("ü".repeat(200)), "ü".repeat(200));
-        assert_eq!(truncated("ü".repeat(201)), format!("{}…", "ü".repeat(200)));
+        assert_eq!(truncated("ü".repeat(200), 200), "ü".repeat(200));
+        assert_eq!(truncated("ü".repeat(201), 200), format!("{}…", "ü".repeat(200)));
+        assert_eq!([1, 131, 132, 1638, 100_000].map(max_characters), [200, 200, 198, 16, 16]);
     }
 }

@@ -70,15 +70,23 @@ impl Ledger {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
-        let expired =
-            sqlx::query("UPDATE exports SET state = 'expired' WHERE state = 'completed' AND expires_at < ledger_now()")
-                .execute(&mut *transaction)
-                .await?
-                .rows_affected();
-        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < ledger_now() - make_interval(secs => $1)")
-            .bind(KEY_RETENTION.as_secs_f64())
-            .execute(&mut *transaction)
-            .await?;
+        // In batches: after a long outage so many may be due that one statement would pass its time limit each time.
+        let expired = sqlx::query(
+            "UPDATE exports SET state = 'expired' WHERE id IN (
+                 SELECT id FROM exports WHERE state = 'completed' AND expires_at < ledger_now()
+                 LIMIT 1000 FOR UPDATE SKIP LOCKED)",
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        sqlx::query(
+            "DELETE FROM idempotency_keys WHERE (tenant, key) IN (
+                 SELECT tenant, key FROM idempotency_keys
+                 WHERE created_at < ledger_now() - make_interval(secs => $1) LIMIT 1000 FOR UPDATE SKIP LOCKED)",
+        )
+        .bind(KEY_RETENTION.as_secs_f64())
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await?;
         Ok(Some(Swept { cancelled, overdue, reissued, expired }))
     }

@@ -138,8 +138,11 @@ impl Ledger {
             Ok(request) => request,
             Err(problem) => {
                 let detail = format!("request: {problem}");
-                defer_unreadable(&mut transaction, export_id, export.waits_long, &detail).await?;
-                self.commit_change(transaction, export_id).await?;
+                // Workers of the version that planned the shards read them, and lose nothing.
+                if !is_sharded {
+                    defer_unreadable(&mut transaction, export_id, export.waits_long, &detail).await?;
+                    self.commit_change(transaction, export_id).await?;
+                }
                 return Err(LedgerError::Unreadable { id: export_id, problem: detail });
             }
         };

@@ -59,7 +59,7 @@ macro_rules! waiting {
 
 impl Turn {
     /// The order in which a claim looks for work if it is the turn of this kind.
-    fn then_others(self) -> &'static [Self] {
+    fn search_order(self) -> &'static [Self] {
         match self {
             Self::Begun => &[Self::Begun, Self::Waiting],
             Self::Small => &[Self::Small, Self::Begun, Self::Waiting],
@@ -67,7 +67,7 @@ impl Turn {
         }
     }
 
-    /// The turn after so many others: each kind comes as often as the others.
+    /// The turn after so many others. The kinds alternate; where nothing small waits, begun work comes twice as often as the rest.
     #[must_use]
     pub fn nth(count: usize) -> Self {
         [Self::Begun, Self::Small, Self::Waiting][count % 3]
@@ -119,7 +119,7 @@ impl Ledger {
     pub async fn claim_next(&self, owner: &str, terms: &Terms, first: Turn) -> Result<Option<Box<Claim>>> {
         for _ in 0..LOOKS {
             let mut considered = false;
-            for &turn in first.then_others() {
+            for &turn in first.search_order() {
                 let found = candidates(&mut *self.pool.acquire().await?, turn, terms).await?;
                 considered |= !found.is_empty();
                 if let Some(claim) = self.claim_first(&found, owner, terms, turn).await? {
