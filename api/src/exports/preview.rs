@@ -92,7 +92,9 @@ pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) 
     });
     Ok(Json(Preview {
         columns: columns.collect(),
-        rows: rows.map(|row| row.into_iter().map(|value| value.map(|value| truncated(value, longest))).collect()).collect(),
+        rows: rows
+            .map(|row| row.into_iter().map(|value| value.map(|value| truncated(value, longest))).collect())
+            .collect(),
         more,
         estimated_rows: estimate.rows,
     }))

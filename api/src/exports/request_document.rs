@@ -93,6 +93,7 @@ mod tests {
     #[test]
     fn every_choice_is_given_back_as_it_was_submitted() {
         let filter = |op, values: &[&str]| Filter {
+            path: Vec::new(),
             column: "id".to_owned(),
             op,
             values: values.iter().map(|value| (*value).to_owned()).collect(),

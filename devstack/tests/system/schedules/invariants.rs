@@ -85,6 +85,7 @@ pub(super) fn check_turn(
 }
 
 #[derive(sqlx::FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
 struct ExportRow {
     id: Uuid,
     state: String,

@@ -44,6 +44,7 @@ pub(super) struct Shard {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
 pub(super) struct Export {
     pub(super) id: Uuid,
     pub(super) tenant: String,
