@@ -66,7 +66,7 @@ struct Links {
     itself: String,
 }
 
-/// Lists datasets.
+/// List datasets.
 #[utoipa::path(
     get, path = "/datasets", operation_id = "list_datasets", tag = "datasets",
     responses((status = 200, description = "Everything that can be exported at the moment.", body = DatasetList)),
@@ -78,7 +78,7 @@ pub(crate) async fn list(State(app): State<Arc<AppState>>) -> Result<Response, R
     Ok(Json(DatasetList { datasets: datasets.iter().map(DatasetDocument::of).collect() }).into_response())
 }
 
-/// Says everything about a dataset.
+/// Get a dataset.
 #[utoipa::path(
     get, path = "/datasets/{name}", operation_id = "inspect_dataset", tag = "datasets",
     params(("name" = String, Path, description = "As GET /datasets lists it.")),

@@ -46,7 +46,7 @@ struct Checks {
     source: &'static str,
 }
 
-/// Says that the process answers.
+/// Check that the process answers.
 ///
 /// It looks at nothing else, so a failure means "start it again".
 #[utoipa::path(
@@ -57,7 +57,7 @@ pub(crate) async fn alive() -> Json<Alive> {
     Json(Alive { status: "ok", timestamp: timestamp(Utc::now()) })
 }
 
-/// Says whether the servers are there that exports need.
+/// Check the servers that exports need.
 ///
 /// The source database is checked as well, but the answer stays 200 without it: statuses, events and finished files do not
 /// need it, and every api would be taken out of service at once.

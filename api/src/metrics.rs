@@ -15,7 +15,7 @@ use crate::state::AppState;
 /// Age up to which the results of earlier readiness probes are answered again.
 const MAX_AGE: Duration = Duration::from_secs(5);
 
-/// What the process has counted, for Prometheus.
+/// Get the metrics, for Prometheus.
 ///
 /// With what it looks up when it is asked; a server that is away leaves its numbers out.
 #[utoipa::path(

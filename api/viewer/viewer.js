@@ -32,5 +32,8 @@ window.ui = SwaggerUIBundle({
   url: '/openapi.json',
   deepLinking: true,
   layout: 'BaseLayout',
+  // In the order of the description, but what makes a resource before what lists it.
+  operationsSorter: (one, other) =>
+    one.get('path') === other.get('path') ? (other.get('method') === 'post') - (one.get('method') === 'post') : 0,
   presets: [SwaggerUIBundle.presets.apis],
 });

@@ -50,7 +50,7 @@ export class NewExport {
     this.#order = new Order({
       parts: { add: byId('order-add'), byDefault: byId('order-default'), list: byId('order'), fieldset: byId('order-field') }, changed,
     });
-    this.#options = new Options({ parts: { ...part('options', ['format', 'changed']), grid: byId('options') }, changed });
+    this.#options = new Options({ parts: { ...part('options', ['format', 'changed', 'seen']), grid: byId('options') }, changed });
     this.#preview = new Preview({
       parts: { ...part('preview', ['state', 'retry']), table: byId('preview') },
       read: () => this.#readForPreview(),

@@ -12,11 +12,14 @@ const MAKE = {
   character: (text) => text.replace(/^\\t$/, '\t'),
 };
 
+/// Options that many people need and nobody would look for in a folded list.
+const SEEN = new Set(['profile']);
+
 export class Options {
   #parts;
   #controls = new Map();
 
-  /// `parts`: the elements `grid`, `format` and `changed`.
+  /// `parts`: the elements `grid`, `seen`, `format` and `changed`.
   constructor({ parts, changed }) {
     this.#parts = parts;
     for (const option of OPTIONS) {
@@ -26,7 +29,7 @@ export class Options {
         changed();
       });
       this.#controls.set(option, { field, control });
-      parts.grid.append(field);
+      (SEEN.has(option.name) ? parts.seen : parts.grid).append(field);
     }
   }
 
@@ -60,7 +63,7 @@ export class Options {
   }
 
   #describe() {
-    const chosen = this.#chosen().length;
+    const chosen = this.#chosen().filter(([{ name }]) => !SEEN.has(name)).length;
     setText(this.#parts.changed, chosen ? `${counted(chosen, 'choice')} made` : 'defaults');
   }
 

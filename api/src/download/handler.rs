@@ -25,7 +25,7 @@ use crate::state::AppState;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// Fetches the file.
+/// Download the file.
 ///
 /// Waits for an export that is under way. When that takes longer than one answer may, it redirects to itself to wait on, up to
 /// 48 times, and then answers 503; a client that sends `Prefer: respond-async` or a `wait` gets 202 with the state instead.

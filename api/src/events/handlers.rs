@@ -50,7 +50,7 @@ pub(crate) struct StreamEvent {
     retry: Option<u32>,
 }
 
-/// Follows an export.
+/// Follow an export.
 ///
 /// Server-Sent Events until it has ended: `state` for every state that it comes to, with
 /// `{"exportId","status","attempt","at"}`, and `export` with its document, as `GET /exports/{id}` answers it, each time that
@@ -87,7 +87,7 @@ pub(crate) async fn follow_export(
     Ok(hold_until_sent(response, permit))
 }
 
-/// Follows all exports.
+/// Follow all exports.
 ///
 /// As of one, without an end: first the document of each export that is active, then what is new of any. Ids grow for each
 /// export, and of different ones a smaller id may come later. A client that comes back may hear of a change twice; its id tells.

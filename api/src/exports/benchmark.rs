@@ -65,7 +65,7 @@ struct Plan {
     rows: Option<u64>,
 }
 
-/// Runs a benchmark.
+/// Run a benchmark.
 ///
 /// Exports of the default dataset, one format after the other, through the real queue, workers and object store. The answer
 /// comes when the last one has ended; a client that hangs up stops it. One runs at a time, and only where the operator has set

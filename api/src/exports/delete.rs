@@ -15,7 +15,7 @@ use crate::problem::RouteError;
 use crate::state::AppState;
 use crate::timeout;
 
-/// Stops an export, or deletes its file.
+/// Cancel an export, or delete its file.
 ///
 /// The values of its filters are removed from what is kept of it. Safe to repeat.
 #[utoipa::path(

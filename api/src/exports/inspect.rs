@@ -30,7 +30,7 @@ pub(crate) struct InspectedExport {
     request: Option<Value>,
 }
 
-/// Says everything about an export.
+/// Get an export.
 #[utoipa::path(
     get, path = "/exports/{id}", operation_id = "inspect_export", tag = "exports",
     params(("id" = Uuid, Path, description = "As POST /exports answers it.")),

@@ -29,7 +29,7 @@ pub(crate) struct Page {
     next_cursor: Option<String>,
 }
 
-/// Lists exports.
+/// List exports.
 ///
 /// Newest first, a page at a time.
 #[utoipa::path(

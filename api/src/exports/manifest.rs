@@ -65,7 +65,7 @@ struct LinkedFile {
     url: Option<String>,
 }
 
-/// Says what the file holds.
+/// Get the manifest of the file.
 ///
 /// In numbers that can be checked against it, beside what was asked for. Of a result that is several files it has the links.
 #[utoipa::path(

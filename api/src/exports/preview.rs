@@ -57,7 +57,7 @@ struct PreviewColumn {
     sql_type: String,
 }
 
-/// Shows the first rows.
+/// Preview the first rows.
 ///
 /// Of an export of the same body, as PostgreSQL writes values. Nothing is stored.
 #[utoipa::path(

@@ -36,7 +36,7 @@ struct Submitted {
 /// Header of an answer that was given before.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// Asks for an export.
+/// Submit an export.
 ///
 /// Everything that can be checked is checked before the answer, and every mistake is named.
 #[utoipa::path(

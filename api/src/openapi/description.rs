@@ -29,9 +29,9 @@ use crate::{datasets, health, metrics};
         (name = "operation", description = "How the service is."),
     ),
     paths(
-        download::download, events::follow_export, events::follow_all_exports, datasets::list, datasets::inspect,
-        health::alive, health::ready, metrics::scrape, describe, submit::submit, list::list, preview::preview,
-        benchmark::benchmark, inspect::inspect, delete::delete, manifest::manifest,
+        submit::submit, list::list, preview::preview, inspect::inspect, delete::delete, download::download,
+        manifest::manifest, events::follow_export, events::follow_all_exports, benchmark::benchmark, datasets::list,
+        datasets::inspect, health::alive, health::ready, metrics::scrape, describe,
     ),
     components(schemas(Problem, ExportSubmission, Delivery)),
 )]
@@ -43,7 +43,7 @@ static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
     description.to_string()
 });
 
-/// This description.
+/// Get this description.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "describe_api", tag = "operation",
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json", body = Object)),
@@ -79,6 +79,20 @@ mod tests {
             }
         }
         assert!(operations >= 15, "{operations}");
+    }
+
+    #[test]
+    fn it_begins_with_what_comes_first_and_says_what_to_do() {
+        let place = |path: &str| DESCRIPTION.find(&format!("\"{path}\":")).unwrap_or_else(|| panic!("{path}"));
+        let places = ["/exports", "/exports/{id}", "/exports/{id}/download", "/datasets", "/health"].map(place);
+        assert!(places.is_sorted(), "{places:?}");
+        for item in described()["paths"].as_object().unwrap().values() {
+            for operation in item.as_object().unwrap().values() {
+                let summary = operation["summary"].as_str().unwrap();
+                let verb = summary.split(' ').next().unwrap();
+                assert!(!verb.ends_with('s') && verb.len() > 2, "not in the imperative: {summary}");
+            }
+        }
     }
 
     #[test]

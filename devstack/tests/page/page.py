@@ -656,7 +656,13 @@ def wording(launched):
         it.page.get_by_role("radio", name="CSV", exact=True).check()
         expect(field.get_by_text("None", exact=True)).to_be_visible()
         it.add_filter("id", "<=", "1")
+        # Seen without opening a list; only CSV has it.
+        it.page.get_by_label("Kind of CSV").select_option("CSV for spreadsheets")
+        it.page.get_by_role("radio", name="JSON", exact=True).check()
+        expect(it.page.get_by_label("Kind of CSV")).to_be_hidden()
+        it.page.get_by_role("radio", name="CSV", exact=True).check()
         export_id = it.start()
+        check(get(f"{API_URL}/exports/{export_id}")["request"]["options"] == {"profile": "spreadsheet"}, "the kind of CSV is not asked for")
         it.wait_for(export_id, "completed")
         facts = it.row(export_id).locator(".facts").first.text_content()
         check("rows/s" not in facts and "in 0 s" not in facts, f"a small export has {facts!r}")

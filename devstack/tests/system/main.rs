@@ -19,6 +19,7 @@ mod outages;
 mod page;
 mod preview;
 mod python;
+mod readers;
 mod requests;
 mod retention;
 mod schedules;

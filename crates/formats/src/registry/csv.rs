@@ -61,11 +61,11 @@ const PROFILE: OptionDefinition = OptionDefinition {
         is_set: |options| options.csv.defuse_formulas,
     }]),
     form: OptionForm {
-        label: "Profile",
-        default: "Plain (RFC 4180)",
-        choices: &[("spreadsheet", "Spreadsheet")],
+        label: "Kind of CSV",
+        default: "Plain CSV (RFC 4180)",
+        choices: &[("spreadsheet", "CSV for spreadsheets")],
         suggestions: &[],
-        hint: "Spreadsheet: BOM, CRLF, text that would run as a formula is defused, timestamps in UTC and whole seconds.",
+        hint: "For spreadsheets: BOM, CRLF, text that would run as a formula is defused, timestamps in UTC and whole seconds.",
     },
 };
 
