@@ -3,6 +3,8 @@
 Arguments: format, compression ("-": none), URL, expected rows, an empty folder. Prints JSON: a number of rows for each reader.
 """
 
+import csv
+import gzip
 import io
 import json
 import os
@@ -30,14 +32,15 @@ def fetched(name, *command):
 
 def rows_of(data):
     if data[:2] == b"\x1f\x8b":
-        import gzip
-
         data = gzip.decompress(data)
     if kind == "parquet":
         return pyarrow.parquet.read_table(io.BytesIO(data)).num_rows
     if kind == "arrow":
         return pyarrow.ipc.open_stream(data).read_all().num_rows
-    return data.count(b"\n") - (kind == "csv")
+    if kind == "csv":
+        # A value may have line breaks.
+        return sum(1 for _ in csv.reader(io.StringIO(data.decode(), newline=""))) - 1
+    return data.count(b"\n")
 
 
 def resumed():
@@ -70,4 +73,6 @@ elif kind == "csv":
 elif kind == "jsonl":
     found["pandas"] = len(pandas.read_json(url, lines=True))
 assert set(found.values()) == {expected}, found
-print(json.dumps(found))
+print(json.dumps(found), flush=True)
+# The threads of two readers in one process abort it now and then while it ends.
+os._exit(0)
