@@ -187,7 +187,12 @@ impl Fault {
             Self::WorkerKilledRequestLate => matches!(step, ShardSent | EndSent | ShardedCompleteSent),
             Self::WorkerFrozen => matches!(step, ShardSent | ShardCommitPending | ShardedCompleteDone),
             Self::WorkerTerminated => matches!(step, ShardsPlanned | ShardSent | ShardedCompleteSent),
-            Self::ApiKilled => false,
+            Self::ApiKilled
+            | Self::StoreAwayShort
+            | Self::StoreAway
+            | Self::StoreAwayLong
+            | Self::StoreForgets
+            | Self::SourceAway => false,
             Self::BrokerRestarted => matches!(step, ShardsPlanned | LastShardStored),
             Self::QueuePurged => matches!(step, ShardsPlanned | ShardSent),
             Self::PostgresRestarted => {
@@ -199,9 +204,6 @@ impl Fault {
             Self::StoreRefuses => matches!(step, ShardSent | ShardedCompleteSent),
             Self::StoreDisconnects => matches!(step, ShardSent | EndSent | ShardedCompleteDone),
             Self::StoreFails => matches!(step, ShardStored | ShardedCompleteSent),
-            Self::StoreAwayShort | Self::StoreAway | Self::StoreAwayLong | Self::StoreForgets | Self::SourceAway => {
-                false
-            }
             Self::CompleteFails | Self::CompleteFailsButDone => step == ShardedCompleteSent,
         }
     }

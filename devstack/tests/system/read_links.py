@@ -44,8 +44,8 @@ def rows_of(data):
 
 
 def resumed():
-    """`wget -c` goes on with what an earlier try has left."""
-    whole = fetched("whole", "curl", "-fsSL", "-o", "whole", url)
+    """`wget -c` goes on with what an earlier try of the same program has left."""
+    whole = fetched("whole", "wget", "-q", "-O", "whole", url)
     with open(os.path.join(folder, "wget"), "wb") as file:
         file.write(whole[: len(whole) // 2])
     data = fetched("wget", "wget", "-q", "-c", "-O", "wget", url)

@@ -234,12 +234,11 @@ impl SnapshotSessions {
         snapshot: &SnapshotName,
         connected: Option<Connected>,
     ) -> Result<Source, JoinError> {
-        let connected = match connected {
-            Some(connected) => connected,
-            None => {
-                let name = session_name(attempt.export_id, attempt.attempt);
-                self.connection_cache.connect(&self.source_url, &name).await?
-            }
+        let connected = if let Some(connected) = connected {
+            connected
+        } else {
+            let name = session_name(attempt.export_id, attempt.attempt);
+            self.connection_cache.connect(&self.source_url, &name).await?
         };
         let importing = async {
             let joined = connected.join(&attempt.request, &snapshot.name).await?;
