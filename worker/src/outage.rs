@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use polyglot_core::failure::{Failure, chain};
+use polyglot_runtime::retry::with_jitter;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -57,16 +57,14 @@ impl Outage {
         Self { server, began: None, pause: FIRST_PAUSE }
     }
 
-    /// Waits before the next call to the server. Up to half of the pause is added, so that what waits for the same server does
-    /// not call it all at once.
+    /// Waits before the next call to the server.
     pub(crate) async fn pause(&mut self, error: &(dyn std::error::Error + Send + Sync + 'static)) {
         if self.began.is_none() {
             self.began = Some(Instant::now());
             self.server.waiting().fetch_add(1, Ordering::Relaxed);
             tracing::warn!(error = chain(error), "{} is not available, waiting for it", self.server.name());
         }
-        let jitter = self.pause * u32::from(Uuid::new_v4().as_bytes()[0]) / 512;
-        tokio::time::sleep(self.pause + jitter).await;
+        tokio::time::sleep(with_jitter(self.pause)).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 

@@ -8,12 +8,12 @@ use polyglot_core::failure::chain;
 use polyglot_ledger::queue::{Incoming, Subscription};
 use polyglot_ledger::{Claim, LedgerError, with_timeout};
 use polyglot_runtime::lifecycle::Lifecycle;
+use polyglot_runtime::retry::with_jitter;
 use polyglot_runtime::telemetry::{self, ClaimTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
-use uuid::Uuid;
 
 use crate::context::WorkerContext;
 use crate::{job, metrics};
@@ -209,9 +209,8 @@ async fn claim(context: &WorkerContext, announced: Option<&Incoming>) -> Result<
     claimed
 }
 
-/// Returns the time until the next poll of the ledger. It varies by up to a half, so that workers do not poll all at
-/// once.
+/// Returns the time until the next poll of the ledger.
 fn poll_pause(context: &WorkerContext) -> Duration {
     let pause = if context.connections.amqp_url.is_some() { POLL } else { POLL_WITHOUT_BROKER };
-    pause + pause * u32::from(Uuid::new_v4().as_bytes()[0]) / 512
+    with_jitter(pause)
 }

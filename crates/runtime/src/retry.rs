@@ -25,11 +25,17 @@ where
         .await
 }
 
+/// The pause, with up to half of it added at random, so that processes which wait for the same do not all go on at the same moment.
+#[must_use]
+pub fn with_jitter(pause: Duration) -> Duration {
+    pause + pause * u32::from(Uuid::new_v4().as_bytes()[0]) / 512
+}
+
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The pause before the next try to connect: none at first, then doubling from 250 ms to 5 s. Up to half of it is added, so that
-/// the processes of a deployment do not all reconnect at the same moment (`backon` adds up to all of it).
+/// The pause before the next try to connect: none at first, then doubling from 250 ms to 5 s, [with jitter](with_jitter)
+/// (that of `backon` adds up to all of the pause).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backoff(u32);
 
@@ -47,7 +53,6 @@ impl Backoff {
             return;
         }
         let pause = (FIRST_PAUSE * (1 << (tries - 1).min(5))).min(LONGEST_PAUSE);
-        let jitter = u32::from(Uuid::new_v4().as_bytes()[0]);
-        tokio::time::sleep(pause + pause * jitter / 512).await;
+        tokio::time::sleep(with_jitter(pause)).await;
     }
 }
