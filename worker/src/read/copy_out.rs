@@ -20,9 +20,10 @@ fn malformed(error: Malformed) -> Failure {
 }
 
 impl Source {
-    /// Sends every row of a `COPY` statement, then `End`. `rows_of` is what the rows belong to, for the message of a failure. The transaction stays open for further statements. Returns
-    /// early, without `End`, when the receiver is closed: the receiver then has the error to report. The connection
-    /// cannot be used for anything else in that case, because it still has the rest of the rows to deliver.
+    /// Sends every row of a `COPY` statement, then `End`. `rows_of` is what the rows belong to, for the message of a
+    /// failure. The transaction stays open for further statements. Returns early, without `End`, when the receiver is
+    /// closed: the receiver then has the error to report. The connection cannot be used for anything else in that case,
+    /// because it still has the rest of the rows to deliver.
     pub(crate) async fn read(
         &mut self,
         statement: &str,
@@ -50,13 +51,13 @@ impl Source {
         {
             let failed = |error: sqlx::Error, read: u64| failed_after(&error, read, rows_of);
             let mut stream = self.connection.copy_out_raw(statement).await.map_err(|error| failed(error, 0))?;
-            while let Some(message) = stream.try_next().await.map_err(|error| failed(error, batch.read))? {
+            while let Some(message) = stream.try_next().await.map_err(|error| failed(error, batch.rows_read()))? {
                 // A very wide row is passed on without a copy, which would take as much memory again.
                 if message.len() > BATCH_BYTES
                     && batch.bytes.len() == batch.scanned
                     && scanner.is_one_row(&message).map_err(malformed)?
                 {
-                    batch.read += 1;
+                    batch.sent += 1;
                     let before = (batch.rows > 0).then(|| batch.take_batch());
                     for batch in before.into_iter().chain([Batch { bytes: message, rows: 1 }]) {
                         if to.send(FromSource::Batch(batch)).await.is_err() {
@@ -87,13 +88,13 @@ struct BatchBuilder {
     scanned: usize,
     rows: usize,
     max_rows: usize,
-    /// Rows that the server has sent so far, those of earlier batches included.
-    read: u64,
+    /// Rows of the batches before this one.
+    sent: u64,
 }
 
 impl BatchBuilder {
     fn new(max_rows: usize) -> Self {
-        Self { bytes: Vec::with_capacity(BATCH_BYTES + 64 * 1024), scanned: 0, rows: 0, max_rows, read: 0 }
+        Self { bytes: Vec::with_capacity(BATCH_BYTES + 64 * 1024), scanned: 0, rows: 0, max_rows, sent: 0 }
     }
 
     /// Scans further rows. Returns a batch as soon as one is full.
@@ -103,7 +104,6 @@ impl BatchBuilder {
                 Found::Row(length) => {
                     self.scanned += length;
                     self.rows += 1;
-                    self.read += 1;
                     if self.rows >= self.max_rows || self.scanned >= BATCH_BYTES {
                         return Ok(Some(self.take_batch()));
                     }
@@ -124,7 +124,14 @@ impl BatchBuilder {
         let mut bytes = std::mem::replace(&mut self.bytes, next);
         bytes.truncate(self.scanned);
         self.scanned = 0;
-        Batch { bytes: Bytes::from(bytes), rows: std::mem::take(&mut self.rows) }
+        let rows = std::mem::take(&mut self.rows);
+        self.sent += rows as u64;
+        Batch { bytes: Bytes::from(bytes), rows }
+    }
+
+    /// Rows that the server has sent so far.
+    fn rows_read(&self) -> u64 {
+        self.sent + self.rows as u64
     }
 }
 
