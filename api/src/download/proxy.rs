@@ -93,15 +93,14 @@ pub(super) async fn answer(
     let head =
         if method == Method::HEAD || is_conditional { Some(stored_file::head(app, export).await?) } else { None };
     let etag = head.as_ref().and_then(|head| file.etag(head.etag.as_deref()));
-    if let Some(head) = &head
-        && etag::is_known(request, etag.as_deref())
-    {
-        return Ok(not_modified(file.headers(head)));
-    }
-    match head {
+    if let Some(head) = &head {
+        if etag::is_known(request, etag.as_deref()) {
+            return Ok(not_modified(file.headers(head)));
+        }
         // Ranges are defined for GET alone.
-        Some(head) if method == Method::HEAD => return Ok((file.headers(&head), Body::empty()).into_response()),
-        _ => {}
+        if method == Method::HEAD {
+            return Ok((file.headers(head), Body::empty()).into_response());
+        }
     }
     let part = if file.unpacks { Part::Whole } else { part(export, request, etag.as_deref()) };
     match part {

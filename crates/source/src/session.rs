@@ -138,9 +138,9 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::Protocol(_)
         | sqlx::Error::WorkerCrashed => true,
-        // Classes 08 (connection; HV00N says the same of a foreign server), 53 (out of resources), 57P (shutdown, crash, cannot connect now), the
-        // serialization failures of 40, which a replica answers when it cancels a query, a lock that was not to be had
-        // and the time limits (57014 is also an operator's pg_cancel_backend).
+        // Classes 08 (connection; HV00N says the same of a foreign server), 53 (out of resources), 57P (shutdown, crash,
+        // cannot connect now), the serialization failures of 40, which a replica answers when it cancels a query, a lock
+        // that was not to be had and the time limits (57014 is also an operator's pg_cancel_backend).
         sqlx::Error::Database(refused) => refused.code().is_some_and(|code| {
             ["08", "HV00N", "53", "57P", "57014", "40", "55P03", "25P03", "25P04"]
                 .iter()
