@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::cors::CorsOrigins;
 use crate::dataset_config::Datasets;
 use crate::hosts::AllowedHosts;
+use crate::identity::AuthMode;
 use polyglot_ledger::{Connections, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::quota::QuotaLimits;
@@ -40,6 +41,10 @@ pub struct Config {
 /// Settings of who may request what.
 #[derive(Debug, Clone, Default)]
 pub struct AccessConfig {
+    /// `AUTH`: whether clients have to say who they are.
+    pub auth: AuthMode,
+    /// `SECURE_COOKIES`: whether browsers are to send the page's cookie over TLS alone.
+    pub secure_cookies: bool,
     /// `ALLOWED_HOSTS`: the hosts that requests may name.
     pub allowed_hosts: AllowedHosts,
     /// `CORS_ORIGINS`: the pages of other origins that may use the service.
@@ -94,11 +99,14 @@ impl Config {
                 ),
             });
         }
+        let listen = env.listen_address()?;
         Ok(Self {
-            listen: env.listen_address()?,
+            listen,
             port,
             metrics_port: (metrics_port > 0).then_some(metrics_port),
             access: AccessConfig {
+                auth: AuthMode::from_environment(env, listen)?,
+                secure_cookies: env.choice("SECURE_COOKIES", false, &[("on", true), ("off", false)])?,
                 allowed_hosts: AllowedHosts::from_environment(env)?,
                 cors: CorsOrigins::from_environment(env)?,
                 benchmark: env.choice("BENCHMARK", false, &[("on", true), ("off", false)])?,
@@ -129,7 +137,8 @@ mod tests {
         assert_eq!((config.listen, config.port), (Ipv4Addr::UNSPECIFIED.into(), 8080));
         assert_eq!(config.metrics_port, None);
         assert!(config.access.allowed_hosts.is_any() && config.access.cors == CorsOrigins::None);
-        assert!(!config.access.benchmark);
+        assert!(!config.access.benchmark && !config.access.secure_cookies);
+        assert_eq!(config.access.auth, AuthMode::On);
         assert_eq!(config.download.delivery, Delivery::Redirect);
         assert_eq!(config.download.wait, Duration::from_secs(25));
         assert_eq!(config.download.presign_ttl, Duration::from_mins(15));
@@ -151,6 +160,9 @@ mod tests {
             ("ALLOWED_HOSTS", "http://example.com"),
             ("CORS_ORIGINS", "example.com"),
             ("BENCHMARK", "yes"),
+            ("AUTH", "off"),
+            ("AUTH", "none"),
+            ("SECURE_COOKIES", "yes"),
             ("DOWNLOAD_MODE", "stream"),
             ("DOWNLOAD_WAIT_MS", "120001"),
             ("DOWNLOAD_WAIT_MS", "-1"),

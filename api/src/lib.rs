@@ -1,11 +1,13 @@
 //! The HTTP side of the service: describes datasets (`datasets`), takes exports in (`exports`), delivers finished files
-//! (`download`), streams changes (`events`), describes itself (`openapi`), shows a web page (`page`), and reports its health
+//! (`download`), streams changes (`events`), knows its clients (`identity`, `session`), describes itself (`openapi`), shows a web page (`page`), and reports its health
 //! (`health`, `metrics`). It writes to the ledger and wakes the relay. It reads no rows and writes no files: workers do.
 //!
 //! Modules depend on each other in one direction: `router` on the handlers, handlers on `state`, `state` on the clients and
 //! caches that it holds.
 
+mod authentication;
 mod client_limits;
+mod command_line;
 mod config;
 mod cors;
 mod cross_site;
@@ -16,6 +18,8 @@ mod events;
 mod exports;
 mod health;
 mod hosts;
+mod identity;
+mod keys;
 mod ledger_stats;
 mod limited_use;
 mod metrics;
@@ -28,6 +32,7 @@ mod request_layer;
 mod resolved_dataset;
 mod router;
 mod run;
+mod session;
 mod source;
 mod source_monitor;
 mod state;
@@ -35,5 +40,8 @@ mod static_file;
 mod timeout;
 mod timestamp;
 
+pub use command_line::{Arguments, Command};
 pub use config::{AccessConfig, Config, Delivery, DownloadConfig};
+pub use identity::AuthMode;
+pub use keys::{KeysCommand, KeysError, Printed, run as run_keys};
 pub use run::{RunError, run};

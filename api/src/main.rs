@@ -1,17 +1,53 @@
-//! The `polyglot-api` process: reads the configuration, starts the log and runs until a signal. Everything in between is in
-//! the library.
+//! The `polyglot-api` process: reads its arguments and the configuration, and either runs a command or starts the log and
+//! serves until a signal. Everything in between is in the library.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use polyglot_api::{Config, run};
+use clap::Parser;
+use polyglot_api::{Arguments, Command, Config, KeysCommand, run, run_keys};
 use polyglot_core::failure::chain;
+use polyglot_ledger::{Connections, Ledger};
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::logging;
 use polyglot_runtime::telemetry::Tracing;
 
+/// Longest wait of a command for the ledger's database.
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(10);
+
 #[tokio::main]
 async fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Some(Command::Keys { command }) => keys(command).await,
+        None => serve().await,
+    }
+}
+
+/// Runs a command on API keys.
+async fn keys(command: KeysCommand) -> ExitCode {
+    let printed = async {
+        let connections = Connections::from_environment(&Environment::of_process())?;
+        let ledger = Ledger::new(&connections.database_url, 1, "polyglot-api keys")?;
+        // The service may never have been started yet.
+        ledger.migrate_when_up(LEDGER_TIMEOUT).await?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(run_keys(command, &ledger).await?)
+    };
+    match printed.await {
+        Ok(printed) => {
+            eprint!("{}", printed.err);
+            print!("{}", printed.out);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("polyglot-api: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until a signal.
+async fn serve() -> ExitCode {
     let (config, traces) = match configure(&Environment::of_process()) {
         Ok(configured) => configured,
         Err(error) => {

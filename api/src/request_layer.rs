@@ -39,10 +39,10 @@ pub(crate) async fn track(mut request: Request, next: Next) -> Response {
     let route = matched.unwrap_or_else(|| quoted(&path));
     // At the level of errors, so that every line that RUST_LOG lets through has the request id.
     let span = if PROBES.contains(&route.as_str()) {
-        tracing::error_span!("probe", request_id = id, %method, route)
+        tracing::error_span!("probe", request_id = id, %method, route, tenant = Empty, caller = Empty)
     } else {
         tracing::error_span!(
-            "request", request_id = id, %method, route, otel.name = Empty, otel.kind = Empty, otel.status_code = Empty
+            "request", request_id = id, %method, route, tenant = Empty, caller = Empty, otel.name = Empty, otel.kind = Empty, otel.status_code = Empty
         )
     };
     let stated = TraceContext::of_request(&id, request.headers());

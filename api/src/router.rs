@@ -17,7 +17,7 @@ use crate::exports::{benchmark, delete, inspect, list, manifest, preview, submit
 use crate::openapi::{description, viewer};
 use crate::problem::RouteError;
 use crate::state::AppState;
-use crate::{datasets, health, hosts, metrics, page, request_layer};
+use crate::{authentication, datasets, health, hosts, metrics, page, request_layer, session};
 
 /// Where the metrics are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub(crate) fn router(app: Arc<AppState>, metrics_route: MetricsRoute) -> Router 
         .route("/exports/{id}/events", get(events::follow_export))
         .route("/exports/{id}/manifest", get(manifest::manifest))
         .route("/events", get(events::follow_all_exports))
+        .route("/session", get(session::inspect).post(session::sign_in).delete(session::sign_out))
         .route("/", get(page::page))
         .route("/assets/{name}", get(page::asset))
         .route("/openapi.json", get(description::describe))
@@ -56,7 +57,7 @@ pub(crate) fn router(app: Arc<AppState>, metrics_route: MetricsRoute) -> Router 
         MetricsRoute::Apart => router,
     };
     let AccessConfig { cors, allowed_hosts, .. } = app.access.clone();
-    let mut router = with_fallbacks(router, app);
+    let mut router = with_fallbacks(router, Arc::clone(&app)).layer(from_fn_with_state(app, authentication::check));
     if cors != CorsOrigins::None {
         router = router.layer(from_fn_with_state(Arc::new(cors), cors::apply));
     }

@@ -10,7 +10,7 @@ use hyper_util::service::TowerToHyperService;
 use polyglot_core::failure::chain;
 use polyglot_ledger::Sweeper;
 use polyglot_ledger::queue::{Broker, Relay, run_relay};
-use polyglot_ledger::{Ledger, LedgerError, send_notifications};
+use polyglot_ledger::{Ledger, LedgerError, send_notifications, with_timeout};
 use polyglot_runtime::http_server::HttpServer;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::{InstallError, Recorder};
@@ -23,6 +23,7 @@ use crate::client_limits::{self, ClientLimits};
 use crate::config::Config;
 use crate::events::feed::Feed;
 use crate::exports::body_budget::BodyBudget;
+use crate::identity::{AuthMode, Authenticator};
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
 use crate::router::{MetricsRoute, metrics_router, router};
@@ -68,6 +69,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         migrated = ledger.migrate_when_up(LEDGER_START_TIMEOUT) => migrated?,
         () = lifecycle.stopping.cancelled() => return Ok(()),
     }
+    warn_about_access(config.access.auth, &ledger).await?;
     let broker = Broker::of(connections, format!("polyglot-api {}", std::process::id()));
     let storage = Storage::new(&connections.storage).await;
     let listener = listen(config.listen, config.port, "PORT")?;
@@ -105,6 +107,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     lifecycle.tasks.spawn(Arc::clone(&feed).run(ledger.clone(), lifecycle.stopping.clone()));
     let app = AppState {
         readiness: ReadinessProbe::new(ledger.clone(), broker, storage.clone(), source_monitor),
+        authenticator: Authenticator::new(config.access.auth, ledger.clone()),
         ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
         ledger,
         relay,
@@ -141,6 +144,18 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         () = lifecycle.aborting.cancelled() => {}
     }
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Says in the log when everybody is let in, or nobody.
+async fn warn_about_access(mode: AuthMode, ledger: &Ledger) -> Result<(), LedgerError> {
+    if mode == AuthMode::Off {
+        tracing::warn!("AUTH is off: everyone who can reach the listener may export, read and delete everything");
+    } else if !with_timeout(ledger.has_valid_api_key()).await? {
+        tracing::warn!(
+            "there is no valid API key, so every request is refused; make one with `polyglot-api keys create`"
+        );
+    }
     Ok(())
 }
 

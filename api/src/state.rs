@@ -12,6 +12,7 @@ use crate::client_limits::ClientLimits;
 use crate::config::{AccessConfig, DownloadConfig};
 use crate::events::feed::Feed;
 use crate::exports::body_budget::BodyBudget;
+use crate::identity::Authenticator;
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
 use crate::source::Source;
@@ -26,6 +27,7 @@ pub(crate) struct AppState {
     /// Updates of exports for event streams.
     pub(crate) feed: Arc<Feed>,
     pub(crate) access: AccessConfig,
+    pub(crate) authenticator: Authenticator,
     pub(crate) client_limits: ClientLimits,
     pub(crate) download: DownloadConfig,
     /// Memory for request bodies.
@@ -62,6 +64,8 @@ pub(crate) mod tests {
             ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
             ("AMQP_URL", "amqp://127.0.0.1:1/%2f"),
             ("S3_ENDPOINT", "http://127.0.0.1:1"),
+            ("LISTEN", "127.0.0.1"),
+            ("AUTH", "off"),
         ];
         let env = Environment::fixed(&[&unreachable[..], variables].concat());
         let connections = Connections::from_environment(&env).unwrap();
@@ -80,6 +84,7 @@ pub(crate) mod tests {
                 storage.clone(),
                 SourceMonitor::new(database_url.clone(), limit.clone()),
             ),
+            authenticator: Authenticator::new(config.access.auth, ledger.clone()),
             ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
             ledger,
             relay: Relay::default(),

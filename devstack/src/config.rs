@@ -18,6 +18,8 @@ pub struct RunConfig {
     pub api_metrics_port: Option<u16>,
     /// `ALLOWED_HOSTS`: hosts for which the api answers beside this machine's own names.
     pub allowed_hosts: Option<String>,
+    /// `AUTH`, which the api reads: whether it is off.
+    pub auth_is_off: bool,
     /// `BENCHMARK`: passed to the api.
     pub benchmark: String,
     /// `DOWNLOAD_MODE`: passed to the api.
@@ -110,6 +112,7 @@ impl RunConfig {
             port: vars.number("PORT", 8080, 1, u16::MAX.into())?,
             api_metrics_port: (api_metrics_port > 0).then_some(api_metrics_port),
             allowed_hosts: vars.secret("ALLOWED_HOSTS")?,
+            auth_is_off: vars.text("AUTH").is_some_and(|auth| auth.starts_with("off")),
             benchmark: vars.text("BENCHMARK").unwrap_or_else(|| "on".into()),
             download_mode: download_mode.or(proxy),
             data_dir: std::path::absolute(&data_dir)
@@ -195,6 +198,7 @@ mod tests {
         assert_eq!(config.listen, IpAddr::from(Ipv4Addr::LOCALHOST));
         assert_eq!((config.api_metrics_port, config.allowed_hosts, config.download_mode), (None, None, None));
         assert_eq!(config.benchmark, "on");
+        assert!(!config.auth_is_off && with(&[("AUTH", "off")]).unwrap().auth_is_off);
         assert!(config.data_dir.is_absolute() && config.data_dir.ends_with(".data"));
         assert!(config.database_url.is_none() && config.broker == Broker::Private && config.s3.is_none());
     }

@@ -3,6 +3,7 @@
 //! The parts are public so that tests can start servers, put a [`proxy`] in front of them, kill processes and limit their
 //! memory. A deployment needs nothing of this crate.
 
+pub mod api_key;
 pub mod binaries;
 pub mod clean;
 pub mod config;

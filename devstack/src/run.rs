@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::api_key::TrialKey;
 use crate::binaries::Binaries;
 use crate::config::RunConfig;
 use crate::console::{ProgressLine, grouped, print_line, seconds, size};
@@ -68,7 +69,11 @@ impl Stack {
         } else {
             print_line("rows come from SOURCE_DATABASE_URL: nothing is seeded");
         }
-        addresses.write(config, data_dir)?;
+        let api_key = match config.auth_is_off {
+            true => None,
+            false => Some(TrialKey::ensure(&binaries.api, &addresses.database, data_dir).await?),
+        };
+        addresses.write(config, api_key.as_ref(), data_dir)?;
         self.start_services(config, data_dir, binaries, &addresses)?;
         self.wait_ready(&addresses.api).await?;
         print_line(format!("api and {} worker(s) ready after {}", config.workers, seconds(began.elapsed())));
@@ -76,11 +81,11 @@ impl Stack {
 
         let source = config.source_database_url.as_deref().unwrap_or(&addresses.database);
         if seed::has_sample_columns(source).await? {
-            self.export_sample(source, &addresses.api, &data_dir.join("sample-export.csv")).await?;
+            self.export_sample(source, &addresses.api, api_key.as_ref(), &data_dir.join("sample-export.csv")).await?;
         } else {
             print_line("no sample export: the database has no table records with the columns of the sample");
         }
-        print_addresses(&addresses.api, data_dir);
+        print_addresses(&addresses.api, api_key.as_ref(), data_dir);
         Ok(())
     }
 
@@ -177,7 +182,7 @@ impl Stack {
         Err(supervisor.failure("api", format!("is not ready after {}: {last}", seconds(READY_WITHIN))))
     }
 
-    async fn export_sample(&self, source: &str, api: &str, file: &Path) -> Result<()> {
+    async fn export_sample(&self, source: &str, api: &str, api_key: Option<&TrialKey>, file: &Path) -> Result<()> {
         let supervisor = self.supervisor()?;
         let failing = async {
             loop {
@@ -188,7 +193,7 @@ impl Stack {
             }
         };
         let sample = tokio::select! {
-            sample = sample_export::run(api, file) => sample?,
+            sample = sample_export::run(api, api_key.map(|key| key.key.as_str()), file) => sample?,
             error = failing => return Err(error),
         };
         print_line(format!(
@@ -261,15 +266,29 @@ async fn seed_records(url: &str, rows: u64) -> Result<()> {
     Ok(())
 }
 
-fn print_addresses(api: &str, data_dir: &Path) {
+fn print_addresses(api: &str, api_key: Option<&TrialKey>, data_dir: &Path) {
+    let (take_key, header) = match api_key {
+        Some(_) => (
+            format!("\n  API_KEY=$(sed -n 's/^API_KEY=//p' {}/stack.env)", data_dir.display()),
+            " -H \"Authorization: Bearer $API_KEY\"",
+        ),
+        None => (String::new(), ""),
+    };
+    let key = match api_key {
+        Some(TrialKey { key, is_new: true }) => {
+            format!("API key, to sign in with and for programs (shown once; it is in stack.env, too): {key}\n")
+        }
+        Some(_) => "The API key is the one of the first start, API_KEY in stack.env.\n".to_owned(),
+        None => "AUTH is off: everyone who can reach the api may export.\n".to_owned(),
+    };
     print_line(format!(
         "
 Up. The page: {api}/
-Addresses and keys of every part: {dir}/stack.env   logs: {dir}/logs/   Ctrl-C stops everything.
+{key}Addresses and keys of every part: {dir}/stack.env   logs: {dir}/logs/   Ctrl-C stops everything.
 
-Another export, to copy:
-  id=$(curl -s {api}/exports -H 'Content-Type: application/json' -d '{{\"format\":\"json\",\"columns\":[{{\"source\":\"id\",\"target\":\"id\"}},{{\"source\":\"name\",\"target\":\"name\"}}]}}' | grep -o '[0-9a-f-]\\{{36\\}}' | head -1)
-  curl -sSfL -o export.json {api}/exports/$id/download
+Another export, to copy:{take_key}
+  id=$(curl -s{header} {api}/exports -H 'Content-Type: application/json' -d '{{\"format\":\"json\",\"columns\":[{{\"source\":\"id\",\"target\":\"id\"}},{{\"source\":\"name\",\"target\":\"name\"}}]}}' | grep -o '[0-9a-f-]\\{{36\\}}' | head -1)
+  curl -sSfL{header} -o export.json {api}/exports/$id/download
 ",
         dir = data_dir.display()
     ));

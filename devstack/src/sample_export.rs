@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use reqwest::header::LOCATION;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::{Value, json};
 use tokio::fs::{self, File};
@@ -31,19 +31,32 @@ pub struct SampleExport {
 
 /// Exports the table `records` as CSV through the api at `api` into `file`, showing its progress.
 ///
-/// The file appears when it is complete.
-pub async fn run(api: &str, file: &Path) -> Result<SampleExport> {
-    let client = Client::builder()
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(10))
-        .build()
-        .map_err(Error::http("create an HTTP client"))?;
+/// The file appears when it is complete. `api_key` is sent to the api alone, `None` where it lets everybody in.
+pub async fn run(api: &str, api_key: Option<&str>, file: &Path) -> Result<SampleExport> {
+    let client = client(api_key)?;
     let started = Instant::now();
     let id = submit(&client, api).await?;
     wait_completed(&client, api, &id, started).await?;
     let (rows, bytes) = download(&client, api, &id, file).await?;
     Ok(SampleExport { file: file.to_owned(), rows, bytes, took: started.elapsed() })
+}
+
+/// A client that sends the key with every request.
+fn client(api_key: Option<&str>) -> Result<Client> {
+    let mut headers = HeaderMap::new();
+    if let Some(key) = api_key {
+        let value = HeaderValue::try_from(format!("Bearer {key}"));
+        let mut value = value.map_err(|_| Error::Sample("cannot be asked for: API_KEY is not ASCII".into()))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Client::builder()
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(10))
+        .default_headers(headers)
+        .build()
+        .map_err(Error::http("create an HTTP client"))
 }
 
 async fn submit(client: &Client, api: &str) -> Result<String> {
@@ -119,13 +132,17 @@ fn describe_progress(document: &Value, took: Duration) -> String {
 
 async fn download(client: &Client, api: &str, id: &str, file: &Path) -> Result<(u64, u64)> {
     let action = "download the sample export";
-    let mut url = format!("{api}/exports/{id}/download");
+    let url = format!("{api}/exports/{id}/download");
     let mut answer = client.get(&url).send().await.map_err(Error::http(action))?;
     if answer.status().is_redirection() {
         let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         // This client has no TLS: a store behind https is read through the api.
-        url = if location.starts_with("http://") { location.to_owned() } else { format!("{url}?delivery=proxy") };
-        answer = client.get(&url).send().await.map_err(Error::http(action))?;
+        answer = if location.starts_with("http://") {
+            // The link is signed; the key is the api's alone.
+            self::client(None)?.get(location).send().await.map_err(Error::http(action))?
+        } else {
+            client.get(format!("{url}?delivery=proxy")).send().await.map_err(Error::http(action))?
+        };
     }
     if answer.status() != StatusCode::OK {
         return Err(refused("cannot be downloaded", answer).await);

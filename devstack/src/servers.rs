@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::api_key::{self, TrialKey};
 use crate::config::{Broker, RunConfig};
 use crate::console::{print_line, seconds};
 use crate::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
@@ -215,12 +216,13 @@ impl Addresses {
     }
 
     /// Writes `stack.env`, in which scripts and tests find the addresses.
-    pub fn write(&self, config: &RunConfig, data_dir: &Path) -> Result<()> {
+    pub fn write(&self, config: &RunConfig, api_key: Option<&TrialKey>, data_dir: &Path) -> Result<()> {
         let keys = self.keys.as_ref();
         stack_env::write(
             &data_dir.join("stack.env"),
             [
                 ("API_URL", self.api.as_str()),
+                (api_key::VARIABLE, api_key.map_or("", |key| &key.key)),
                 ("DATABASE_URL", &self.database),
                 ("AMQP_URL", &self.amqp),
                 ("S3_ENDPOINT", &self.s3_endpoint),

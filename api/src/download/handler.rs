@@ -18,6 +18,7 @@ use crate::config::{Delivery, MAX_WAIT};
 use crate::exports::document::{ExportDocument, retry_after};
 use crate::exports::id::ExportId;
 use crate::exports::inspect::find;
+use crate::identity::Caller;
 use crate::limited_use::LimitedUse;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
@@ -76,6 +77,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 )]
 pub(crate) async fn download(
     State(app): State<Arc<AppState>>,
+    caller: Caller,
     ExportId(id): ExportId,
     client: Client,
     method: Method,
@@ -91,10 +93,10 @@ pub(crate) async fn download(
     let continuations = parameters.number("waits", 0..=MAX_CONTINUATIONS)?.unwrap_or(0);
     let preference = WaitPreference::of(&headers);
     let wait = asked.or(preference.wait).unwrap_or(app.download.wait);
-    let mut export = find(&app, id).await?;
+    let mut export = find(&app, &caller, id).await?;
     if export.status.is_active() && !wait.is_zero() {
         let _permit = app.client_limits.acquire(LimitedUse::WaitingDownload, client)?;
-        export = wait::until_ended(&app, id, wait).await?;
+        export = wait::until_ended(&app, &caller, id, wait).await?;
     }
     let mut response = match export.status {
         Status::Pending | Status::Planning | Status::Running | Status::Finishing => {

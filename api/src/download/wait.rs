@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::config::MAX_WAIT;
 use crate::exports::inspect::find;
+use crate::identity::Caller;
 use crate::problem::RouteError;
 use crate::state::AppState;
 
@@ -22,12 +23,17 @@ const SAFETY_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const MAX_CONTINUATIONS: u64 = 48;
 
 /// Returns the export when it has ended, after `limit`, or when the process is stopping, whichever comes first.
-pub(super) async fn until_ended(app: &AppState, id: Uuid, limit: Duration) -> Result<Export, RouteError> {
+pub(super) async fn until_ended(
+    app: &AppState,
+    caller: &Caller,
+    id: Uuid,
+    limit: Duration,
+) -> Result<Export, RouteError> {
     let deadline = Instant::now() + limit;
     let mut wait = app.feed.wait_for_end(id);
     loop {
         // Read after the wait has begun, even the first time: it may have ended just before.
-        let export = find(app, id).await?;
+        let export = find(app, caller, id).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         if !export.status.is_active() || left.is_zero() {
             return Ok(export);

@@ -18,6 +18,7 @@ use super::stream::{ClientDisconnected, Sender, StreamInterrupted, stream_all, s
 use crate::client_limits::{Client, hold_until_sent};
 use crate::exports::id::ExportId;
 use crate::exports::inspect::find;
+use crate::identity::Caller;
 use crate::limited_use::LimitedUse;
 use crate::problem::{RouteError, quoted};
 use crate::state::AppState;
@@ -30,6 +31,9 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 
 /// Interval of comments on a stream without events; shorter than the idle timeouts of common proxies.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Interval at which it is asked whether the client's credentials are still good.
+const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Events that are buffered for a slow client. Later updates wait in its subscription.
 const BUFFERED_EVENTS: usize = 16;
@@ -65,6 +69,7 @@ pub(crate) struct StreamEvent {
 )]
 pub(crate) async fn follow_export(
     State(app): State<Arc<AppState>>,
+    caller: Caller,
     ExportId(id): ExportId,
     client: Client,
     headers: HeaderMap,
@@ -73,7 +78,7 @@ pub(crate) async fn follow_export(
     let permit = app.client_limits.acquire(LimitedUse::EventStream, client)?;
     // Subscribed before the export is read, so that no change falls in between.
     let subscription = app.feed.subscribe();
-    let export = find(&app, id).await?;
+    let export = find(&app, &caller, id).await?;
     if let Some(last) = last
         && !export.status.is_active()
         && timeout::ledger(app.ledger.changes_of(id, last)).await?.is_empty()
@@ -81,8 +86,8 @@ pub(crate) async fn follow_export(
         // The client has every event. 204 is the answer that keeps an EventSource from reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let response = respond(&app, move |app, events| async move {
-        stream_one(&app, subscription, id, last.unwrap_or(0), &events).await
+    let response = respond(&app, caller, move |app, caller, events| async move {
+        stream_one(&app, &caller, subscription, id, last.unwrap_or(0), &events).await
     });
     Ok(hold_until_sent(response, permit))
 }
@@ -98,6 +103,7 @@ pub(crate) async fn follow_export(
 )]
 pub(crate) async fn follow_all_exports(
     State(app): State<Arc<AppState>>,
+    caller: Caller,
     client: Client,
     headers: HeaderMap,
 ) -> Result<Response, RouteError> {
@@ -106,7 +112,9 @@ pub(crate) async fn follow_all_exports(
     let subscription = app.feed.subscribe();
     // A ledger that is not available is a 503, not an empty stream.
     timeout::ledger(app.ledger.ping()).await?;
-    let response = respond(&app, move |app, events| async move { stream_all(&app, subscription, last, &events).await });
+    let response = respond(&app, caller, move |app, caller, events| async move {
+        stream_all(&app, &caller, subscription, last, &events).await
+    });
     Ok(hold_until_sent(response, permit))
 }
 
@@ -118,13 +126,15 @@ fn last_event(headers: &HeaderMap) -> Result<Option<i64>, RouteError> {
     id.map(Some).ok_or_else(|| RouteError::invalid("Last-Event-ID", problem()))
 }
 
-/// Responds with the events that `write` sends, until it ends, the client disconnects or the process stops.
-fn respond<F>(app: &Arc<AppState>, write: impl FnOnce(Arc<AppState>, Sender) -> F) -> Response
+/// Responds with the events that `write` sends, until it ends, the client disconnects, its credentials are not good any more, or
+/// the process stops.
+fn respond<F>(app: &Arc<AppState>, caller: Caller, write: impl FnOnce(Arc<AppState>, Caller, Sender) -> F) -> Response
 where
     F: Future<Output = Result<Result<(), ClientDisconnected>, StreamInterrupted>> + Send + 'static,
 {
     let (events, received) = mpsc::channel(BUFFERED_EVENTS);
-    let writing = write(Arc::clone(app), events.clone());
+    let writing = write(Arc::clone(app), caller.clone(), events.clone());
+    let refused = until_refused(Arc::clone(app), caller);
     let stopping = app.lifecycle.stopping.clone();
     app.lifecycle.tasks.spawn(
         async move {
@@ -134,6 +144,7 @@ where
                     Err(error) => tracing::warn!(error = chain(&error), "event stream interrupted, the client has to reconnect"),
                 },
                 () = events.closed() => {}
+                () = refused => tracing::info!("event stream ended, its client's credentials are not valid any more"),
                 () = stopping.cancelled() => {}
             }
         }
@@ -143,4 +154,14 @@ where
     let mut response = Sse::new(ReceiverStream::new(received)).keep_alive(keep_alive).into_response();
     response.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
+}
+
+/// Waits until the caller's credentials have been revoked or have expired.
+async fn until_refused(app: Arc<AppState>, caller: Caller) {
+    loop {
+        tokio::time::sleep(CREDENTIALS_INTERVAL).await;
+        if !app.authenticator.is_still_valid(&caller).await {
+            return;
+        }
+    }
 }

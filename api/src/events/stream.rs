@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::Event;
-use polyglot_ledger::{Change, LedgerError, with_timeout};
+use polyglot_ledger::{Change, LedgerError, TenantView, with_timeout};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::feed::{FeedEvent, MAX_ACTIVE};
 use super::update::Update;
+use crate::identity::Caller;
 use crate::state::AppState;
 use crate::timestamp::timestamp;
 
@@ -47,15 +48,17 @@ pub(super) struct StreamInterrupted(#[from] LedgerError);
 /// Sends everything about one export after change `last`, until the export has ended.
 pub(super) async fn stream_one(
     app: &AppState,
+    caller: &Caller,
     mut subscription: Receiver<FeedEvent>,
     id: Uuid,
     mut last: i64,
     events: &Sender,
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
+    let view = app.ledger.of_tenants(&caller.visible_tenants);
     loop {
         // From the ledger at first, and again when the client was too slow for the feed or the feed has started over.
         // The document is read first: an end must not be sent without its state.
-        let Some(export) = with_timeout(app.ledger.find(id)).await? else { return Ok(Ok(())) };
+        let Some(export) = with_timeout(view.find(id)).await? else { return Ok(Ok(())) };
         let changes = with_timeout(app.ledger.changes_of(id, last)).await?;
         let mut update = Arc::new(Update::new(&export, changes, last));
         loop {
@@ -78,14 +81,16 @@ pub(super) async fn stream_one(
 /// those that are active, then the updates of the feed, without an end.
 pub(super) async fn stream_all(
     app: &AppState,
+    caller: &Caller,
     mut subscription: Receiver<FeedEvent>,
     last: Option<i64>,
     events: &Sender,
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
+    let view = app.ledger.of_tenants(&caller.visible_tenants);
     let newest = with_timeout(app.ledger.last_change()).await?;
     // Every change up to `settled` was sent. A new client gets none from before it has connected.
     let mut settled = match last {
-        Some(last) => (last - CHANGE_OVERLAP).max(with_timeout(app.ledger.newest_changes(MAX_MISSED)).await?),
+        Some(last) => (last - CHANGE_OVERLAP).max(with_timeout(view.newest_changes(MAX_MISSED)).await?),
         None => newest,
     };
     // The id of the newest event.
@@ -94,12 +99,12 @@ pub(super) async fn stream_all(
     loop {
         // Again when the client was too slow for the feed or the feed has started over. What the feed sends meanwhile may come
         // twice, and nothing is left out.
-        let caught_up = catch_up(app, settled, known.take(), &mut sent, events).await?;
+        let caught_up = catch_up(view, settled, known.take(), &mut sent, events).await?;
         if caught_up.is_err() {
             return Ok(caught_up);
         }
         loop {
-            match next(&mut subscription, |_| true).await {
+            match next(&mut subscription, |update| caller.visible_tenants.contains(&update.tenant)).await {
                 Ok(FeedEvent::Update(update)) => {
                     sent = sent.max(update.change);
                     settled = settled.max(update.settled);
@@ -117,7 +122,7 @@ pub(super) async fn stream_all(
 /// Sends all changes after `settled` but the one that is `known`, in order, each page of them with the documents of its exports,
 /// and then the documents of active exports. `sent` is the id of the newest event, before and after.
 async fn catch_up(
-    app: &AppState,
+    view: TenantView<'_>,
     settled: i64,
     known: Option<i64>,
     sent: &mut i64,
@@ -125,7 +130,7 @@ async fn catch_up(
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
     let mut after = settled;
     loop {
-        let changes = with_timeout(app.ledger.changes_after(after, CHANGE_PAGE)).await?;
+        let changes = with_timeout(view.changes_after(after, CHANGE_PAGE)).await?;
         let Some(last) = changes.last() else { break };
         after = last.id;
         let is_last_page = i64::try_from(changes.len()).is_ok_and(|read| read < CHANGE_PAGE);
@@ -136,7 +141,7 @@ async fn catch_up(
         }
         *sent = after.max(*sent);
         let ids: BTreeSet<Uuid> = changes.into_iter().map(|change| change.export_id).collect();
-        let documents = send_documents(app, ids.into_iter().collect(), *sent, events).await?;
+        let documents = send_documents(view, ids.into_iter().collect(), *sent, events).await?;
         if documents.is_err() {
             return Ok(documents);
         }
@@ -144,24 +149,24 @@ async fn catch_up(
             break;
         }
     }
-    let active = with_timeout(app.ledger.active(MAX_ACTIVE)).await?;
+    let active = with_timeout(view.active(MAX_ACTIVE)).await?;
     if active.is_empty() {
         // Something has to be sent, with the time after which to reconnect.
         let nothing = Event::default().retry(RECONNECT_AFTER).comment("nothing yet");
         return Ok(events.send(Ok(nothing)).await.map_err(|_| ClientDisconnected));
     }
-    send_documents(app, active, *sent, events).await
+    send_documents(view, active, *sent, events).await
 }
 
 /// Sends the documents of these exports, a page at a time, with `id` as their id.
 async fn send_documents(
-    app: &AppState,
+    view: TenantView<'_>,
     exports: Vec<Uuid>,
     id: i64,
     events: &Sender,
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
     for page in exports.chunks(DOCUMENT_PAGE) {
-        for export in with_timeout(app.ledger.find_all(page)).await? {
+        for export in with_timeout(view.find_all(page)).await? {
             if send(&Update::new(&export, Vec::new(), id), id, id, events).await.is_err() {
                 return Ok(Err(ClientDisconnected));
             }

@@ -10,6 +10,7 @@ use crate::exports::document::ExportDocument;
 #[derive(Debug)]
 pub(crate) struct Update {
     pub(crate) export_id: Uuid,
+    pub(crate) tenant: String,
     pub(crate) status: Status,
     /// JSON, as `GET /exports/{id}` answers it.
     pub(crate) document: String,
@@ -26,6 +27,7 @@ impl Update {
     pub(super) fn new(export: &Export, changes: Vec<Change>, known_change: i64) -> Self {
         Self {
             export_id: export.id,
+            tenant: export.tenant.clone(),
             status: export.status,
             document: serde_json::to_string(&ExportDocument::now(export))
                 .expect("ExportDocument has no map and no serializer that fails"),

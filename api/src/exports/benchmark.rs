@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use polyglot_core::failure::chain;
 use polyglot_core::request::{ColumnMapping, ExportRequest};
 use polyglot_core::status::Status;
+use polyglot_core::tenant::BENCHMARK_TENANT;
 use polyglot_formats::Format;
 use polyglot_ledger::{Deletion, Export};
 use serde::Serialize;
@@ -21,8 +22,6 @@ use tracing::Instrument;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::inspect::find;
-use super::tenants;
 use crate::cross_site::is_cross_site;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
@@ -141,7 +140,7 @@ async fn measure_all(app: &AppState, plan: &Plan, cancelled: &CancellationToken)
     let mut results = Vec::with_capacity(plan.formats.len());
     for &format in &plan.formats {
         let request = ExportRequest { row_limit: plan.rows, ..resolved.request(format, all_columns(&resolved)) };
-        let id = timeout::ledger(app.ledger.submit(tenants::BENCHMARK, &request)).await?;
+        let id = timeout::ledger(app.ledger.submit(BENCHMARK_TENANT, &request)).await?;
         app.relay.wake();
         tracing::info!(export_id = %id, format = format.name, "benchmark export submitted");
         let export = wait_for_end(app, id, cancelled).await;
@@ -159,7 +158,7 @@ fn all_columns(resolved: &ResolvedDataset) -> Vec<ColumnMapping> {
 async fn wait_for_end(app: &AppState, id: Uuid, cancelled: &CancellationToken) -> Result<Export, RouteError> {
     let submitted = Instant::now();
     loop {
-        let export = find(app, id).await?;
+        let export = timeout::ledger(app.ledger.find(id)).await?.ok_or(RouteError::UnknownExport(id))?;
         if !export.status.is_active() {
             return Ok(export);
         }

@@ -11,6 +11,7 @@ use polyglot_ledger::Deletion;
 use super::document::ExportDocument;
 use super::id::ExportId;
 use super::inspect::find;
+use crate::identity::Caller;
 use crate::problem::RouteError;
 use crate::state::AppState;
 use crate::timeout;
@@ -26,12 +27,16 @@ use crate::timeout;
         (status = 204, description = "It had ended, and has no file any more."),
     ),
 )]
-pub(crate) async fn delete(State(app): State<Arc<AppState>>, ExportId(id): ExportId) -> Result<Response, RouteError> {
-    match timeout::ledger(app.ledger.delete(id)).await? {
+pub(crate) async fn delete(
+    State(app): State<Arc<AppState>>,
+    caller: Caller,
+    ExportId(id): ExportId,
+) -> Result<Response, RouteError> {
+    match timeout::ledger(app.ledger.of_tenants(&caller.visible_tenants).delete(id)).await? {
         Deletion::Unknown => Err(RouteError::UnknownExport(id)),
         Deletion::Cancelling => {
             tracing::info!(export_id = %id, "cancellation requested");
-            Ok((StatusCode::ACCEPTED, Json(ExportDocument::now(&find(&app, id).await?))).into_response())
+            Ok((StatusCode::ACCEPTED, Json(ExportDocument::now(&find(&app, &caller, id).await?))).into_response())
         }
         Deletion::Ended { object_key } => {
             if let Some(key) = object_key {

@@ -5,12 +5,12 @@ use polyglot_core::compression::Compression;
 use polyglot_core::request::Layout;
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
+use polyglot_core::tenant::BENCHMARK_TENANT;
 use polyglot_ledger::{Export, WaitReason};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::tenants;
 use crate::timestamp::timestamp;
 
 /// An export, as far as it is.
@@ -132,7 +132,7 @@ impl ExportDocument {
                 eta_seconds: eta_seconds(export, now),
             },
             deleted: export.status == Status::Expired && export.cancel_requested,
-            benchmark: export.tenant == tenants::BENCHMARK,
+            benchmark: export.tenant == BENCHMARK_TENANT,
             // The ledger keeps the reason of an attempt that will be repeated; the export itself has not failed.
             error: export.error.clone().filter(|_| failed),
             error_code: export.error_code.clone().filter(|_| failed),
@@ -285,7 +285,7 @@ pub(super) mod tests {
             let document = ExportDocument::now(&Export { status, cancel_requested, ..running() });
             assert_eq!((document.deleted, document.benchmark), (deleted, false), "{status}");
         }
-        assert!(ExportDocument::now(&Export { tenant: tenants::BENCHMARK.to_owned(), ..running() }).benchmark);
+        assert!(ExportDocument::now(&Export { tenant: BENCHMARK_TENANT.to_owned(), ..running() }).benchmark);
     }
 
     #[test]

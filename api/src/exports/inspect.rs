@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::document::ExportDocument;
 use super::id::ExportId;
 use super::request_document;
+use crate::identity::Caller;
 use crate::openapi::submission::ExportSubmission;
 use crate::problem::RouteError;
 use crate::state::AppState;
@@ -38,9 +39,10 @@ pub(crate) struct InspectedExport {
 )]
 pub(crate) async fn inspect(
     State(app): State<Arc<AppState>>,
+    caller: Caller,
     ExportId(id): ExportId,
 ) -> Result<Json<InspectedExport>, RouteError> {
-    let found = timeout::ledger(app.ledger.find_with_request(id)).await?;
+    let found = timeout::ledger(app.ledger.of_tenants(&caller.visible_tenants).find_with_request(id)).await?;
     let (export, request) = found.ok_or(RouteError::UnknownExport(id))?;
     // Written by a newer version: the state is still worth an answer.
     let request = request.inspect_err(|error| tracing::warn!(error = chain(error), "a request cannot be shown")).ok();
@@ -48,7 +50,7 @@ pub(crate) async fn inspect(
     Ok(Json(InspectedExport { export: ExportDocument::now(&export), request }))
 }
 
-/// Finds an export; a 404 if there is none with this id.
-pub(crate) async fn find(app: &AppState, id: Uuid) -> Result<Export, RouteError> {
-    timeout::ledger(app.ledger.find(id)).await?.ok_or(RouteError::UnknownExport(id))
+/// Finds an export that the caller may see; a 404 if there is none with this id.
+pub(crate) async fn find(app: &AppState, caller: &Caller, id: Uuid) -> Result<Export, RouteError> {
+    timeout::ledger(app.ledger.of_tenants(&caller.visible_tenants).find(id)).await?.ok_or(RouteError::UnknownExport(id))
 }

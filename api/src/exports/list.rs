@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::cursor;
 use super::document::ExportDocument;
+use crate::identity::Caller;
 use crate::problem::{RouteError, listed, quoted};
 use crate::query::Parameters;
 use crate::state::AppState;
@@ -42,7 +43,11 @@ pub(crate) struct Page {
     responses((status = 200, description = "A page of them.", body = Page,
         headers(("Link" = Option<String>, description = "`rel=\"next\"`, unless this is the last page.")))),
 )]
-pub(crate) async fn list(State(app): State<Arc<AppState>>, uri: Uri) -> Result<impl IntoResponse, RouteError> {
+pub(crate) async fn list(
+    State(app): State<Arc<AppState>>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<impl IntoResponse, RouteError> {
     let parameters = Parameters::read(&uri, &["status", "limit", "cursor"])?;
     let status = parameters.get("status").map(read_status).transpose()?;
     let limit = parameters.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
@@ -55,7 +60,8 @@ pub(crate) async fn list(State(app): State<Arc<AppState>>, uri: Uri) -> Result<i
     };
     // One export more than the page holds tells whether there is another page.
     let fetched = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut exports = timeout::ledger(app.ledger.list(ListFilter { status, before, limit: fetched })).await?;
+    let view = app.ledger.of_tenants(&caller.visible_tenants);
+    let mut exports = timeout::ledger(view.list(ListFilter { status, before, limit: fetched })).await?;
     let page_size = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = exports.len() > page_size;
     exports.truncate(page_size);

@@ -23,6 +23,7 @@ use super::id::ExportId;
 use super::inspect::find;
 use super::{options, request_document};
 use crate::download::presigned::Signer;
+use crate::identity::Caller;
 use crate::problem::RouteError;
 use crate::state::AppState;
 use crate::timeout;
@@ -73,8 +74,12 @@ struct LinkedFile {
     params(("id" = Uuid, Path, description = "As POST /exports answers it.")),
     responses((status = 200, description = "It outlives the file.", body = ManifestDocument)),
 )]
-pub(crate) async fn manifest(State(app): State<Arc<AppState>>, ExportId(id): ExportId) -> Result<Response, RouteError> {
-    let export = find(&app, id).await?;
+pub(crate) async fn manifest(
+    State(app): State<Arc<AppState>>,
+    caller: Caller,
+    ExportId(id): ExportId,
+) -> Result<Response, RouteError> {
+    let export = find(&app, &caller, id).await?;
     match export.status {
         Status::Pending | Status::Planning | Status::Running | Status::Finishing => {
             Err(RouteError::ExportNotFinished { status: export.status, retry_after: retry_after(&export) })

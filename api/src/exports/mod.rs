@@ -4,7 +4,7 @@
 //! One file per operation. A submission is read by `body` and `validate`, with a file for each of its parts.
 
 pub(crate) mod benchmark;
-mod body;
+pub(crate) mod body;
 pub(crate) mod body_budget;
 mod columns;
 mod cursor;
@@ -26,5 +26,4 @@ mod request_document;
 mod stored_size;
 mod strict_json;
 pub(crate) mod submit;
-mod tenants;
 mod validate;

@@ -17,9 +17,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::Body;
-use super::tenants;
 use super::validate::Valid;
 use super::{body, idempotency, validate};
+use crate::identity::Caller;
 use crate::openapi::submission::ExportSubmission;
 use crate::problem::RouteError;
 use crate::state::AppState;
@@ -56,14 +56,18 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
             headers(("Location" = String, description = "Of its state."))),
     ),
 )]
-pub(crate) async fn submit(State(app): State<Arc<AppState>>, mut request: Request) -> Result<Response, RouteError> {
+pub(crate) async fn submit(
+    State(app): State<Arc<AppState>>,
+    caller: Caller,
+    mut request: Request,
+) -> Result<Response, RouteError> {
     let key = idempotency::key(request.headers())?;
     // Set by `request_layer::track`.
     let origin = request.extensions_mut().remove::<TraceContext>().unwrap_or_default();
     let body = body::read(request, &app.bodies).await?;
-    let Some(key) = key else { return Ok(answer(accept(&app, &body, None, &origin).await?)) };
+    let Some(key) = key else { return Ok(answer(accept(&app, &caller, &body, None, &origin).await?)) };
     // In a task of its own: a client that disconnects and tries again with the key finds the answer under it.
-    let accepting = accept_with_key(Arc::clone(&app), key, body, origin).in_current_span();
+    let accepting = accept_with_key(Arc::clone(&app), caller, key, body, origin).in_current_span();
     app.lifecycle.tasks.spawn(accepting).await.map_err(|_| RouteError::Panicked)?
 }
 
@@ -71,11 +75,12 @@ pub(crate) async fn submit(State(app): State<Arc<AppState>>, mut request: Reques
 /// again.
 async fn accept_with_key(
     app: Arc<AppState>,
+    caller: Caller,
     key: String,
     body: Body,
     origin: TraceContext,
 ) -> Result<Response, RouteError> {
-    let key = match timeout::ledger(app.ledger.reserve_key(tenants::CLIENTS, &key, &body.text)).await? {
+    let key = match timeout::ledger(app.ledger.reserve_key(&caller.tenant, &key, &body.text)).await? {
         Reservation::Ours(key) => key,
         Reservation::Answered(accepted) => {
             tracing::info!(export_id = %accepted.id, "submission repeated, first answer replayed");
@@ -86,7 +91,7 @@ async fn accept_with_key(
         Reservation::InProgress => return Err(RouteError::KeyInProgress),
         Reservation::OtherBody => return Err(RouteError::KeyReused),
     };
-    let accepted = accept(&app, &body, Some(&key), &origin).await;
+    let accepted = accept(&app, &caller, &body, Some(&key), &origin).await;
     // The ledger releases the key only if no export has it: an acceptance whose result was lost keeps the key.
     if accepted.is_err()
         && let Err(error) = timeout::ledger(app.ledger.release_key(&key)).await
@@ -102,6 +107,7 @@ async fn accept_with_key(
 /// Validates the submission and stores the export.
 async fn accept(
     app: &AppState,
+    caller: &Caller,
     body: &Body,
     key: Option<&ReservedKey>,
     origin: &TraceContext,
@@ -109,7 +115,7 @@ async fn accept(
     let Valid { request, expected_size, coalesce, .. } =
         validate::validate(body, &app.source, app.max_parallelism).await?;
     let submission =
-        Submission { tenant: tenants::CLIENTS, request: &request, expected_size, key, join: coalesce, origin };
+        Submission { tenant: &caller.tenant, request: &request, expected_size, key, join: coalesce, origin };
     let accepted = timeout::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();
     tracing::info!(

@@ -6,13 +6,14 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
 
-use super::problems;
 use super::submission::ExportSubmission;
+use super::{problems, security};
 use crate::config::Delivery;
 use crate::download::handler as download;
 use crate::events::handlers as events;
 use crate::exports::{benchmark, delete, inspect, list, manifest, preview, submit};
 use crate::problem::Problem;
+use crate::session::{self, SignIn};
 use crate::{datasets, health, metrics};
 
 #[derive(OpenApi)]
@@ -20,25 +21,27 @@ use crate::{datasets, health, metrics};
     info(
         title = "Polyglot data export",
         description = "Asks for a file of any result in PostgreSQL, follows it, and hands it out. An export is accepted at once and \
-                       made by workers; `GET /exports/{id}/download` waits for its file, by redirects to itself.\n\nEvery answer has an `X-Request-Id`. Errors are `application/problem+json` (RFC 9457).",
+                       made by workers; `GET /exports/{id}/download` waits for its file, by redirects to itself.\n\nSend an API key with each request: `Authorization: Bearer polyglot_…`. Exports belong to the key's tenant; what belongs to another is 404.\n\nEvery answer has an `X-Request-Id`. Errors are `application/problem+json` (RFC 9457).",
     ),
     servers((url = "/", description = "This server")),
     tags(
         (name = "exports", description = "Asking for files, following them, fetching them."),
         (name = "datasets", description = "What may be exported."),
+        (name = "session", description = "Signing in with a browser."),
         (name = "operation", description = "How the service is."),
     ),
     paths(
         submit::submit, list::list, preview::preview, inspect::inspect, delete::delete, download::download,
         manifest::manifest, events::follow_export, events::follow_all_exports, benchmark::benchmark, datasets::list,
-        datasets::inspect, health::alive, health::ready, metrics::scrape, describe,
+        datasets::inspect, session::inspect, session::sign_in, session::sign_out, health::alive, health::ready, metrics::scrape, describe,
     ),
-    components(schemas(Problem, ExportSubmission, Delivery)),
+    components(schemas(Problem, ExportSubmission, Delivery, SignIn)),
 )]
 struct Description;
 
 static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
     let mut description = serde_json::to_value(Description::openapi()).expect("an OpenAPI document serializes");
+    security::add(&mut description);
     problems::add(&mut description);
     description.to_string()
 });

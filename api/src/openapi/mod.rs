@@ -2,5 +2,6 @@
 
 pub(crate) mod description;
 mod problems;
+mod security;
 pub(crate) mod submission;
 pub(crate) mod viewer;

@@ -8,7 +8,9 @@ use polyglot_runtime::quota::QuotaExceeded;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::security;
 use crate::exports::limits;
+use crate::identity::Access;
 use crate::limited_use::LimitedUse;
 use crate::problem::{Answer, Dependency, FieldError, RouteError, listed};
 
@@ -117,6 +119,18 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             dataset(),
             source(),
         ],
+        "sign_in" => vec![
+            invalid("key", "expected an API key, as a string"),
+            E::NotAuthenticated { presented: true },
+            E::CrossSite,
+            E::NoRequestHeader,
+            E::BodyTooSlow,
+            E::BodyTooLarge { limit: limits::BODY_BYTES },
+            E::TooManyBodies,
+            ledger(),
+        ],
+        "sign_out" => vec![E::CrossSite, E::NoRequestHeader, ledger()],
+        "inspect_session" => vec![E::TooManySignIns, ledger()],
         "is_alive" | "is_ready" | "scrape_metrics" | "describe_api" => Vec::new(),
         _ => return None,
     })
@@ -131,6 +145,23 @@ struct StatusProblems {
     has_retry_after: bool,
 }
 
+/// The problems of a caller who may not do what the operation does.
+fn access_problems(method: &str, path: &str) -> Vec<RouteError> {
+    let needed = security::access(method, path);
+    let mut problems = Vec::new();
+    if needed != Access::Public {
+        problems.push(RouteError::NotAuthenticated { presented: false });
+        problems.push(RouteError::TooManySignIns);
+    }
+    if let Access::Scopes(scopes) = needed {
+        problems.extend(scopes.iter().map(|scope| RouteError::MissingScope { scope: *scope }));
+        if method != "get" {
+            problems.push(RouteError::NoRequestHeader);
+        }
+    }
+    problems
+}
+
 /// Adds its problems to each operation of the description, by status, each with an example.
 ///
 /// # Panics
@@ -138,9 +169,10 @@ struct StatusProblems {
 pub(super) fn add(description: &mut Value) {
     let paths = description["paths"].as_object_mut().expect("a description has paths");
     for (path, operations) in paths {
-        for operation in operations.as_object_mut().expect("a path has operations").values_mut() {
+        for (method, operation) in operations.as_object_mut().expect("a path has operations") {
             let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
             let mut problems = examples(&id).unwrap_or_else(|| panic!("{path}: the errors of {id:?} are not listed"));
+            problems.extend(access_problems(method, path));
             problems.push(RouteError::Panicked);
             if !["is_alive", "is_ready"].contains(&id.as_str()) {
                 problems.push(RouteError::HostNotAllowed { host: "other.example.com".to_owned() });

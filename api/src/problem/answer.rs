@@ -24,6 +24,8 @@ pub(crate) struct Answer<'e> {
     pub(crate) retry_after: Option<u32>,
     /// Size of the file that a requested range is outside of (`Content-Range`).
     pub(crate) file_size: Option<u64>,
+    /// How a client can say who it is (`WWW-Authenticate`).
+    pub(crate) challenge: Option<String>,
     /// The member `errors`.
     pub(crate) errors: Option<&'e [FieldError]>,
     /// The member `errorCode`.
@@ -41,6 +43,7 @@ impl<'e> Answer<'e> {
             detail: detail.into(),
             retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(UNAVAILABLE_RETRY_SECONDS),
             file_size: None,
+            challenge: None,
             errors: None,
             error_code: None,
             log_level: None,
@@ -116,6 +119,45 @@ impl<'e> Answer<'e> {
                     quoted(host)
                 ),
             ),
+            RouteError::NotAuthenticated { presented } => Self {
+                challenge: Some(challenge(if *presented { ", error=\"invalid_token\"" } else { "" })),
+                ..Self::new(
+                    StatusCode::UNAUTHORIZED,
+                    "not-authenticated",
+                    "Say who you are",
+                    if *presented {
+                        "The API key or session is not known here, has expired, or was revoked. `polyglot-api keys create` \
+                         makes a key."
+                    } else {
+                        "Send an API key in the header Authorization, as \"Bearer polyglot_…\". `polyglot-api keys create` makes \
+                         one."
+                    },
+                )
+            },
+            RouteError::MissingScope { scope } => Self {
+                challenge: Some(challenge(&format!(", error=\"insufficient_scope\", scope=\"{scope}\""))),
+                ..Self::new(
+                    StatusCode::FORBIDDEN,
+                    "missing-scope",
+                    "The API key may not do this",
+                    format!("This needs the scope {scope}, which the key or session does not have."),
+                )
+            },
+            RouteError::NoRequestHeader => Self::new(
+                StatusCode::FORBIDDEN,
+                "no-request-header",
+                "The header X-Polyglot-Request is missing",
+                "A request that changes something by the page's cookie needs the header X-Polyglot-Request, with any value: a page \
+                 of another site cannot send it.",
+            ),
+            RouteError::TooManySignIns => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-sign-ins",
+                "Too many API keys are being looked up",
+                "This server looks up a few unknown keys at a time. Try again in a moment.",
+            )
+            .retry_after(1)
+            .logged(Level::WARN),
             RouteError::UnknownExport(id) => Self::new(
                 StatusCode::NOT_FOUND,
                 "unknown-export",
@@ -312,6 +354,11 @@ impl<'e> Answer<'e> {
             RouteError::Panicked => internal(),
         }
     }
+}
+
+/// A challenge for a bearer token (RFC 6750).
+fn challenge(parameters: &str) -> String {
+    format!("Bearer realm=\"polyglot\"{parameters}")
 }
 
 fn internal() -> Answer<'static> {

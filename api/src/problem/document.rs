@@ -84,6 +84,10 @@ impl IntoResponse for RouteError {
             let range = HeaderValue::try_from(format!("bytes */{size}")).expect("digits and ASCII are a header value");
             headers.insert(header::CONTENT_RANGE, range);
         }
+        if let Some(challenge) = answer.challenge {
+            let challenge = HeaderValue::try_from(challenge).expect("the names of scopes are ASCII");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
         response.extensions_mut().insert(Arc::new(self));
         response
     }

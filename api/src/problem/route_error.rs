@@ -1,6 +1,7 @@
 //! The error type of the handlers, and the conversions from the errors of what they call. What a client sees of each
 //! variant is in `answer`.
 
+use polyglot_core::scope::Scope;
 use polyglot_core::status::Status;
 use polyglot_formats::UnknownFormat;
 use polyglot_ledger::LedgerError;
@@ -43,6 +44,14 @@ pub(crate) enum RouteError {
     TooManyBodies,
     #[error("the request is for the host {host:?}")]
     HostNotAllowed { host: String },
+    #[error("the request has no credentials, or wrong ones")]
+    NotAuthenticated { presented: bool },
+    #[error("the caller has not the scope {scope}")]
+    MissingScope { scope: Scope },
+    #[error("the request changes something by a cookie and has no X-Polyglot-Request header")]
+    NoRequestHeader,
+    #[error("too many credentials are being looked up")]
+    TooManySignIns,
     #[error("unknown export {0}")]
     UnknownExport(Uuid),
     #[error("unknown dataset {0:?}")]

@@ -11,6 +11,8 @@ pub mod manifest;
 pub mod order;
 pub mod relation;
 pub mod request;
+pub mod scope;
 pub mod selection;
 pub mod single_stream_reason;
 pub mod status;
+pub mod tenant;

@@ -1,5 +1,6 @@
 //! The ledger: the PostgreSQL tables that hold the state of every export, and the queue that wakes workers. `client` has the
-//! calls for clients, `work` those for workers, `maintenance` the periodic ones of every process.
+//! calls for clients, `identity` those for who they are, `work` those for workers, `maintenance` the periodic ones of every
+//! process.
 //!
 //! Three columns of the tables have older names than the code: `uncut` is the reason for a single stream, `coarser` the step of
 //! the shard size, and `token_due_at` the time after which a lost message is sent again.
@@ -7,6 +8,7 @@
 mod client;
 mod config;
 mod database;
+mod identity;
 mod maintenance;
 mod notifications;
 mod outbox;
@@ -15,10 +17,12 @@ pub mod queue;
 mod work;
 
 pub use client::{
-    Accepted, BenchmarkLock, Deletion, Export, ListFilter, Reservation, ReservedKey, Submission, WaitReason, Waiting,
+    Accepted, BenchmarkLock, Deletion, Export, ListFilter, Reservation, ReservedKey, Submission, TenantView,
+    WaitReason, Waiting,
 };
 pub use config::{Connections, ledger_ttl};
 pub use database::{Ledger, LedgerError, retry_while_unavailable, with_timeout};
+pub use identity::{ApiKey, NewApiKey, SecretHash, StoredApiKey};
 pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept};
 pub use notifications::{Change, Listener, send_notifications};
 pub use outbox::OutboxMessage;

@@ -124,12 +124,6 @@ impl Ledger {
         query.bind(after).bind(limit).fetch_all(&self.pool).await?.iter().map(read_change).collect()
     }
 
-    /// The number after which there are `count` changes; 0 where there are not so many.
-    pub async fn newest_changes(&self, count: i64) -> Result<i64> {
-        let query = sqlx::query_scalar("SELECT id FROM state_changes ORDER BY id DESC OFFSET $1 LIMIT 1");
-        Ok(query.bind(count).fetch_optional(&self.pool).await?.unwrap_or(0))
-    }
-
     /// The number of the newest change; 0 before the first.
     pub async fn last_change(&self) -> Result<i64> {
         let query = sqlx::query_scalar("SELECT coalesce(max(id), 0) AS id FROM state_changes");
@@ -137,7 +131,7 @@ impl Ledger {
     }
 }
 
-fn read_change(row: &PgRow) -> Result<Change> {
+pub(crate) fn read_change(row: &PgRow) -> Result<Change> {
     let export_id: Uuid = row.try_get("export_id")?;
     let state: String = row.try_get("state")?;
     Ok::<_, LedgerError>(Change {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use polyglot_core::request::{ExportRequest, Layout};
+use polyglot_core::tenant::{BENCHMARK_TENANT, DEFAULT_TENANT};
 use uuid::Uuid;
 
 use crate::config::StorageConfig;
@@ -56,9 +57,16 @@ impl Storage {
 
     /// The key of an attempt's object or, ending in a slash, the prefix of the keys of its objects. The attempt is part of
     /// the key, so a worker that was taken for dead and comes back writes beside its successor's file, not over it.
+    ///
+    /// The tenant is the first part of it, so that a policy of the store can be for one tenant; that of the default tenant and of
+    /// benchmarks is left out.
     #[must_use]
-    pub fn object_key(&self, id: Uuid, attempt: i32, request: &ExportRequest, file_name: &str) -> String {
-        let folder = format!("{}{id}/{attempt}/", self.prefix);
+    pub fn object_key(&self, tenant: &str, id: Uuid, attempt: i32, request: &ExportRequest, file_name: &str) -> String {
+        let tenant = match tenant {
+            DEFAULT_TENANT | BENCHMARK_TENANT => String::new(),
+            tenant => format!("{tenant}/"),
+        };
+        let folder = format!("{}{tenant}{id}/{attempt}/", self.prefix);
         match request.layout {
             Layout::File => {
                 let suffix = request.compression.map_or("", |_| ".gz");

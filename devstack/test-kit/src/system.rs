@@ -74,6 +74,8 @@ impl System {
             ("AWS_SECRET_ACCESS_KEY", &servers.s3_secret_key),
             ("AWS_REGION", "us-east-1"),
             ("PORT", &port.to_string()),
+            ("LISTEN", "127.0.0.1"),
+            ("AUTH", "off"),
             ("BENCHMARK", "on"),
             ("LOG_FORMAT", "pretty"),
             ("NO_COLOR", "1"),

@@ -67,6 +67,7 @@ async fn an_address_that_the_machine_does_not_have_is_named() {
     let mut system = api(&[]).await;
     // Of the block for documentation, so no machine has it.
     system.set("LISTEN", "192.0.2.1");
+    system.set("AUTH", "on");
     system.start_api();
     let mut api = system.api.take().unwrap();
     assert_eq!(api.wait_for_exit().await.code(), Some(1));

@@ -9,6 +9,7 @@ use polyglot_core::request::{ColumnMapping, ExportRequest, Layout};
 use polyglot_core::selection::{Filter, FilterOp};
 use polyglot_core::single_stream_reason::SingleStreamReason;
 use polyglot_core::status::Status;
+use polyglot_core::tenant::DEFAULT_TENANT;
 use polyglot_ledger::{
     Claim, Claimed, Deletion, Finished, Ledger, LedgerError, ListFilter, Renewal, Reservation, RetryPolicy, Submission,
     Terms,
@@ -382,18 +383,20 @@ async fn lists_and_events_do_not_read_requests() {
 
     let refused = reader.request(id).await;
     assert!(matches!(refused, Err(LedgerError::Refused(_))), "the role may read requests: {refused:?}");
+    let tenants = [DEFAULT_TENANT.to_owned()];
+    let of_default = reader.of_tenants(&tenants);
     for filter in [
         ListFilter { limit: 9, ..ListFilter::default() },
         ListFilter { limit: 9, status: Some(Status::Pending), before: Some(Uuid::max()) },
     ] {
-        assert_eq!(reader.list(filter).await.unwrap().len(), 2);
+        assert_eq!(of_default.list(filter).await.unwrap().len(), 2);
     }
     assert_eq!(reader.find_all(&reader.active(9).await.unwrap()).await.unwrap().len(), 2);
     assert!(reader.ended(&[id]).await.unwrap().is_empty());
     assert_eq!(reader.changes_after(0, 9).await.unwrap().len(), 2);
     assert_eq!(reader.changes_of_all(&[id]).await.unwrap().len(), 1);
     assert_eq!(reader.changes_of(id, 0).await.unwrap().len(), 1);
-    assert!(reader.last_change().await.unwrap() > reader.newest_changes(1).await.unwrap());
+    assert!(reader.last_change().await.unwrap() > of_default.newest_changes(1).await.unwrap());
     // What documents show of the request is there all the same.
     let export = reader.find(id).await.unwrap().unwrap();
     assert_eq!((export.layout, export.requested_parallelism), (Layout::Files, Some(7)));

@@ -60,7 +60,12 @@ pub(crate) struct Upload<'a> {
 impl<'a> Upload<'a> {
     pub(crate) fn new(target: Target<'a>, claim: &'a Claim, format: Format) -> Self {
         let file_name = format.file_name(claim.export_id);
-        let object_key = target.storage.object_key(claim.export_id, claim.attempt, &claim.request, &file_name);
+        let object_key =
+            target.storage.object_key(&claim.tenant, claim.export_id, claim.attempt, &claim.request, &file_name);
+        Self::with_key(target, claim, format, object_key)
+    }
+
+    fn with_key(target: Target<'a>, claim: &'a Claim, format: Format, object_key: String) -> Self {
         let key = match claim.request.layout {
             Layout::File => object_key.clone(),
             Layout::Files => format!("{object_key}{}", format.part_name(1, claim.request.compression)),
@@ -76,7 +81,8 @@ impl<'a> Upload<'a> {
         format: Format,
         sharded: &ShardedAttempt,
     ) -> Self {
-        let upload = Self::new(target, claim, format);
+        // As it was recorded: a worker of another version may have made it in another form.
+        let upload = Self::with_key(target, claim, format, sharded.object_key.clone());
         let id = sharded.upload_id.clone();
         let multipart = id.map(|id| MultipartUpload { key: upload.key.clone(), id });
         Self { may_be_recorded: true, may_be_stored: true, multipart, ..upload }

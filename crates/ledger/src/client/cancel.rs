@@ -24,11 +24,19 @@ impl Ledger {
     /// Cancels an active export, or marks a completed one as expired so that its file can be deleted. The values of the request's
     /// filters are removed at once; a worker that is at work has them in memory. Safe to repeat.
     pub async fn delete(&self, id: Uuid) -> Result<Deletion> {
+        self.delete_of(id, None).await
+    }
+
+    /// As [`Self::delete`], of an export of one of these tenants; `None`: of any.
+    pub(super) async fn delete_of(&self, id: Uuid, tenants: Option<&[String]>) -> Result<Deletion> {
         let mut transaction = self.pool.begin().await?;
-        let Some(row) = sqlx::query("SELECT state, object_key FROM exports WHERE id = $1 FOR UPDATE")
-            .bind(id)
-            .fetch_optional(&mut *transaction)
-            .await?
+        let Some(row) = sqlx::query(
+            "SELECT state, object_key FROM exports WHERE id = $1 AND coalesce(tenant = ANY($2), true) FOR UPDATE",
+        )
+        .bind(id)
+        .bind(tenants)
+        .fetch_optional(&mut *transaction)
+        .await?
         else {
             return Ok(Deletion::Unknown);
         };

@@ -7,6 +7,7 @@ mod idempotency;
 mod read;
 mod redact;
 mod submit;
+mod tenant_view;
 
 pub use accepted::Accepted;
 pub use benchmark_lock::BenchmarkLock;
@@ -15,3 +16,4 @@ pub(crate) use idempotency::KEY_RETENTION;
 pub use idempotency::{Reservation, ReservedKey};
 pub use read::{Export, ListFilter, WaitReason, Waiting};
 pub use submit::Submission;
+pub use tenant_view::TenantView;

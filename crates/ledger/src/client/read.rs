@@ -1,6 +1,5 @@
-//! Reading exports: one by id, several, a page of the list, a manifest. Of the request they have what documents show, from
-//! columns of its own; the request itself may be large, and is read by [`Ledger::request`] and [`Ledger::find_with_request`]
-//! alone.
+//! Reading exports, of any tenant: one by id, several, a manifest. Of the request they have what documents show, from columns
+//! of its own; the request itself may be large, and is read by [`Ledger::request`] and `TenantView::find_with_request` alone.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -86,7 +85,8 @@ pub struct ListFilter {
 
 /// The progress of a sharded export that is running or finishing is the sum of its committed shards. At most 100 of those
 /// that wait before it are counted, which is [`Waiting::COUNTED`].
-const COLUMNS: &str = "SELECT e.id, e.tenant, e.dataset, e.format, e.compression, e.layout, e.requested_parallelism,
+pub(super) const COLUMNS: &str =
+    "SELECT e.id, e.tenant, e.dataset, e.format, e.compression, e.layout, e.requested_parallelism,
     e.state, e.attempt, e.rows_estimate, e.object_key,
     e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
     e.expires_at, e.shards, e.uncut, coalesce(live.rows, e.rows) AS rows, coalesce(live.bytes, e.bytes) AS bytes,
@@ -110,7 +110,7 @@ const COLUMNS: &str = "SELECT e.id, e.tenant, e.dataset, e.format, e.compression
     ) AS queue ON e.state = 'pending' AND e.ready_at <= ledger_now()
     WHERE true";
 
-fn read_export(row: &PgRow) -> Result<Export> {
+pub(super) fn read_export(row: &PgRow) -> Result<Export> {
     let id: Uuid = row.try_get("id")?;
     let unreadable = |problem: String| LedgerError::Unreadable { id, problem };
     let state: String = row.try_get("state")?;
@@ -153,9 +153,23 @@ fn read_export(row: &PgRow) -> Result<Export> {
     })
 }
 
-fn read_request(id: Uuid, request: serde_json::Value) -> Result<ExportRequest> {
+pub(super) fn read_request(id: Uuid, request: serde_json::Value) -> Result<ExportRequest> {
     serde_json::from_value(request)
         .map_err(|error| LedgerError::Unreadable { id, problem: format!("request: {error}") })
+}
+
+/// The exports of these rows, without those that this version cannot read.
+pub(super) fn read_all(rows: &[PgRow]) -> Result<Vec<Export>> {
+    let mut exports = Vec::with_capacity(rows.len());
+    for row in rows {
+        match read_export(row) {
+            Err(error @ LedgerError::Unreadable { .. }) => {
+                tracing::debug!(error = chain(&error), "an export is left out");
+            }
+            export => exports.push(export?),
+        }
+    }
+    Ok(exports)
 }
 
 fn waiting(row: &PgRow) -> Result<Option<Waiting>> {
@@ -175,36 +189,12 @@ impl Ledger {
         row.as_ref().map(read_export).transpose()
     }
 
-    /// An export and its request, as one statement sees them. The inner result is an error if this version cannot read the
-    /// request; the export itself may be readable all the same.
-    pub async fn find_with_request(&self, id: Uuid) -> Result<Option<(Export, Result<ExportRequest>)>> {
-        let row = QueryBuilder::<sqlx::Postgres>::new("SELECT found.*, stored.request FROM (")
-            .push(COLUMNS)
-            .push(" AND e.id = ")
-            .push_bind(id)
-            .push(") AS found JOIN exports stored USING (id)")
-            .build()
-            .fetch_optional(&self.pool)
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some((read_export(&row)?, read_request(id, row.try_get("request")?))))
-    }
-
     /// Those of the exports that exist, in no order. One that this version cannot read is left out, so that it does not hide the
     /// others.
     pub async fn find_all(&self, ids: &[Uuid]) -> Result<Vec<Export>> {
         let mut query = QueryBuilder::<sqlx::Postgres>::new(COLUMNS);
         query.push(" AND e.id = ANY(").push_bind(ids).push(")");
-        let mut exports = Vec::with_capacity(ids.len());
-        for row in query.build().fetch_all(&self.pool).await? {
-            match read_export(&row) {
-                Err(error @ LedgerError::Unreadable { .. }) => {
-                    tracing::debug!(error = chain(&error), "an export is left out");
-                }
-                export => exports.push(export?),
-            }
-        }
-        Ok(exports)
+        read_all(&query.build().fetch_all(&self.pool).await?)
     }
 
     /// The newest active exports.
@@ -261,17 +251,5 @@ impl Ledger {
         serde_json::from_value(manifest)
             .map(Some)
             .map_err(|error| LedgerError::Unreadable { id, problem: format!("manifest: {error}") })
-    }
-
-    pub async fn list(&self, filter: ListFilter) -> Result<Vec<Export>> {
-        let mut query = QueryBuilder::<sqlx::Postgres>::new(COLUMNS);
-        if let Some(status) = filter.status {
-            query.push(" AND e.state = ").push_bind(status.name());
-        }
-        if let Some(before) = filter.before {
-            query.push(" AND e.id < ").push_bind(before);
-        }
-        query.push(" ORDER BY e.id DESC LIMIT ").push_bind(filter.limit);
-        query.build().fetch_all(&self.pool).await?.iter().map(read_export).collect()
     }
 }

@@ -41,6 +41,7 @@ pub(super) enum Locking {
 #[derive(FromRow)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent columns of one row")]
 struct ClaimedExport {
+    tenant: String,
     state: String,
     request: Value,
     cancel_requested: bool,
@@ -73,7 +74,7 @@ struct ClaimedExport {
 /// The statement that reads an export for a claim, without its lock.
 macro_rules! claimed_export {
     () => {
-        "SELECT state, request, cancel_requested, failures, attempt, plan, shards, committed_to, parallelism, needs_place,
+        "SELECT tenant, state, request, cancel_requested, failures, attempt, plan, shards, committed_to, parallelism, needs_place,
              has_place AND state IN ('planning', 'running') AS has_place, coarser, deadline_at, snapshot_until, request_id, trace_parent, trace_state,
              CASE WHEN state = 'pending' THEN ready_at > ledger_now() ELSE coalesce(paused_until > ledger_now(), false) END
                  AS paused,
@@ -166,6 +167,7 @@ impl Ledger {
             export_id,
             shard: next.number,
             fence,
+            tenant: export.tenant,
             attempt: export.attempt,
             // One that needs a place has it by now.
             has_place: export.needs_place,

@@ -23,6 +23,8 @@ pub struct Claim {
     /// Number of the shard, counted from 1; 0 for planning, single-stream and finishing work.
     pub shard: i32,
     pub fence: i64,
+    /// Whose export it is. The keys of its objects begin with it.
+    pub tenant: String,
     /// Part of the object key: two attempts never write the same object.
     pub attempt: i32,
     pub request: ExportRequest,

@@ -1,0 +1,164 @@
+//! From credentials to the identity that they stand for: out of what was confirmed a moment ago, else out of the ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use chrono::Utc;
+use polyglot_core::failure::chain;
+use polyglot_ledger::{Ledger, SecretHash, StoredApiKey};
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::api_key::{PresentedKey, hash};
+use super::caller::{Caller, Identity, Principal};
+use super::credentials::Credentials;
+use super::mode::AuthMode;
+use super::verified::{Age, Verified};
+use crate::problem::{Dependency, RouteError};
+use crate::timeout;
+
+/// Lookups in the ledger at a time. Wrong keys are cheap to send, and must not take the connections from requests with right
+/// ones, which as a rule are known.
+const LOOKUPS: usize = 3;
+
+/// Longest wait for one of them.
+const LOOKUP_WAIT: Duration = Duration::from_secs(2);
+
+/// Finds out who callers are.
+pub(crate) struct Authenticator {
+    /// `None`: everybody is the anonymous caller.
+    ledger: Option<Ledger>,
+    anonymous: Arc<Identity>,
+    verified: Verified,
+    lookups: Semaphore,
+}
+
+impl Authenticator {
+    pub(crate) fn new(mode: AuthMode, ledger: Ledger) -> Self {
+        Self {
+            ledger: (mode == AuthMode::On).then_some(ledger),
+            anonymous: Arc::new(Identity::anonymous()),
+            verified: Verified::default(),
+            lookups: Semaphore::new(LOOKUPS),
+        }
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        self.ledger.is_none()
+    }
+
+    /// The caller of a request with these headers; `None` if it presents no credentials.
+    ///
+    /// # Errors
+    /// [`RouteError::NotAuthenticated`] when the credentials are not right.
+    pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>, RouteError> {
+        let Some(ledger) = &self.ledger else { return Ok(Some(Caller(Arc::clone(&self.anonymous)))) };
+        let identity = match Credentials::of(headers)? {
+            Credentials::None => return Ok(None),
+            Credentials::ApiKey(key) => self.of_key(ledger, key).await?,
+            Credentials::Session(token) => self.of_session(ledger, hash(token)).await?,
+        };
+        // Remembered ones too: the ledger's clock and this one differ by less than they are remembered for.
+        if identity.expires_at.is_some_and(|at| at <= Utc::now()) {
+            return Err(refused());
+        }
+        Ok(Some(Caller(identity)))
+    }
+
+    /// The caller that an API key stands for.
+    ///
+    /// # Errors
+    /// [`RouteError::NotAuthenticated`] when it is not right.
+    pub(crate) async fn caller_of_key(&self, key: PresentedKey) -> Result<Caller, RouteError> {
+        match &self.ledger {
+            Some(ledger) => Ok(Caller(self.of_key(ledger, key).await?)),
+            None => Ok(Caller(Arc::clone(&self.anonymous))),
+        }
+    }
+
+    /// Whether a caller's credentials are still good, for answers that take long. They count as good while the ledger cannot be
+    /// asked.
+    pub(crate) async fn is_still_valid(&self, caller: &Caller) -> bool {
+        let Some(ledger) = &self.ledger else { return true };
+        let valid = match caller.principal {
+            Principal::Anonymous => return true,
+            Principal::ApiKey(id) => {
+                timeout::ledger(ledger.find_api_key(id)).await.map(|key| key.is_some_and(is_valid))
+            }
+            Principal::Session(token) => timeout::ledger(ledger.find_session(token))
+                .await
+                .map(|found| found.is_some_and(|(key, _)| is_valid(key))),
+        };
+        valid.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "credentials cannot be checked again at the moment");
+            true
+        })
+    }
+
+    /// Forgets a session that was ended here. Other processes forget it within seconds.
+    pub(crate) fn forget(&self, token: &SecretHash) {
+        self.verified.remove(token);
+    }
+
+    async fn of_key(&self, ledger: &Ledger, key: PresentedKey) -> Result<Arc<Identity>, RouteError> {
+        self.confirm(key.secret_hash, async {
+            let stored = timeout::ledger(ledger.find_api_key(key.id)).await?;
+            let matches = |stored: &StoredApiKey| bool::from(stored.secret_hash.as_slice().ct_eq(&key.secret_hash));
+            Ok(stored.filter(matches).filter(|stored| stored.key.is_valid).map(|stored| Identity::of_key(stored.key)))
+        })
+        .await
+    }
+
+    async fn of_session(&self, ledger: &Ledger, token: SecretHash) -> Result<Arc<Identity>, RouteError> {
+        self.confirm(token, async {
+            let found = timeout::ledger(ledger.find_session(token)).await?;
+            Ok(found
+                .filter(|(stored, _)| stored.key.is_valid)
+                .map(|(stored, expires_at)| Identity::of_session(token, stored.key, expires_at)))
+        })
+        .await
+    }
+
+    /// The identity of the secret with this hash, which `lookup` finds in the ledger.
+    async fn confirm(
+        &self,
+        hash: SecretHash,
+        lookup: impl Future<Output = Result<Option<Identity>, RouteError>>,
+    ) -> Result<Arc<Identity>, RouteError> {
+        if let Some(identity) = self.verified.get(&hash, Age::Fresh, Instant::now()) {
+            return Ok(identity);
+        }
+        let found = match tokio::time::timeout(LOOKUP_WAIT, self.lookups.acquire()).await {
+            Ok(permit) => {
+                let _permit = permit.expect("the semaphore is never closed");
+                lookup.await
+            }
+            Err(_) => Err(RouteError::TooManySignIns),
+        };
+        match found {
+            Ok(Some(identity)) => {
+                let identity = Arc::new(identity);
+                self.verified.insert(hash, Arc::clone(&identity), Instant::now());
+                Ok(identity)
+            }
+            Ok(None) => {
+                self.verified.remove(&hash);
+                Err(refused())
+            }
+            Err(error @ (RouteError::TooManySignIns | RouteError::Unavailable { what: Dependency::Ledger, .. })) => {
+                self.verified.get(&hash, Age::Usable, Instant::now()).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_valid(stored: StoredApiKey) -> bool {
+    stored.key.is_valid
+}
+
+fn refused() -> RouteError {
+    RouteError::NotAuthenticated { presented: true }
+}

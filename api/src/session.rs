@@ -1,0 +1,148 @@
+//! `/session`: signing in on the page with an API key, and out again. The browser keeps a token in a cookie that no program
+//! on a page can read; the ledger has its hash.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::authentication::require_request_header;
+use crate::cross_site::is_cross_site;
+use crate::exports::body;
+use crate::identity::{COOKIE, COOKIE_WITH_TLS, Caller, PresentedKey, Principal, hash, new_secret, session_token};
+use crate::problem::RouteError;
+use crate::state::AppState;
+use crate::timeout;
+use crate::timestamp::timestamp;
+
+/// Time after which a person has to sign in again.
+const LIFETIME: Duration = Duration::from_hours(12);
+
+/// Who is signed in.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SessionDocument {
+    /// `on`, or `off` where the operator lets everybody in.
+    #[schema(value_type = String)]
+    auth: &'static str,
+    signed_in: bool,
+    /// The name of the key.
+    name: Option<String>,
+    /// The tenant that its exports belong to.
+    tenant: Option<String>,
+    scopes: Vec<String>,
+    /// When the session or the key ends; null if it does not.
+    expires_at: Option<String>,
+}
+
+impl SessionDocument {
+    fn of(app: &AppState, caller: Option<&Caller>) -> Self {
+        Self {
+            auth: if app.authenticator.is_off() { "off" } else { "on" },
+            signed_in: caller.is_some(),
+            name: caller.map(|caller| caller.name.clone()),
+            tenant: caller.map(|caller| caller.tenant.clone()),
+            scopes: caller
+                .map(|caller| caller.scopes.iter().map(|scope| scope.name().to_owned()).collect())
+                .unwrap_or_default(),
+            expires_at: caller.and_then(|caller| caller.expires_at).map(timestamp),
+        }
+    }
+}
+
+/// The key that a person signs in with.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the description of the API; the body is read by hand")]
+pub(crate) struct SignIn {
+    #[schema(example = "polyglot_…")]
+    key: String,
+}
+
+/// Get who is signed in.
+///
+/// By the cookie of the page, or by an `Authorization` header. Credentials that are not right are as good as none here.
+#[utoipa::path(
+    get, path = "/session", operation_id = "inspect_session", tag = "session",
+    responses((status = 200, description = "Who it is, if anybody.", body = SessionDocument)),
+)]
+pub(crate) async fn inspect(
+    State(app): State<Arc<AppState>>,
+    headers: HeaderMap,
+) -> Result<Json<SessionDocument>, RouteError> {
+    let caller = match app.authenticator.caller(&headers).await {
+        Ok(caller) => caller,
+        Err(RouteError::NotAuthenticated { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Json(SessionDocument::of(&app, caller.as_ref())))
+}
+
+/// Sign in.
+///
+/// For browsers: the answer sets a cookie that stands for the key, for twelve hours at most. Programs send the key itself with
+/// each request instead. Needs the header `X-Polyglot-Request`, with any value.
+#[utoipa::path(
+    post, path = "/session", operation_id = "sign_in", tag = "session",
+    request_body(content = SignIn, content_type = "application/json"),
+    responses((status = 200, description = "Who is signed in now.", body = SessionDocument,
+        headers(("Set-Cookie" = String, description = "The session.")))),
+)]
+pub(crate) async fn sign_in(State(app): State<Arc<AppState>>, request: Request) -> Result<Response, RouteError> {
+    check_origin(&request)?;
+    let body = body::read(request, &app.bodies).await?;
+    let key = match body.json.get("key") {
+        Some(Value::String(key)) => key.trim(),
+        _ => return Err(RouteError::invalid("key", "expected an API key, as a string")),
+    };
+    let key = PresentedKey::parse(key).ok_or(RouteError::NotAuthenticated { presented: true })?;
+    let caller = app.authenticator.caller_of_key(key).await?;
+    let Principal::ApiKey(key_id) = caller.principal else {
+        // Authentication is off: there is nothing to sign in to.
+        return Ok(Json(SessionDocument::of(&app, Some(&caller))).into_response());
+    };
+    let token = new_secret();
+    let expires_at = timeout::ledger(app.ledger.create_session(hash(&token), key_id, LIFETIME)).await?;
+    tracing::info!(caller = caller.name, tenant = caller.tenant, "signed in");
+    let document =
+        SessionDocument { expires_at: Some(timestamp(expires_at)), ..SessionDocument::of(&app, Some(&caller)) };
+    let cookie = set_cookie(&app, &token, LIFETIME);
+    Ok(([(header::SET_COOKIE, cookie)], Json(document)).into_response())
+}
+
+/// Sign out.
+///
+/// Ends the session of the cookie. Needs the header `X-Polyglot-Request`, with any value.
+#[utoipa::path(
+    delete, path = "/session", operation_id = "sign_out", tag = "session",
+    responses((status = 204, description = "Nobody is signed in with the cookie any more.")),
+)]
+pub(crate) async fn sign_out(State(app): State<Arc<AppState>>, request: Request) -> Result<Response, RouteError> {
+    check_origin(&request)?;
+    if let Some(token) = session_token(request.headers()) {
+        let token_hash = hash(token);
+        timeout::ledger(app.ledger.delete_session(token_hash)).await?;
+        app.authenticator.forget(&token_hash);
+    }
+    let cookie = set_cookie(&app, "", Duration::ZERO);
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
+}
+
+/// Refuses a request that a page of another origin may have made the browser send: it would sign a person in as somebody else.
+fn check_origin(request: &Request) -> Result<(), RouteError> {
+    if is_cross_site(request.uri(), request.headers()) {
+        return Err(RouteError::CrossSite);
+    }
+    require_request_header(request.method(), request.headers())
+}
+
+fn set_cookie(app: &AppState, token: &str, lifetime: Duration) -> HeaderValue {
+    let (name, secure) = if app.access.secure_cookies { (COOKIE_WITH_TLS, "; Secure") } else { (COOKIE, "") };
+    let cookie = format!("{name}={token}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict{secure}", lifetime.as_secs());
+    HeaderValue::try_from(cookie).expect("a token is hexadecimal, and the rest ASCII")
+}
