@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use polyglot_test_kit::System;
+use polyglot_test_kit::{Setup, System, binary};
 use polyglot_test_servers::needs_servers;
 
 /// The address in the documents.
@@ -75,6 +75,19 @@ fn command(program: &str) -> Command {
     command
 }
 
+/// A system as `make run` leaves it for a reader in a new folder of this name: a key in `.data/stack.env`, and rows.
+async fn started(name: &str) -> (System, PathBuf) {
+    let system = System::start(Setup::new(ROWS as u64, &[("AUTH", "on")])).await;
+    let folder = system.files.path().join(name);
+    fs::create_dir_all(folder.join(".data")).unwrap();
+    let mut create = Command::new(binary("polyglot-api"));
+    let created = system.environment(&mut create).args(["keys", "create", "--name", "reader"]).output().unwrap();
+    assert!(created.status.success());
+    let key = String::from_utf8(created.stdout).unwrap();
+    fs::write(folder.join(".data/stack.env"), format!("API_URL={}\nAPI_KEY={key}", system.url(""))).unwrap();
+    (system, folder)
+}
+
 /// Runs the commands of a document in `folder`, and wants its lines to be printed.
 fn run(document: &str, address: &str, folder: &Path) {
     let page = Page::read(&fs::read_to_string(root().join(document)).unwrap());
@@ -113,9 +126,7 @@ const LINES: &str = "sum(1 for line in open(name) if json.loads(line))";
 #[tokio::test]
 async fn the_readme_s_commands_do_what_it_says() {
     needs_servers!();
-    let system = System::with_rows(ROWS as u64).await;
-    let folder = system.files.path().join("readme");
-    fs::create_dir(&folder).unwrap();
+    let (system, folder) = started("readme").await;
     run("README.md", system.url("").trim_start_matches("http://"), &folder);
     assert_eq!(counted(&folder, "export.csv", CSV_ROWS), ROWS);
     assert_eq!(counted(&folder, "spreadsheet.csv", CSV_ROWS), 1000);
@@ -128,9 +139,7 @@ async fn the_readme_s_commands_do_what_it_says() {
 #[tokio::test]
 async fn the_tutorial_s_commands_do_what_it_says() {
     needs_servers!();
-    let system = System::with_rows(ROWS as u64).await;
-    let folder = system.files.path().join("tutorial");
-    fs::create_dir(&folder).unwrap();
+    let (system, folder) = started("tutorial").await;
     run("docs/tutorial.md", system.url("").trim_start_matches("http://"), &folder);
     let readers = [
         ("records.csv", CSV_ROWS),
