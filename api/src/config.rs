@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cors::CorsOrigins;
 use crate::dataset_config::Datasets;
 use crate::hosts::AllowedHosts;
-use crate::identity::AuthMode;
+use crate::identity::{AuthMode, JwtConfig};
 use polyglot_ledger::{Connections, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::quota::QuotaLimits;
@@ -43,6 +43,8 @@ pub struct Config {
 pub struct AccessConfig {
     /// `AUTH`: whether clients have to say who they are.
     pub auth: AuthMode,
+    /// `JWT_…`: whose tokens are accepted; `None`: API keys alone.
+    pub(crate) jwt: Option<JwtConfig>,
     /// `SECURE_COOKIES`: whether browsers are to send the page's cookie over TLS alone.
     pub secure_cookies: bool,
     /// `ALLOWED_HOSTS`: the hosts that requests may name.
@@ -106,6 +108,7 @@ impl Config {
             metrics_port: (metrics_port > 0).then_some(metrics_port),
             access: AccessConfig {
                 auth: AuthMode::from_environment(env, listen)?,
+                jwt: JwtConfig::from_environment(env)?,
                 secure_cookies: env.choice("SECURE_COOKIES", false, &[("on", true), ("off", false)])?,
                 allowed_hosts: AllowedHosts::from_environment(env)?,
                 cors: CorsOrigins::from_environment(env)?,

@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use crate::dataset_policy::{DatasetPolicy, RowFilterEntry};
 use polyglot_core::relation::RelationName;
 use polyglot_core::selection::OrderKey;
 use polyglot_runtime::config::{ConfigError, Environment};
@@ -16,6 +17,8 @@ pub struct Dataset {
     pub columns: Option<Vec<String>>,
     /// Where a request does not ask for an order. Empty: the primary key.
     pub order_by: Vec<OrderKey>,
+    /// Who may see it, and which of its rows.
+    pub policy: DatasetPolicy,
 }
 
 /// One entry of the file.
@@ -41,6 +44,7 @@ impl Default for Datasets {
             relation: RelationName::records(),
             columns: None,
             order_by: Vec::new(),
+            policy: DatasetPolicy::default(),
         })])
     }
 }
@@ -69,6 +73,9 @@ struct Entry {
     columns: Option<Vec<String>>,
     #[serde(default)]
     order_by: Vec<EntryOrderKey>,
+    tenants: Option<Vec<String>>,
+    #[serde(default)]
+    row_filter: Vec<RowFilterEntry>,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +123,15 @@ impl Datasets {
         &self.0
     }
 
+    /// Whether an entry has a policy for the relation. A pattern does not expose it then, because that would go around it.
+    #[must_use]
+    pub fn has_policy(&self, relation: &RelationName) -> bool {
+        self.0.iter().any(|exposed| match exposed {
+            Exposed::One(dataset) => dataset.relation == *relation && !dataset.policy.is_default(),
+            Exposed::Schema(_) => false,
+        })
+    }
+
     /// What the name may stand for, best first: the entry of that name, then the relation of that name in each exposed
     /// schema. The first one whose relation exists is meant.
     #[must_use]
@@ -125,7 +141,7 @@ impl Datasets {
             _ => None,
         });
         let in_schema = self.0.iter().filter_map(|exposed| match exposed {
-            Exposed::Schema(schema) => Some(Dataset::whole(schema, name)),
+            Exposed::Schema(schema) => Some(Dataset::whole(schema, name)).filter(|it| !self.has_policy(&it.relation)),
             Exposed::One(_) => None,
         });
         named.chain(in_schema).collect()
@@ -137,7 +153,7 @@ impl Dataset {
     #[must_use]
     pub fn whole(schema: &str, name: &str) -> Self {
         let relation = RelationName { schema: schema.to_owned(), name: name.to_owned() };
-        Self { name: name.to_owned(), relation, columns: None, order_by: Vec::new() }
+        Self { name: name.to_owned(), relation, columns: None, order_by: Vec::new(), policy: DatasetPolicy::default() }
     }
 
     /// Whether clients may know of the column.
@@ -161,8 +177,10 @@ impl Entry {
             return Err(wrong("relation", "expected a schema and a relation, schema.relation or schema.*"));
         };
         let Identifier::Name(relation) = relation else {
-            if self.name.is_some() || self.columns.is_some() || !self.order_by.is_empty() {
-                return Err(wrong("relation", "name, columns and order_by are for one relation, not for schema.*"));
+            let has_policy = self.tenants.is_some() || !self.row_filter.is_empty();
+            if self.name.is_some() || self.columns.is_some() || !self.order_by.is_empty() || has_policy {
+                let problem = "name, columns, order_by, tenants and row_filter are for one relation, not for schema.*";
+                return Err(wrong("relation", problem));
             }
             return Ok(Exposed::Schema(schema.clone()));
         };
@@ -182,6 +200,8 @@ impl Entry {
             relation: RelationName { schema: schema.clone(), name: relation.clone() },
             columns: self.columns,
             order_by: order_by.collect(),
+            policy: DatasetPolicy::read(self.tenants, self.row_filter)
+                .map_err(|(field, problem)| DatasetsError::Entry { index, field, problem })?,
         }))
     }
 }
@@ -282,6 +302,10 @@ mod tests {
             ("[[dataset]]\nrelation = \"a.*\"\n[[dataset]]\nrelation = \"a.*\"", "dataset[1].name"),
             ("[[dataset]]\nrelation = \"a.*\"\nname = \"x\"", "dataset[0].relation"),
             ("[[dataset]]\nrelation = \"a.b\"\ncolumns = []", "dataset[0].columns"),
+            ("[[dataset]]\nrelation = \"a.b\"\ntenants = []", "dataset[0].tenants"),
+            ("[[dataset]]\nrelation = \"a.*\"\ntenants = [\"x\"]", "dataset[0].relation"),
+            ("[[dataset]]\nrelation = \"a.b\"\nrow_filter = [{ column = \"c\", op = \"=\" }]", "dataset[0].row_filter"),
+            ("[[dataset]]\nrelation = \"a.b\"\nrow_filter = [{ column = \"c\", op = \"=\", clam = \"x\" }]", "clam"),
             ("[[dataset]]\nrelation = \"a.b\"\nname = \" \"", "dataset[0].name"),
         ] {
             let error = Datasets::parse(text).unwrap_err().to_string();

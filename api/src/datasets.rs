@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::identity::Caller;
 use crate::problem::RouteError;
 use crate::resolved_dataset::ResolvedDataset;
 use crate::source::CACHE_MAX_AGE;
@@ -32,7 +33,7 @@ pub(crate) struct DatasetDocument {
     name: String,
     relation: String,
     kind: &'static str,
-    /// Null until the relation was analyzed, and for views.
+    /// Null until the relation was analyzed, for views, and where only some of the rows are this client's.
     estimated_rows: Option<u64>,
     /// Whether another session of the source database keeps everybody from reading it at the moment. Exports of it are refused
     /// until that has ended (`dataset-locked`).
@@ -71,11 +72,12 @@ struct Links {
     get, path = "/datasets", operation_id = "list_datasets", tag = "datasets",
     responses((status = 200, description = "Everything that can be exported at the moment.", body = DatasetList)),
 )]
-pub(crate) async fn list(State(app): State<Arc<AppState>>) -> Result<Response, RouteError> {
+pub(crate) async fn list(State(app): State<Arc<AppState>>, caller: Caller) -> Result<Response, RouteError> {
     // One at a time: a schema may have thousands of tables, and their list takes tens of MiB while it is made.
     let _permit = app.source.list_permit().await?;
     let datasets = app.source.list().await?;
-    Ok(Json(DatasetList { datasets: datasets.iter().map(DatasetDocument::of).collect() }).into_response())
+    let visible = datasets.iter().filter(|resolved| resolved.dataset.policy.admits(&caller.tenant));
+    Ok(Json(DatasetList { datasets: visible.map(DatasetDocument::of).collect() }).into_response())
 }
 
 /// Get a dataset.
@@ -86,6 +88,7 @@ pub(crate) async fn list(State(app): State<Arc<AppState>>) -> Result<Response, R
 )]
 pub(crate) async fn inspect(
     State(app): State<Arc<AppState>>,
+    caller: Caller,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<DatasetDocument>, RouteError> {
     let Ok(Path(name)) = name else {
@@ -95,7 +98,7 @@ pub(crate) async fn inspect(
     if let (None, Some(dots)) = (&resolved, encoded_dots(&name)) {
         resolved = app.source.resolve(dots, CACHE_MAX_AGE).await?;
     }
-    match resolved {
+    match resolved.filter(|resolved| resolved.dataset.policy.admits(&caller.tenant)) {
         Some(resolved) => Ok(Json(DatasetDocument::of(&resolved))),
         None => Err(RouteError::UnknownDataset(name)),
     }
@@ -108,7 +111,8 @@ impl DatasetDocument {
             name: resolved.dataset.name.clone(),
             relation: resolved.relation.name.to_string(),
             kind: resolved.relation.kind.name(),
-            estimated_rows: resolved.relation.estimated_rows,
+            // How many there are of other tenants is not this one's business.
+            estimated_rows: resolved.relation.estimated_rows.filter(|_| !resolved.dataset.policy.has_row_filter()),
             locked: resolved.relation.locked,
             primary_key: resolved.primary_key().to_vec(),
             default_order,
@@ -166,6 +170,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::dataset_policy::DatasetPolicy;
     use crate::resolved_dataset::tests::{column, relation};
 
     #[test]
@@ -184,6 +189,7 @@ mod tests {
             relation: RelationName { schema: "shop".to_owned(), name: "orders".to_owned() },
             columns: Some(vec!["tags".to_owned(), "id".to_owned()]),
             order_by: vec![OrderKey::ascending("tags")],
+            policy: DatasetPolicy::default(),
         };
         let mut relation = relation(columns, &["id"]);
         relation.name = dataset.relation.clone();

@@ -12,6 +12,7 @@ mod config;
 mod cors;
 mod cross_site;
 mod dataset_config;
+mod dataset_policy;
 mod datasets;
 mod download;
 mod events;

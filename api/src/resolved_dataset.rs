@@ -22,7 +22,7 @@ impl ResolvedDataset {
     /// Checks the configuration against the relation. An exposed column that does not exist is logged.
     ///
     /// # Errors
-    /// If the configured order names a column that does not exist.
+    /// If the configured order or row filter names a column that does not exist.
     pub(crate) fn new(dataset: Dataset, relation: Relation) -> Result<Self, RouteError> {
         let missing = |column: &&String| relation.column(column).is_none();
         for column in dataset.columns.iter().flatten().filter(missing) {
@@ -30,6 +30,10 @@ impl ResolvedDataset {
         }
         if let Some(column) = dataset.order_by.iter().map(|key| &key.column).find(missing) {
             let problem = format!("order_by names {column:?}, and {} has no such column", dataset.relation);
+            return Err(RouteError::DatasetUnavailable { dataset: dataset.name, source: problem.into() });
+        }
+        if let Some(column) = dataset.policy.columns().find(missing) {
+            let problem = format!("row_filter names {column:?}, and {} has no such column", dataset.relation);
             return Err(RouteError::DatasetUnavailable { dataset: dataset.name, source: problem.into() });
         }
         Ok(Self { dataset, relation })

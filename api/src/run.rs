@@ -20,10 +20,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::client_limits::{self, ClientLimits};
-use crate::config::Config;
+use crate::config::{AccessConfig, Config};
 use crate::events::feed::Feed;
 use crate::exports::body_budget::BodyBudget;
-use crate::identity::{AuthMode, Authenticator};
+use crate::identity::{AuthMode, Authenticator, Verifier};
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
 use crate::router::{MetricsRoute, metrics_router, router};
@@ -53,6 +53,8 @@ pub enum RunError {
     Ledger(#[from] LedgerError),
     #[error("{variable}: {address} cannot be listened on")]
     Listen { variable: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("JWT_JWKS_URL: the system's certificates, by which the issuer is verified, cannot be read")]
+    Jwt(#[source] std::io::Error),
     #[error("the metrics recorder cannot be installed")]
     Metrics(#[from] InstallError),
 }
@@ -69,7 +71,8 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         migrated = ledger.migrate_when_up(LEDGER_START_TIMEOUT) => migrated?,
         () = lifecycle.stopping.cancelled() => return Ok(()),
     }
-    warn_about_access(config.access.auth, &ledger).await?;
+    warn_about_access(&config.access, &ledger).await?;
+    let tokens = config.access.jwt.clone().map(Verifier::new).transpose().map_err(RunError::Jwt)?;
     let broker = Broker::of(connections, format!("polyglot-api {}", std::process::id()));
     let storage = Storage::new(&connections.storage).await;
     let listener = listen(config.listen, config.port, "PORT")?;
@@ -107,7 +110,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     lifecycle.tasks.spawn(Arc::clone(&feed).run(ledger.clone(), lifecycle.stopping.clone()));
     let app = AppState {
         readiness: ReadinessProbe::new(ledger.clone(), broker, storage.clone(), source_monitor),
-        authenticator: Authenticator::new(config.access.auth, ledger.clone()),
+        authenticator: Authenticator::new(config.access.auth, ledger.clone(), tokens),
         ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
         ledger,
         relay,
@@ -148,10 +151,10 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
 }
 
 /// Says in the log when everybody is let in, or nobody.
-async fn warn_about_access(mode: AuthMode, ledger: &Ledger) -> Result<(), LedgerError> {
-    if mode == AuthMode::Off {
+async fn warn_about_access(access: &AccessConfig, ledger: &Ledger) -> Result<(), LedgerError> {
+    if access.auth == AuthMode::Off {
         tracing::warn!("AUTH is off: everyone who can reach the listener may export, read and delete everything");
-    } else if !with_timeout(ledger.has_valid_api_key()).await? {
+    } else if access.jwt.is_none() && !with_timeout(ledger.has_valid_api_key()).await? {
         tracing::warn!(
             "there is no valid API key, so every request is refused; make one with `polyglot-api keys create`"
         );

@@ -249,7 +249,9 @@ impl Source {
             if let Exposed::Schema(schema) = entry {
                 for name in catalog::relations_in(connection, schema).await? {
                     let dataset = Dataset::whole(schema, &name);
-                    candidates.entry(name).or_default().push(dataset);
+                    if !self.datasets.has_policy(&dataset.relation) {
+                        candidates.entry(name).or_default().push(dataset);
+                    }
                 }
             }
         }

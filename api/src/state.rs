@@ -84,7 +84,7 @@ pub(crate) mod tests {
                 storage.clone(),
                 SourceMonitor::new(database_url.clone(), limit.clone()),
             ),
-            authenticator: Authenticator::new(config.access.auth, ledger.clone()),
+            authenticator: Authenticator::new(config.access.auth, ledger.clone(), None),
             ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
             ledger,
             relay: Relay::default(),

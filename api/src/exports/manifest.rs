@@ -41,6 +41,10 @@ pub(crate) struct ManifestDocument {
     /// As in the submission; values as text. Of an export that was deleted, without the values.
     #[schema(value_type = Vec<Object>)]
     filters: Vec<Value>,
+    /// The operator has limited the rows that are this client's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    policy_applied: bool,
     /// Those that the format has, each with its value.
     #[schema(value_type = Object)]
     options: Map<String, Value>,
@@ -105,7 +109,8 @@ impl ManifestDocument {
             dataset: request.dataset.clone(),
             format: request.format.to_string(),
             compression: request.compression.map(Compression::name),
-            filters: request.filters.iter().map(request_document::filter).collect(),
+            filters: request.own_filters().iter().map(request_document::filter).collect(),
+            policy_applied: request.policy_filters > 0,
             options: Format::of(request).map(|format| options::document(&request.options, format)).unwrap_or_default(),
             manifest,
             files: files.into_iter().map(|file| LinkedFile { file, url: None }).collect(),

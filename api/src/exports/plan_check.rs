@@ -38,6 +38,8 @@ impl Planner for Source {
 pub(super) struct PlanCheck<'a> {
     pub(super) resolved: &'a ResolvedDataset,
     pub(super) filters: Vec<(&'a DraftFilter, Filter)>,
+    /// What the operator's policy adds. It is part of every statement.
+    pub(super) policy: &'a [Filter],
     pub(super) order_by: &'a [DraftKey],
 }
 
@@ -53,7 +55,7 @@ impl PlanCheck<'_> {
     /// Takes one round trip if nothing is refused, and none if nothing depends on a type.
     pub(super) async fn run(&self, server: &(impl Planner + Sync)) -> Result<Checked, RouteError> {
         let has_values = self.filters.iter().any(|(_, filter)| !filter.values.is_empty());
-        if !has_values && self.order_by.is_empty() {
+        if !has_values && self.order_by.is_empty() && self.policy.is_empty() {
             return Ok(Checked::default());
         }
         timeout::source(async {
@@ -69,6 +71,11 @@ impl PlanCheck<'_> {
 
     async fn plan(&self, server: &impl Planner, statements: &str) -> Result<Result<Estimate, Refused>, RouteError> {
         server.plan(&self.resolved.dataset.name, statements).await
+    }
+
+    /// Whether the server plans a read of the relation.
+    async fn is_planned(&self, server: &impl Planner) -> Result<bool, RouteError> {
+        Ok(self.plan(server, &self.explain(&[], "")).await?.is_ok())
     }
 
     /// The sort keys of the export, without the primary key that follows them, whose type always has an order.
@@ -96,7 +103,8 @@ impl PlanCheck<'_> {
 
     fn explain(&self, filters: &[Filter], clauses: &str) -> String {
         let relation = &self.resolved.relation;
-        let conditions = where_sql(filters, relation, "r").expect("the columns of the filters were looked up");
+        let filters: Vec<Filter> = filters.iter().chain(self.policy).cloned().collect();
+        let conditions = where_sql(&filters, relation, "r").expect("the columns of the filters were looked up");
         format!("EXPLAIN SELECT FROM {} AS r{conditions}{clauses}", quote_relation(&relation.name))
     }
 
@@ -120,6 +128,15 @@ impl PlanCheck<'_> {
         };
         // A view may fail by its own conditions.
         if let Err(refused) = self.plan(server, &self.explain(&[], "")).await? {
+            let without_policy = PlanCheck { policy: &[], filters: Vec::new(), ..*self };
+            if !self.policy.is_empty() && without_policy.is_planned(server).await? {
+                let problem = format!(
+                    "the server refuses the row filter with the caller's values (SQLSTATE {})",
+                    refused.sql_state
+                );
+                let dataset = self.resolved.dataset.name.clone();
+                return Err(RouteError::PolicyNotApplicable { dataset, source: problem.into() });
+            }
             return Err(unusable("the server refuses to plan a read of the relation", &refused));
         }
         let mut errors = Vec::new();
@@ -283,7 +300,7 @@ mod tests {
         let order_by = order::read(Some(&order_by), &mut errors);
         assert_eq!(errors, []);
         let filters = drafts.iter().map(|draft| (draft, draft.complete().unwrap())).collect();
-        let refused = PlanCheck { resolved, filters, order_by: &order_by }.run(server).await?;
+        let refused = PlanCheck { resolved, filters, policy: &[], order_by: &order_by }.run(server).await?;
         Ok(refused.errors.into_iter().map(|error| (error.field, error.message)).collect())
     }
 

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::validate::Valid;
 use super::{body, validate};
+use crate::identity::Caller;
 use crate::openapi::submission::ExportSubmission;
 use crate::problem::RouteError;
 use crate::source::CACHE_MAX_AGE;
@@ -67,9 +68,13 @@ struct PreviewColumn {
     })),
     responses((status = 200, description = "At most 20 rows; of a value at most 200 characters, and fewer from 132 columns on.", body = Preview)),
 )]
-pub(crate) async fn preview(State(app): State<Arc<AppState>>, request: Request) -> Result<Json<Preview>, RouteError> {
+pub(crate) async fn preview(
+    State(app): State<Arc<AppState>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<Preview>, RouteError> {
     let body = body::read(request, &app.bodies).await?;
-    let Valid { request, estimate, .. } = validate::validate(&body, &app.source, app.max_parallelism).await?;
+    let Valid { request, estimate, .. } = validate::validate(&body, &app.source, app.max_parallelism, &caller).await?;
     let resolved = app.source.resolve_readable(&request.dataset, CACHE_MAX_AGE).await?;
     // The dataset existed during the validation.
     let resolved = resolved.ok_or_else(|| RouteError::UnknownDataset(request.dataset.clone()))?;

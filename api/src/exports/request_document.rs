@@ -16,7 +16,7 @@ pub(super) fn document(request: &ExportRequest) -> Value {
         ("format".to_owned(), request.format.as_str().into()),
         ("columns".to_owned(), columns.collect()),
     ]);
-    let filters: Vec<Value> = request.filters.iter().map(filter).collect();
+    let filters: Vec<Value> = request.own_filters().iter().map(filter).collect();
     let order_by = request.order_by.iter().map(|key| json!({"column": key.column, "direction": key.direction}));
     let order_by: Vec<Value> = order_by.collect();
     let options = Format::of(request).map(|format| chosen_options(&request.options, format)).unwrap_or_default();

@@ -113,7 +113,7 @@ async fn accept(
     origin: &TraceContext,
 ) -> Result<Accepted, RouteError> {
     let Valid { request, expected_size, coalesce, .. } =
-        validate::validate(body, &app.source, app.max_parallelism).await?;
+        validate::validate(body, &app.source, app.max_parallelism, caller).await?;
     let submission =
         Submission { tenant: &caller.tenant, request: &request, expected_size, key, join: coalesce, origin };
     let accepted = timeout::ledger(app.ledger.accept(submission)).await?;

@@ -9,6 +9,7 @@ use polyglot_core::compression::Compression;
 use polyglot_core::expected_size::ExpectedSize;
 use polyglot_core::format_options::{FileEncoding, FormatOptions};
 use polyglot_core::request::{ExportRequest, Layout};
+use polyglot_core::selection::Filter;
 use polyglot_formats::{Format, expected_size};
 use serde_json::Value;
 
@@ -21,6 +22,7 @@ use super::options;
 use super::order::{self, DraftKey};
 use super::plan_check::{Checked, PlanCheck, Planner};
 use super::stored_size;
+use crate::identity::Identity;
 use crate::problem::{FieldError, RouteError, listed, quoted};
 use crate::resolved_dataset::ResolvedDataset;
 use crate::source::{CACHE_MAX_AGE, Estimate, Source};
@@ -55,14 +57,15 @@ pub(super) struct Valid {
     pub(super) coalesce: bool,
 }
 
-/// Validates the request in `body` against the operator's limits and the source database.
+/// Validates the request in `body` against the operator's limits, the source database, and what its caller may see.
 pub(super) async fn validate(
     body: &Body,
     catalog: &(impl Catalog + Sync),
     max_parallelism: u16,
+    caller: &Identity,
 ) -> Result<Valid, RouteError> {
     let mut draft = Draft::read(body, max_parallelism)?;
-    match draft.check_against(catalog).await {
+    match draft.check_against(catalog, caller).await {
         Ok((resolved, estimate)) => draft.finish(resolved.as_deref(), estimate),
         // Mistakes that are certain are reported even if the database is not available.
         Err(_) if !draft.errors.is_empty() => Err(draft.into_error()),
@@ -79,6 +82,8 @@ struct Draft {
     dataset: Option<String>,
     columns: Vec<DraftColumn>,
     filters: Vec<DraftFilter>,
+    /// The conditions on the rows of this caller.
+    policy: Vec<Filter>,
     order_by: Vec<DraftKey>,
     options: FormatOptions,
     parallelism: Option<u16>,
@@ -123,6 +128,7 @@ impl Draft {
             dataset,
             columns,
             filters,
+            policy: Vec::new(),
             order_by,
             options,
             parallelism,
@@ -136,6 +142,7 @@ impl Draft {
     async fn check_against(
         &mut self,
         catalog: &(impl Catalog + Sync),
+        caller: &Identity,
     ) -> Result<(Option<Arc<ResolvedDataset>>, Estimate), RouteError> {
         let nothing = (None, Estimate::default());
         let Some(name) = self.dataset.as_deref() else { return Ok(nothing) };
@@ -148,10 +155,15 @@ impl Draft {
         if resolved.as_ref().is_some_and(|resolved| !self.column_names().all(|it| resolved.column(it).is_some())) {
             resolved = catalog.resolve(name, Duration::ZERO).await?;
         }
-        let Some(resolved) = resolved else {
+        // What is another's is what nobody has.
+        let Some(resolved) = resolved.filter(|resolved| resolved.dataset.policy.admits(&caller.tenant)) else {
             self.errors.push(FieldError::new("dataset", format!("there is no dataset {}", quoted(name))));
             return Ok(nothing);
         };
+        self.policy = resolved.dataset.policy.filters(caller).map_err(|missing| RouteError::PolicyNotApplicable {
+            dataset: name.to_owned(),
+            source: Box::new(missing),
+        })?;
         let errors = &mut self.errors;
         for column in &self.columns {
             if let Some(source) = &column.source {
@@ -168,7 +180,7 @@ impl Draft {
             }
         }
         self.order_by.retain(|key| known_column(&key.key.column, &key.column_field(), &resolved, errors).is_some());
-        let check = PlanCheck { resolved: &resolved, filters, order_by: &self.order_by };
+        let check = PlanCheck { resolved: &resolved, filters, policy: &self.policy, order_by: &self.order_by };
         let Checked { errors, estimate } = check.run(catalog).await?;
         self.errors.extend(errors);
         Ok((Some(resolved), estimate))
@@ -186,12 +198,15 @@ impl Draft {
         let columns: Option<Vec<_>> = self.columns.drain(..).map(DraftColumn::complete).collect();
         let filters: Option<Vec<_>> = self.filters.iter().map(DraftFilter::complete).collect();
         match (resolved, self.format, columns, filters) {
-            (Some(resolved), Some(format), Some(columns), Some(filters)) if self.errors.is_empty() => {
+            (Some(resolved), Some(format), Some(columns), Some(mut filters)) if self.errors.is_empty() => {
                 let mut request = resolved.request(format, columns);
                 if !self.order_by.is_empty() {
                     request.order_by = self.order_by.into_iter().map(|draft| draft.key).collect();
                 }
+                let policy_filters = self.policy.len();
+                filters.append(&mut self.policy);
                 let request = ExportRequest {
+                    policy_filters,
                     compression: self.compression,
                     filters,
                     options: self.options,

@@ -49,7 +49,7 @@ fn body(json: &Value) -> Body {
 }
 
 async fn check_with(body: &Body, catalog: &(impl Catalog + Sync)) -> Result<ExportRequest, Vec<FieldError>> {
-    match validate(body, catalog, MAX_PARALLELISM).await {
+    match validate(body, catalog, MAX_PARALLELISM, &Identity::anonymous()).await {
         Ok(valid) => Ok(valid.request),
         Err(RouteError::Invalid(errors)) => Err(errors),
         Err(other) => panic!("{other}"),
@@ -79,8 +79,9 @@ async fn the_expected_size_is_that_of_the_rows_that_a_filter_selects() {
         resolved.relation.stored_bytes = 1 << 30;
         Ok(resolved)
     };
-    let size =
-        async |json: Value| validate(&body(&json), &fake(|_| large()), MAX_PARALLELISM).await.unwrap().expected_size;
+    let size = async |json: Value| {
+        validate(&body(&json), &fake(|_| large()), MAX_PARALLELISM, &Identity::anonymous()).await.unwrap().expected_size
+    };
     let mut json = json!({"format": "csv", "columns": [{"source": "id", "target": "id"}]});
     assert_eq!(size(json.clone()).await, ExpectedSize::Large);
     // Seven of the thousand rows.
@@ -481,8 +482,18 @@ async fn null_is_the_same_as_to_leave_a_field_out() {
 #[tokio::test]
 async fn joining_is_asked_for_by_a_boolean() {
     let catalog = fake(|_| Ok(records(&["id"])));
-    assert!(!validate(&body(&with("compression", json!(null))), &catalog, MAX_PARALLELISM).await.unwrap().coalesce);
-    assert!(validate(&body(&with("coalesce", json!(true))), &catalog, MAX_PARALLELISM).await.unwrap().coalesce);
+    assert!(
+        !validate(&body(&with("compression", json!(null))), &catalog, MAX_PARALLELISM, &Identity::anonymous())
+            .await
+            .unwrap()
+            .coalesce
+    );
+    assert!(
+        validate(&body(&with("coalesce", json!(true))), &catalog, MAX_PARALLELISM, &Identity::anonymous())
+            .await
+            .unwrap()
+            .coalesce
+    );
     let errors = check(&with("coalesce", json!("yes"))).await.unwrap_err();
     assert_eq!(errors, [FieldError::new("coalesce", "expected true or false, not a string")]);
 }
@@ -492,9 +503,42 @@ async fn without_the_source_certain_mistakes_are_still_told() {
     let away = fake(|_| Err(RouteError::NoWorker));
     let good = body(&with("compression", json!(null)));
     let bad = body(&json!({"format": "xls", "columns": [{"source": "id", "target": "a"}]}));
-    assert!(matches!(validate(&good, &away, MAX_PARALLELISM).await, Err(RouteError::NoWorker)));
-    assert!(matches!(validate(&bad, &away, MAX_PARALLELISM).await, Err(RouteError::Invalid(_))));
+    assert!(matches!(validate(&good, &away, MAX_PARALLELISM, &Identity::anonymous()).await, Err(RouteError::NoWorker)));
+    assert!(matches!(
+        validate(&bad, &away, MAX_PARALLELISM, &Identity::anonymous()).await,
+        Err(RouteError::Invalid(_))
+    ));
     // Nothing has to be looked up to refuse this one.
-    assert!(matches!(validate(&body(&json!({})), &away, MAX_PARALLELISM).await, Err(RouteError::Invalid(_))));
+    assert!(matches!(
+        validate(&body(&json!({})), &away, MAX_PARALLELISM, &Identity::anonymous()).await,
+        Err(RouteError::Invalid(_))
+    ));
     assert_eq!(away.asked.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_operator_s_conditions_are_part_of_every_request_and_cannot_be_left_out() {
+    let datasets = crate::dataset_config::Datasets::parse(
+        "[[dataset]]\nname = \"records\"\nrelation = \"public.records\"\ntenants = [\"acme\"]\ncolumns = [\"id\"]\n\
+         row_filter = [{ column = \"name\", op = \"=\", claim = \"tenant\" }]",
+    )
+    .unwrap();
+    let dataset = datasets.candidates("records").remove(0);
+    let resolved = ResolvedDataset::new(dataset, records(&["id", "name"]).relation).unwrap();
+    let catalog = fake(|_| Ok(resolved.clone()));
+    let json = json!({"format": "csv", "columns": [{"source": "id", "target": "id"}],
+                      "filters": [{"column": "id", "op": "=", "value": "1"}]});
+    let valid = validate(&body(&json), &catalog, MAX_PARALLELISM, &Identity::for_test("acme", "{}")).await.unwrap();
+    let request = valid.request;
+    assert_eq!(request.filters.len(), 2);
+    assert_eq!((request.filters[1].column.as_str(), request.filters[1].values[0].as_str()), ("name", "acme"));
+    assert_eq!(request.own_filters(), &request.filters[..1]);
+    assert!(catalog.planned.lock().unwrap()[0].contains("\"name\" = 'acme'"));
+    // The column is not one that clients know of, and the dataset is for one tenant.
+    let other = validate(&body(&json), &catalog, MAX_PARALLELISM, &Identity::for_test("other", "{}")).await;
+    let Err(RouteError::Invalid(errors)) = other else { panic!("another tenant was let in") };
+    assert_eq!(errors, [FieldError::new("dataset", "there is no dataset \"records\"")]);
+    let refusing = Fake { refuses: &[("acme", "22P02")], ..fake(|_| Ok(resolved.clone())) };
+    let refused = validate(&body(&json), &refusing, MAX_PARALLELISM, &Identity::for_test("acme", "{}")).await;
+    assert!(matches!(refused, Err(RouteError::PolicyNotApplicable { .. })), "{refused:?}");
 }

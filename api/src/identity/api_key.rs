@@ -43,6 +43,11 @@ pub(crate) struct PresentedKey {
 }
 
 impl PresentedKey {
+    /// Whether a bearer token is meant to be an API key.
+    pub(crate) fn is_meant_by(token: &str) -> bool {
+        token.starts_with(PREFIX)
+    }
+
     /// Reads a key; `None` if the text has not its form.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;

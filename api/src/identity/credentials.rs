@@ -13,6 +13,8 @@ const MAX_BYTES: usize = 8192;
 pub(super) enum Credentials<'h> {
     None,
     ApiKey(PresentedKey),
+    /// Something else in an `Authorization: Bearer`, such as a JWT.
+    Token(&'h str),
     /// The token of a session.
     Session(&'h str),
 }
@@ -33,7 +35,13 @@ impl<'h> Credentials<'h> {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(refused());
         }
-        PresentedKey::parse(token.trim()).map(Self::ApiKey).ok_or_else(refused)
+        let token = token.trim();
+        match PresentedKey::parse(token) {
+            Some(key) => Ok(Self::ApiKey(key)),
+            // One that is meant to be a key is not shown to anything that reads tokens.
+            None if token.is_empty() || PresentedKey::is_meant_by(token) => Err(refused()),
+            None => Ok(Self::Token(token)),
+        }
     }
 }
 
@@ -59,8 +67,17 @@ mod tests {
             );
         }
         assert!(matches!(Credentials::of(&HeaderMap::new()), Ok(Credentials::None)));
+        assert!(matches!(Credentials::of(&headers(&["Bearer a.b.c"])), Ok(Credentials::Token("a.b.c"))));
         let long = format!("Bearer {}{}", key.text, " ".repeat(MAX_BYTES));
-        for bad in ["", "Bearer", "Bearer x", &format!("Basic {}", key.text), &key.text, &long] {
+        for bad in [
+            "",
+            "Bearer",
+            "Bearer  ",
+            &format!("Bearer {}", &key.text[1..].replace("olyglot", "polyglot")),
+            &format!("Basic {}", key.text),
+            &key.text,
+            &long,
+        ] {
             assert!(Credentials::of(&headers(&[bad])).is_err(), "{bad}");
         }
         let twice = format!("Bearer {}", key.text);

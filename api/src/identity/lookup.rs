@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::api_key::{PresentedKey, hash};
 use super::caller::{Caller, Identity, Principal};
 use super::credentials::Credentials;
+use super::jwt::{JwtError, Verifier};
 use super::mode::AuthMode;
 use super::verified::{Age, Verified};
 use crate::problem::{Dependency, RouteError};
@@ -33,15 +34,18 @@ pub(crate) struct Authenticator {
     anonymous: Arc<Identity>,
     verified: Verified,
     lookups: Semaphore,
+    /// `None`: no tokens of an issuer are accepted.
+    tokens: Option<Verifier>,
 }
 
 impl Authenticator {
-    pub(crate) fn new(mode: AuthMode, ledger: Ledger) -> Self {
+    pub(crate) fn new(mode: AuthMode, ledger: Ledger, tokens: Option<Verifier>) -> Self {
         Self {
             ledger: (mode == AuthMode::On).then_some(ledger),
             anonymous: Arc::new(Identity::anonymous()),
             verified: Verified::default(),
             lookups: Semaphore::new(LOOKUPS),
+            tokens,
         }
     }
 
@@ -58,6 +62,8 @@ impl Authenticator {
         let identity = match Credentials::of(headers)? {
             Credentials::None => return Ok(None),
             Credentials::ApiKey(key) => self.of_key(ledger, key).await?,
+            // Its expiry has been compared, with the leeway that is configured.
+            Credentials::Token(token) => return Ok(Some(Caller(self.of_token(token).await?))),
             Credentials::Session(token) => self.of_session(ledger, hash(token)).await?,
         };
         // Remembered ones too: the ledger's clock and this one differ by less than they are remembered for.
@@ -84,6 +90,7 @@ impl Authenticator {
         let Some(ledger) = &self.ledger else { return true };
         let valid = match caller.principal {
             Principal::Anonymous => return true,
+            Principal::Token => return caller.expires_at.is_none_or(|at| at > Utc::now()),
             Principal::ApiKey(id) => {
                 timeout::ledger(ledger.find_api_key(id)).await.map(|key| key.is_some_and(is_valid))
             }
@@ -109,6 +116,21 @@ impl Authenticator {
             Ok(stored.filter(matches).filter(|stored| stored.key.is_valid).map(|stored| Identity::of_key(stored.key)))
         })
         .await
+    }
+
+    async fn of_token(&self, token: &str) -> Result<Arc<Identity>, RouteError> {
+        let verifier = self.tokens.as_ref().ok_or_else(refused)?;
+        let verified = verifier.verify(token).await.map_err(|error| match error {
+            JwtError::Invalid(reason) => {
+                tracing::info!(%reason, "a token is refused");
+                refused()
+            }
+            JwtError::Unavailable { retry_after } => RouteError::IssuerUnavailable { retry_after },
+        })?;
+        Identity::of_token(verified).map(Arc::new).ok_or_else(|| {
+            tracing::info!("a token is refused: a tenant has 1 to 64 of A-Z a-z 0-9 . _ -");
+            refused()
+        })
     }
 
     async fn of_session(&self, ledger: &Ledger, token: SecretHash) -> Result<Arc<Identity>, RouteError> {

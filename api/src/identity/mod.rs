@@ -6,13 +6,15 @@ mod api_key;
 mod caller;
 mod cookie;
 mod credentials;
+mod jwt;
 mod lookup;
 mod mode;
 mod verified;
 
 pub(crate) use access::Access;
 pub(crate) use api_key::{GeneratedKey, PresentedKey, hash, new_secret};
-pub(crate) use caller::{Caller, Principal};
+pub(crate) use caller::{Caller, Identity, Principal};
 pub(crate) use cookie::{COOKIE, COOKIE_WITH_TLS, session_token};
+pub(crate) use jwt::{JwtConfig, Verifier};
 pub(crate) use lookup::Authenticator;
 pub use mode::AuthMode;

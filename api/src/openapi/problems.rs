@@ -1,6 +1,7 @@
 //! The problems that each operation may answer, each with the document that a client would get as its example.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use polyglot_core::status::Status;
 use polyglot_formats::Format;
@@ -32,6 +33,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
     };
     let gone = || E::ExportGone(Status::Expired);
     let dataset = || E::DatasetUnavailable { dataset: "orders".to_owned(), source: "example".into() };
+    let policy = || E::PolicyNotApplicable { dataset: "orders".to_owned(), source: "example".into() };
     let locked = || E::DatasetLocked { dataset: "orders".to_owned() };
     let body = || {
         vec![
@@ -39,6 +41,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             E::BodyTooSlow,
             E::BodyTooLarge { limit: limits::BODY_BYTES },
             E::TooManyBodies,
+            policy(),
             dataset(),
             locked(),
             source(),
@@ -130,7 +133,9 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             ledger(),
         ],
         "sign_out" => vec![E::CrossSite, E::NoRequestHeader, ledger()],
-        "inspect_session" => vec![E::TooManySignIns, ledger()],
+        "inspect_session" => {
+            vec![E::TooManySignIns, E::IssuerUnavailable { retry_after: Duration::from_secs(10) }, ledger()]
+        }
         "is_alive" | "is_ready" | "scrape_metrics" | "describe_api" => Vec::new(),
         _ => return None,
     })
@@ -152,6 +157,7 @@ fn access_problems(method: &str, path: &str) -> Vec<RouteError> {
     if needed != Access::Public {
         problems.push(RouteError::NotAuthenticated { presented: false });
         problems.push(RouteError::TooManySignIns);
+        problems.push(RouteError::IssuerUnavailable { retry_after: Duration::from_secs(10) });
     }
     if let Access::Scopes(scopes) = needed {
         problems.extend(scopes.iter().map(|scope| RouteError::MissingScope { scope: *scope }));

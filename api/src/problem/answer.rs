@@ -126,7 +126,7 @@ impl<'e> Answer<'e> {
                     "not-authenticated",
                     "Say who you are",
                     if *presented {
-                        "The API key or session is not known here, has expired, or was revoked. `polyglot-api keys create` \
+                        "The API key, token or session is not known here, has expired, or was revoked. `polyglot-api keys create` \
                          makes a key."
                     } else {
                         "Send an API key in the header Authorization, as \"Bearer polyglot_…\". `polyglot-api keys create` makes \
@@ -150,6 +150,14 @@ impl<'e> Answer<'e> {
                 "A request that changes something by the page's cookie needs the header X-Polyglot-Request, with any value: a page \
                  of another site cannot send it.",
             ),
+            RouteError::IssuerUnavailable { retry_after } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "issuer-unavailable",
+                "Tokens cannot be verified at the moment",
+                "The keys of the tokens' issuer could not be fetched. API keys work all the same.",
+            )
+            .retry_after(u32::try_from(retry_after.as_secs()).unwrap_or(u32::MAX).max(1))
+            .logged(Level::WARN),
             RouteError::TooManySignIns => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-many-sign-ins",
@@ -244,6 +252,17 @@ impl<'e> Answer<'e> {
                 ),
             )
             .logged(Level::ERROR),
+            RouteError::PolicyNotApplicable { dataset, .. } => Self::new(
+                StatusCode::FORBIDDEN,
+                "policy-not-applicable",
+                "The dataset's policy cannot be applied to you",
+                format!(
+                    "The operator has limited the rows of the dataset {} by something that your key or token does not say, or not \
+                     in a form that fits. The server's log has what is missing.",
+                    quoted(dataset)
+                ),
+            )
+            .logged(Level::WARN),
             RouteError::DatasetLocked { dataset } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "dataset-locked",

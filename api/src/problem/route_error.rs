@@ -1,6 +1,8 @@
 //! The error type of the handlers, and the conversions from the errors of what they call. What a client sees of each
 //! variant is in `answer`.
 
+use std::time::Duration;
+
 use polyglot_core::scope::Scope;
 use polyglot_core::status::Status;
 use polyglot_formats::UnknownFormat;
@@ -50,6 +52,8 @@ pub(crate) enum RouteError {
     MissingScope { scope: Scope },
     #[error("the request changes something by a cookie and has no X-Polyglot-Request header")]
     NoRequestHeader,
+    #[error("the keys of the tokens' issuer are not available")]
+    IssuerUnavailable { retry_after: Duration },
     #[error("too many credentials are being looked up")]
     TooManySignIns,
     #[error("unknown export {0}")]
@@ -74,6 +78,8 @@ pub(crate) enum RouteError {
     FileMissing { id: Uuid },
     #[error("dataset {dataset} is configured but cannot be read")]
     DatasetUnavailable { dataset: String, source: Cause },
+    #[error("the policy of dataset {dataset} cannot be applied to the caller")]
+    PolicyNotApplicable { dataset: String, source: Cause },
     #[error("dataset {dataset} is locked by another session of its database")]
     DatasetLocked { dataset: String },
     #[error("{what:?} is not available")]

@@ -78,6 +78,9 @@ pub struct ExportRequest {
     /// All of them must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
+    /// How many of the filters, the last ones, the operator's policy has added. Clients are not shown these.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub policy_filters: usize,
     /// Empty: the primary key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub order_by: Vec<OrderKey>,
@@ -111,6 +114,7 @@ impl ExportRequest {
             columns,
             compression: None,
             filters: Vec::new(),
+            policy_filters: 0,
             order_by: Vec::new(),
             options: FormatOptions::default(),
             parallelism: None,
@@ -119,11 +123,22 @@ impl ExportRequest {
         }
     }
 
+    /// The filters that the client has asked for.
+    #[must_use]
+    pub fn own_filters(&self) -> &[Filter] {
+        &self.filters[..self.filters.len().saturating_sub(self.policy_filters)]
+    }
+
     /// Whether clients may know of the column.
     #[must_use]
     pub fn exposes(&self, column: &str) -> bool {
         self.exposed.as_ref().is_none_or(|exposed| exposed.iter().any(|name| name == column))
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Who may do what: API keys and their scopes, tenants, and the page's sessions, on the real binaries.
 
 mod keys;
+mod policy;
 mod routes;
 mod sessions;
 mod tenants;
+mod tokens;
 
 use std::process::{Command, Output};
 

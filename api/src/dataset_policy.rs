@@ -1,0 +1,203 @@
+//! Who may see a dataset and which of its rows: what an entry of the `DATASETS` file says about it, and the filters that
+//! follow for one caller. The filters become part of the request, so that a worker applies them like any others.
+
+use polyglot_core::selection::{Filter, FilterOp};
+use polyglot_core::tenant;
+use serde::Deserialize;
+
+use crate::identity::Identity;
+
+/// The policy of a dataset. The default lets everybody see everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DatasetPolicy {
+    /// The tenants for which the dataset exists; `None`: all.
+    tenants: Option<Vec<String>>,
+    /// Conditions that hold for every row that a caller gets.
+    row_filter: Vec<RowFilter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct RowFilter {
+    column: String,
+    op: FilterOp,
+    value: FilterValue,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum FilterValue {
+    /// What the caller's identity says under this name.
+    Claim(String),
+    Constants(Vec<String>),
+}
+
+/// A condition of the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RowFilterEntry {
+    column: String,
+    op: String,
+    claim: Option<String>,
+    value: Option<toml::Value>,
+}
+
+/// The row filter needs something that the caller's identity does not say.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the row filter on {column:?} needs the claim {claim:?}, of which the caller has {found} values")]
+pub(crate) struct ClaimMissing {
+    column: String,
+    claim: String,
+    found: usize,
+}
+
+impl DatasetPolicy {
+    /// Reads what an entry of the file says. The error is the field and what is wrong with it.
+    pub(crate) fn read(
+        tenants: Option<Vec<String>>,
+        row_filter: Vec<RowFilterEntry>,
+    ) -> Result<Self, (&'static str, String)> {
+        if let Some(wrong) = tenants.iter().flatten().find(|name| !tenant::is_valid(name)) {
+            return Err(("tenants", format!("{wrong:?} cannot be a tenant: 1 to 64 of A-Z a-z 0-9 . _ -")));
+        }
+        if tenants.as_ref().is_some_and(Vec::is_empty) {
+            return Err(("tenants", "expected at least one; leave it out for all of them".to_owned()));
+        }
+        let row_filter: Result<Vec<RowFilter>, String> = row_filter.into_iter().map(RowFilterEntry::read).collect();
+        Ok(Self { tenants, row_filter: row_filter.map_err(|problem| ("row_filter", problem))? })
+    }
+
+    /// Whether it says anything.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether the dataset exists for this tenant.
+    pub(crate) fn admits(&self, tenant: &str) -> bool {
+        self.tenants.as_ref().is_none_or(|tenants| tenants.iter().any(|name| name == tenant))
+    }
+
+    pub(crate) fn has_row_filter(&self) -> bool {
+        !self.row_filter.is_empty()
+    }
+
+    /// The columns that the row filter names.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &String> {
+        self.row_filter.iter().map(|filter| &filter.column)
+    }
+
+    /// The conditions on the rows of this caller.
+    ///
+    /// # Errors
+    /// When the caller's identity does not say what a condition needs. There is no filter then that could be left out.
+    pub(crate) fn filters(&self, caller: &Identity) -> Result<Vec<Filter>, ClaimMissing> {
+        self.row_filter.iter().map(|filter| filter.of(caller)).collect()
+    }
+}
+
+impl RowFilter {
+    fn of(&self, caller: &Identity) -> Result<Filter, ClaimMissing> {
+        let values = match &self.value {
+            FilterValue::Constants(values) => values.clone(),
+            FilterValue::Claim(claim) => {
+                let values = caller.claim(claim);
+                if values.is_empty() || (values.len() > 1 && self.op != FilterOp::In) {
+                    let (column, claim) = (self.column.clone(), claim.clone());
+                    return Err(ClaimMissing { column, claim, found: values.len() });
+                }
+                values
+            }
+        };
+        Ok(Filter { column: self.column.clone(), path: Vec::new(), op: self.op, values })
+    }
+}
+
+impl RowFilterEntry {
+    fn read(self) -> Result<RowFilter, String> {
+        let Self { column, op: name, claim, value } = self;
+        let op = FilterOp::from_name(&name).ok_or_else(|| format!("there is no operator {name:?}"))?;
+        let value = match (op, claim, value) {
+            (FilterOp::IsNull | FilterOp::IsNotNull, None, None) => FilterValue::Constants(Vec::new()),
+            (FilterOp::IsNull | FilterOp::IsNotNull, _, _) => {
+                return Err(format!("{name} takes neither claim nor value"));
+            }
+            (_, Some(claim), None) if !claim.is_empty() => FilterValue::Claim(claim),
+            (_, None, Some(value)) => FilterValue::Constants(constants(op, &value)?),
+            _ => return Err(format!("the condition on {column:?} needs either a claim or a value")),
+        };
+        Ok(RowFilter { column, op, value })
+    }
+}
+
+fn constants(op: FilterOp, value: &toml::Value) -> Result<Vec<String>, String> {
+    let one = |value: &toml::Value| match value {
+        toml::Value::String(text) if text.contains('\0') => Err("a value may not hold U+0000".to_owned()),
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Boolean(truth) => Ok(truth.to_string()),
+        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => {
+            Err("expected a value that is a string, a whole number or a boolean; write others as a string".to_owned())
+        }
+    };
+    match (op, value) {
+        (FilterOp::In, toml::Value::Array(values)) if !values.is_empty() => values.iter().map(one).collect(),
+        (FilterOp::In, _) => Err("the operator in needs an array of values".to_owned()),
+        (_, value) => Ok(vec![one(value)?]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entry: &str) -> Result<DatasetPolicy, String> {
+        let entry: RowFilterEntry = toml::from_str(entry).map_err(|error| error.to_string())?;
+        DatasetPolicy::read(None, vec![entry]).map_err(|(_, problem)| problem)
+    }
+
+    #[test]
+    fn the_caller_s_own_rows_are_asked_for() {
+        let policy = read("column = 'tenant_id'\nop = '='\nclaim = 'tenant'").unwrap();
+        let caller = Identity::for_test("acme", r#"{"regions": ["north", 7], "level": 3, "boss": true, "nested": {}}"#);
+        let filter = |column: &str, op, values: &[&str]| Filter {
+            column: column.to_owned(),
+            path: Vec::new(),
+            op,
+            values: values.iter().map(|value| (*value).to_owned()).collect(),
+        };
+        assert_eq!(policy.filters(&caller), Ok(vec![filter("tenant_id", FilterOp::Equal, &["acme"])]));
+        let regions = read("column = 'region'\nop = 'in'\nclaim = 'regions'").unwrap();
+        assert_eq!(regions.filters(&caller), Ok(vec![filter("region", FilterOp::In, &["north", "7"])]));
+        let level = read("column = 'level'\nop = '<='\nclaim = 'level'").unwrap();
+        assert_eq!(level.filters(&caller), Ok(vec![filter("level", FilterOp::LessOrEqual, &["3"])]));
+        let fixed = read("column = 'deleted'\nop = '='\nvalue = false").unwrap();
+        assert_eq!(fixed.filters(&caller), Ok(vec![filter("deleted", FilterOp::Equal, &["false"])]));
+        // No filter is left out because nothing is known: there is no answer then.
+        for (op, claim) in [("=", "missing"), ("=", "regions"), ("in", "nested"), ("in", "missing")] {
+            let policy = read(&format!("column = 'a'\nop = '{op}'\nclaim = '{claim}'")).unwrap();
+            assert!(policy.filters(&caller).is_err(), "{op} {claim}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_refused_when_it_is_read() {
+        for (entry, words) in [
+            ("column = 'a'\nop = '='", "either a claim or a value"),
+            ("column = 'a'\nop = '='\nclaim = 'b'\nvalue = 1", "either a claim or a value"),
+            ("column = 'a'\nop = '='\nclaim = ''", "either a claim or a value"),
+            ("column = 'a'\nop = '~'\nvalue = 1", "no operator"),
+            ("column = 'a'\nop = 'in'\nvalue = 1", "array"),
+            ("column = 'a'\nop = 'in'\nvalue = []", "array"),
+            ("column = 'a'\nop = '='\nvalue = 1.5", "string"),
+            ("column = 'a'\nop = 'is_null'\nvalue = 1", "neither"),
+            ("column = 'a'\nop = '='\nvalue = 1\npath = ['b']", "path"),
+        ] {
+            let problem = read(entry).unwrap_err();
+            assert!(problem.contains(words), "{entry}: {problem}");
+        }
+        let (field, _) = DatasetPolicy::read(Some(vec!["a/b".to_owned()]), Vec::new()).unwrap_err();
+        assert_eq!(field, "tenants");
+        assert!(DatasetPolicy::read(Some(Vec::new()), Vec::new()).is_err());
+        let policy = DatasetPolicy::read(Some(vec!["acme".to_owned()]), Vec::new()).unwrap();
+        assert!(policy.admits("acme") && !policy.admits("other") && !policy.is_default());
+        assert!(DatasetPolicy::default().admits("other"));
+    }
+}

@@ -1,0 +1,149 @@
+//! The policies of `DATASETS`: for whom a dataset exists, and which rows are whose.
+
+use polyglot_test_servers::needs_servers;
+use serde_json::json;
+
+use super::*;
+
+const DATASETS: &str = r#"
+[[dataset]]
+name = "orders"
+relation = "shop.orders"
+columns = ["id", "total"]
+row_filter = [{ column = "tenant", op = "=", claim = "tenant" }, { column = "deleted", op = "=", value = false }]
+
+[[dataset]]
+name = "internal"
+relation = "shop.internal"
+tenants = ["acme"]
+
+[[dataset]]
+name = "by_number"
+relation = "shop.orders"
+columns = ["id"]
+row_filter = [{ column = "id", op = "=", claim = "tenant" }]
+
+[[dataset]]
+relation = "shop.*"
+"#;
+
+async fn shop() -> System {
+    let mut system = system_with(&[]).await;
+    for statement in [
+        "CREATE SCHEMA shop",
+        "CREATE TABLE shop.orders (id int PRIMARY KEY, tenant text NOT NULL, total int, deleted boolean NOT NULL DEFAULT false)",
+        "INSERT INTO shop.orders SELECT n, CASE n % 3 WHEN 0 THEN 'acme' WHEN 1 THEN 'other' ELSE 'third' END, n, n % 10 = 0
+         FROM generate_series(1, 300) n",
+        "CREATE TABLE shop.internal (id int PRIMARY KEY)",
+        "CREATE TABLE shop.public_list (id int PRIMARY KEY)",
+        "ANALYZE",
+    ] {
+        sqlx::raw_sql(statement).execute(&system.pool).await.unwrap();
+    }
+    let file = system.file("datasets.toml");
+    std::fs::write(&file, DATASETS).unwrap();
+    system.set("DATASETS", file.to_str().unwrap());
+    system.api = None;
+    system.start_api();
+    system.wait_until_ready().await;
+    system.add_worker();
+    system
+}
+
+fn request_of(dataset: &str, columns: &[&str], filters: Value) -> Value {
+    json!({"dataset": dataset, "format": "csv", "columns": polyglot_test_kit::columns(columns), "filters": filters,
+           "orderBy": [{"column": "id"}]})
+}
+
+async fn post(system: &System, path: &str, key: &str, body: &Value) -> Response {
+    request(system, Method::POST, path, key).json(body).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn every_tenant_gets_its_own_rows_and_nothing_tells_of_the_others() {
+    needs_servers!();
+    let system = shop().await;
+    let (acme, other) =
+        (new_key(&system, "acme", EVERYTHING_OF_A_CLIENT), new_key(&system, "other", EVERYTHING_OF_A_CLIENT));
+    for (key, rest) in [(&acme, 0), (&other, 1)] {
+        let own: Vec<u32> = (1..=300).filter(|n| n % 3 == rest && n % 10 != 0).collect();
+        let body = request_of("orders", &["id", "total"], json!([]));
+        let accepted: Value = post(&system, "/exports", key, &body).await.json().await.unwrap();
+        let id = accepted["exportId"].as_str().unwrap().to_owned();
+        let file = get(&system, &format!("/exports/{id}/download"), key).await.text().await.unwrap();
+        let expected: String = own.iter().map(|n| format!("{n},{n}\n")).collect();
+        assert_eq!(file, format!("id,total\n{expected}"));
+        let preview: Value = post(&system, "/exports/preview", key, &body).await.json().await.unwrap();
+        assert_eq!(preview["rows"][0][0], own[0].to_string());
+        // Neither document says how the rows were chosen, only that they were.
+        let manifest: Value = get(&system, &format!("/exports/{id}/manifest"), key).await.json().await.unwrap();
+        assert_eq!((&manifest["policyApplied"], &manifest["filters"]), (&json!(true), &json!([])), "{manifest:#}");
+        let state: Value = get(&system, &format!("/exports/{id}"), key).await.json().await.unwrap();
+        assert_eq!(state["request"]["filters"], Value::Null);
+        let told = format!("{manifest}{state}");
+        assert!(!told.contains("tenant") && !told.contains("deleted"), "{told}");
+        // Nor is it a way around to name the hidden column, or to ask for another's rows.
+        let around = request_of("orders", &["id"], json!([{"column": "tenant", "op": "!=", "value": "x"}]));
+        assert_eq!(problem(post(&system, "/exports", key, &around).await).await.1, "invalid-request");
+        let foreign = request_of("orders", &["id"], json!([{"column": "id", "op": "=", "value": 2}]));
+        let preview: Value = post(&system, "/exports/preview", key, &foreign).await.json().await.unwrap();
+        assert_eq!(preview["rows"], json!([]));
+    }
+}
+
+#[tokio::test]
+async fn a_dataset_exists_for_its_tenants_alone_and_no_pattern_goes_around_it() {
+    needs_servers!();
+    let system = shop().await;
+    let (acme, other) =
+        (new_key(&system, "acme", EVERYTHING_OF_A_CLIENT), new_key(&system, "other", EVERYTHING_OF_A_CLIENT));
+    let names = async |key: &str| -> Vec<String> {
+        let list: Value = get(&system, "/datasets", key).await.json().await.unwrap();
+        list["datasets"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&acme).await, ["by_number", "internal", "orders", "public_list"]);
+    assert_eq!(names(&other).await, ["by_number", "orders", "public_list"]);
+    assert_eq!(problem(get(&system, "/datasets/internal", &other).await).await.1, "unknown-dataset");
+    assert_eq!(get(&system, "/datasets/internal", &acme).await.status(), StatusCode::OK);
+    let body = request_of("internal", &["id"], json!([]));
+    let refused: Value = post(&system, "/exports", &other, &body).await.json().await.unwrap();
+    let unknown: Value =
+        post(&system, "/exports", &other, &request_of("nothing", &["id"], json!([]))).await.json().await.unwrap();
+    let words =
+        |answer: &Value| answer["detail"].as_str().unwrap().replace("internal", "NAME").replace("nothing", "NAME");
+    assert_eq!(words(&refused), words(&unknown));
+    assert_eq!(post(&system, "/exports", &acme, &body).await.status(), StatusCode::CREATED);
+    // How many rows the others have is not told either.
+    let orders: Value = get(&system, "/datasets/orders", &other).await.json().await.unwrap();
+    assert_eq!(orders["estimatedRows"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_applied_refuses_and_is_never_left_out() {
+    needs_servers!();
+    let mut system = shop().await;
+    let acme = new_key(&system, "acme", EVERYTHING_OF_A_CLIENT);
+    // The tenant is no number.
+    for path in ["/exports", "/exports/preview"] {
+        let answer = post(&system, path, &acme, &request_of("by_number", &["id"], json!([]))).await;
+        assert_eq!(problem(answer).await, (StatusCode::FORBIDDEN, "policy-not-applicable".to_owned()), "{path}");
+    }
+    let numbered = new_key(&system, "7", EVERYTHING_OF_A_CLIENT);
+    let preview = post(&system, "/exports/preview", &numbered, &request_of("by_number", &["id"], json!([]))).await;
+    assert_eq!(preview.json::<Value>().await.unwrap()["rows"], json!([["7"]]));
+    // A column that is gone: the dataset is not available, instead of unfiltered.
+    sqlx::raw_sql("ALTER TABLE shop.orders RENAME COLUMN tenant TO owner").execute(&system.pool).await.unwrap();
+    system.api = None;
+    system.start_api();
+    system.wait_until_ready().await;
+    let answer = post(&system, "/exports", &acme, &request_of("orders", &["id"], json!([]))).await;
+    assert_eq!(problem(answer).await, (StatusCode::SERVICE_UNAVAILABLE, "dataset-unavailable".to_owned()));
+    // A file that cannot be meant stops the start.
+    let file = system.file("bad.toml");
+    std::fs::write(&file, DATASETS.replace("claim = \"tenant\"", "clam = \"tenant\"")).unwrap();
+    system.set("DATASETS", file.to_str().unwrap());
+    system.start_api();
+    let mut api = system.api.take().unwrap();
+    assert_eq!(api.wait_for_exit().await.code(), Some(2));
+    assert!(api.log().contains("DATASETS: ") && api.log().contains("clam"), "{}", api.log());
+}
