@@ -73,7 +73,7 @@ mod tests {
             "",
             "Bearer",
             "Bearer  ",
-            &format!("Bearer {}", &key.text[1..].replace("olyglot", "polyglot")),
+            &format!("Bearer {}", &key.text[..key.text.len() - 1]),
             &format!("Basic {}", key.text),
             &key.text,
             &long,
