@@ -9,12 +9,13 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use polyglot_core::column::Column;
 use polyglot_core::format_options::FormatOptions;
-use polyglot_core::selection::OrderKey;
+use polyglot_core::selection::{FilterOp, OrderKey};
 use polyglot_formats::Format;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::exports::filters::{operators, path_operators};
 use crate::identity::Caller;
 use crate::problem::RouteError;
 use crate::resolved_dataset::ResolvedDataset;
@@ -49,12 +50,20 @@ pub(crate) struct DatasetDocument {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(as = DatasetColumn)]
 struct ColumnDocument {
     name: String,
     #[serde(rename = "type")]
     sql_type: String,
     nullable: bool,
+    /// The operators of filters on the column itself. Of types that the service does not know PostgreSQL may have fewer.
+    #[schema(value_type = Vec<String>)]
+    operators: &'static [FilterOp],
+    /// The operators of filters with a `path`, which says where in the column's document the compared value is. Empty: the column takes
+    /// no path.
+    #[schema(value_type = Vec<String>)]
+    path_operators: &'static [FilterOp],
     /// Its type in a file of each format, without options.
     #[schema(value_type = Object)]
     becomes: Map<String, Value>,
@@ -131,6 +140,8 @@ impl ColumnDocument {
             name: column.name.clone(),
             sql_type: column.sql_type.clone(),
             nullable: column.nullable,
+            operators: operators(column),
+            path_operators: path_operators(column),
             becomes: Format::all().map(becomes).collect(),
         }
     }
@@ -194,15 +205,16 @@ mod tests {
         let mut relation = relation(columns, &["id"]);
         relation.name = dataset.relation.clone();
         let document = DatasetDocument::of(&ResolvedDataset::new(dataset, relation).unwrap());
+        let comparisons = json!(["=", "!=", "<", "<=", ">", ">=", "in", "is_null", "is_not_null"]);
         let expected = json!({
             "name": "my/orders", "relation": "shop.orders", "kind": "table", "estimatedRows": 1000,
             "locked": false, "primaryKey": ["id"],
             "defaultOrder": [{"column": "tags", "direction": "asc"}, {"column": "id", "direction": "asc"}],
             "orderPromised": true,
             "columns": [
-                {"name": "id", "type": "bigint", "nullable": false, "becomes": {
+                {"name": "id", "type": "bigint", "nullable": false, "operators": comparisons, "pathOperators": [], "becomes": {
                     "csv": "integer", "json": "integer", "jsonl": "integer", "xml": "integer", "parquet": "INT64", "arrow": "int64"}},
-                {"name": "tags", "type": "text[]", "nullable": true, "becomes": {
+                {"name": "tags", "type": "text[]", "nullable": true, "operators": comparisons, "pathOperators": [], "becomes": {
                     "csv": "text", "json": "array of string", "jsonl": "array of string",
                     "xml": "elements <item> of text", "parquet": "LIST<STRING>", "arrow": "list<utf8>"}},
             ],

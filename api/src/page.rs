@@ -56,6 +56,7 @@ const FILES: &[File] = files! {
     "filters.js": JAVASCRIPT,
     "form-address.js": JAVASCRIPT,
     "icon.svg": "image/svg+xml",
+    "json-path.js": JAVASCRIPT,
     "known-exports.js": JAVASCRIPT,
     "live.js": JAVASCRIPT,
     "manifest-files.js": JAVASCRIPT,

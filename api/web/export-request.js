@@ -3,6 +3,7 @@
 
 import { element, newId, setHidden, setText, unseen } from './element.js';
 import { OPTIONS } from './formats.js';
+import { pathText } from './json-path.js';
 import * as service from './service.js';
 import { counted, formatName } from './words.js';
 
@@ -87,7 +88,7 @@ export class ExportRequest {
 }
 
 const WITHOUT_VALUE = new Set(['is_null', 'is_not_null']);
-const OPERATORS = { in: 'is one of', like: 'is like', is_null: 'is NULL', is_not_null: 'is not NULL', '!=': '≠', '<=': '≤', '>=': '≥' };
+const OPERATORS = { in: 'is one of', like: 'is like', ilike: 'is like, whatever the case,', is_null: 'is NULL', is_not_null: 'is not NULL', '!=': '≠', '<=': '≤', '>=': '≥' };
 
 /// The choices of a request, each with its words.
 function described({ format, columns, compression, filters = [], orderBy = [], options = {}, layout, parallelism }) {
@@ -103,11 +104,12 @@ function described({ format, columns, compression, filters = [], orderBy = [], o
   ].filter(([, words]) => words);
 }
 
-function filterWords({ column, op, value }) {
+function filterWords({ column, path, op, value }) {
   const operator = OPERATORS[op] ?? op;
-  if (WITHOUT_VALUE.has(op)) return `${column} ${operator}`;
+  const subject = path === undefined ? column : `${column} at ${pathText(path)}`;
+  if (WITHOUT_VALUE.has(op)) return `${subject} ${operator}`;
   const values = value === undefined ? '(value removed)' : [value].flat().map((it) => JSON.stringify(it)).join(', ');
-  return `${column} ${operator} ${values}`;
+  return `${subject} ${operator} ${values}`;
 }
 
 function labelOf(name) {

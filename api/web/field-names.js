@@ -4,7 +4,7 @@ import { OPTIONS } from './formats.js';
 
 const LISTS = {
   columns: ['Column', { source: 'column of the dataset', target: 'name in the file' }],
-  filters: ['Filter', { column: 'column', op: 'condition', value: 'value' }],
+  filters: ['Filter', { column: 'column', path: 'path', op: 'condition', value: 'value' }],
   orderBy: ['Sort key', { column: 'column', direction: 'direction' }],
 };
 

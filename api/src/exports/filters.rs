@@ -50,24 +50,74 @@ impl DraftFilter {
         })
     }
 
-    /// An error of a filter that the server would accept for this column, but not with the meaning that clients expect.
+    /// An error of an operator that the column does not have, or of a path into what is no JSON.
     pub(super) fn type_error(&self, column: &Column) -> Option<FieldError> {
-        // bytea has LIKE, but its pattern is bytea too, with escapes of its own.
-        let bytes = column.wire == WireType::Bytea && column.array.is_none();
-        let pattern = self.op.filter(|op| is_pattern(*op));
-        let is_json = matches!(column.wire, WireType::Json | WireType::Jsonb) && column.array.is_none();
-        match (&self.path, pattern) {
-            (Some(path), _) if !path.is_empty() && !is_json => {
-                let message = format!("is for columns of type json and jsonb, not for type {}", column.sql_type);
-                Some(FieldError::new(self.path_field(), message))
-            }
-            (_, Some(op)) if bytes => {
-                let message = format!("{} is for text, not for type {}", op.name(), column.sql_type);
-                Some(FieldError::new(self.op_field(), message))
-            }
-            _ => None,
+        let has_path = self.path.as_ref().is_some_and(|path| !path.is_empty());
+        let sql_type = &column.sql_type;
+        if has_path && path_operators(column).is_empty() {
+            let message = format!("is for columns of type json and jsonb, not for type {sql_type}");
+            return Some(FieldError::new(self.path_field(), message));
         }
+        let offered = if has_path { path_operators(column) } else { operators(column) };
+        let op = self.op.filter(|op| !offered.contains(op))?;
+        let name = op.name();
+        let message = if is_pattern(op) && column.wire == WireType::Bytea && column.array.is_none() {
+            format!("{name} is for text, not for type {sql_type}")
+        } else if is_document(column) {
+            format!("there is no operator {name} for type {sql_type}; with a path it compares what is in the document")
+        } else {
+            format!("there is no operator {name} for type {sql_type}")
+        };
+        // A path that could not be read is an error of its own, and may be what the operator was for.
+        self.path.as_ref().map(|_| FieldError::new(self.op_field(), message))
     }
+}
+
+const COMPARISONS: [FilterOp; 9] = [
+    FilterOp::Equal,
+    FilterOp::NotEqual,
+    FilterOp::Less,
+    FilterOp::LessOrEqual,
+    FilterOp::Greater,
+    FilterOp::GreaterOrEqual,
+    FilterOp::In,
+    FilterOp::IsNull,
+    FilterOp::IsNotNull,
+];
+
+/// The operators that the column itself can be filtered with. A type that the service knows by its text alone, as those of extensions,
+/// has all of them here, and so have the labels of an enum: whether the type has one is for the server to say, in `plan_check`.
+pub(crate) fn operators(column: &Column) -> &'static [FilterOp] {
+    match column.wire {
+        WireType::Json => &[FilterOp::IsNull, FilterOp::IsNotNull],
+        WireType::Text | WireType::TextForm if column.array.is_none() => &FilterOp::ALL,
+        // bytea has LIKE, but its pattern is bytea too, with escapes of its own.
+        WireType::Bytea
+        | WireType::Text
+        | WireType::TextForm
+        | WireType::Bool
+        | WireType::Int2
+        | WireType::Int4
+        | WireType::Int8
+        | WireType::Float4
+        | WireType::Float8
+        | WireType::Numeric(_)
+        | WireType::Date
+        | WireType::Time
+        | WireType::Timestamp
+        | WireType::TimestampTz
+        | WireType::Uuid
+        | WireType::Jsonb => &COMPARISONS,
+    }
+}
+
+/// The operators for what is in the column at a path; none where the column takes no path.
+pub(crate) fn path_operators(column: &Column) -> &'static [FilterOp] {
+    if is_document(column) { &FilterOp::ALL } else { &[] }
+}
+
+fn is_document(column: &Column) -> bool {
+    matches!(column.wire, WireType::Json | WireType::Jsonb) && column.array.is_none()
 }
 
 /// Reads `value`, the member `filters` of the JSON in `body`.

@@ -11,7 +11,7 @@ mod cursor;
 pub(crate) mod delete;
 pub(crate) mod document;
 mod field;
-mod filters;
+pub(crate) mod filters;
 pub(crate) mod id;
 mod idempotency;
 pub(crate) mod inspect;

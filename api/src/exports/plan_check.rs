@@ -406,13 +406,18 @@ mod tests {
         let resolved = resolved(&[]);
         let bytes = resolved.column("b").unwrap();
         assert_eq!(drafts[0].type_error(bytes).unwrap().message, "like is for text, not for type bytea");
-        assert!(drafts[0].type_error(resolved.column("n").unwrap()).is_none());
+        let message = drafts[0].type_error(resolved.column("n").unwrap()).unwrap().message;
+        assert_eq!(message, "there is no operator like for type integer");
         assert!(drafts[1].type_error(bytes).is_none());
         let filters = json!([
             {"column": "b", "op": "ilike", "value": "a%"},
             {"column": "n", "path": ["a"], "op": "=", "value": 1},
             {"column": "items", "path": ["a"], "op": "=", "value": 1},
             {"column": "j", "path": ["a"], "op": "=", "value": 1},
+            {"column": "j", "op": "=", "value": "{}"},
+            {"column": "j", "op": "is_null"},
+            {"column": "items", "op": "like", "value": "a%"},
+            {"column": "j", "path": "a", "op": "=", "value": 1},
         ]);
         let body = json!({"filters": filters}).to_string();
         let drafts = filters::read(Some(&filters), body.as_bytes(), &mut Vec::new());
@@ -422,5 +427,11 @@ mod tests {
         assert_eq!(error(1, "n").unwrap(), "is for columns of type json and jsonb, not for type integer");
         assert_eq!(error(2, "items").unwrap(), "is for columns of type json and jsonb, not for type json[]");
         assert_eq!(error(3, "j"), None);
+        let hint = "there is no operator = for type json; with a path it compares what is in the document";
+        assert_eq!(error(4, "j").as_deref(), Some(hint));
+        assert_eq!(error(5, "j"), None);
+        assert_eq!(error(6, "items").unwrap(), "there is no operator like for type json[]");
+        // The path that could not be read has its error already.
+        assert_eq!(error(7, "j"), None);
     }
 }

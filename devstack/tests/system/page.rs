@@ -85,7 +85,7 @@ async fn everybody_can_use_it_at_every_size() {
 async fn what_was_chosen_is_kept_and_asked_for_again() {
     needs_servers!();
     let stage = stage(FEW_ROWS).await;
-    stage.play(&["request", "address", "benchmarks", "wording"], &[]).await;
+    stage.play(&["request", "filters", "address", "benchmarks", "wording"], &[]).await;
 }
 
 #[tokio::test]
