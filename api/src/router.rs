@@ -14,7 +14,7 @@ use crate::cors::{self, CorsOrigins};
 use crate::download::handler as download;
 use crate::events::handlers as events;
 use crate::exports::{benchmark, delete, inspect, list, manifest, preview, submit};
-use crate::openapi::{description, viewer};
+use crate::openapi::{description, problem_page, viewer};
 use crate::problem::RouteError;
 use crate::state::AppState;
 use crate::{authentication, datasets, health, hosts, metrics, page, request_layer, session};
@@ -50,6 +50,7 @@ pub(crate) fn router(app: Arc<AppState>, metrics_route: MetricsRoute) -> Router 
         .route("/docs", get(viewer::redirect))
         .route("/docs/", get(viewer::page))
         .route("/docs/{file}", get(viewer::file))
+        .route("/docs/errors/{name}", get(problem_page::section))
         .route("/health", get(health::alive))
         .route("/health/ready", get(health::ready));
     let router = match metrics_route {

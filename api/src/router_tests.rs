@@ -72,6 +72,7 @@ async fn problems_have_every_member() {
         assert_eq!(got.as_u16(), status, "{method} {uri}: {body}");
         assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json", "{uri}");
         assert_eq!(headers["x-content-type-options"], "nosniff", "{uri}");
+        assert_eq!(headers[header::LINK], format!("</docs/errors/{name}>; rel=\"help\"; type=\"text/plain\""), "{uri}");
         assert_eq!(body["type"], format!("urn:polyglot:problem:{name}"), "{uri}");
         assert_eq!(body["status"], status, "{uri}");
         assert_eq!(body["instance"], uri.split('?').next().unwrap());
