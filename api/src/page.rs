@@ -66,6 +66,7 @@ const FILES: &[File] = files! {
     "pace.js": JAVASCRIPT,
     "preview.js": JAVASCRIPT,
     "service.js": JAVASCRIPT,
+    "session.js": JAVASCRIPT,
     "shards.js": JAVASCRIPT,
     "shared-stream.js": JAVASCRIPT,
     "stream-worker.js": JAVASCRIPT,

@@ -2,7 +2,7 @@
 
 import { Announcements } from './announcements.js';
 import { Benchmark } from './benchmark.js';
-import { copyBy } from './curl.js';
+import { copyBy, needKey } from './curl.js';
 import { byId, setText } from './element.js';
 import { ExportList } from './export-list.js';
 import { shortId, titleOf } from './export-row.js';
@@ -10,12 +10,14 @@ import { isActive, KnownExports } from './known-exports.js';
 import { Live } from './live.js';
 import { NewExport } from './new-export.js';
 import * as service from './service.js';
+import { Session } from './session.js';
 import { counted, errorName } from './words.js';
 
 const CONNECTION = {
   connecting: ['Connecting', 'Waiting for the service'],
   live: ['Live', 'Changes are shown as they happen'],
   polling: ['Polling', 'No live connection: the page asks every two seconds'],
+  'signed-out': ['Signed out', 'The page goes on when you have signed in'],
   offline: ['Offline', 'The service does not answer; the page keeps trying'],
 };
 
@@ -72,18 +74,32 @@ known.onChange((it, before) => {
 });
 
 const connection = byId('connection');
-const live = new Live({
-  known,
-  list,
-  show(state) {
-    const [words, meaning] = CONNECTION[state];
-    if (connection.dataset.state === state) return;
-    connection.dataset.state = state;
-    if (state === 'live' || state === 'polling') newExport.recover();
-    connection.title = meaning;
-    setText(connection, words);
+function showConnection(state) {
+  const [words, meaning] = CONNECTION[state];
+  if (connection.dataset.state === state) return;
+  connection.dataset.state = state;
+  if (state === 'live' || state === 'polling') {
+    if (!session.isKnown) session.look();
+    newExport.recover();
+  }
+  connection.title = meaning;
+  setText(connection, words);
+}
+
+const session = new Session({
+  parts: {
+    about: byId('access'), dialog: byId('sign-in'), form: byId('sign-in-form'), why: byId('sign-in-why'), key: byId('sign-in-key'),
+    error: byId('sign-in-error'), button: byId('sign-in-button'),
+  },
+  changed(isSignedIn) {
+    needKey(session.needsKey);
+    live.signedIn(isSignedIn);
+    showConnection(isSignedIn ? 'connecting' : 'signed-out');
   },
 });
+service.onSignedOut(() => session.ask());
+
+const live = new Live({ known, list, show: showConnection, sessionChanged: () => session.look() });
 
 // The form is in the fragment of the address, so a link within the page must not replace it.
 document.addEventListener('click', (event) => {
@@ -103,6 +119,8 @@ new ResizeObserver(() => {
 }).observe(bar);
 
 new Benchmark({ say: (words) => announcements.say(words) });
+await session.look();
+needKey(session.needsKey);
 newExport.load();
 list.load();
 live.start();

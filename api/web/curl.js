@@ -8,9 +8,16 @@ export function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
+/// What a command line needs where the service asks who it is: its key in a variable, as it is not the page's to know.
+let authorization = '';
+
+export function needKey(isNeeded) {
+  authorization = isNeeded ? ' -H "Authorization: Bearer $API_KEY"' : '';
+}
+
 export function submission(body) {
   const url = new URL('/exports', location.href).href;
-  return `curl -i ${quoted(url)} \\\n  -H 'Content-Type: application/json' \\\n  --data-raw ${quoted(JSON.stringify(body))}`;
+  return `curl -i${authorization} ${quoted(url)} \\\n  -H 'Content-Type: application/json' \\\n  --data-raw ${quoted(JSON.stringify(body))}`;
 }
 
 function extension(format) {
@@ -22,11 +29,11 @@ export function download({ exportId, dataset, format, compression }) {
   const ending = { gzip: '.gz', zstd: '.zst' }[compression] ?? '';
   // A name from outside is not to lead out of the folder, nor to look like an option.
   const name = dataset.replaceAll(/[^\w.-]+/g, '_').replace(/^[.-]+/, '_') || 'export';
-  return `curl -L -o ${quoted(`${name}.${extension(format)}${ending}`)} ${quoted(url)}`;
+  return `curl -L${authorization} -o ${quoted(`${name}.${extension(format)}${ending}`)} ${quoted(url)}`;
 }
 
 export function listing({ exportId }) {
-  return `curl ${quoted(new URL(`/exports/${exportId}/manifest`, location.href).href)}`;
+  return `curl${authorization} ${quoted(new URL(`/exports/${exportId}/manifest`, location.href).href)}`;
 }
 
 /// Whether it worked. Without TLS browsers have no clipboard API, and what copies a selection is still there.

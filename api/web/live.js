@@ -30,13 +30,14 @@ export class Live {
   #polling = false;
   #asleep = false;
 
-  /// `show(state)`: connecting, live, polling or offline.
-  constructor({ known, list, show }) {
+  /// `show(state)`: connecting, live, polling or offline. `sessionChanged()` hears that somebody has signed in or out in another tab.
+  constructor({ known, list, show, sessionChanged }) {
     this.#known = known;
     this.#list = list;
     this.#show = show;
     this.#stream = new SharedStream({
       report: (isOpen, isAsleep) => this.#report(isOpen, isAsleep),
+      sessionChanged,
       hear: (kind, data) => this.#read(data, (it) => (kind === 'export' ? this.#known.learn(it) : this.#hear(it))),
     });
   }
@@ -53,6 +54,11 @@ export class Live {
       this.#asleep = false;
       this.#poll();
     });
+  }
+
+  /// Without a session there are no events.
+  signedIn(is) {
+    this.#stream.signedIn(is);
   }
 
   #report(isOpen, isAsleep) {

@@ -15,8 +15,36 @@ export class Problem extends Error {
 
 const PATIENCE = 30_000;
 
+/// A header that no page of another site can send. The service wants it of what changes something by the page's cookie.
+const OURS = { 'X-Polyglot-Request': 'page' };
+
+let signInAgain = null;
+
+/// `ask()` lets somebody sign in and ends when that is done; then calls that were answered with 401 are made again.
+export function onSignedOut(ask) {
+  signInAgain = ask;
+}
+
 /// The JSON of the answer, or null where it has none. An abort by `signal` is an AbortError, as with fetch.
-export async function call(method, path, { body, headers = {}, signal, patience = PATIENCE } = {}) {
+export async function call(method, path, options = {}) {
+  for (;;) {
+    try {
+      return await callOnce(method, path, options);
+    } catch (problem) {
+      if (problem.status !== 401 || !signInAgain) throw problem;
+      await unlessAborted(signInAgain(), options.signal);
+    }
+  }
+}
+
+function unlessAborted(promise, signal) {
+  const aborted = new Promise((_, reject) => {
+    signal?.addEventListener('abort', () => reject(new DOMException('Not wanted any more', 'AbortError')), { once: true });
+  });
+  return Promise.race([promise, aborted]);
+}
+
+async function callOnce(method, path, { body, headers = {}, signal, patience = PATIENCE } = {}) {
   const giveUp = new AbortController();
   const stop = () => giveUp.abort();
   signal?.addEventListener('abort', stop);
@@ -25,7 +53,7 @@ export async function call(method, path, { body, headers = {}, signal, patience 
   try {
     const answer = await fetch(path, {
       method,
-      headers: { Accept: 'application/json', ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
+      headers: { Accept: 'application/json', ...OURS, ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
       body,
       signal: giveUp.signal,
       cache: 'no-store',
@@ -61,6 +89,19 @@ function problemOf(answer, content) {
     errors: Array.isArray(errors) ? errors : [],
     retryAfter: Number(answer.headers.get('Retry-After')) || null,
   });
+}
+
+/// Who uses the page.
+export function session() {
+  return callOnce('GET', '/session');
+}
+
+export function signIn(key) {
+  return callOnce('POST', '/session', { body: JSON.stringify({ key }) });
+}
+
+export function signOut() {
+  return callOnce('DELETE', '/session');
 }
 
 export function datasets() {

@@ -10,29 +10,45 @@ const HIDDEN = 10_000;
 export class SharedStream {
   #report;
   #hear;
+  #sessionChanged;
+  #started = false;
+  #allowed = true;
   #port = null;
   #own = null;
   #isOpen = false;
   #falling = null;
 
   /// `report(isOpen, isAsleep)` hears that the stream was opened, is not open, or was given back while nobody looks at the
-  /// page; `hear(kind, data)` each event.
-  constructor({ report, hear }) {
+  /// page; `hear(kind, data)` each event, and `sessionChanged()` that somebody has signed in or out in another tab.
+  constructor({ report, hear, sessionChanged }) {
     this.#report = report;
     this.#hear = hear;
+    this.#sessionChanged = sessionChanged;
   }
 
   get isOpen() {
     return this.#isOpen;
   }
 
+  /// The stream is that of a session: it ends with it, and another one is for the next.
+  signedIn(is) {
+    this.#allowed = is;
+    if (!this.#started) return;
+    this.#tell(is ? { signedIn: true, visible: !document.hidden } : { signedOut: true });
+    if (!this.#own) return;
+    this.#own.close();
+    if (is && !document.hidden) this.#own.open();
+    else if (!is) this.#set(false);
+  }
+
   start() {
+    this.#started = true;
     if (!this.#connect()) this.#useOwn();
     document.addEventListener('visibilitychange', () => this.#visibility());
     setInterval(() => this.#tell({ visible: !document.hidden }), STILL_VISIBLE);
     window.addEventListener('online', () => {
       this.#tell({ visible: !document.hidden, online: true });
-      if (this.#own && !this.#own.isClosed) this.#own.openNow();
+      if (this.#own && this.#allowed && !this.#own.isClosed) this.#own.openNow();
     });
     window.addEventListener('pagehide', () => this.#tell({ bye: true }));
     window.addEventListener('pageshow', (event) => {
@@ -55,6 +71,7 @@ export class SharedStream {
     }
     this.#port.addEventListener('message', ({ data }) => {
       if ('kind' in data) this.#hear(data.kind, data.data);
+      else if (data.sessionChanged) this.#sessionChanged();
       else this.#set(data.isOpen, data.isAsleep);
     });
     this.#port.start();
@@ -63,7 +80,7 @@ export class SharedStream {
   }
 
   #tell(message) {
-    this.#port?.postMessage(message);
+    this.#port?.postMessage({ ...message, allowed: this.#allowed });
   }
 
   #useOwn() {
@@ -71,7 +88,7 @@ export class SharedStream {
     this.#port?.close();
     this.#port = null;
     this.#own = new EventStream({ report: (isOpen) => this.#set(isOpen), hear: this.#hear });
-    if (!document.hidden) this.#own.open();
+    if (!document.hidden && this.#allowed) this.#own.open();
   }
 
   #set(isOpen, isAsleep = false) {
@@ -88,7 +105,7 @@ export class SharedStream {
         this.#own.close();
         this.#set(false, true);
       }, HIDDEN);
-    } else if (this.#own.isClosed) {
+    } else if (this.#own.isClosed && this.#allowed) {
       this.#own.open();
     }
   }

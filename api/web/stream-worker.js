@@ -20,6 +20,9 @@ const active = new Map();
 
 let wanted = 0;
 
+/// Whether the session has ended: the service would refuse the stream.
+let isSignedOut = false;
+
 const stream = new EventStream({
   report(isOpen) {
     // What is active is sent anew with each opening; what has ended while the stream was away is not.
@@ -32,8 +35,8 @@ const stream = new EventStream({
   },
 });
 
-function tell(message) {
-  for (const port of tabs.keys()) port.postMessage(message);
+function tell(message, except = null) {
+  for (const port of tabs.keys()) if (port !== except) port.postMessage(message);
 }
 
 function remember(data) {
@@ -48,11 +51,13 @@ function remember(data) {
   else active.delete(document.exportId);
 }
 
-function hear(port, { visible, bye, online }) {
+function hear(port, { visible, bye, online, allowed, signedIn, signedOut }) {
   if (bye) {
     tabs.delete(port);
     return;
   }
+  if (signedIn || signedOut) changeSession(port, signedIn);
+  else if (allowed) isSignedOut = false;
   // A tab that said goodbye has come back by the browser's history, and has missed what came meanwhile.
   if (!tabs.has(port)) welcome(port);
   tabs.set(port, visible ? performance.now() : tabs.get(port));
@@ -60,9 +65,18 @@ function hear(port, { visible, bye, online }) {
   if (online && !stream.isClosed) stream.openNow();
 }
 
+/// What is known is the session's that was. The other tabs look who is signed in.
+function changeSession(port, isSignedIn) {
+  isSignedOut = !isSignedIn;
+  stream.close();
+  active.clear();
+  tell({ isOpen: false });
+  tell({ sessionChanged: true }, port);
+}
+
 function want() {
   wanted = performance.now();
-  if (stream.isClosed) stream.open();
+  if (stream.isClosed && !isSignedOut) stream.open();
 }
 
 setInterval(() => {

@@ -698,6 +698,169 @@ def shot(it, name):
         it.page.screenshot(path=f"{os.environ['SHOTS']}/{name}.png")
 
 
+class Doorman:
+    """Stands before the service and asks who it is, as the service does where authentication is on: by a session that is
+    there or not, and never by what the requests themselves say."""
+
+    KEYS = {"right": {"name": "reports", "tenant": "shop"}, "other": {"name": "audit", "tenant": "bank"}}
+
+    def __init__(self, page, auth="on", who=None):
+        self.auth, self.who, self.asked, self.without_header, self.refuse = auth, who, [], [], None
+        page.route("**/*", self.answer)
+
+    def answer(self, route):
+        request = route.request
+        path = re.sub(r"^https?://[^/]*|\?.*$", "", request.url)
+        if path == "/" or path.startswith("/assets/"):
+            route.continue_()
+            return
+        self.asked.append(f"{request.method} {path}")
+        if request.resource_type == "fetch" and request.headers.get("x-polyglot-request") != "page":
+            self.without_header.append(self.asked[-1])
+        if path == "/session":
+            self.session(route, request)
+        elif self.auth == "on" and not self.who:
+            self.problem(route, 401, "not-authenticated", "Say who you are.")
+        elif self.refuse and self.asked[-1] == self.refuse:
+            self.problem(route, 403, "missing-scope", "This needs the scope exports:create, which the key or session does not have.")
+        else:
+            route.continue_()
+
+    def session(self, route, request):
+        if request.method == "POST":
+            key = json.loads(request.post_data)["key"]
+            if key == "hasty":
+                return self.problem(route, 429, "too-many-sign-ins", "Too many keys were tried. Try again in 7 seconds.")
+            if key not in self.KEYS:
+                return self.problem(route, 401, "not-authenticated", "The API key is not known here, has expired, or was revoked.")
+            self.who = self.KEYS[key]
+        if request.method == "DELETE":
+            self.who = None
+            return route.fulfill(status=204)
+        told = {"auth": self.auth, "signedIn": self.who is not None, "name": None, "tenant": None, "scopes": [], "expiresAt": None}
+        return route.fulfill(json=told | (self.who or {}))
+
+    def problem(self, route, status, kind, detail):
+        route.fulfill(status=status, content_type="application/problem+json",
+                      body=json.dumps({"type": f"urn:polyglot:problem:{kind}", "title": kind, "status": status, "detail": detail}))
+
+
+@scenario
+def session(launched):
+    """Signing in, a session that ends in the middle of something, another person, and signing out."""
+    def with_doorman(auth="on", who=None):
+        def before(page):
+            # A worker's requests do not come by here, so this page has a stream of its own.
+            page.add_init_script("delete window.SharedWorker;")
+            page.add_init_script(OBSERVE_SHIFTS)
+            page.doorman = Doorman(page, auth, who)
+        return before
+
+    for width, height in ((360, 740), (1440, 900)):
+        size = {"viewport": {"width": width, "height": height}, "forgiven": [r"/(exports|events|session|datasets)"]}
+        with visit(launched, before=with_doorman(), **size) as it:
+            doorman = it.page.doorman
+            dialog, key, about = it.page.get_by_role("dialog", name="Sign in"), it.page.get_by_label("API key"), it.page.locator("#access")
+
+            def sign_in(given):
+                key.fill(given)
+                it.page.get_by_role("button", name="Sign in").click()
+
+            it.page.goto(f"{API_URL}/")
+            expect(key).to_be_focused()
+            check(doorman.asked == ["GET /session"], f"without a session the page asks for {doorman.asked}")
+            found = violations(it.page)
+            check(not found, f"signing in at {width} px: {found}")
+            check(key.get_attribute("type") == "password", "the key is shown")
+            it.page.keyboard.press("Escape")
+            it.page.keyboard.press("Escape")
+            expect(dialog).to_be_visible()
+            for given, words in (("", "Enter an API key."), ("wrong", "not known here"), ("hasty", "in 7 seconds")):
+                sign_in(given)
+                expect(it.page.locator("#sign-in-error")).to_contain_text(words)
+                expect(key).to_be_focused()
+            shot(it, f"{width}-sign-in")
+            sign_in("right")
+            expect(dialog).to_be_hidden()
+            expect(about).to_contain_text("Signed in as reports (shop)")
+            check(key.input_value() == "", "the key stays in the page")
+            it.connection("Live")
+            it.choose(DATASET)
+            expect(it.cell(0, 0)).to_be_visible()
+            found = violations(it.page)
+            check(not found, f"signed in at {width} px: {found}")
+            expect(it.page.locator("#curl")).to_be_visible()
+
+            # It ends while something is being chosen, and what was chosen is started once somebody has signed in.
+            name = it.page.locator("#columns > li").first.get_by_role("textbox")
+            previewed(it, lambda: name.fill("kept name"))
+            it.add_filter("id", "<=", "50")
+            doorman.who = None
+            it.page.get_by_role("button", name="Start export").click()
+            expect(dialog).to_contain_text("Your session has ended")
+            expect(it.page.locator("#connection")).to_have_text("Signed out")
+            it.page.wait_for_timeout(2500)
+            streams = doorman.asked.count("GET /events")
+            it.page.wait_for_timeout(2500)
+            check(doorman.asked.count("GET /events") == streams, "the page goes on asking for events without a session")
+            expect(name).to_have_value("kept name")
+            accepted = lambda answer: answer.request.method == "POST" and answer.url.endswith("/exports") and answer.status == 201
+            with it.page.expect_response(accepted) as caught:
+                sign_in("right")
+            export_id = caught.value.json()["exportId"]
+            it.wait_for(export_id, "completed")
+            it.connection("Live")
+            check(doorman.asked.count("GET /events") == streams + 1, "the stream does not start again")
+            asked = document(export_id)["request"]
+            check(asked["columns"][0]["target"] == "kept name" and asked["filters"][0]["value"] == "50", f"asked for {asked}")
+
+            doorman.refuse = "POST /exports"
+            it.page.get_by_role("button", name="Start export").click()
+            expect(it.page.locator("#outcome")).to_contain_text("This needs the scope exports:create")
+            doorman.refuse = None
+
+            # Somebody else: nothing of the one before is left but the form, which is in the address.
+            doorman.who = None
+            it.page.get_by_role("button", name="Start export").click()
+            expect(dialog).to_be_visible()
+            before = len(doorman.asked)
+            with it.page.expect_navigation():
+                sign_in("other")
+            expect(about).to_contain_text("Signed in as audit (bank)")
+            expect(name).to_have_value("kept name")
+            check("POST /exports" not in doorman.asked[before:], "what one person has asked for is started by another")
+
+            with it.page.expect_navigation():
+                it.page.get_by_role("button", name="Sign out").click()
+            expect(dialog).to_be_visible()
+            expect(it.page.locator("#list > li")).to_have_count(0)
+            check("form=" not in it.page.url, f"the form stays in the address: {it.page.url}")
+            check(not doorman.without_header, f"without the page's header: {doorman.without_header}")
+
+        with visit(launched, before=with_doorman("off"), **size) as it:
+            it.open()
+            it.connection("Live")
+            expect(it.cell(0, 0)).to_be_visible()
+            shifts = it.page.evaluate("window.shifts")
+            check(sum(value for value, _ in shifts) <= MOST_SHIFT, f"at {width} px the layout shifts: {shifts}")
+            notice = it.page.get_by_text("Authentication is off: everyone who can reach this address can export.")
+            for where in (0, 10_000):
+                it.page.evaluate("(to) => scrollTo(0, to)", where)
+                it.page.wait_for_timeout(300)
+                expect(notice).to_be_in_viewport(ratio=1)
+                shot(it, f"{width}-open-{where}")
+            found = violations(it.page)
+            check(not found, f"without authentication at {width} px: {found}")
+            expect(it.page.get_by_role("button", name="Sign out")).to_have_count(0)
+        with visit(launched, before=with_doorman("on", Doorman.KEYS["right"]), **size) as it:
+            it.open()
+            it.connection("Live")
+            expect(it.page.locator("#access")).to_contain_text("Signed in as reports (shop)")
+            shot(it, f"{width}-signed-in")
+            shifts = it.page.evaluate("window.shifts")
+            check(sum(value for value, _ in shifts) <= MOST_SHIFT, f"at {width} px the layout shifts: {shifts}")
+
+
 @scenario
 def benchmarks(launched):
     """Runs of the benchmark are not among the exports until somebody wants to see them."""
@@ -774,24 +937,25 @@ def wording(launched):
 MOST_TRANSFERRED = 60 * 1024
 MOST_SHIFT = 0.1
 
+OBSERVE_SHIFTS = """
+    window.shifts = [];
+    new PerformanceObserver((list) => window.shifts.push(...list.getEntries().filter((it) => !it.hadRecentInput).map((it) =>
+        [it.value, it.sources.map(({ node }) => node?.id || node?.className || node?.nodeName)])))
+        .observe({ type: 'layout-shift', buffered: true });
+"""
+
 
 @scenario
 def loading(launched):
     """Little is transferred, and nothing jumps while it comes."""
-    observe = """
-        window.shifts = [];
-        new PerformanceObserver((list) => window.shifts.push(...list.getEntries().filter((it) => !it.hadRecentInput).map((it) =>
-            [it.value, it.sources.map(({ node }) => node?.id || node?.className || node?.nodeName)])))
-            .observe({ type: 'layout-shift', buffered: true });
-    """
     def slow(page):
-        page.add_init_script(observe)
+        page.add_init_script(OBSERVE_SHIFTS)
         # The answers come one after the other, as over a slow line.
         for pattern, milliseconds in ((r"/datasets$", 400), (r"/exports\?", 900), (r"/exports/preview$", 600)):
             page.route(re.compile(pattern), lambda route, _=None, wait=milliseconds: (page.wait_for_timeout(wait), route.continue_()))
 
     for width in (360, 1440):
-        for before in (lambda page: page.add_init_script(observe), slow):
+        for before in (lambda page: page.add_init_script(OBSERVE_SHIFTS), slow):
             with visit(launched, viewport={"width": width, "height": 740 if width < 400 else 900}, before=before) as it:
                 it.open()
                 expect(it.cell(0, 0)).to_be_visible()
@@ -812,20 +976,20 @@ def loading(launched):
         print(f"  {len(files)} files, {total} bytes transferred of {plain}")
 
 
-@scenario
-def axe(launched):
-    """No violation of the accessibility rules that a program can check, and nothing in focus is covered."""
+def violations(page):
+    """What the accessibility rules that a program can check say against the page."""
     import axe_playwright_python
 
     source = os.path.join(os.path.dirname(axe_playwright_python.__file__), "axe.min.js")
     with open(source, encoding="utf-8") as file:
-        rules = file.read()
+        page.evaluate(file.read())
+    found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+    return [f"{it['id']}: {it['help']}: {[node['target'] for node in it['nodes']][:3]}" for it in found]
 
-    def violations(page):
-        page.evaluate(rules)
-        found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
-        return [f"{it['id']}: {it['help']}: {[node['target'] for node in it['nodes']][:3]}" for it in found]
 
+@scenario
+def axe(launched):
+    """No violation of the accessibility rules that a program can check, and nothing in focus is covered."""
     for width in (360, 1440):
         for scheme in ("light", "dark"):
             with visit(launched, forgiven=[r"/exports(/preview)?$"], viewport={"width": width, "height": 900}, color_scheme=scheme) as it:

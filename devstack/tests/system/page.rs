@@ -92,7 +92,7 @@ async fn what_was_chosen_is_kept_and_asked_for_again() {
 async fn it_loads_without_jumps_and_follows_the_rules_of_accessibility() {
     needs_servers!();
     let stage = stage(FEW_ROWS).await;
-    stage.play(&["loading", "axe"], &[]).await;
+    stage.play(&["loading", "axe", "session"], &[]).await;
 }
 
 #[tokio::test]
