@@ -6,6 +6,9 @@ pub mod catalog;
 mod config;
 mod connection;
 mod connection_limit;
+mod role_rights;
+#[cfg(test)]
+mod role_rights_tests;
 pub mod session;
 mod session_settings;
 pub mod sql;
@@ -15,3 +18,4 @@ pub use activity::{SessionActivity, session_activity};
 pub use config::{database_url, source_database_url};
 pub use connection::SourceConnection;
 pub use connection_limit::{ConnectionLimit, ConnectionPermit, SnapshotPermit};
+pub use role_rights::{ExcessRight, RoleRights, role_rights};
