@@ -15,6 +15,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Connect to everything that the variables name, and say what is right, missing or too much.
+    Check,
     /// API keys, in the ledger of DATABASE_URL.
     Keys {
         #[command(subcommand)]

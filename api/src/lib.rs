@@ -6,6 +6,7 @@
 //! caches that it holds.
 
 mod authentication;
+mod check;
 mod client_limits;
 mod command_line;
 mod config;
@@ -41,6 +42,7 @@ mod static_file;
 mod timeout;
 mod timestamp;
 
+pub use check::check;
 pub use command_line::{Arguments, Command};
 pub use config::{AccessConfig, Config, Delivery, DownloadConfig};
 pub use identity::AuthMode;

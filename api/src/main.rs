@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use polyglot_api::{Arguments, Command, Config, KeysCommand, run, run_keys};
+use polyglot_api::{Arguments, Command, Config, KeysCommand, check, run, run_keys};
 use polyglot_core::failure::chain;
 use polyglot_ledger::{Connections, Ledger};
 use polyglot_runtime::config::{ConfigError, Environment};
@@ -19,6 +19,7 @@ const LEDGER_TIMEOUT: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> ExitCode {
     match Arguments::parse().command {
+        Some(Command::Check) => check_servers().await,
         Some(Command::Keys { command }) => keys(command).await,
         None => serve().await,
     }
@@ -46,14 +47,25 @@ async fn keys(command: KeysCommand) -> ExitCode {
     }
 }
 
+/// Looks whether the service would work with everything that the environment names.
+async fn check_servers() -> ExitCode {
+    match Config::from_environment(&Environment::of_process()) {
+        Ok(config) => ExitCode::from(u8::from(!check(&config).await)),
+        Err(error) => refused(&error),
+    }
+}
+
+/// Says which variable cannot be used.
+fn refused(error: &ConfigError) -> ExitCode {
+    eprintln!("polyglot-api: {}", chain(error));
+    ExitCode::from(2)
+}
+
 /// Serves until a signal.
 async fn serve() -> ExitCode {
     let (config, traces) = match configure(&Environment::of_process()) {
         Ok(configured) => configured,
-        Err(error) => {
-            eprintln!("polyglot-api: {}", chain(&error));
-            return ExitCode::from(2);
-        }
+        Err(error) => return refused(&error),
     };
     // Replaces the standard hook, so that a panic is one line of the log, with the id of its request.
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));

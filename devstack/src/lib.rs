@@ -36,6 +36,7 @@ pub mod servers;
 pub mod signals;
 pub mod stack_env;
 pub mod supervisor;
+pub mod trial_roles;
 pub mod wait;
 pub mod with_servers;
 

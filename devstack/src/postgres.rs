@@ -77,6 +77,11 @@ impl Postgres {
         self.url_of(SUPERUSER, database)
     }
 
+    /// The URL of one of its databases, for a role that has a password of its own.
+    pub fn url_for(&self, role: &str, password: &str, database: &str) -> String {
+        format!("postgres://{role}:{password}@127.0.0.1:{}/{database}", self.settings.port)
+    }
+
     fn url_of(&self, role: &str, database: &str) -> String {
         let password = self.settings.password.as_ref().map(|password| format!(":{password}")).unwrap_or_default();
         format!("postgres://{role}{password}@127.0.0.1:{}/{database}", self.settings.port)

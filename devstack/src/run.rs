@@ -22,6 +22,8 @@ use crate::supervisor::{Service, Supervisor};
 
 /// Longest time that the api and the workers get to finish their work when the system is stopped.
 const GRACE: Duration = Duration::from_secs(40);
+/// Whether the services read with a role that may do more than read.
+const ALLOW_PRIVILEGED: &str = "SOURCE_ALLOW_PRIVILEGED";
 /// Longest time until the api is ready.
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
@@ -65,7 +67,7 @@ impl Stack {
         }
         let addresses = self.servers.start(config, data_dir).await?;
         if config.source_database_url.is_none() {
-            seed_records(&addresses.database, config.seed_rows).await?;
+            seed_records(&addresses.admin, config.seed_rows).await?;
         } else {
             print_line("rows come from SOURCE_DATABASE_URL: nothing is seeded");
         }
@@ -79,7 +81,7 @@ impl Stack {
         print_line(format!("api and {} worker(s) ready after {}", config.workers, seconds(began.elapsed())));
         print_line(format!("metrics: {},{}", addresses.api_metrics_url(), addresses.worker_metrics_urls()));
 
-        let source = config.source_database_url.as_deref().unwrap_or(&addresses.database);
+        let source = &addresses.source;
         if seed::has_sample_columns(source).await? {
             self.export_sample(source, &addresses.api, api_key.as_ref(), &data_dir.join("sample-export.csv")).await?;
         } else {
@@ -99,12 +101,17 @@ impl Stack {
         let supervisor = self.supervisor.insert(Supervisor::new(data_dir)?);
         let mut env = vec![
             ("DATABASE_URL".to_owned(), addresses.database.clone()),
+            ("SOURCE_DATABASE_URL".to_owned(), addresses.source.clone()),
             ("AMQP_URL".to_owned(), addresses.amqp.clone()),
             ("S3_ENDPOINT".to_owned(), addresses.s3_endpoint.clone()),
             ("S3_BUCKET".to_owned(), config.bucket.clone()),
             ("AWS_REGION".to_owned(), config.region.clone()),
         ];
-        env.extend(config.source_database_url.iter().map(|url| ("SOURCE_DATABASE_URL".to_owned(), url.clone())));
+        let one_role = config.database_url.is_some() && config.source_database_url.is_none();
+        if one_role && std::env::var_os(ALLOW_PRIVILEGED).is_none() {
+            // The role that the user has named is that of the ledger, which may write.
+            env.push((ALLOW_PRIVILEGED.to_owned(), "on".to_owned()));
+        }
         // A value that was read from a file is passed as the value itself.
         let mut without_env: Vec<String> =
             ["DATABASE_URL_FILE", "SOURCE_DATABASE_URL_FILE", "AMQP_URL_FILE", "S3_ENDPOINT_FILE"]
@@ -285,6 +292,7 @@ fn print_addresses(api: &str, api_key: Option<&TrialKey>, data_dir: &Path) {
         "
 Up. The page: {api}/
 {key}Addresses and keys of every part: {dir}/stack.env   logs: {dir}/logs/   Ctrl-C stops everything.
+Tables of your own are made with ADMIN_DATABASE_URL of that file; the service itself may only read them.
 
 Another export, to copy:{take_key}
   id=$(curl -s{header} {api}/exports -H 'Content-Type: application/json' -d '{{\"format\":\"json\",\"columns\":[{{\"source\":\"id\",\"target\":\"id\"}},{{\"source\":\"name\",\"target\":\"name\"}}]}}' | grep -o '[0-9a-f-]\\{{36\\}}' | head -1)

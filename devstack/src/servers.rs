@@ -17,6 +17,10 @@ use crate::rabbitmq::{Rabbit, RabbitSettings};
 use crate::secrets::Secrets;
 use crate::signals::StopSignals;
 use crate::stack_env;
+use crate::trial_roles::{self, LEDGER_ROLE, READER_ROLE, TrialPasswords};
+
+/// The database of the private PostgreSQL that holds the sample table and the ledger.
+const DATABASE: &str = "polyglot";
 
 /// The private servers that are running.
 #[derive(Debug, Default)]
@@ -32,7 +36,12 @@ pub struct Addresses {
     pub api: String,
     /// Where the api serves its metrics.
     api_metrics: String,
+    /// The ledger's database.
     pub database: String,
+    /// The database that rows are read from.
+    pub source: String,
+    /// The database of the sample table, for a role that may make tables in it.
+    pub admin: String,
     /// Empty where there is no broker.
     pub amqp: String,
     pub s3_endpoint: String,
@@ -63,6 +72,10 @@ impl Servers {
             // A worker has at most 7 to the source and 8 to the ledger, the api 6 and 12.
             max_connections: 100 + u32::from(config.workers) * 15,
         };
+        let passwords = TrialPasswords {
+            ledger: secrets.get("POSTGRES_LEDGER_PASSWORD")?,
+            reader: secrets.get("POSTGRES_READER_PASSWORD")?,
+        };
         let postgres_log = log("postgres")?;
         let postgres = async {
             if config.database_url.is_some() {
@@ -70,7 +83,8 @@ impl Servers {
             }
             let began = Instant::now();
             let server = Postgres::start(data_dir, &postgres_log, postgres_settings.clone()).await?;
-            server.ensure_database("polyglot").await?;
+            server.ensure_database(DATABASE).await?;
+            trial_roles::set_up(&server.url(DATABASE), &passwords).await?;
             print_line(format!(
                 "PostgreSQL on 127.0.0.1:{} after {}",
                 postgres_settings.port,
@@ -146,7 +160,11 @@ impl Servers {
             return Err(failure);
         }
 
-        let given = |value: &Option<String>| value.clone().unwrap_or_default();
+        // A server of the user's is used as the role that the user has named.
+        let given = config.database_url.clone().unwrap_or_default();
+        let private = |url: &dyn Fn(&Postgres) -> String| self.postgres.as_ref().map_or_else(|| given.clone(), url);
+        let database = private(&|server| server.url_for(LEDGER_ROLE, &passwords.ledger, DATABASE));
+        let source = private(&|server| server.url_for(READER_ROLE, &passwords.reader, DATABASE));
         let (s3_endpoint, keys) = match (&config.s3, &self.s3) {
             (Some(external), _) => {
                 let pair = external.access_key.clone().zip(external.secret_key.clone());
@@ -159,10 +177,9 @@ impl Servers {
         Ok(Addresses {
             api: listen::url(config.listen, config.port),
             api_metrics: listen::url(config.listen, config.api_metrics_port.unwrap_or(config.port)),
-            database: self
-                .postgres
-                .as_ref()
-                .map_or_else(|| given(&config.database_url), |server| server.url("polyglot")),
+            database,
+            source: config.source_database_url.clone().unwrap_or(source),
+            admin: private(&|server| server.url(DATABASE)),
             amqp: match (&config.broker, &self.rabbit) {
                 (Broker::External(url), _) => url.clone(),
                 (Broker::Private | Broker::Without, server) => server.as_ref().map(Rabbit::url).unwrap_or_default(),
@@ -224,6 +241,8 @@ impl Addresses {
                 ("API_URL", self.api.as_str()),
                 (api_key::VARIABLE, api_key.map_or("", |key| &key.key)),
                 ("DATABASE_URL", &self.database),
+                ("SOURCE_DATABASE_URL", &self.source),
+                ("ADMIN_DATABASE_URL", &self.admin),
                 ("AMQP_URL", &self.amqp),
                 ("S3_ENDPOINT", &self.s3_endpoint),
                 ("S3_BUCKET", &config.bucket),

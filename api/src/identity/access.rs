@@ -24,6 +24,8 @@ impl Access {
         match route {
             // Probes; the page, which is where people sign in; and the sign-in itself.
             "/health" | "/health/ready" | "/" | "/assets/{name}" | "/session" => Self::Public,
+            // What a refusal means, of an identity among them.
+            "/docs/errors/{name}" => Self::Public,
             "/openapi.json" | "/docs" | "/docs/" | "/docs/{file}" => Self::Identified,
             "/exports" if *method == Method::POST => Self::Scopes(&[Scope::CreateExports]),
             "/exports" | "/events" if reads => Self::Scopes(&[Scope::ReadExports]),

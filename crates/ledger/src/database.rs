@@ -13,7 +13,7 @@ use polyglot_runtime::timeout::TimedOut;
 
 use crate::pending_notifications::PendingNotifications;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
 /// The settings of a session. A statement touches a few rows; one that takes longer waits for a lock. A transaction that idles
 /// belongs to a frozen process, whose locks would block all others; the longest intended wait is the relay's. Compiling a
@@ -117,9 +117,11 @@ impl Ledger {
     /// Creates or upgrades the tables. Safe to call from several processes at once.
     pub async fn migrate(&self) -> Result<()> {
         let mut connection = self.pool.acquire().await?;
-        // Two processes that run CREATE SCHEMA IF NOT EXISTS at once can collide, so they take turns.
+        // Two processes that create the schema at once can collide, so they take turns. IF NOT EXISTS would need the right to create
+        // schemas even where there is one, and the owner of the schema alone does not have it.
         sqlx::raw_sql(
-            "BEGIN; SELECT pg_advisory_xact_lock(hashtext('polyglot schema')); CREATE SCHEMA IF NOT EXISTS polyglot; COMMIT",
+            "BEGIN; SELECT pg_advisory_xact_lock(hashtext('polyglot schema'));
+             DO $$ BEGIN IF to_regnamespace('polyglot') IS NULL THEN CREATE SCHEMA polyglot; END IF; END $$; COMMIT",
         )
         .execute(&mut *connection)
         .await?;

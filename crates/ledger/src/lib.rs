@@ -14,6 +14,7 @@ mod notifications;
 mod outbox;
 mod pending_notifications;
 pub mod queue;
+mod schema_state;
 mod work;
 
 pub use client::{
@@ -26,6 +27,7 @@ pub use identity::{ApiKey, NewApiKey, SecretHash, StoredApiKey};
 pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept};
 pub use notifications::{Change, Listener, send_notifications};
 pub use outbox::OutboxMessage;
+pub use schema_state::SchemaState;
 pub use work::{
     Attempt, Claim, Claimed, Committed, Finished, JobKind, OrphanedUpload, PlaceRequest, Planned, Renewal, RetryPolicy,
     ShardWork, ShardedAttempt, SnapshotHolder, StoredShard, Terms, Turn, deadline_failure, snapshot_age_failure,

@@ -8,3 +8,4 @@ mod proxy;
 mod s3_faults;
 mod seed;
 mod store_conformance;
+mod trial_roles;

@@ -7,6 +7,7 @@ environment:
   DATASET        what is exported, default `records`: with an integer column `id` and at least three columns
   SEEN_ROWS      from so many rows on an export has to be seen under way, default 200000
   FAIL_DATASET   `failing`, `screens`: a dataset whose rows fail at reading
+  API_KEY        `key`: of the tenant `shop`, called `page`; the service has to ask who its clients are
   LONG_DATASET   `wording`: a dataset with a name and a column of 60 characters
   HOSTILE_DATASET `hostile`: a dataset with rows, in whose name or columns is markup, `<img src=x onerror=alert(1)>`
   OTHER_API_URL  `two`: another api of the same service
@@ -862,6 +863,66 @@ def session(launched):
 
 
 @scenario
+def key(launched):
+    """Signing in to a service that asks for it, in two tabs with one stream, and a session that ends."""
+    with visit(launched, forgiven=[r"/(exports|events|session|datasets)"]) as it:
+        box, dialog = it.page.get_by_label("API key"), it.page.get_by_role("dialog", name="Sign in")
+
+        def sign_in(page, given):
+            page.get_by_label("API key").fill(given)
+            page.get_by_role("button", name="Sign in").click()
+
+        it.page.goto(f"{API_URL}/")
+        expect(box).to_be_focused()
+        for wrong in ("nonsense", f"{os.environ['API_KEY'][:-4]}0000"):
+            sign_in(it.page, wrong)
+            expect(it.page.locator("#sign-in-error")).to_contain_text("not known here")
+        sign_in(it.page, os.environ["API_KEY"])
+        expect(dialog).to_be_hidden()
+        expect(it.page.locator("#access")).to_contain_text("Signed in as page (shop)")
+        cookies = it.page.context.cookies()
+        check(len(cookies) == 1 and cookies[0]["httpOnly"] and cookies[0]["sameSite"] == "Strict", f"the cookies are {cookies}")
+        it.connection("Live")
+        it.choose(DATASET)
+        expect(it.cell(0, 0)).to_be_visible()
+        first = it.start()
+        it.wait_for(first, "completed")
+        with it.page.expect_download() as caught:
+            it.row(first).get_by_role("link", name="Download").click()
+        check(os.path.getsize(caught.value.path()) > 0, "the file is empty")
+
+        # Another tab is signed in by the same cookie, and both hear of what happens.
+        other = Visit(it.page.context.new_page(), [r"/(exports|events|session|datasets)"])
+        other.open()
+        other.connection("Live")
+        second = other.start()
+        expect(it.row(second)).to_be_attached(timeout=15_000)
+        it.wait_for(second, "completed")
+
+        # As after its time, or where the key was revoked.
+        it.page.context.clear_cookies()
+        it.page.get_by_role("button", name="Start export").click()
+        expect(dialog).to_contain_text("Your session has ended")
+        expect(other.page.get_by_role("dialog", name="Sign in")).to_be_visible()
+        accepted = lambda answer: answer.request.method == "POST" and answer.url.endswith("/exports") and answer.status == 201
+        with it.page.expect_response(accepted) as caught:
+            sign_in(it.page, os.environ["API_KEY"])
+        third = caught.value.json()["exportId"]
+        it.wait_for(third, "completed")
+        it.connection("Live")
+        # The other one goes on by itself, and by events.
+        expect(other.page.get_by_role("dialog", name="Sign in")).to_be_hidden()
+        other.wait_for(third, "completed")
+        other.connection("Live")
+
+        it.page.get_by_role("button", name="Sign out").click()
+        expect(dialog).to_be_visible()
+        expect(other.page.get_by_role("dialog", name="Sign in")).to_be_visible()
+        check(not it.page.context.cookies(), f"the cookies are {it.page.context.cookies()}")
+        check(not other.errors, f"the other tab had errors: {other.errors}")
+
+
+@scenario
 def benchmarks(launched):
     """Runs of the benchmark are not among the exports until somebody wants to see them."""
     with visit(launched) as it:
@@ -1259,7 +1320,7 @@ def screens(launched):
 
 def main(names):
     if names == ["all"]:
-        names = list(SCENARIOS)
+        names = [name for name in SCENARIOS if name != "key" or "API_KEY" in os.environ]
     unknown = [name for name in names if name not in SCENARIOS]
     if not names or unknown:
         sys.exit(f"usage: page.py SCENARIO...; there is {', '.join(SCENARIOS)}, all")

@@ -10,6 +10,7 @@ mod description;
 mod document_commands;
 mod events;
 mod formats;
+mod grants;
 mod identity;
 mod ledger;
 mod ledger_shards;

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use polyglot_devstack::scratch_dir::ScratchDir;
-use polyglot_test_kit::{Process, Setup, System, export_request, first_rows, python_command};
+use polyglot_test_kit::{Process, Setup, System, binary, export_request, first_rows, python_command};
 use polyglot_test_servers::needs_servers;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -93,6 +93,23 @@ async fn it_loads_without_jumps_and_follows_the_rules_of_accessibility() {
     needs_servers!();
     let stage = stage(FEW_ROWS).await;
     stage.play(&["loading", "axe", "session"], &[]).await;
+}
+
+#[tokio::test]
+async fn people_sign_in_with_a_key() {
+    needs_servers!();
+    let mut system = System::without_worker(Setup::new(FEW_ROWS, &[("AUTH", "on")])).await;
+    system.add_worker();
+    let arguments = ["keys", "create", "--name", "page", "--tenant", "shop"];
+    let made = system.environment(&mut Command::new(binary("polyglot-api"))).args(arguments).output().unwrap();
+    let key = String::from_utf8(made.stdout).unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut command = python_command();
+    command.arg(format!("{ROOT}/devstack/tests/page/page.py")).arg("key");
+    command.env("API_URL", system.url("")).env("API_KEY", key.trim());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
