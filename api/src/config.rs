@@ -2,6 +2,7 @@
 //! `polyglot_ledger`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cors::CorsOrigins;
@@ -11,6 +12,7 @@ use crate::identity::{AuthMode, JwtConfig};
 use polyglot_ledger::{Connections, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::quota::QuotaLimits;
+use polyglot_runtime::tls::TlsCertificate;
 use utoipa::ToSchema;
 
 /// Upper bound of the time that a download waits for its export, by configuration or by a client's `Prefer: wait`.
@@ -25,6 +27,8 @@ pub struct Config {
     pub port: u16,
     /// `API_METRICS_PORT`: the port of a listener for the metrics alone; `None`: they are served on `port`.
     pub metrics_port: Option<u16>,
+    /// `TLS_CERT_FILE` and `TLS_KEY_FILE`: the certificate of `port`, which serves TLS alone then.
+    pub tls: Option<Arc<TlsCertificate>>,
     pub access: AccessConfig,
     pub download: DownloadConfig,
     /// `MAX_PARALLELISM`: largest `parallelism` that a request may ask for.
@@ -106,6 +110,7 @@ impl Config {
             listen,
             port,
             metrics_port: (metrics_port > 0).then_some(metrics_port),
+            tls: TlsCertificate::from_environment(env)?,
             access: AccessConfig {
                 auth: AuthMode::from_environment(env, listen)?,
                 jwt: JwtConfig::from_environment(env)?,
@@ -159,6 +164,7 @@ mod tests {
             ("LISTEN", "eth0"),
             ("LISTEN", "127.0.0.1:8080"),
             ("API_METRICS_PORT", "0"),
+            ("TLS_KEY_FILE", "/nowhere/key.pem"),
             ("API_METRICS_PORT", "8080"),
             ("ALLOWED_HOSTS", "http://example.com"),
             ("CORS_ORIGINS", "example.com"),
@@ -184,6 +190,8 @@ mod tests {
         ] {
             let error = Config::from_environment(&Environment::fixed(&[(name, value)])).err();
             let error = error.unwrap_or_else(|| panic!("{name}={value} was taken")).to_string();
+            // The one that is missing is named.
+            let name = if name == "TLS_KEY_FILE" { "TLS_CERT_FILE" } else { name };
             assert!(error.starts_with(&format!("{name}: ")), "{error}");
         }
     }

@@ -128,14 +128,20 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     let app = Arc::new(app);
     let metrics_route = if metrics_listener.is_some() { MetricsRoute::Apart } else { MetricsRoute::Here };
     let service = TowerToHyperService::new(router(Arc::clone(&app), metrics_route));
-    tracing::info!(address = %config.listen, port = config.port, metrics_port = config.metrics_port, "listening");
+    tracing::info!(
+        address = %config.listen, port = config.port, tls = config.tls.is_some(), metrics_port = config.metrics_port,
+        "listening"
+    );
     let serve_metrics = async {
         if let Some(listener) = metrics_listener {
             let service = TowerToHyperService::new(metrics_router(app));
             HttpServer::default().serve(listener, service, &lifecycle, DRAIN_TIMEOUT).await;
         }
     };
-    let server = HttpServer::new(client_limits::http_limits(config.max_connections));
+    if let Some(tls) = &config.tls {
+        lifecycle.tasks.spawn(Arc::clone(tls).reload_on_change(lifecycle.stopping.clone()));
+    }
+    let server = HttpServer::new(client_limits::http_limits(config.max_connections)).with_tls(config.tls.clone());
     tokio::join!(server.serve(listener, service, &lifecycle, DRAIN_TIMEOUT), serve_metrics);
 
     background_stop.cancel();

@@ -1,4 +1,4 @@
-//! The parts that every process of the service needs: configuration, start and stop, HTTP server, quotas of clients, retries and timeouts, logs,
+//! The parts that every process of the service needs: configuration, start and stop, HTTP server and its certificate, quotas of clients, retries and timeouts, logs,
 //! metrics and traces. Nothing here knows the ledger, the source or the object store.
 
 pub mod config;
@@ -10,3 +10,4 @@ pub mod quota;
 pub mod retry;
 pub mod telemetry;
 pub mod timeout;
+pub mod tls;

@@ -30,5 +30,6 @@ mod shards;
 mod source_failures;
 mod submissions;
 mod telemetry;
+mod tls;
 mod turns;
 mod values;

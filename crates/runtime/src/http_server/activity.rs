@@ -64,6 +64,11 @@ impl ConnectionActivity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The head of the first request is due from now on.
+    pub(super) fn head_begins(&self) {
+        self.state().phase = Phase::Head { since: Instant::now() };
+    }
+
     /// Bytes have arrived, or, if there are none, the client has closed its side.
     pub(super) fn received(&self, bytes: usize) {
         let mut state = self.state();
@@ -123,7 +128,7 @@ mod tests {
         let seconds = Duration::from_secs;
         let timeouts = ConnectionTimeouts { head: seconds(1000), idle: seconds(6000), write: seconds(3000) };
         let activity = ConnectionActivity::new(timeouts);
-        let expires = |limit, expired| {
+        let expires = |limit: Duration, expired| {
             let (deadline, found) = activity.deadline().unwrap();
             let left = deadline.duration_since(Instant::now());
             assert!(found == expired && left <= limit && left > limit.mul_f32(0.9), "{found:?} in {left:?}");

@@ -20,8 +20,8 @@ impl ClientStream {
         Self { socket, activity }
     }
 
-    pub(super) fn into_socket(self) -> TcpStream {
-        self.socket
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
     }
 
     fn report_written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {

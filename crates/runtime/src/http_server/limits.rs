@@ -14,14 +14,18 @@ const MAX_REFUSALS: usize = 256;
 
 /// What the clients of one listener may have, apart from bodies of requests, which the service limits as it reads them.
 /// Every limit is answered: with 503 where all clients together are at it, with
-/// 429 where one is, with 408 for what arrives too slowly and 431 for a head that is too large.
+/// 429 where one is, with 408 for what arrives too slowly and 431 for a head that is too large. Without a handshake there is no
+/// answer: with TLS, connections over the limit and those whose handshake fails or takes too long are closed.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpLimits {
     /// Open connections.
     pub connections: QuotaLimits,
     /// Bytes of answers in memory that are not sent yet.
     pub response_bytes: QuotaLimits,
-    /// Time for the head of a request, from its first byte, or from the connection for the first one.
+    /// Time for the handshake of TLS, where there is one.
+    pub handshake_timeout: Duration,
+    /// Time for the head of a request, from its first byte; for the first one from the connection, or from
+    /// the end of its handshake.
     pub head_timeout: Duration,
     /// Time after which a connection without requests is closed.
     pub idle_timeout: Duration,
@@ -35,6 +39,7 @@ impl Default for HttpLimits {
         Self {
             connections: QuotaLimits { total: 128, per_peer: 64 },
             response_bytes: QuotaLimits { total: 4 << 20, per_peer: 2 << 20 },
+            handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
             write_timeout: Duration::from_secs(30),
@@ -52,6 +57,7 @@ impl HttpLimits {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RefusedBy {
     Connections,
+    TlsHandshake,
     HeadTimeout,
     HeadSize,
     AnswerMemory,
@@ -59,12 +65,19 @@ pub(super) enum RefusedBy {
 }
 
 impl RefusedBy {
-    const ALL: [Self; 5] =
-        [Self::Connections, Self::HeadTimeout, Self::HeadSize, Self::AnswerMemory, Self::UnreadAnswer];
+    const ALL: [Self; 6] = [
+        Self::Connections,
+        Self::TlsHandshake,
+        Self::HeadTimeout,
+        Self::HeadSize,
+        Self::AnswerMemory,
+        Self::UnreadAnswer,
+    ];
 
     fn reason(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::TlsHandshake => "tls_handshake",
             Self::HeadTimeout => "head_timeout",
             Self::HeadSize => "head_size",
             Self::AnswerMemory => "answer_memory",

@@ -9,6 +9,7 @@ mod limits;
 mod refusal;
 mod response_body;
 mod service;
+mod transport;
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::lifecycle::Lifecycle;
 use crate::open_files::allow_open_files;
 use crate::quota::{Peer, QuotaExceeded, QuotaPermit};
 use crate::telemetry::HTTP_CONNECTIONS;
+use crate::tls::TlsCertificate;
 
 /// Pause after a failed accept, which is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -44,7 +46,10 @@ const SOCKET_BUFFER: u32 = 16 << 10;
 const OTHER_FILES: u64 = 1024;
 
 /// An HTTP/1.1 server with limits.
-pub struct HttpServer(Arc<Shared>);
+pub struct HttpServer {
+    shared: Arc<Shared>,
+    tls: Option<Arc<TlsCertificate>>,
+}
 
 impl Default for HttpServer {
     fn default() -> Self {
@@ -55,7 +60,13 @@ impl Default for HttpServer {
 impl HttpServer {
     #[must_use]
     pub fn new(limits: HttpLimits) -> Self {
-        Self(Arc::new(Shared::new(limits)))
+        Self { shared: Arc::new(Shared::new(limits)), tls: None }
+    }
+
+    /// The same with TLS alone, if there is a certificate.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<TlsCertificate>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Listens on `address`.
@@ -75,7 +86,7 @@ impl HttpServer {
 
     /// Serves `service` until `lifecycle.stopping`, then drains for at most `drain`.
     pub async fn serve(self, listener: TcpListener, service: impl HttpService, lifecycle: &Lifecycle, drain: Duration) {
-        let shared = self.0;
+        let Self { shared, tls } = self;
         allow_open_files(
             u64::try_from(shared.limits.connections.total).unwrap_or(u64::MAX).saturating_add(OTHER_FILES),
         );
@@ -100,13 +111,16 @@ impl HttpServer {
                 Ok(permit) => {
                     let open = OpenConnection::new(permit);
                     let (stopping, force_close) = (lifecycle.stopping.clone(), force_close.clone());
-                    let client = Client { socket, peer, shared: Arc::clone(&shared), stopping, force_close };
+                    let tls = tls.as_ref().map(|certificate| certificate.config());
+                    let client = Client { socket, tls, peer, shared: Arc::clone(&shared), stopping, force_close };
                     let service = service.clone();
                     tasks.spawn(async move {
                         client.serve(service).await;
                         drop(open);
                     });
                 }
+                // An answer would need a handshake, which is more work than the request.
+                Err(_) if tls.is_some() => count_refused(RefusedBy::Connections),
                 Err(exceeded) => refuse_connection(&shared, &tasks, socket, exceeded),
             }
         }
@@ -160,3 +174,5 @@ impl Drop for OpenConnection {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -8,23 +8,27 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::*;
 use crate::quota::QuotaLimits;
 
 /// A time that passes only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Server {
-    address: SocketAddr,
-    lifecycle: Lifecycle,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) lifecycle: Lifecycle,
 }
 
 impl Server {
     /// A server that answers `/N` with N bytes.
     fn start(limits: HttpLimits) -> Self {
+        Self::start_with(limits, None)
+    }
+
+    pub(super) fn start_with(limits: HttpLimits, tls: Option<Arc<TlsCertificate>>) -> Self {
         let listener = HttpServer::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let (address, lifecycle) = (listener.local_addr().unwrap(), Lifecycle::default());
         let service = service_fn(|request: Request<Incoming>| {
@@ -32,11 +36,12 @@ impl Server {
             async move { Ok::<_, Infallible>(Response::new(Full::from(Bytes::from(vec![b'x'; size])))) }
         });
         let serving = lifecycle.clone();
-        tokio::spawn(async move { HttpServer::new(limits).serve(listener, service, &serving, PATIENCE).await });
+        let server = HttpServer::new(limits).with_tls(tls);
+        tokio::spawn(async move { server.serve(listener, service, &serving, PATIENCE).await });
         Self { address, lifecycle }
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
@@ -55,24 +60,24 @@ impl Drop for Server {
 }
 
 /// Everything until the server closes the connection.
-async fn rest(stream: &mut TcpStream) -> String {
+pub(super) async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the server closes the connection").unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
 /// What arrives first.
-async fn first(stream: &mut TcpStream) -> String {
+pub(super) async fn first(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut bytes = [0; 4096];
     let read = timeout(PATIENCE, stream.read(&mut bytes)).await.expect("the server answers").unwrap();
     String::from_utf8_lossy(&bytes[..read]).into_owned()
 }
 
-fn limits() -> HttpLimits {
+pub(super) fn limits() -> HttpLimits {
     HttpLimits::default()
 }
 
-const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+pub(super) const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
 #[tokio::test]
 async fn connections_over_the_limit_are_answered_and_closed() {
