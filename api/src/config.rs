@@ -106,15 +106,17 @@ impl Config {
             });
         }
         let listen = env.listen_address()?;
+        let tls = TlsCertificate::from_environment(env)?;
+        let secure_cookies = env.choice("SECURE_COOKIES", tls.is_some(), &[("on", true), ("off", false)])?;
         Ok(Self {
             listen,
             port,
             metrics_port: (metrics_port > 0).then_some(metrics_port),
-            tls: TlsCertificate::from_environment(env)?,
+            tls,
             access: AccessConfig {
                 auth: AuthMode::from_environment(env, listen)?,
                 jwt: JwtConfig::from_environment(env)?,
-                secure_cookies: env.choice("SECURE_COOKIES", false, &[("on", true), ("off", false)])?,
+                secure_cookies,
                 allowed_hosts: AllowedHosts::from_environment(env)?,
                 cors: CorsOrigins::from_environment(env)?,
                 benchmark: env.choice("BENCHMARK", false, &[("on", true), ("off", false)])?,
