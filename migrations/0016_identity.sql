@@ -1,3 +1,6 @@
+-- The index over a long history may take longer than a statement of the service may.
+SET LOCAL statement_timeout TO 0;
+
 -- The keys by which clients say who they are. Only the hash of a key's secret is stored: the secret has 256 random bits, so a
 -- hash without a salt cannot be searched.
 CREATE TABLE api_keys (
@@ -23,6 +26,9 @@ CREATE TABLE sessions (
 );
 CREATE INDEX sessions_by_expiry ON sessions (expires_at);
 CREATE INDEX sessions_of_key ON sessions (key_id);
+
+-- Of an export whose rows were chosen by more than the tenant: the one of its callers who sees it. NULL: all of them.
+ALTER TABLE exports ADD COLUMN owner text;
 
 -- A tenant's list, newest first.
 CREATE INDEX exports_of_tenant ON exports (tenant, id);

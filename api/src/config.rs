@@ -106,6 +106,12 @@ impl Config {
             });
         }
         let listen = env.listen_address()?;
+        let auth = AuthMode::from_environment(env, listen)?;
+        let mut allowed_hosts = AllowedHosts::from_environment(env)?;
+        // A page of any site could give this machine a name of its own and would then be asked for nothing.
+        if auth == AuthMode::Off && listen.is_loopback() && allowed_hosts.is_any() {
+            allowed_hosts = AllowedHosts::of_this_machine(listen);
+        }
         let tls = TlsCertificate::from_environment(env)?;
         let secure_cookies = env.choice("SECURE_COOKIES", tls.is_some(), &[("on", true), ("off", false)])?;
         Ok(Self {
@@ -114,10 +120,10 @@ impl Config {
             metrics_port: (metrics_port > 0).then_some(metrics_port),
             tls,
             access: AccessConfig {
-                auth: AuthMode::from_environment(env, listen)?,
+                auth,
                 jwt: JwtConfig::from_environment(env)?,
                 secure_cookies,
-                allowed_hosts: AllowedHosts::from_environment(env)?,
+                allowed_hosts,
                 cors: CorsOrigins::from_environment(env)?,
                 benchmark: env.choice("BENCHMARK", false, &[("on", true), ("off", false)])?,
             },

@@ -1,5 +1,5 @@
 //! `CORS_ORIGINS`: the pages of other origins that may call the service from a browser and read its answers (CORS). None may
-//! unless the operator names them. The service knows no cookies, so credentials are never allowed.
+//! unless the operator names them. They send an API key; the cookie of the service's own page is never allowed.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, DELETE")
 
 /// The headers of requests that the service reads.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "content-type, idempotency-key, if-none-match, if-range, last-event-id, prefer, range, traceparent, tracestate, \
+    "authorization, content-type, idempotency-key, if-none-match, if-range, last-event-id, prefer, range, traceparent, tracestate, \
      x-request-id",
 );
 

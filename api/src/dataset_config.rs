@@ -123,13 +123,29 @@ impl Datasets {
         &self.0
     }
 
-    /// Whether an entry has a policy for the relation. A pattern does not expose it then, because that would go around it.
-    #[must_use]
-    pub fn has_policy(&self, relation: &RelationName) -> bool {
-        self.0.iter().any(|exposed| match exposed {
-            Exposed::One(dataset) => dataset.relation == *relation && !dataset.policy.is_default(),
-            Exposed::Schema(_) => false,
+    /// The relations for which an entry has a policy. A pattern exposes neither them nor what shares rows with them: that would
+    /// go around the policy.
+    pub fn relations_with_policy(&self) -> impl Iterator<Item = &RelationName> {
+        self.0.iter().filter_map(|exposed| match exposed {
+            Exposed::One(dataset) => Some(&dataset.relation).filter(|_| !dataset.policy.is_default()),
+            Exposed::Schema(_) => None,
         })
+    }
+
+    /// Whether the file names this dataset, and not only a pattern that it falls under.
+    #[must_use]
+    pub fn is_entry(&self, dataset: &Dataset) -> bool {
+        self.0.iter().any(|exposed| matches!(exposed, Exposed::One(entry) if entry == dataset))
+    }
+
+    /// Whether the entry of this name is for other tenants than this one. Nothing tells it then from a name that nobody has.
+    #[must_use]
+    pub fn is_hidden(&self, name: &str, tenant: &str) -> bool {
+        let mut named = self.0.iter().filter_map(|exposed| match exposed {
+            Exposed::One(dataset) => Some(dataset).filter(|dataset| dataset.name == name),
+            Exposed::Schema(_) => None,
+        });
+        named.any(|dataset| !dataset.policy.admits(tenant))
     }
 
     /// What the name may stand for, best first: the entry of that name, then the relation of that name in each exposed
@@ -141,7 +157,7 @@ impl Datasets {
             _ => None,
         });
         let in_schema = self.0.iter().filter_map(|exposed| match exposed {
-            Exposed::Schema(schema) => Some(Dataset::whole(schema, name)).filter(|it| !self.has_policy(&it.relation)),
+            Exposed::Schema(schema) => Some(Dataset::whole(schema, name)),
             Exposed::One(_) => None,
         });
         named.chain(in_schema).collect()

@@ -75,6 +75,12 @@ impl DatasetPolicy {
         self.tenants.as_ref().is_none_or(|tenants| tenants.iter().any(|name| name == tenant))
     }
 
+    /// Whether callers of one tenant may get different rows.
+    pub(crate) fn is_by_person(&self) -> bool {
+        let by_person = |filter: &RowFilter| matches!(&filter.value, FilterValue::Claim(claim) if claim != "tenant");
+        self.row_filter.iter().any(by_person)
+    }
+
     pub(crate) fn has_row_filter(&self) -> bool {
         !self.row_filter.is_empty()
     }
@@ -118,6 +124,9 @@ impl RowFilterEntry {
             (FilterOp::IsNull | FilterOp::IsNotNull, None, None) => FilterValue::Constants(Vec::new()),
             (FilterOp::IsNull | FilterOp::IsNotNull, _, _) => {
                 return Err(format!("{name} takes neither claim nor value"));
+            }
+            (FilterOp::Like | FilterOp::Ilike, Some(_), _) => {
+                return Err(format!("{name} takes no claim: what a caller is called would be a pattern"));
             }
             (_, Some(claim), None) if !claim.is_empty() => FilterValue::Claim(claim),
             (_, None, Some(value)) => FilterValue::Constants(constants(op, &value)?),
@@ -188,6 +197,7 @@ mod tests {
             ("column = 'a'\nop = 'in'\nvalue = []", "array"),
             ("column = 'a'\nop = '='\nvalue = 1.5", "string"),
             ("column = 'a'\nop = 'is_null'\nvalue = 1", "neither"),
+            ("column = 'a'\nop = 'like'\nclaim = 'tenant'", "pattern"),
             ("column = 'a'\nop = '='\nvalue = 1\npath = ['b']", "path"),
         ] {
             let problem = read(entry).unwrap_err();

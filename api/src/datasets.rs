@@ -103,11 +103,15 @@ pub(crate) async fn inspect(
     let Ok(Path(name)) = name else {
         return Err(RouteError::invalid("name", "expected the name of a dataset, percent-encoded UTF-8"));
     };
+    let meant = encoded_dots(&name).unwrap_or(&name);
+    if app.source.is_hidden(&name, &caller.tenant) || app.source.is_hidden(meant, &caller.tenant) {
+        return Err(RouteError::UnknownDataset(name));
+    }
     let mut resolved = app.source.resolve(&name, CACHE_MAX_AGE).await?;
     if let (None, Some(dots)) = (&resolved, encoded_dots(&name)) {
         resolved = app.source.resolve(dots, CACHE_MAX_AGE).await?;
     }
-    match resolved.filter(|resolved| resolved.dataset.policy.admits(&caller.tenant)) {
+    match resolved {
         Some(resolved) => Ok(Json(DatasetDocument::of(&resolved))),
         None => Err(RouteError::UnknownDataset(name)),
     }

@@ -2,7 +2,7 @@
 //! this address (DNS rebinding) and would then be taken for the service's own page by the browser; such a request has the
 //! page's name in `Host`.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -47,6 +47,13 @@ impl AllowedHosts {
                     .to_owned(),
             }),
         }
+    }
+
+    /// The names of this machine alone, and `listen`.
+    pub(crate) fn of_this_machine(listen: IpAddr) -> Self {
+        let addresses = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), listen];
+        let names = [Pattern::Name("localhost".to_owned())];
+        Self(Some(names.into_iter().chain(addresses.map(Pattern::Address)).collect()))
     }
 
     /// Whether every host is allowed.
@@ -153,6 +160,15 @@ mod tests {
         ] {
             assert!(!hosts.allows(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn this_machine_has_its_own_names() {
+        let hosts = AllowedHosts::of_this_machine([127, 0, 0, 7].into());
+        for good in ["localhost", "127.0.0.1", "[::1]", "127.0.0.7"] {
+            assert!(hosts.allows(good), "{good}");
+        }
+        assert!(!hosts.allows("evil.example") && !hosts.allows("127.0.0.8"));
     }
 
     #[test]

@@ -119,8 +119,9 @@ pub async fn run(command: KeysCommand, ledger: &Ledger) -> Result<Printed, KeysE
             let generated = GeneratedKey::new();
             let grace = HOUR * u32::try_from(grace_hours).unwrap_or(u32::MAX);
             let rotated = with_timeout(ledger.rotate_api_key(id, generated.id, generated.secret_hash, grace)).await?;
-            let key = rotated.ok_or(KeysError::Unknown(id))?;
-            Ok(made(&generated, &key, &format!("The old key {id} works for {grace_hours} more hours.\n")))
+            let rotated = rotated.ok_or(KeysError::Unknown(id))?;
+            let until = format!("The old key {id} works until {}.\n", timestamp(rotated.old_expires_at));
+            Ok(made(&generated, &rotated.key, &until))
         }
     }
 }

@@ -110,7 +110,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     lifecycle.tasks.spawn(Arc::clone(&feed).run(ledger.clone(), lifecycle.stopping.clone()));
     let app = AppState {
         readiness: ReadinessProbe::new(ledger.clone(), broker, storage.clone(), source_monitor),
-        authenticator: Authenticator::new(config.access.auth, ledger.clone(), tokens),
+        authenticator: Authenticator::new(config.access.auth, config.access.secure_cookies, ledger.clone(), tokens),
         ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
         ledger,
         relay,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +15,6 @@ use utoipa::ToSchema;
 
 use crate::authentication::require_request_header;
 use crate::cross_site::is_cross_site;
-use crate::exports::body;
 use crate::identity::{COOKIE, COOKIE_WITH_TLS, Caller, PresentedKey, Principal, hash, new_secret, session_token};
 use crate::problem::RouteError;
 use crate::state::AppState;
@@ -23,6 +23,10 @@ use crate::timestamp::timestamp;
 
 /// Time after which a person has to sign in again.
 const LIFETIME: Duration = Duration::from_hours(12);
+
+/// Largest body of a sign-in, and the time in which it has to arrive.
+const MAX_BODY_BYTES: usize = 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who is signed in.
 #[derive(Debug, Serialize, ToSchema)]
@@ -95,12 +99,7 @@ pub(crate) async fn inspect(
 )]
 pub(crate) async fn sign_in(State(app): State<Arc<AppState>>, request: Request) -> Result<Response, RouteError> {
     check_origin(&request)?;
-    let body = body::read(request, &app.bodies).await?;
-    let key = match body.json.get("key") {
-        Some(Value::String(key)) => key.trim(),
-        _ => return Err(RouteError::invalid("key", "expected an API key, as a string")),
-    };
-    let key = PresentedKey::parse(key).ok_or(RouteError::NotAuthenticated { presented: true })?;
+    let key = PresentedKey::parse(&read_key(request).await?).ok_or(RouteError::NotAuthenticated { presented: true })?;
     let caller = app.authenticator.caller_of_key(key).await?;
     let Principal::ApiKey(key_id) = caller.principal else {
         // Authentication is off: there is nothing to sign in to.
@@ -124,10 +123,13 @@ pub(crate) async fn sign_in(State(app): State<Arc<AppState>>, request: Request) 
 )]
 pub(crate) async fn sign_out(State(app): State<Arc<AppState>>, request: Request) -> Result<Response, RouteError> {
     check_origin(&request)?;
-    if let Some(token) = session_token(request.headers()) {
-        let token_hash = hash(token);
+    // A session that is not known is not looked for twice: everybody may ask for this.
+    let session = session_token(request.headers(), app.access.secure_cookies).map(hash);
+    if let Some(token_hash) = session
+        && app.authenticator.is_session(token_hash).await?
+    {
         timeout::ledger(app.ledger.delete_session(token_hash)).await?;
-        app.authenticator.forget(&token_hash);
+        app.authenticator.forget_session(token_hash);
     }
     let cookie = set_cookie(&app, "", Duration::ZERO);
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
@@ -139,6 +141,20 @@ fn check_origin(request: &Request) -> Result<(), RouteError> {
         return Err(RouteError::CrossSite);
     }
     require_request_header(request.method(), request.headers())
+}
+
+/// Reads the key. The body has limits of its own, because nobody has said yet who sends it.
+async fn read_key(request: Request) -> Result<String, RouteError> {
+    let body = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), MAX_BODY_BYTES)).await;
+    let body = body.map_err(|_| RouteError::BodyTooSlow)?;
+    let body = body.map_err(|_| RouteError::BodyTooLarge { limit: MAX_BODY_BYTES })?;
+    match serde_json::from_slice::<Value>(&body)
+        .ok()
+        .and_then(|body| Some(body.get("key")?.as_str()?.trim().to_owned()))
+    {
+        Some(key) => Ok(key),
+        None => Err(RouteError::invalid("key", "expected a JSON object with an API key, as a string")),
+    }
 }
 
 fn set_cookie(app: &AppState, token: &str, lifetime: Duration) -> HeaderValue {

@@ -13,7 +13,7 @@ use polyglot_runtime::telemetry::PoolUse;
 use polyglot_source::catalog::{self, CatalogError};
 use polyglot_source::session;
 use polyglot_source::sql::quote_relation;
-use polyglot_source::{ConnectionLimit, SourceConnection};
+use polyglot_source::{ConnectionLimit, SourceConnection, related_relations};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -180,14 +180,21 @@ impl Source {
         cache.entry(name.to_owned()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Some(found))));
     }
 
+    /// Whether nothing may tell this tenant that there is a dataset of this name.
+    pub(crate) fn is_hidden(&self, name: &str, tenant: &str) -> bool {
+        self.datasets.is_hidden(name, tenant)
+    }
+
     fn is_configured(&self, name: &str) -> bool {
         self.datasets.entries().iter().any(|entry| matches!(entry, Exposed::One(dataset) if dataset.name == name))
     }
 
     async fn look_up(&self, name: &str) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
-        let candidates = self.datasets.candidates(name);
-        let relations: Vec<_> = candidates.iter().map(|dataset| dataset.relation.clone()).collect();
+        let mut candidates = self.datasets.candidates(name);
         let mut connection = self.pool.acquire().await?;
+        let governed = related_relations(&mut connection, self.datasets.relations_with_policy()).await?;
+        candidates.retain(|it| self.datasets.is_entry(it) || !governed.contains(&it.relation));
+        let relations: Vec<_> = candidates.iter().map(|dataset| dataset.relation.clone()).collect();
         let found = describe_all(&mut connection, &relations).await?;
         match first_existing(candidates, found) {
             Some((dataset, relation)) => Ok(Some(Arc::new(ResolvedDataset::new(dataset, relation)?))),
@@ -245,11 +252,12 @@ impl Source {
                 candidates.entry(dataset.name.clone()).or_default().push(dataset.clone());
             }
         }
+        let governed = related_relations(connection, self.datasets.relations_with_policy()).await?;
         for entry in self.datasets.entries() {
             if let Exposed::Schema(schema) = entry {
                 for name in catalog::relations_in(connection, schema).await? {
                     let dataset = Dataset::whole(schema, &name);
-                    if !self.datasets.has_policy(&dataset.relation) {
+                    if !governed.contains(&dataset.relation) {
                         candidates.entry(name).or_default().push(dataset);
                     }
                 }

@@ -64,8 +64,7 @@ pub(crate) mod tests {
             ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
             ("AMQP_URL", "amqp://127.0.0.1:1/%2f"),
             ("S3_ENDPOINT", "http://127.0.0.1:1"),
-            ("LISTEN", "127.0.0.1"),
-            ("AUTH", "off"),
+            ("AUTH", "off-on-any-address"),
         ];
         let env = Environment::fixed(&[&unreachable[..], variables].concat());
         let connections = Connections::from_environment(&env).unwrap();
@@ -84,7 +83,7 @@ pub(crate) mod tests {
                 storage.clone(),
                 SourceMonitor::new(database_url.clone(), limit.clone()),
             ),
-            authenticator: Authenticator::new(config.access.auth, ledger.clone(), None),
+            authenticator: Authenticator::new(config.access.auth, config.access.secure_cookies, ledger.clone(), None),
             ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
             ledger,
             relay: Relay::default(),

@@ -54,7 +54,7 @@ pub(super) async fn stream_one(
     mut last: i64,
     events: &Sender,
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
-    let view = app.ledger.of_tenants(&caller.visible_tenants);
+    let view = app.ledger.of_tenants(&caller.visible_tenants, &caller.name);
     loop {
         // From the ledger at first, and again when the client was too slow for the feed or the feed has started over.
         // The document is read first: an end must not be sent without its state.
@@ -86,7 +86,7 @@ pub(super) async fn stream_all(
     last: Option<i64>,
     events: &Sender,
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
-    let view = app.ledger.of_tenants(&caller.visible_tenants);
+    let view = app.ledger.of_tenants(&caller.visible_tenants, &caller.name);
     let newest = with_timeout(app.ledger.last_change()).await?;
     // Every change up to `settled` was sent. A new client gets none from before it has connected.
     let mut settled = match last {
@@ -104,7 +104,13 @@ pub(super) async fn stream_all(
             return Ok(caught_up);
         }
         loop {
-            match next(&mut subscription, |update| caller.visible_tenants.contains(&update.tenant)).await {
+            match next(&mut subscription, |update| {
+                // Another's brings the position forward, too.
+                settled = settled.max(update.settled);
+                update.is_for(caller)
+            })
+            .await
+            {
                 Ok(FeedEvent::Update(update)) => {
                     sent = sent.max(update.change);
                     settled = settled.max(update.settled);
@@ -178,7 +184,7 @@ async fn send_documents(
 /// Waits for the next feed event, without the updates that are not `wanted`.
 async fn next(
     subscription: &mut Receiver<FeedEvent>,
-    wanted: impl Fn(&Update) -> bool,
+    mut wanted: impl FnMut(&Update) -> bool,
 ) -> Result<FeedEvent, RecvError> {
     loop {
         match subscription.recv().await? {

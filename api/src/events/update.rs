@@ -5,12 +5,15 @@ use polyglot_ledger::{Change, Export};
 use uuid::Uuid;
 
 use crate::exports::document::ExportDocument;
+use crate::identity::Caller;
 
 /// The current state of an export, and the changes that led there.
 #[derive(Debug)]
 pub(crate) struct Update {
     pub(crate) export_id: Uuid,
-    pub(crate) tenant: String,
+    pub(super) tenant: String,
+    /// The one caller of the tenant who may see the export, if it is one alone.
+    pub(super) owner: Option<String>,
     pub(crate) status: Status,
     /// JSON, as `GET /exports/{id}` answers it.
     pub(crate) document: String,
@@ -28,6 +31,7 @@ impl Update {
         Self {
             export_id: export.id,
             tenant: export.tenant.clone(),
+            owner: export.owner.clone(),
             status: export.status,
             document: serde_json::to_string(&ExportDocument::now(export))
                 .expect("ExportDocument has no map and no serializer that fails"),
@@ -35,5 +39,10 @@ impl Update {
             changes,
             settled: 0,
         }
+    }
+
+    /// Whether the export is one that the caller may see.
+    pub(super) fn is_for(&self, caller: &Caller) -> bool {
+        caller.visible_tenants.contains(&self.tenant) && self.owner.as_ref().is_none_or(|owner| *owner == caller.name)
     }
 }

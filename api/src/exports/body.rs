@@ -25,8 +25,8 @@ const BYTE_ORDER_MARK: &[u8] = "\u{FEFF}".as_bytes();
 
 /// The body that a client has sent.
 #[derive(Debug)]
-pub(crate) struct Body {
-    pub(crate) json: Value,
+pub(super) struct Body {
+    pub(super) json: Value,
     /// The bytes of the body. A `Value` loses the digits of large numbers.
     pub(super) text: Vec<u8>,
     /// What the body has of the memory for bodies, until the request is answered.
@@ -50,7 +50,7 @@ impl Body {
 }
 
 /// Reads and parses the body.
-pub(crate) async fn read(request: Request, budget: &BodyBudget) -> Result<Body, RouteError> {
+pub(super) async fn read(request: Request, budget: &BodyBudget) -> Result<Body, RouteError> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
     // A client with `Expect: 100-continue` waits for a first answer before it sends.

@@ -32,7 +32,7 @@ pub(crate) async fn delete(
     caller: Caller,
     ExportId(id): ExportId,
 ) -> Result<Response, RouteError> {
-    match timeout::ledger(app.ledger.of_tenants(&caller.visible_tenants).delete(id)).await? {
+    match timeout::ledger(app.ledger.of_tenants(&caller.visible_tenants, &caller.name).delete(id)).await? {
         Deletion::Unknown => Err(RouteError::UnknownExport(id)),
         Deletion::Cancelling => {
             tracing::info!(export_id = %id, "cancellation requested");

@@ -205,6 +205,7 @@ pub(super) mod tests {
         Export {
             id: Uuid::nil(),
             tenant: "default".to_owned(),
+            owner: None,
             dataset: "records".to_owned(),
             format: "csv".into(),
             compression: Some(Compression::Gzip),

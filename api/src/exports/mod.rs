@@ -4,7 +4,7 @@
 //! One file per operation. A submission is read by `body` and `validate`, with a file for each of its parts.
 
 pub(crate) mod benchmark;
-pub(crate) mod body;
+mod body;
 pub(crate) mod body_budget;
 mod columns;
 mod cursor;

@@ -103,7 +103,7 @@ impl PlanCheck<'_> {
 
     fn explain(&self, filters: &[Filter], clauses: &str) -> String {
         let relation = &self.resolved.relation;
-        let filters: Vec<Filter> = filters.iter().chain(self.policy).cloned().collect();
+        let filters: Vec<Filter> = self.policy.iter().chain(filters).cloned().collect();
         let conditions = where_sql(&filters, relation, "r").expect("the columns of the filters were looked up");
         format!("EXPLAIN SELECT FROM {} AS r{conditions}{clauses}", quote_relation(&relation.name))
     }

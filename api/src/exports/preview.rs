@@ -45,7 +45,8 @@ pub(crate) struct Preview {
     rows: Vec<Vec<Option<String>>>,
     /// There are rows behind these.
     more: bool,
-    /// How many rows the filters match, as PostgreSQL estimates from its statistics. Null: it gives no estimate.
+    /// How many rows the filters match, as PostgreSQL estimates from its statistics. Null: it gives no estimate, or only some of the
+    /// rows are this client's.
     estimated_rows: Option<u64>,
 }
 
@@ -80,11 +81,14 @@ pub(crate) async fn preview(
     let resolved = resolved.ok_or_else(|| RouteError::UnknownDataset(request.dataset.clone()))?;
     let relation = &resolved.relation;
     let rows = app.source.first_rows(&request.dataset, &statement(&request, relation)?).await?;
-    // The validation asks the server only where a filter or an order depends on a type.
-    let estimate = match estimate.rows {
-        Some(_) => estimate,
+    let estimated_rows = match estimate.rows {
+        // The statistics are of all rows, and would tell of those of others.
+        _ if request.policy_filters > 0 => None,
+        Some(rows) => Some(rows),
+        // The validation asks the server only where a filter or an order depends on a type.
         None => {
-            timeout::source(app.source.plan(&request.dataset, &explain(&request, relation)?)).await?.unwrap_or_default()
+            let explain = explain(&request, relation)?;
+            timeout::source(app.source.plan(&request.dataset, &explain)).await?.unwrap_or_default().rows
         }
     };
     let more = rows.len() > MAX_ROWS;
@@ -101,7 +105,7 @@ pub(crate) async fn preview(
             .map(|row| row.into_iter().map(|value| value.map(|value| truncated(value, longest))).collect())
             .collect(),
         more,
-        estimated_rows: estimate.rows,
+        estimated_rows,
     }))
 }
 

@@ -9,17 +9,19 @@ use crate::problem::FieldError;
 
 /// Returns an error if the request is too large to be stored. It names the part that takes most.
 pub(super) fn check(request: &ExportRequest) -> Option<FieldError> {
-    // The columns that DATASETS exposes are the operator's, and no client could shorten them.
-    let total = json_bytes(request) - request.exposed.as_ref().map_or(0, json_bytes);
+    // The columns that DATASETS exposes and its row filter are the operator's, and no client could shorten them.
+    let own = request.own_filters();
+    let policy = json_bytes(&request.filters) - json_bytes(&own);
+    let total = json_bytes(request) - request.exposed.as_ref().map_or(0, json_bytes) - policy;
     if total <= STORED_BYTES {
         return None;
     }
-    let filters: Vec<usize> = request.filters.iter().map(json_bytes).collect();
+    let filters: Vec<usize> = own.iter().map(json_bytes).collect();
     let (field, remedy) = if json_bytes(&request.columns) >= filters.iter().sum() {
         ("columns".to_owned(), "name fewer columns, or give them shorter targets")
     } else {
         let largest = (0..filters.len()).max_by_key(|index| filters[*index]).unwrap_or_default();
-        let filter = &request.filters[largest];
+        let filter = &own[largest];
         if json_bytes(&filter.path) > json_bytes(&filter.values) {
             (format!("filters[{largest}].path"), "give fewer filters, or shorter paths")
         } else {

@@ -112,10 +112,11 @@ async fn accept(
     key: Option<&ReservedKey>,
     origin: &TraceContext,
 ) -> Result<Accepted, RouteError> {
-    let Valid { request, expected_size, coalesce, .. } =
+    let Valid { request, is_private, expected_size, coalesce, .. } =
         validate::validate(body, &app.source, app.max_parallelism, caller).await?;
+    let owner = is_private.then_some(caller.name.as_str());
     let submission =
-        Submission { tenant: &caller.tenant, request: &request, expected_size, key, join: coalesce, origin };
+        Submission { tenant: &caller.tenant, owner, request: &request, expected_size, key, join: coalesce, origin };
     let accepted = timeout::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();
     tracing::info!(

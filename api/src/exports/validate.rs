@@ -35,6 +35,9 @@ pub(super) trait Catalog: Planner {
         name: &str,
         max_age: Duration,
     ) -> impl Future<Output = Result<Option<Arc<ResolvedDataset>>, RouteError>> + Send;
+
+    /// As `Source::is_hidden`.
+    fn is_hidden(&self, name: &str, tenant: &str) -> bool;
 }
 
 impl Catalog for Source {
@@ -45,12 +48,18 @@ impl Catalog for Source {
     ) -> impl Future<Output = Result<Option<Arc<ResolvedDataset>>, RouteError>> + Send {
         self.resolve_readable(name, max_age)
     }
+
+    fn is_hidden(&self, name: &str, tenant: &str) -> bool {
+        self.is_hidden(name, tenant)
+    }
 }
 
 /// A submission without a mistake.
 #[derive(Debug)]
 pub(super) struct Valid {
     pub(super) request: ExportRequest,
+    /// Only this caller may see the export: its rows are chosen by more than the tenant.
+    pub(super) is_private: bool,
     pub(super) expected_size: ExpectedSize,
     pub(super) estimate: Estimate,
     /// Whether an identical export that is under way may be answered instead of a new one.
@@ -150,14 +159,18 @@ impl Draft {
             // The columns are missing, which is an error already; there is nothing to look up.
             return Ok(nothing);
         }
+        // What is another's is what nobody has, also while its relation is locked or gone.
+        if catalog.is_hidden(name, &caller.tenant) {
+            self.errors.push(no_dataset(name));
+            return Ok(nothing);
+        }
         let mut resolved = catalog.resolve(name, CACHE_MAX_AGE).await?;
         // A column may have been added after the dataset was cached.
         if resolved.as_ref().is_some_and(|resolved| !self.column_names().all(|it| resolved.column(it).is_some())) {
             resolved = catalog.resolve(name, Duration::ZERO).await?;
         }
-        // What is another's is what nobody has.
-        let Some(resolved) = resolved.filter(|resolved| resolved.dataset.policy.admits(&caller.tenant)) else {
-            self.errors.push(FieldError::new("dataset", format!("there is no dataset {}", quoted(name))));
+        let Some(resolved) = resolved else {
+            self.errors.push(no_dataset(name));
             return Ok(nothing);
         };
         self.policy = resolved.dataset.policy.filters(caller).map_err(|missing| RouteError::PolicyNotApplicable {
@@ -204,7 +217,8 @@ impl Draft {
                     request.order_by = self.order_by.into_iter().map(|draft| draft.key).collect();
                 }
                 let policy_filters = self.policy.len();
-                filters.append(&mut self.policy);
+                // First, because PostgreSQL evaluates conditions of the same cost in this order: a client's must not meet rows of others.
+                filters.splice(0..0, self.policy);
                 let request = ExportRequest {
                     policy_filters,
                     compression: self.compression,
@@ -218,7 +232,8 @@ impl Draft {
                     return Err(RouteError::Invalid(vec![error]));
                 }
                 let expected_size = expected_size(&format, &request, &resolved.relation, estimate.rows);
-                Ok(Valid { request, expected_size, estimate, coalesce: self.coalesce })
+                let is_private = resolved.dataset.policy.is_by_person();
+                Ok(Valid { request, is_private, expected_size, estimate, coalesce: self.coalesce })
             }
             _ => Err(self.into_error()),
         }
@@ -228,6 +243,10 @@ impl Draft {
         self.errors.truncate(MAX_ERRORS);
         RouteError::Invalid(self.errors)
     }
+}
+
+fn no_dataset(name: &str) -> FieldError {
+    FieldError::new("dataset", format!("there is no dataset {}", quoted(name)))
 }
 
 fn read_compression(

@@ -34,6 +34,10 @@ impl<F: Fn(Duration) -> Result<ResolvedDataset, RouteError> + Sync> Catalog for 
         self.asked.lock().unwrap().push(age);
         if name == DEFAULT_DATASET { (self.answer)(age).map(|resolved| Some(Arc::new(resolved))) } else { Ok(None) }
     }
+
+    fn is_hidden(&self, _: &str, tenant: &str) -> bool {
+        tenant == "hidden from"
+    }
 }
 
 impl<F: Sync> Planner for Fake<F> {
@@ -531,11 +535,12 @@ async fn the_operator_s_conditions_are_part_of_every_request_and_cannot_be_left_
     let valid = validate(&body(&json), &catalog, MAX_PARALLELISM, &Identity::for_test("acme", "{}")).await.unwrap();
     let request = valid.request;
     assert_eq!(request.filters.len(), 2);
-    assert_eq!((request.filters[1].column.as_str(), request.filters[1].values[0].as_str()), ("name", "acme"));
-    assert_eq!(request.own_filters(), &request.filters[..1]);
+    assert_eq!((request.filters[0].column.as_str(), request.filters[0].values[0].as_str()), ("name", "acme"));
+    assert_eq!(request.own_filters(), &request.filters[1..]);
+    assert!(!valid.is_private);
     assert!(catalog.planned.lock().unwrap()[0].contains("\"name\" = 'acme'"));
     // The column is not one that clients know of, and the dataset is for one tenant.
-    let other = validate(&body(&json), &catalog, MAX_PARALLELISM, &Identity::for_test("other", "{}")).await;
+    let other = validate(&body(&json), &catalog, MAX_PARALLELISM, &Identity::for_test("hidden from", "{}")).await;
     let Err(RouteError::Invalid(errors)) = other else { panic!("another tenant was let in") };
     assert_eq!(errors, [FieldError::new("dataset", "there is no dataset \"records\"")]);
     let refusing = Fake { refuses: &[("acme", "22P02")], ..fake(|_| Ok(resolved.clone())) };

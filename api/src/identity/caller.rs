@@ -83,6 +83,8 @@ impl Identity {
     /// claim of the token that is a string, a number, a boolean or an array of these. Empty if nothing is.
     pub(crate) fn claim(&self, name: &str) -> Vec<String> {
         let text = |value: &Value| match value {
+            // PostgreSQL has no text with U+0000 in it.
+            Value::String(text) if text.contains('\0') => None,
             Value::String(text) => Some(text.clone()),
             Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
             Value::Null | Value::Array(_) | Value::Object(_) => None,

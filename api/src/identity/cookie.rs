@@ -6,14 +6,13 @@ pub(crate) const COOKIE: &str = "polyglot_session";
 /// Browsers keep a cookie with `__Host-` only from the host itself, over TLS.
 pub(crate) const COOKIE_WITH_TLS: &str = "__Host-polyglot_session";
 
-/// The token of the session's cookie.
-pub(crate) fn session_token(headers: &HeaderMap) -> Option<&str> {
+/// The token of the session's cookie. Where cookies go over TLS alone (`secure`) it is the one that no other page of the same
+/// domain can have set.
+pub(crate) fn session_token(headers: &HeaderMap, secure: bool) -> Option<&str> {
+    let name = if secure { COOKIE_WITH_TLS } else { COOKIE };
     let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let cookies: Vec<(&str, &str)> =
-        values.flat_map(|value| value.split(';')).filter_map(|cookie| cookie.trim().split_once('=')).collect();
-    // The one with `__Host-` first: another page of the same domain cannot have set it.
-    let named = |name: &str| cookies.iter().find(|(known, _)| *known == name).map(|(_, token)| *token);
-    named(COOKIE_WITH_TLS).or_else(|| named(COOKIE)).filter(|token| !token.is_empty())
+    let mut cookies = values.flat_map(|value| value.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+    cookies.find(|(known, _)| *known == name).map(|(_, token)| token).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -28,7 +27,6 @@ mod tests {
             (&["polyglot_session=abc"][..], Some("abc")),
             (&["a=b; polyglot_session=abc; c=d"], Some("abc")),
             (&["a=b", "polyglot_session=abc"], Some("abc")),
-            (&["polyglot_session=planted; __Host-polyglot_session=own"], Some("own")),
             (&["polyglot_session="], None),
             (&["xpolyglot_session=abc"], None),
             (&["polyglot_session"], None),
@@ -36,7 +34,11 @@ mod tests {
         ] {
             let headers: HeaderMap =
                 values.iter().map(|value| (header::COOKIE, HeaderValue::from_static(value))).collect();
-            assert_eq!(session_token(&headers), expected, "{values:?}");
+            assert_eq!(session_token(&headers, false), expected, "{values:?}");
         }
+        let planted = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static("polyglot_session=planted"))]);
+        assert_eq!(session_token(&planted, true), None);
+        let both = HeaderValue::from_static("polyglot_session=planted; __Host-polyglot_session=own");
+        assert_eq!(session_token(&HeaderMap::from_iter([(header::COOKIE, both)]), true), Some("own"));
     }
 }

@@ -22,11 +22,11 @@ pub(super) enum Credentials<'h> {
 impl<'h> Credentials<'h> {
     /// # Errors
     /// When there is an `Authorization` header that is no bearer token of a known form. The cookie does not count beside it.
-    pub(super) fn of(headers: &'h HeaderMap) -> Result<Self, RouteError> {
+    pub(super) fn of(headers: &'h HeaderMap, secure_cookies: bool) -> Result<Self, RouteError> {
         let refused = || RouteError::NotAuthenticated { presented: true };
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let Some(value) = values.next() else {
-            return Ok(session_token(headers).map_or(Self::None, Self::Session));
+            return Ok(session_token(headers, secure_cookies).map_or(Self::None, Self::Session));
         };
         if values.next().is_some() || value.len() > MAX_BYTES {
             return Err(refused());
@@ -62,12 +62,12 @@ mod tests {
         for good in [format!("Bearer {}", key.text), format!("bearer  {}", key.text)] {
             let headers = headers(&[&good]);
             assert!(
-                matches!(Credentials::of(&headers), Ok(Credentials::ApiKey(found)) if found.id == key.id),
+                matches!(Credentials::of(&headers, false), Ok(Credentials::ApiKey(found)) if found.id == key.id),
                 "{good}"
             );
         }
-        assert!(matches!(Credentials::of(&HeaderMap::new()), Ok(Credentials::None)));
-        assert!(matches!(Credentials::of(&headers(&["Bearer a.b.c"])), Ok(Credentials::Token("a.b.c"))));
+        assert!(matches!(Credentials::of(&HeaderMap::new(), false), Ok(Credentials::None)));
+        assert!(matches!(Credentials::of(&headers(&["Bearer a.b.c"]), false), Ok(Credentials::Token("a.b.c"))));
         let long = format!("Bearer {}{}", key.text, " ".repeat(MAX_BYTES));
         for bad in [
             "",
@@ -78,9 +78,9 @@ mod tests {
             &key.text,
             &long,
         ] {
-            assert!(Credentials::of(&headers(&[bad])).is_err(), "{bad}");
+            assert!(Credentials::of(&headers(&[bad]), false).is_err(), "{bad}");
         }
         let twice = format!("Bearer {}", key.text);
-        assert!(Credentials::of(&headers(&[&twice, &twice])).is_err());
+        assert!(Credentials::of(&headers(&[&twice, &twice]), false).is_err());
     }
 }

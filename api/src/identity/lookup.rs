@@ -16,7 +16,7 @@ use super::caller::{Caller, Identity, Principal};
 use super::credentials::Credentials;
 use super::jwt::{JwtError, Verifier};
 use super::mode::AuthMode;
-use super::verified::{Age, Verified};
+use super::verified::{Age, Secret, Verified};
 use crate::problem::{Dependency, RouteError};
 use crate::timeout;
 
@@ -34,17 +34,22 @@ pub(crate) struct Authenticator {
     anonymous: Arc<Identity>,
     verified: Verified,
     lookups: Semaphore,
+    /// Lookups of what was confirmed within the last minute: nobody can make these by guessing.
+    repeated_lookups: Semaphore,
+    secure_cookies: bool,
     /// `None`: no tokens of an issuer are accepted.
     tokens: Option<Verifier>,
 }
 
 impl Authenticator {
-    pub(crate) fn new(mode: AuthMode, ledger: Ledger, tokens: Option<Verifier>) -> Self {
+    pub(crate) fn new(mode: AuthMode, secure_cookies: bool, ledger: Ledger, tokens: Option<Verifier>) -> Self {
         Self {
             ledger: (mode == AuthMode::On).then_some(ledger),
             anonymous: Arc::new(Identity::anonymous()),
             verified: Verified::default(),
             lookups: Semaphore::new(LOOKUPS),
+            repeated_lookups: Semaphore::new(LOOKUPS),
+            secure_cookies,
             tokens,
         }
     }
@@ -59,7 +64,7 @@ impl Authenticator {
     /// [`RouteError::NotAuthenticated`] when the credentials are not right.
     pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>, RouteError> {
         let Some(ledger) = &self.ledger else { return Ok(Some(Caller(Arc::clone(&self.anonymous)))) };
-        let identity = match Credentials::of(headers)? {
+        let identity = match Credentials::of(headers, self.secure_cookies)? {
             Credentials::None => return Ok(None),
             Credentials::ApiKey(key) => self.of_key(ledger, key).await?,
             // Its expiry has been compared, with the leeway that is configured.
@@ -104,13 +109,23 @@ impl Authenticator {
         })
     }
 
+    /// Whether there is a session whose token has this hash.
+    pub(crate) async fn is_session(&self, token: SecretHash) -> Result<bool, RouteError> {
+        let Some(ledger) = &self.ledger else { return Ok(false) };
+        match self.of_session(ledger, token).await {
+            Ok(_) => Ok(true),
+            Err(RouteError::NotAuthenticated { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Forgets a session that was ended here. Other processes forget it within seconds.
-    pub(crate) fn forget(&self, token: &SecretHash) {
-        self.verified.remove(token);
+    pub(crate) fn forget_session(&self, token: SecretHash) {
+        self.verified.remove(&Secret::Session(token));
     }
 
     async fn of_key(&self, ledger: &Ledger, key: PresentedKey) -> Result<Arc<Identity>, RouteError> {
-        self.confirm(key.secret_hash, async {
+        self.confirm(Secret::ApiKey(key.id, key.secret_hash), async {
             let stored = timeout::ledger(ledger.find_api_key(key.id)).await?;
             let matches = |stored: &StoredApiKey| bool::from(stored.secret_hash.as_slice().ct_eq(&key.secret_hash));
             Ok(stored.filter(matches).filter(|stored| stored.key.is_valid).map(|stored| Identity::of_key(stored.key)))
@@ -134,7 +149,7 @@ impl Authenticator {
     }
 
     async fn of_session(&self, ledger: &Ledger, token: SecretHash) -> Result<Arc<Identity>, RouteError> {
-        self.confirm(token, async {
+        self.confirm(Secret::Session(token), async {
             let found = timeout::ledger(ledger.find_session(token)).await?;
             Ok(found
                 .filter(|(stored, _)| stored.key.is_valid)
@@ -143,34 +158,34 @@ impl Authenticator {
         .await
     }
 
-    /// The identity of the secret with this hash, which `lookup` finds in the ledger.
+    /// The identity that a secret stands for, which `lookup` finds in the ledger.
     async fn confirm(
         &self,
-        hash: SecretHash,
+        secret: Secret,
         lookup: impl Future<Output = Result<Option<Identity>, RouteError>>,
     ) -> Result<Arc<Identity>, RouteError> {
-        if let Some(identity) = self.verified.get(&hash, Age::Fresh, Instant::now()) {
+        let now = Instant::now();
+        if let Some(identity) = self.verified.get(&secret, Age::Fresh, now) {
             return Ok(identity);
         }
-        let found = match tokio::time::timeout(LOOKUP_WAIT, self.lookups.acquire()).await {
-            Ok(permit) => {
-                let _permit = permit.expect("the semaphore is never closed");
-                lookup.await
-            }
-            Err(_) => Err(RouteError::TooManySignIns),
-        };
-        match found {
+        let is_known = self.verified.get(&secret, Age::Usable, now).is_some();
+        let lookups = if is_known { &self.repeated_lookups } else { &self.lookups };
+        let permit = tokio::time::timeout(LOOKUP_WAIT, lookups.acquire()).await;
+        let _permit = permit.map_err(|_| RouteError::TooManySignIns)?.expect("the semaphore is never closed");
+        // From before the lookup, so that one that was overtaken by a sign-out is not remembered for longer.
+        let asked_at = Instant::now();
+        match lookup.await {
             Ok(Some(identity)) => {
                 let identity = Arc::new(identity);
-                self.verified.insert(hash, Arc::clone(&identity), Instant::now());
+                self.verified.insert(secret, Arc::clone(&identity), asked_at);
                 Ok(identity)
             }
             Ok(None) => {
-                self.verified.remove(&hash);
+                self.verified.remove(&secret);
                 Err(refused())
             }
-            Err(error @ (RouteError::TooManySignIns | RouteError::Unavailable { what: Dependency::Ledger, .. })) => {
-                self.verified.get(&hash, Age::Usable, Instant::now()).ok_or(error)
+            Err(error @ RouteError::Unavailable { what: Dependency::Ledger, .. }) => {
+                self.verified.get(&secret, Age::Usable, Instant::now()).ok_or(error)
             }
             Err(error) => Err(error),
         }

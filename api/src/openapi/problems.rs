@@ -110,6 +110,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
                 message: "The source database is not available.".to_owned(),
             },
             E::NoWorker,
+            policy(),
             dataset(),
             ledger(),
             source(),
@@ -128,11 +129,11 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             E::CrossSite,
             E::NoRequestHeader,
             E::BodyTooSlow,
-            E::BodyTooLarge { limit: limits::BODY_BYTES },
-            E::TooManyBodies,
+            E::BodyTooLarge { limit: 1024 },
+            E::TooManySignIns,
             ledger(),
         ],
-        "sign_out" => vec![E::CrossSite, E::NoRequestHeader, ledger()],
+        "sign_out" => vec![E::CrossSite, E::NoRequestHeader, E::TooManySignIns, ledger()],
         "inspect_session" => {
             vec![E::TooManySignIns, E::IssuerUnavailable { retry_after: Duration::from_secs(10) }, ledger()]
         }

@@ -78,7 +78,7 @@ pub struct ExportRequest {
     /// All of them must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
-    /// How many of the filters, the last ones, the operator's policy has added. Clients are not shown these.
+    /// How many of the filters, the first ones, the operator's policy has added. Clients are not shown these.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub policy_filters: usize,
     /// Empty: the primary key.
@@ -126,7 +126,7 @@ impl ExportRequest {
     /// The filters that the client has asked for.
     #[must_use]
     pub fn own_filters(&self) -> &[Filter] {
-        &self.filters[..self.filters.len().saturating_sub(self.policy_filters)]
+        self.filters.get(self.policy_filters..).unwrap_or_default()
     }
 
     /// Whether clients may know of the column.

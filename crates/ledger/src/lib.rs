@@ -23,7 +23,7 @@ pub use client::{
 };
 pub use config::{Connections, ledger_ttl};
 pub use database::{Ledger, LedgerError, retry_while_unavailable, with_timeout};
-pub use identity::{ApiKey, NewApiKey, SecretHash, StoredApiKey};
+pub use identity::{ApiKey, NewApiKey, Rotated, SecretHash, StoredApiKey};
 pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept};
 pub use notifications::{Change, Listener, send_notifications};
 pub use outbox::OutboxMessage;

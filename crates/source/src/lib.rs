@@ -6,6 +6,7 @@ pub mod catalog;
 mod config;
 mod connection;
 mod connection_limit;
+mod inheritance;
 mod role_rights;
 #[cfg(test)]
 mod role_rights_tests;
@@ -18,4 +19,5 @@ pub use activity::{SessionActivity, session_activity};
 pub use config::{database_url, source_database_url};
 pub use connection::SourceConnection;
 pub use connection_limit::{ConnectionLimit, ConnectionPermit, SnapshotPermit};
+pub use inheritance::related_relations;
 pub use role_rights::{ExcessRight, RoleRights, role_rights};

@@ -82,10 +82,11 @@ async fn pages_of_listed_origins_may_submit() {
         .request(Method::OPTIONS, "/exports")
         .header("Origin", "https://app.example.com")
         .header("Access-Control-Request-Method", "POST")
-        .header("Access-Control-Request-Headers", "content-type,idempotency-key");
+        .header("Access-Control-Request-Headers", "authorization,content-type,idempotency-key");
     let preflight = preflight.send().await.unwrap();
     assert_eq!(preflight.status(), StatusCode::NO_CONTENT);
     assert_eq!(preflight.headers()["access-control-allow-origin"], "https://app.example.com");
+    assert!(preflight.headers()["access-control-allow-headers"].to_str().unwrap().contains("authorization"));
     let body = polyglot_test_kit::sample_request("csv", None);
     let submit = |origin: &str| system.request(Method::POST, "/exports").header("Origin", origin).json(&body).send();
     let ours = submit("https://app.example.com").await.unwrap();

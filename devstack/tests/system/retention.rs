@@ -384,7 +384,7 @@ async fn lists_and_events_do_not_read_requests() {
     let refused = reader.request(id).await;
     assert!(matches!(refused, Err(LedgerError::Refused(_))), "the role may read requests: {refused:?}");
     let tenants = [DEFAULT_TENANT.to_owned()];
-    let of_default = reader.of_tenants(&tenants);
+    let of_default = reader.of_tenants(&tenants, "anybody");
     for filter in [
         ListFilter { limit: 9, ..ListFilter::default() },
         ListFilter { limit: 9, status: Some(Status::Pending), before: Some(Uuid::max()) },

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::config::JwtConfig;
 use super::error::{InvalidToken, StandardClaim};
 
-/// Most characters of a subject or a tenant. Both are stored with what the client makes.
+/// Most characters of a subject or a tenant: log lines have both, and the tenant is stored with what the client makes.
 const MAX_NAME_CHARACTERS: usize = 255;
 
 /// What a token says, verified.
@@ -16,7 +16,7 @@ pub(crate) struct VerifiedToken {
     pub(crate) subject: String,
     pub(crate) tenant: String,
     pub(crate) scopes: Vec<String>,
-    /// `exp`. The token is accepted for the configured leeway after it.
+    /// Until when the token is accepted: `exp`, and the configured leeway.
     pub(crate) expires_at: DateTime<Utc>,
     /// Every claim.
     pub(crate) claims: Map<String, Value>,
@@ -53,7 +53,7 @@ pub(super) fn check(payload: &[u8], config: &JwtConfig, now: DateTime<Utc>) -> R
         None => Vec::new(),
         Some(scopes) => parse_scopes(scopes).ok_or(InvalidToken::Scopes)?,
     };
-    Ok(VerifiedToken { subject, tenant, scopes, expires_at, claims })
+    Ok(VerifiedToken { subject, tenant, scopes, expires_at: expires_at + config.leeway, claims })
 }
 
 /// Seconds since 1970, which may have a fraction; `None` if the value is no number or no time.

@@ -1,9 +1,10 @@
 //! Cancelling an export and deleting its file.
 
-use sqlx::Row;
+use sqlx::{Postgres, QueryBuilder, Row};
 use uuid::Uuid;
 
 use super::redact::remove_filter_values;
+use super::tenant_view::TenantView;
 use crate::database::{Ledger, Result, status};
 use crate::work::delete_shards;
 use polyglot_core::status::Status;
@@ -27,17 +28,16 @@ impl Ledger {
         self.delete_of(id, None).await
     }
 
-    /// As [`Self::delete`], of an export of one of these tenants; `None`: of any.
-    pub(super) async fn delete_of(&self, id: Uuid, tenants: Option<&[String]>) -> Result<Deletion> {
+    /// As [`Self::delete`], of an export in this view; `None`: of any.
+    pub(super) async fn delete_of(&self, id: Uuid, view: Option<TenantView<'_>>) -> Result<Deletion> {
         let mut transaction = self.pool.begin().await?;
-        let Some(row) = sqlx::query(
-            "SELECT state, object_key FROM exports WHERE id = $1 AND coalesce(tenant = ANY($2), true) FOR UPDATE",
-        )
-        .bind(id)
-        .bind(tenants)
-        .fetch_optional(&mut *transaction)
-        .await?
-        else {
+        let mut query = QueryBuilder::<Postgres>::new("SELECT e.state, e.object_key FROM exports e WHERE e.id = ");
+        query.push_bind(id);
+        if let Some(view) = view {
+            view.push_condition(&mut query);
+        }
+        query.push(" FOR UPDATE");
+        let Some(row) = query.build().fetch_optional(&mut *transaction).await? else {
             return Ok(Deletion::Unknown);
         };
         let state: String = row.try_get("state")?;

@@ -21,6 +21,8 @@ use polyglot_core::status::Status;
 pub struct Export {
     pub id: Uuid,
     pub tenant: String,
+    /// The one caller of the tenant who may see it; `None`: all of them.
+    pub owner: Option<String>,
     pub dataset: String,
     pub format: FormatName,
     pub compression: Option<Compression>,
@@ -86,7 +88,7 @@ pub struct ListFilter {
 /// The progress of a sharded export that is running or finishing is the sum of its committed shards. At most 100 of those
 /// that wait before it are counted, which is [`Waiting::COUNTED`].
 pub(super) const COLUMNS: &str =
-    "SELECT e.id, e.tenant, e.dataset, e.format, e.compression, e.layout, e.requested_parallelism,
+    "SELECT e.id, e.tenant, e.owner, e.dataset, e.format, e.compression, e.layout, e.requested_parallelism,
     e.state, e.attempt, e.rows_estimate, e.object_key,
     e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
     e.expires_at, e.shards, e.uncut, coalesce(live.rows, e.rows) AS rows, coalesce(live.bytes, e.bytes) AS bytes,
@@ -124,6 +126,7 @@ pub(super) fn read_export(row: &PgRow) -> Result<Export> {
     Ok(Export {
         id,
         tenant: row.try_get("tenant")?,
+        owner: row.try_get("owner")?,
         dataset: row.try_get("dataset")?,
         format: row.try_get::<&str, _>("format")?.into(),
         compression,

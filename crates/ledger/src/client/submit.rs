@@ -18,6 +18,8 @@ use polyglot_runtime::telemetry::TraceContext;
 #[derive(Debug, Clone, Copy)]
 pub struct Submission<'a> {
     pub tenant: &'a str,
+    /// The one caller of the tenant who may see the export; `None`: all of them.
+    pub owner: Option<&'a str>,
     pub request: &'a ExportRequest,
     pub expected_size: ExpectedSize,
     /// The idempotency key that refers to the answer from now on.
@@ -33,7 +35,15 @@ impl<'a> Submission<'a> {
     #[must_use]
     pub fn new(tenant: &'a str, request: &'a ExportRequest) -> Self {
         static NO_ORIGIN: TraceContext = TraceContext { request_id: None, trace_parent: None, trace_state: None };
-        Self { tenant, request, expected_size: ExpectedSize::Medium, key: None, join: false, origin: &NO_ORIGIN }
+        Self {
+            tenant,
+            owner: None,
+            request,
+            expected_size: ExpectedSize::Medium,
+            key: None,
+            join: false,
+            origin: &NO_ORIGIN,
+        }
     }
 }
 
@@ -75,12 +85,13 @@ async fn find_identical(connection: &mut PgConnection, submission: Submission<'_
     let found: Option<(Uuid, String)> = sqlx::query_as(
         "SELECT id, state FROM exports
          WHERE tenant = $1 AND dataset = $2 AND state IN ('pending', 'planning', 'running', 'finishing')
-           AND NOT cancel_requested AND request = $3
+           AND NOT cancel_requested AND request = $3 AND owner IS NOT DISTINCT FROM $4
          ORDER BY id DESC LIMIT 1",
     )
     .bind(submission.tenant)
     .bind(&submission.request.dataset)
     .bind(request)
+    .bind(submission.owner)
     .fetch_optional(connection)
     .await?;
     let Some((id, state)) = found else { return Ok(None) };
@@ -91,8 +102,8 @@ async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Re
     let (id, request) = (Uuid::now_v7(), submission.request);
     sqlx::query(
         "INSERT INTO exports (id, tenant, request, dataset, format, compression, request_id, trace_parent, trace_state,
-             is_small, needs_place, token_due_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, ledger_now() + interval '10 minutes')",
+             is_small, needs_place, owner, token_due_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, ledger_now() + interval '10 minutes')",
     )
     .bind(id)
     .bind(submission.tenant)
@@ -105,6 +116,7 @@ async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Re
     .bind(&submission.origin.trace_state)
     .bind(submission.expected_size == ExpectedSize::Small)
     .bind(submission.expected_size == ExpectedSize::Large)
+    .bind(submission.owner)
     .execute(&mut *connection)
     .await?;
     announce(connection, id).await?;

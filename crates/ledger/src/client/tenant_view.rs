@@ -18,13 +18,15 @@ const READ_CHANGES: i64 = 20;
 pub struct TenantView<'a> {
     ledger: &'a Ledger,
     tenants: &'a [String],
+    /// The caller. Exports of their own are seen by nobody else.
+    name: &'a str,
 }
 
 impl Ledger {
-    /// The view of a client who may see the exports of these tenants.
+    /// The view of a client of this name who may see the exports of these tenants.
     #[must_use]
-    pub fn of_tenants<'a>(&'a self, tenants: &'a [String]) -> TenantView<'a> {
-        TenantView { ledger: self, tenants }
+    pub fn of_tenants<'a>(&'a self, tenants: &'a [String], name: &'a str) -> TenantView<'a> {
+        TenantView { ledger: self, tenants, name }
     }
 }
 
@@ -78,7 +80,7 @@ impl TenantView<'_> {
 
     /// As [`Ledger::delete`].
     pub async fn delete(&self, id: Uuid) -> Result<Deletion> {
-        self.ledger.delete_of(id, Some(self.tenants)).await
+        self.ledger.delete_of(id, Some(*self)).await
     }
 
     /// The first `limit` changes of the tenants' exports after number `after`, in order: a page.
@@ -113,11 +115,13 @@ impl TenantView<'_> {
         query
     }
 
-    fn push_condition(&self, query: &mut QueryBuilder<Postgres>) {
+    /// The condition, for these tenants' exports `e` that the caller may see.
+    pub(super) fn push_condition(&self, query: &mut QueryBuilder<Postgres>) {
         // One tenant is compared as itself: only then an index has its exports in the order of the list.
         match self.tenants {
             [tenant] => query.push(" AND e.tenant = ").push_bind(tenant.clone()),
             tenants => query.push(" AND e.tenant = ANY(").push_bind(tenants.to_vec()).push(")"),
         };
+        query.push(" AND coalesce(e.owner = ").push_bind(self.name.to_owned()).push(", true)");
     }
 }

@@ -46,6 +46,13 @@ pub struct StoredApiKey {
     pub secret_hash: Vec<u8>,
 }
 
+/// The result of a rotation.
+#[derive(Debug, Clone)]
+pub struct Rotated {
+    pub key: ApiKey,
+    pub old_expires_at: DateTime<Utc>,
+}
+
 /// The columns of a key, for a table of the name `k`.
 pub(super) const COLUMNS: &str =
     "k.id, k.name, k.tenant, k.scopes, k.secret_sha256, k.created_at, k.expires_at, k.revoked_at,
@@ -116,7 +123,7 @@ impl Ledger {
         new_id: Uuid,
         secret_hash: SecretHash,
         grace: Duration,
-    ) -> Result<Option<ApiKey>> {
+    ) -> Result<Option<Rotated>> {
         let mut transaction = self.pool.begin().await?;
         let statement = format!("SELECT {COLUMNS} FROM api_keys k WHERE k.id = $1 FOR UPDATE");
         let row = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(old).fetch_optional(&mut *transaction).await?;
@@ -138,15 +145,19 @@ impl Ledger {
             .bind(key.expires_at)
             .execute(&mut *transaction)
             .await?;
-        sqlx::query(
-            "UPDATE api_keys SET expires_at = least(expires_at, ledger_now() + make_interval(secs => $2)) WHERE id = $1",
+        let old_expires_at = sqlx::query_scalar(
+            "UPDATE api_keys SET expires_at = least(expires_at, ledger_now() + make_interval(secs => $2)) WHERE id = $1
+             RETURNING expires_at",
         )
         .bind(old)
         .bind(grace.as_secs_f64())
-        .execute(&mut *transaction)
+        .fetch_one(&mut *transaction)
         .await?;
+        let statement = format!("SELECT {COLUMNS} FROM api_keys k WHERE k.id = $1");
+        let row = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(new_id).fetch_one(&mut *transaction).await?;
+        let key = read_key(&row)?.key;
         transaction.commit().await?;
-        Ok(Some(ApiKey { id: new_id, ..key }))
+        Ok(Some(Rotated { key, old_expires_at }))
     }
 }
 

@@ -3,4 +3,4 @@
 mod api_keys;
 mod sessions;
 
-pub use api_keys::{ApiKey, NewApiKey, SecretHash, StoredApiKey};
+pub use api_keys::{ApiKey, NewApiKey, Rotated, SecretHash, StoredApiKey};

@@ -25,6 +25,12 @@ row_filter = [{ column = "id", op = "=", claim = "tenant" }]
 
 [[dataset]]
 relation = "shop.*"
+
+[[dataset]]
+name = "notes"
+relation = "shop.notes"
+columns = ["id"]
+row_filter = [{ column = "author", op = "=", claim = "name" }]
 "#;
 
 async fn shop() -> System {
@@ -36,6 +42,10 @@ async fn shop() -> System {
          FROM generate_series(1, 300) n",
         "CREATE TABLE shop.internal (id int PRIMARY KEY)",
         "CREATE TABLE shop.public_list (id int PRIMARY KEY)",
+        "CREATE TABLE shop.notes (id int, author text) PARTITION BY RANGE (id)",
+        "CREATE TABLE shop.notes_2026 PARTITION OF shop.notes FOR VALUES FROM (0) TO (1000)",
+        "INSERT INTO shop.notes SELECT n, CASE n % 2 WHEN 0 THEN 'ann' ELSE 'bob' END FROM generate_series(1, 20) n",
+        "CREATE TABLE shop.old_orders () INHERITS (shop.orders)",
         "ANALYZE",
     ] {
         sqlx::raw_sql(statement).execute(&system.pool).await.unwrap();
@@ -101,8 +111,8 @@ async fn a_dataset_exists_for_its_tenants_alone_and_no_pattern_goes_around_it() 
         let list: Value = get(&system, "/datasets", key).await.json().await.unwrap();
         list["datasets"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(names(&acme).await, ["by_number", "internal", "orders", "public_list"]);
-    assert_eq!(names(&other).await, ["by_number", "orders", "public_list"]);
+    assert_eq!(names(&acme).await, ["by_number", "internal", "notes", "orders", "public_list"]);
+    assert_eq!(names(&other).await, ["by_number", "notes", "orders", "public_list"]);
     assert_eq!(problem(get(&system, "/datasets/internal", &other).await).await.1, "unknown-dataset");
     assert_eq!(get(&system, "/datasets/internal", &acme).await.status(), StatusCode::OK);
     let body = request_of("internal", &["id"], json!([]));
@@ -113,9 +123,25 @@ async fn a_dataset_exists_for_its_tenants_alone_and_no_pattern_goes_around_it() 
         |answer: &Value| answer["detail"].as_str().unwrap().replace("internal", "NAME").replace("nothing", "NAME");
     assert_eq!(words(&refused), words(&unknown));
     assert_eq!(post(&system, "/exports", &acme, &body).await.status(), StatusCode::CREATED);
+    // Neither the partition of one relation with a policy nor the child of another is a way around it.
+    for part in ["notes_2026", "old_orders"] {
+        let refused = post(&system, "/exports/preview", &other, &request_of(part, &["id"], json!([]))).await;
+        assert_eq!(problem(refused).await.1, "invalid-request", "{part}");
+        assert_eq!(problem(get(&system, &format!("/datasets/{part}"), &other).await).await.1, "unknown-dataset");
+    }
+    // What is locked, or gone, is still nobody's for another tenant.
+    let mut lock = system.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE shop.internal IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    assert_eq!(problem(post(&system, "/exports", &other, &body).await).await.1, "invalid-request");
+    assert_eq!(problem(get(&system, "/datasets/internal", &other).await).await.1, "unknown-dataset");
+    lock.rollback().await.unwrap();
     // How many rows the others have is not told either.
     let orders: Value = get(&system, "/datasets/orders", &other).await.json().await.unwrap();
     assert_eq!(orders["estimatedRows"], Value::Null);
+    let filter = json!([{"column": "total", "op": "=", "value": 3}]);
+    let preview: Value =
+        post(&system, "/exports/preview", &other, &request_of("orders", &["id"], filter)).await.json().await.unwrap();
+    assert_eq!(preview["estimatedRows"], Value::Null);
 }
 
 #[tokio::test]
@@ -146,4 +172,28 @@ async fn a_policy_that_cannot_be_applied_refuses_and_is_never_left_out() {
     let mut api = system.api.take().unwrap();
     assert_eq!(api.wait_for_exit().await.code(), Some(2));
     assert!(api.log().contains("DATASETS: ") && api.log().contains("clam"), "{}", api.log());
+}
+
+#[tokio::test]
+async fn what_is_chosen_by_the_person_is_for_that_person_alone() {
+    needs_servers!();
+    let system = shop().await;
+    let named = |name: &str| keys(&system, &["create", "--name", name, "--tenant", "acme"]).trim().to_owned();
+    let (ann, bob) = (named("ann"), named("bob"));
+    let mut body = request_of("notes", &["id"], json!([]));
+    body["coalesce"] = json!(true);
+    let accepted: Value = post(&system, "/exports", &ann, &body).await.json().await.unwrap();
+    let id = accepted["exportId"].as_str().unwrap().to_owned();
+    let file = get(&system, &format!("/exports/{id}/download"), &ann).await.text().await.unwrap();
+    assert!(file.starts_with("id\n2\n4\n"), "{file}");
+    for path in ["", "/download", "/manifest", "/events"] {
+        let answer = get(&system, &format!("/exports/{id}{path}"), &bob).await;
+        assert_eq!(problem(answer).await, (StatusCode::NOT_FOUND, "unknown-export".to_owned()), "{path}");
+    }
+    let list: Value = get(&system, "/exports", &bob).await.json().await.unwrap();
+    assert_eq!(list["exports"], json!([]));
+    let delete = request(&system, Method::DELETE, &format!("/exports/{id}"), &bob).send().await.unwrap();
+    assert_eq!(delete.status(), StatusCode::NOT_FOUND);
+    let other: Value = post(&system, "/exports", &bob, &body).await.json().await.unwrap();
+    assert_ne!(other["exportId"], accepted["exportId"]);
 }

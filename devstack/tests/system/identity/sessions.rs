@@ -110,6 +110,10 @@ async fn wrong_keys_and_bodies_are_told_apart() {
     let set = answer.headers()["set-cookie"].to_str().unwrap();
     assert!(set.starts_with("__Host-polyglot_session=") && set.ends_with("; Secure"), "{set}");
     let cookie = cookie_of(&answer);
+    // What another page of the domain could have set is not looked at.
+    let plain = cookie.trim_start_matches("__Host-").to_owned();
+    let planted = system.request(Method::GET, "/exports").header("cookie", plain).send().await.unwrap();
+    assert_eq!(planted.status(), StatusCode::UNAUTHORIZED);
     let list = system.request(Method::GET, "/exports").header("cookie", cookie).send().await.unwrap();
     assert_eq!(list.status(), StatusCode::OK);
 }
