@@ -62,6 +62,11 @@ impl CorsOrigins {
         }
     }
 
+    /// Whether a page of `origin` may use the service.
+    pub(crate) fn allows(&self, origin: &HeaderValue) -> bool {
+        self.allow(origin).is_some()
+    }
+
     /// The value of `Access-Control-Allow-Origin` for a page of `origin`.
     fn allow(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         match self {

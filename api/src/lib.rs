@@ -35,6 +35,7 @@ mod resolved_dataset;
 mod router;
 mod run;
 mod session;
+mod security_headers;
 mod source;
 mod source_monitor;
 mod state;

@@ -181,7 +181,6 @@ fn serve(name: &str, request: &HeaderMap) -> Result<Response, RouteError> {
     let file = SERVED.get(name).ok_or(RouteError::NoSuchRoute)?;
     let headers = [
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
-        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         // The browser revalidates each time, and gets the file only after an upgrade.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];

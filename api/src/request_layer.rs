@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
@@ -15,6 +15,7 @@ use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::problem::{Answer, RouteError, quoted};
+use crate::security_headers::{self, HasTls};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_ID_BYTES: usize = 128;
@@ -22,7 +23,7 @@ const MAX_ID_BYTES: usize = 128;
 /// Routes that monitoring requests every few seconds: logged, but not traced.
 const PROBES: [&str; 3] = ["/health", "/health/ready", "/metrics"];
 
-pub(crate) async fn track(mut request: Request, next: Next) -> Response {
+pub(crate) async fn track(State(has_tls): State<HasTls>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let path = request.uri().path().to_owned();
     // The route's pattern where there is one: patterns can be grouped, and an unknown path may hold anything.
@@ -60,7 +61,7 @@ pub(crate) async fn track(mut request: Request, next: Next) -> Response {
         }
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, HeaderValue::try_from(id).expect("visible ASCII is a header value"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        security_headers::add(headers, has_tls);
         // States change and files are private: no cache should store a response.
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         line.status = Some(response.status().as_u16());

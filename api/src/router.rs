@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::header;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -16,8 +16,9 @@ use crate::events::handlers as events;
 use crate::exports::{benchmark, delete, inspect, list, manifest, preview, submit};
 use crate::openapi::{description, problem_page, viewer};
 use crate::problem::RouteError;
+use crate::security_headers::HasTls;
 use crate::state::AppState;
-use crate::{authentication, datasets, health, hosts, metrics, page, request_layer, session};
+use crate::{authentication, cross_site, datasets, health, hosts, metrics, page, request_layer, session};
 
 /// Where the metrics are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,23 +59,25 @@ pub(crate) fn router(app: Arc<AppState>, metrics_route: MetricsRoute) -> Router 
         MetricsRoute::Apart => router,
     };
     let AccessConfig { cors, allowed_hosts, .. } = app.access.clone();
+    let (cors, has_tls) = (Arc::new(cors), app.has_tls);
     let mut router = with_fallbacks(router, Arc::clone(&app)).layer(from_fn_with_state(app, authentication::check));
-    if cors != CorsOrigins::None {
-        router = router.layer(from_fn_with_state(Arc::new(cors), cors::apply));
+    router = router.layer(from_fn_with_state(Arc::clone(&cors), cross_site::refuse_changes));
+    if *cors != CorsOrigins::None {
+        router = router.layer(from_fn_with_state(cors, cors::apply));
     }
     if !allowed_hosts.is_any() {
         router = router.layer(from_fn_with_state(Arc::new(allowed_hosts), hosts::check));
     }
-    router.layer(from_fn(request_layer::track))
+    router.layer(from_fn_with_state(has_tls, request_layer::track))
 }
 
-/// Makes the router of the listener for metrics. Those who scrape use addresses, so it takes any host.
+/// Makes the router of the listener for metrics. Those who scrape use addresses, so it takes any host, and it has no TLS.
 pub(crate) fn metrics_router(app: Arc<AppState>) -> Router {
     let router = Router::new()
         .route("/health", get(health::alive))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::scrape));
-    with_fallbacks(router, app).layer(from_fn(request_layer::track))
+    with_fallbacks(router, app).layer(from_fn_with_state(HasTls(false), request_layer::track))
 }
 
 fn with_fallbacks(router: Router<Arc<AppState>>, app: Arc<AppState>) -> Router {

@@ -162,7 +162,7 @@ async fn a_panic_is_a_500_without_its_words() {
     let router = Router::new()
         .route("/panic", get(async || -> () { panic!("the secret") }))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(request_layer::track));
+        .layer(from_fn_with_state(HasTls(false), request_layer::track));
     let response = router.oneshot(request(Method::GET, "/panic")).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -420,4 +420,101 @@ async fn a_benchmark_is_refused_where_it_is_off_and_to_pages_of_other_sites() {
             "{own:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn every_answer_says_how_little_a_browser_may_do_with_it() {
+    const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
+    let id = "00000000-0000-7000-8000-000000000000";
+    for (method, path, policy) in [
+        (Method::GET, "/health", NO_PAGE),
+        (Method::GET, "/openapi.json", NO_PAGE),
+        (Method::GET, "/nowhere", NO_PAGE),
+        (Method::PUT, "/exports", NO_PAGE),
+        (Method::POST, "/exports", NO_PAGE),
+        (Method::GET, &format!("/exports/{id}/download"), NO_PAGE),
+        (Method::GET, "/events", NO_PAGE),
+        (Method::GET, "/metrics", NO_PAGE),
+        (Method::GET, "/docs", NO_PAGE),
+        (Method::GET, "/", "script-src 'self'"),
+        (Method::GET, "/assets/app.js", "script-src 'self'"),
+        (Method::GET, "/docs/", "script-src 'self'"),
+        (Method::GET, "/docs/viewer.js", "script-src 'self'"),
+        (Method::GET, "/docs/none.js", NO_PAGE),
+    ] {
+        let answer = send_whole(request(method.clone(), path)).await;
+        let headers = answer.headers();
+        let sent = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(sent.contains(policy) && sent.contains("frame-ancestors 'none'"), "{method} {path}: {sent}");
+        assert!(!sent.contains("unsafe"), "{method} {path}: {sent}");
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+        ] {
+            assert_eq!(headers[name], value, "{method} {path}");
+        }
+        assert_eq!(headers.get_all(header::CONTENT_SECURITY_POLICY).iter().count(), 1, "{method} {path}");
+        assert!(!headers.contains_key(header::STRICT_TRANSPORT_SECURITY), "{method} {path}");
+    }
+    // With TLS; and for a page that may read the answer.
+    let mut app = app_with(&[("CORS_ORIGINS", "https://app.example.com")]).await;
+    app.has_tls = HasTls(true);
+    let router = router(Arc::new(app), MetricsRoute::Here);
+    for (origin, policy) in [("https://app.example.com", "cross-origin"), ("https://other.example.com", "same-origin")]
+    {
+        for path in ["/health", "/nowhere"] {
+            let mut asked = request(Method::GET, path);
+            asked.headers_mut().insert(header::ORIGIN, HeaderValue::from_static(origin));
+            let answer = router.clone().oneshot(asked).await.unwrap();
+            assert_eq!(answer.headers()["cross-origin-resource-policy"], policy, "{origin} {path}");
+            assert_eq!(answer.headers()[header::STRICT_TRANSPORT_SECURITY], "max-age=31536000");
+        }
+    }
+}
+
+#[tokio::test]
+async fn changes_for_pages_of_other_sites_are_refused() {
+    let id = "/exports/00000000-0000-7000-8000-000000000000";
+    let ask = async |origins: &str, method: Method, path: &str, headers: &[(&'static str, &'static str)]| {
+        let mut request = with_host(path, "export.example.com");
+        *request.method_mut() = method;
+        request.headers_mut().extend(
+            headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))),
+        );
+        let (status, headers, body) = read(send_to(&[("CORS_ORIGINS", origins)], request).await).await;
+        (status == StatusCode::FORBIDDEN && body["type"] == "urn:polyglot:problem:cross-site", headers)
+    };
+    const FOREIGN: [&[(&str, &str)]; 4] = [
+        &[("origin", "https://evil.example.com")],
+        &[("origin", "null")],
+        &[("sec-fetch-site", "cross-site"), ("origin", "https://evil.example.com")],
+        &[("sec-fetch-site", "same-site")],
+    ];
+    for foreign in FOREIGN {
+        for (method, path) in [
+            (Method::POST, "/exports"),
+            (Method::POST, "/exports/preview"),
+            (Method::DELETE, id),
+            (Method::DELETE, "/exports/benchmark"),
+        ] {
+            let (refused, headers) = ask("https://app.example.com", method.clone(), path, foreign).await;
+            assert!(refused, "{method} {path} {foreign:?}");
+            assert!(!headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+        }
+        let (refused, _) = ask("", Method::GET, "/health", foreign).await;
+        assert!(!refused, "what is only read is not refused");
+    }
+    for own in [
+        &[][..],
+        &[("origin", "https://export.example.com")],
+        &[("sec-fetch-site", "same-origin"), ("origin", "https://public.example.com")],
+        &[("sec-fetch-site", "cross-site"), ("origin", "https://app.example.com")],
+    ] {
+        let (refused, _) = ask("https://app.example.com", Method::DELETE, id, own).await;
+        assert!(!refused, "{own:?}");
+    }
+    let (refused, headers) = ask("*", Method::DELETE, id, FOREIGN[0]).await;
+    assert!(!refused && headers[header::ACCESS_CONTROL_ALLOW_ORIGIN] == "*");
 }

@@ -27,6 +27,7 @@ use crate::identity::{AuthMode, Authenticator, Verifier};
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
 use crate::router::{MetricsRoute, metrics_router, router};
+use crate::security_headers::HasTls;
 use crate::source::Source;
 use crate::source_monitor::SourceMonitor;
 use crate::state::AppState;
@@ -119,6 +120,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         feed,
         client_limits: ClientLimits::new(config.max_connections),
         access: config.access,
+        has_tls: HasTls(config.tls.is_some()),
         download: config.download,
         bodies: BodyBudget::default(),
         max_parallelism: config.max_parallelism,

@@ -15,6 +15,7 @@ use crate::exports::body_budget::BodyBudget;
 use crate::identity::Authenticator;
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
+use crate::security_headers::HasTls;
 use crate::source::Source;
 
 /// The clients, caches and settings of this process.
@@ -28,6 +29,7 @@ pub(crate) struct AppState {
     pub(crate) feed: Arc<Feed>,
     pub(crate) access: AccessConfig,
     pub(crate) authenticator: Authenticator,
+    pub(crate) has_tls: HasTls,
     pub(crate) client_limits: ClientLimits,
     pub(crate) download: DownloadConfig,
     /// Memory for request bodies.
@@ -91,6 +93,7 @@ pub(crate) mod tests {
             source: Source::new(Datasets::default(), session::pool(&database_url).unwrap(), database_url, limit),
             feed: Arc::default(),
             access: config.access,
+            has_tls: HasTls(config.tls.is_some()),
             client_limits: ClientLimits::new(config.max_connections),
             download: config.download,
             bodies: BodyBudget::default(),

@@ -22,6 +22,7 @@ use super::range::{self, Part};
 use super::stored_file::{self, lost_or_failed};
 use super::{content_coding, etag};
 use crate::problem::RouteError;
+use crate::security_headers;
 use crate::state::AppState;
 use crate::timeout;
 
@@ -63,6 +64,7 @@ impl Representation {
         let etag = self.etag(stored.etag.as_deref());
         let Self { headers, unpacks, varies } = self;
         let mut headers = stored_file::http_headers(headers);
+        headers.insert(header::CONTENT_SECURITY_POLICY, security_headers::FILE);
         // The size of what is unpacked is known at its end, and a range of it would be unpacked from its beginning.
         if !unpacks {
             headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));

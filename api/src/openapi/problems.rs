@@ -48,17 +48,18 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
         ]
     };
     Some(match operation {
-        "submit_export" => {
-            [body(), vec![E::KeyInProgress, E::KeyReused, ledger(), E::Stopping]].into_iter().flatten().collect()
-        }
+        "submit_export" => [body(), vec![E::CrossSite, E::KeyInProgress, E::KeyReused, ledger(), E::Stopping]]
+            .into_iter()
+            .flatten()
+            .collect(),
         "preview_export" => {
-            let own = vec![E::UnknownDataset("orders".to_owned()), E::PreviewTooSlow, E::Stopping];
+            let own = vec![E::CrossSite, E::UnknownDataset("orders".to_owned()), E::PreviewTooSlow, E::Stopping];
             let failed = E::PreviewFailed { sql_state: "22012".to_owned() };
             [body(), own, vec![failed]].into_iter().flatten().collect()
         }
         "list_exports" => vec![invalid("limit", "expected a whole number from 1 to 200, but it is \"0\""), ledger()],
         "inspect_export" => vec![id(), unknown(), ledger()],
-        "delete_export" => vec![id(), unknown(), ledger(), store()],
+        "delete_export" => vec![E::CrossSite, id(), unknown(), ledger(), store()],
         "download_export" => vec![
             id(),
             invalid("wait", "expected a whole number from 0 to 120, but it is \"soon\""),

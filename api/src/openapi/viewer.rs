@@ -14,8 +14,9 @@ use crate::static_file::StaticFile;
 /// What the library would write into its own page, in whose place is one of ours.
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(Arc::default);
 
-/// Content security policy: the viewer runs only its own code. It sets inline styles and has images in its style sheet.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+/// Content security policy: the viewer runs only its own code. It sets styles by script alone, and has images in its style
+/// sheet.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 const PAGE: &str = "index.html";

@@ -306,8 +306,8 @@ impl<'e> Answer<'e> {
                 StatusCode::FORBIDDEN,
                 "cross-site",
                 "The request comes from a page of another site",
-                "A browser sent this request for a page of another origin. A benchmark is run from the service's own page, or \
-                 without a browser.",
+                "A browser sent this request for a page of another origin. The service's own page and programs that are not \
+                 browsers may make it; what is no benchmark, also the pages of the origins in CORS_ORIGINS.",
             ),
             RouteError::BenchmarkRunning => Self::new(
                 StatusCode::CONFLICT,

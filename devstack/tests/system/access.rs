@@ -94,6 +94,7 @@ async fn pages_of_listed_origins_may_submit() {
     assert_eq!(ours.headers()["access-control-allow-origin"], "https://app.example.com");
     assert!(ours.headers()["access-control-expose-headers"].to_str().unwrap().contains("location"));
     let other = submit("https://evil.example.com").await.unwrap();
+    assert_eq!(other.status(), StatusCode::FORBIDDEN);
     assert!(!other.headers().contains_key("access-control-allow-origin"));
 }
 

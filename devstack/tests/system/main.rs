@@ -25,6 +25,7 @@ mod readers;
 mod requests;
 mod retention;
 mod schedules;
+mod security_headers;
 mod shapes;
 mod shards;
 mod source_failures;

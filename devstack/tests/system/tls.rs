@@ -63,6 +63,7 @@ async fn the_service_is_served_over_tls_and_its_certificate_replaced_without_a_r
     .await;
     let answer = get(port, "/datasets", &old).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"records\""), "{answer}");
+    assert!(answer.contains("\r\nstrict-transport-security: max-age=31536000\r\n"), "{answer}");
     let plain = Client::new();
     assert!(plain.get(format!("http://127.0.0.1:{port}/health")).send().await.is_err());
     let metrics = plain.get(format!("http://127.0.0.1:{metrics_port}/metrics")).send().await.unwrap();

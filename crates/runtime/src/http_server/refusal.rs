@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
@@ -77,6 +79,9 @@ impl Refusal {
             (CONTENT_TYPE, "application/problem+json"),
             (RETRY_AFTER, RETRY_SECONDS),
             (CACHE_CONTROL, "no-store"),
+            // As every other answer of the api has them.
+            (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (CONNECTION, "close"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
