@@ -193,6 +193,7 @@ mod tests {
             ("LEDGER_TTL_DAYS", "36501"),
             ("DATASETS", "/nowhere/datasets.toml"),
             ("DATABASE_URL", "mysql://x"),
+            ("SOURCE_ALLOW_PRIVILEGED", "yes"),
             ("AMQP_URL", "http://x"),
             ("S3_ENDPOINT", "localhost"),
         ] {

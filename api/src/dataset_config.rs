@@ -148,19 +148,28 @@ impl Datasets {
         named.any(|dataset| !dataset.policy.admits(tenant))
     }
 
-    /// What the name may stand for, best first: the entry of that name, then the relation of that name in each exposed
-    /// schema. The first one whose relation exists is meant.
+    /// The entry of that name, if there is one.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Dataset> {
+        self.0.iter().find_map(|exposed| match exposed {
+            Exposed::One(dataset) if dataset.name == name => Some(dataset),
+            _ => None,
+        })
+    }
+
+    /// What the name may stand for, best first: the entry of that name alone, or else the relation of that name in each exposed
+    /// schema. The first one whose relation exists is meant. An entry keeps its name while its relation is away: otherwise whoever
+    /// may create a relation in an exposed schema could put one in its place.
     #[must_use]
     pub fn candidates(&self, name: &str) -> Vec<Dataset> {
-        let named = self.0.iter().filter_map(|exposed| match exposed {
-            Exposed::One(dataset) if dataset.name == name => Some(dataset.clone()),
-            _ => None,
-        });
+        if let Some(dataset) = self.named(name) {
+            return vec![dataset.clone()];
+        }
         let in_schema = self.0.iter().filter_map(|exposed| match exposed {
             Exposed::Schema(schema) => Some(Dataset::whole(schema, name)),
             Exposed::One(_) => None,
         });
-        named.chain(in_schema).collect()
+        in_schema.collect()
     }
 }
 
@@ -289,7 +298,8 @@ mod tests {
             "#,
         )
         .unwrap();
-        let [sales] = &datasets.candidates("sales")[..1] else { panic!() };
+        // The relation `sales` of the schema `public` never stands in for it.
+        let [sales] = &datasets.candidates("sales")[..] else { panic!() };
         assert_eq!(sales.relation.to_string(), "shop.orders");
         assert!(sales.exposes("total") && !sales.exposes("secret"));
         assert_eq!(sales.order_by.len(), 2);

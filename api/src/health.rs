@@ -42,7 +42,8 @@ struct Checks {
     /// `none` where the service runs without one.
     broker: &'static str,
     bucket: &'static str,
-    /// As of a few seconds ago. Without the source the api stays ready.
+    /// As of a few seconds ago. Without the source the api stays ready. `refused`: it answers, but its role may do more than read,
+    /// and exports are refused.
     source: &'static str,
 }
 
@@ -70,14 +71,14 @@ pub(crate) async fn alive() -> Json<Alive> {
     ),
 )]
 pub(crate) async fn ready(State(app): State<Arc<AppState>>) -> Response {
-    let Readiness { ledger, broker, bucket, source, .. } = app.readiness.check(MAX_AGE).await;
+    let Readiness { ledger, broker, bucket, source, source_refused, .. } = app.readiness.check(MAX_AGE).await;
     let ready = ledger && broker != Some(false) && bucket;
     let name = |up: bool| if up { "up" } else { "down" };
     let checks = Checks {
         ledger: name(ledger),
         broker: broker.map_or("none", name),
         bucket: name(bucket),
-        source: name(source.is_some()),
+        source: if source_refused { "refused" } else { name(source.is_some()) },
     };
     let status = if ready { "ready" } else { "unavailable" };
     let document = Json(Ready { status, checks, timestamp: timestamp(Utc::now()) });

@@ -39,7 +39,7 @@ pub(crate) async fn scrape(State(app): State<Arc<AppState>>) -> Response {
         page.write("polyglot_open_snapshots", &[], number(backlog.open_snapshots));
         page.write("polyglot_waiting_for_place_exports", &[], number(backlog.waiting_for_place));
     }
-    let Readiness { ledger, broker, bucket, depths, source } = readiness;
+    let Readiness { ledger, broker, bucket, depths, source, source_refused: _ } = readiness;
     if let Some(depths) = depths {
         for (queue, messages) in [("tokens", depths.tokens), ("dead", depths.dead)] {
             page.write("polyglot_queue_messages", &[("queue", queue)], messages.into());

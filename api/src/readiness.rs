@@ -24,6 +24,8 @@ pub(crate) struct Readiness {
     pub(crate) bucket: bool,
     /// What the service's sessions do on the source; `None` if it could not be reached.
     pub(crate) source: Option<SessionActivity>,
+    /// Whether exports are refused because the source's role may do more than read.
+    pub(crate) source_refused: bool,
     /// Messages in the broker's queues, if it answered.
     pub(crate) depths: Option<Depths>,
 }
@@ -58,17 +60,19 @@ impl ReadinessProbe {
                 None => None,
             }
         };
-        let (ledger, broker, bucket, source) = tokio::join!(
+        let (ledger, broker, bucket, source, source_refused) = tokio::join!(
             probe("ledger", self.ledger.ping()),
             broker,
             probe("bucket", self.storage.check()),
             self.source.activity(),
+            self.source.is_refused(),
         );
         let readiness = Readiness {
             ledger: ledger.is_some(),
             broker: broker.map(|depths| depths.is_some()),
             bucket: bucket.is_some(),
             source,
+            source_refused,
             depths: broker.flatten(),
         };
         *last = Some((Instant::now(), readiness));

@@ -75,7 +75,7 @@ impl ResolvedDataset {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use polyglot_core::column::WireType;
+    use polyglot_core::column::{TypeNames, WireType};
     use polyglot_core::relation::RelationKind;
     use polyglot_core::relation::RelationName;
 
@@ -83,8 +83,8 @@ pub(crate) mod tests {
 
     /// A nullable column that is no array.
     pub(crate) fn column(name: &str, sql_type: &str, wire: WireType) -> Column {
-        let (name, sql_type) = (name.to_owned(), sql_type.to_owned());
-        Column { name, sql_type, wire, array: None, nullable: true, wide: false, is_non_text: false }
+        let (name, sql_type, type_names) = (name.to_owned(), sql_type.to_owned(), TypeNames::built_in(sql_type));
+        Column { name, sql_type, type_names, wire, array: None, nullable: true, wide: false, is_non_text: false }
     }
 
     pub(crate) fn relation(columns: Vec<Column>, primary_key: &[&str]) -> Relation {
@@ -97,6 +97,7 @@ pub(crate) mod tests {
             stored_bytes: 0,
             toast_bytes: None,
             locked: false,
+            runs_foreign_code: false,
         }
     }
 

@@ -14,7 +14,7 @@ use polyglot_ledger::{Ledger, LedgerError, send_notifications, with_timeout};
 use polyglot_runtime::http_server::HttpServer;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::{InstallError, Recorder};
-use polyglot_source::session;
+use polyglot_source::{RoleCheck, session};
 use polyglot_storage::Storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -99,13 +99,24 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     lifecycle.tasks.spawn(sweeper.run(background_stop.clone()));
     lifecycle.tasks.spawn(recorder.clone().run_upkeep(background_stop.clone()));
 
+    let role_check = RoleCheck::new(
+        connections.source_database_url.clone(),
+        source_limit.clone(),
+        connections.source_allow_privileged,
+    );
+    // At once, so that the log says it where a process is started. The result counts for submissions.
+    lifecycle.tasks.spawn({
+        let role_check = role_check.clone();
+        async move { drop(role_check.refusal().await) }
+    });
     let source = Source::new(
         config.datasets,
         session::pool(&connections.source_database_url)?,
         connections.source_database_url.clone(),
         source_limit.clone(),
+        role_check.clone(),
     );
-    let source_monitor = SourceMonitor::new(connections.source_database_url.clone(), source_limit);
+    let source_monitor = SourceMonitor::new(connections.source_database_url.clone(), source_limit, role_check);
     let feed = Arc::new(Feed::default());
     lifecycle.tasks.spawn(send_notifications(ledger.clone(), background_stop.clone()));
     lifecycle.tasks.spawn(Arc::clone(&feed).run(ledger.clone(), lifecycle.stopping.clone()));

@@ -1,5 +1,5 @@
-//! The source database: resolves datasets in its catalog, has it plan and run the statements of submissions and previews, and
-//! counts rows. Resolved datasets are cached for seconds, so that a burst of submissions costs one lookup and a changed table
+//! The source database: resolves datasets in its catalog. Statements on what a dataset stands for are in `source_statements`.
+//! Resolved datasets are cached for seconds, so that a burst of submissions costs one lookup and a changed table
 //! is still seen soon.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,39 +12,35 @@ use polyglot_core::relation::{Relation, RelationName};
 use polyglot_runtime::telemetry::PoolUse;
 use polyglot_source::catalog::{self, CatalogError};
 use polyglot_source::session;
-use polyglot_source::sql::quote_relation;
-use polyglot_source::{ConnectionLimit, SourceConnection, related_relations};
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
+use polyglot_source::{ConnectionLimit, RoleCheck, related_relations};
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::problem::{Dependency, RouteError};
+use crate::problem::RouteError;
 use crate::resolved_dataset::ResolvedDataset;
 use crate::timeout;
 
 /// Age up to which a cached dataset is good enough for most requests.
 pub(crate) const CACHE_MAX_AGE: Duration = Duration::from_secs(2);
 
-/// Time limit of the statement that reads the rows of a preview.
-const PREVIEW_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// Longest wait for a relation that is locked. Most locks are held for milliseconds.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Pause between two looks whether it still is.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
-/// Connections of the pool that previews may use at a time. Previews may take seconds, and submissions need connections too.
+/// Connections that previews may use at a time. Previews may take seconds, and submissions need connections too.
 const MAX_PREVIEWS: usize = 2;
 
 /// The configured datasets and the connections to the database that holds them.
 pub(crate) struct Source {
     datasets: Datasets,
-    pool: PgPool,
-    url: String,
+    pub(crate) pool: PgPool,
+    pub(crate) url: String,
     /// Limit of the connections beside the pool.
-    limit: ConnectionLimit,
-    preview_permits: Arc<Semaphore>,
+    pub(crate) limit: ConnectionLimit,
+    pub(crate) preview_permits: Arc<Semaphore>,
+    pub(crate) role_check: RoleCheck,
     list_permits: Semaphore,
     cache: Mutex<HashMap<String, CacheEntry>>,
 }
@@ -58,39 +54,24 @@ struct CachedDataset {
     dataset: Arc<ResolvedDataset>,
 }
 
-/// The server's refusal of a statement, for a reason that the client may have caused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) sql_state: String,
-}
-
-/// The server's estimate for a query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Estimate {
-    /// `None`: the server was not asked.
-    pub(crate) rows: Option<u64>,
-}
-
-impl Estimate {
-    /// Reads the first line of what `EXPLAIN` returns, such as `Seq Scan on t  (cost=0.00..2.75 rows=25 width=0)`.
-    fn of(line: &str) -> Self {
-        // A relation may have a name like this too, and it comes before.
-        let after = line.rsplit_once(" rows=").map(|(_, after)| after);
-        Self { rows: after.and_then(|after| after.split(' ').next()).and_then(|rows| rows.parse().ok()) }
-    }
-}
-
 impl Source {
-    /// `pool` is for short statements. `count` opens a connection of its own to `url`, within `limit`.
-    pub(crate) fn new(datasets: Datasets, pool: PgPool, url: String, limit: ConnectionLimit) -> Self {
+    /// `pool` is for short statements. What may run foreign code, or takes long, gets a connection of its own to `url`, within
+    /// `limit`.
+    pub(crate) fn new(
+        datasets: Datasets,
+        pool: PgPool,
+        url: String,
+        limit: ConnectionLimit,
+        role_check: RoleCheck,
+    ) -> Self {
         let (preview_permits, list_permits) = (Arc::new(Semaphore::new(MAX_PREVIEWS)), Semaphore::new(1));
-        Self { datasets, pool, url, limit, preview_permits, list_permits, cache: Mutex::default() }
+        Self { datasets, pool, url, limit, preview_permits, role_check, list_permits, cache: Mutex::default() }
     }
 
-    /// The limit of the connections to the source that are not in the pool: one for counting rows, and one for the checks
-    /// and the cleanup, which take turns.
+    /// The limit of the connections to the source that are not in the pool: three for counting rows and for statements on
+    /// relations that run foreign code, and one for the checks and the cleanup, which take turns.
     pub(crate) fn limit() -> ConnectionLimit {
-        ConnectionLimit::new(2, 1)
+        ConnectionLimit::new(4, 3)
     }
 
     /// The largest number of connections of this process to the source.
@@ -186,7 +167,7 @@ impl Source {
     }
 
     fn is_configured(&self, name: &str) -> bool {
-        self.datasets.entries().iter().any(|entry| matches!(entry, Exposed::One(dataset) if dataset.name == name))
+        self.datasets.named(name).is_some()
     }
 
     async fn look_up(&self, name: &str) -> Result<Option<Arc<ResolvedDataset>>, RouteError> {
@@ -204,6 +185,17 @@ impl Source {
                 Err(RouteError::DatasetUnavailable { dataset: name.to_owned(), source: missing.into() })
             }
             None => Ok(None),
+        }
+    }
+
+    /// Refuses to have anything read with a role that may do more than read.
+    ///
+    /// # Errors
+    /// [`RouteError::SourceRole`], with the rights in its cause, which is for the operator.
+    pub(crate) async fn check_role(&self) -> Result<(), RouteError> {
+        match self.role_check.refusal().await {
+            None => Ok(()),
+            Some(rights) => Err(RouteError::SourceRole { source: rights.to_string().into() }),
         }
     }
 
@@ -255,7 +247,8 @@ impl Source {
         let governed = related_relations(connection, self.datasets.relations_with_policy()).await?;
         for entry in self.datasets.entries() {
             if let Exposed::Schema(schema) = entry {
-                for name in catalog::relations_in(connection, schema).await? {
+                let names = catalog::relations_in(connection, schema).await?;
+                for name in names.into_iter().filter(|name| !self.is_configured(name)) {
                     let dataset = Dataset::whole(schema, &name);
                     if !governed.contains(&dataset.relation) {
                         candidates.entry(name).or_default().push(dataset);
@@ -264,71 +257,6 @@ impl Source {
             }
         }
         Ok(candidates)
-    }
-
-    /// Has the server plan `statements` (separated by semicolons) in one read-only transaction and one round trip. The inner
-    /// result is the server's verdict; a failure that no client can have caused is an error.
-    pub(crate) async fn plan(&self, dataset: &str, statements: &str) -> Result<Result<Estimate, Refused>, RouteError> {
-        // Several statements in one message are a transaction that ends with the message, even if this future is dropped.
-        // The time limit is for what takes long to plan; that of the session for locks is shorter.
-        let statement = format!("SET TRANSACTION READ ONLY; SET LOCAL statement_timeout TO '2s'; {statements}");
-        let mut connection = self.pool.acquire().await?;
-        // Names in it are quoted identifiers, values are quoted literals; `selection` makes them.
-        match sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut *connection).await {
-            Ok(lines) => Ok(Ok(Estimate::of(lines.first().and_then(|line| line.try_get(0).ok()).unwrap_or_default()))),
-            Err(error) => refusal(dataset, error).map(Err),
-        }
-    }
-
-    /// Reads the rows of `statement`, which returns few rows of short texts. If the client disconnects, the statement goes
-    /// on to its end or its time limit, and keeps its permit until then.
-    ///
-    /// # Errors
-    /// [`RouteError::PreviewTooSlow`], also if other previews kept this one from starting in time;
-    /// [`RouteError::PreviewFailed`] if the server fails at a row.
-    pub(crate) async fn first_rows(
-        &self,
-        dataset: &str,
-        statement: &str,
-    ) -> Result<Vec<Vec<Option<String>>>, RouteError> {
-        let read = async {
-            let permit = Arc::clone(&self.preview_permits).acquire_owned().await.map_err(|_| RouteError::Stopping)?;
-            let mut connection = self.pool.acquire().await?;
-            // The rollback undoes what a function of a view may have set for the session. The server warns that no
-            // transaction has been begun, because these statements are an implicit one.
-            let statement = format!(
-                "SET TRANSACTION READ ONLY; SET LOCAL client_min_messages TO error;
-                 SET LOCAL statement_timeout TO '{}ms'; {statement}; ROLLBACK",
-                PREVIEW_TIMEOUT.as_millis()
-            );
-            // In a task of its own: if this future is dropped, the connection returns to the pool only when the server is
-            // done with the statement.
-            let rows = tokio::spawn(async move {
-                // Names in it are quoted identifiers, values are quoted literals; `selection` makes them.
-                let rows = sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut *connection).await;
-                drop((connection, permit));
-                rows
-            });
-            match rows.await.map_err(|_| RouteError::Panicked)? {
-                Ok(rows) => rows.iter().map(texts).collect(),
-                Err(error) => Err(preview_error(dataset, error)),
-            }
-        };
-        // The server's own limit ends the statement first, unless the wait for a permit or a connection was long.
-        tokio::time::timeout(PREVIEW_TIMEOUT + PREVIEW_TIMEOUT / 2, Box::pin(read))
-            .await
-            .unwrap_or(Err(RouteError::PreviewTooSlow))
-    }
-
-    /// Counts the rows of a dataset, without a time limit. Dropping the future closes the connection, which ends the query.
-    pub(crate) async fn count(&self, dataset: &Dataset) -> Result<u64, RouteError> {
-        let opening = async { SourceConnection::open(self.limit.acquire().await, &self.url, "polyglot count").await };
-        let mut connection = timeout::source(opening).await?;
-        let statement = format!("SELECT count(*) AS rows FROM {}", quote_relation(&dataset.relation));
-        // The name is the operator's, from the configuration, and quoted.
-        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut *connection).await?;
-        connection.close();
-        Ok(rows.unsigned_abs())
     }
 }
 
@@ -349,44 +277,6 @@ fn first_existing(candidates: Vec<Dataset>, found: Vec<Option<Relation>>) -> Opt
     candidates.into_iter().zip(found).find_map(|(dataset, relation)| Some((dataset, relation?)))
 }
 
-/// The columns of a row, all of type text.
-fn texts(row: &PgRow) -> Result<Vec<Option<String>>, RouteError> {
-    Ok((0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?)
-}
-
-/// The problem of a preview whose statement failed. Reading rows runs the expressions of a view, which may fail in any way.
-fn preview_error(dataset: &str, error: sqlx::Error) -> RouteError {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(String::from);
-    match (code, refusal(dataset, error)) {
-        (Some(code), _) if code == "57014" => RouteError::PreviewTooSlow,
-        (_, Ok(Refused { sql_state })) | (Some(sql_state), Err(RouteError::Internal(_))) => {
-            RouteError::PreviewFailed { sql_state }
-        }
-        (_, Err(error)) => error,
-    }
-}
-
-/// The refusal of a statement if the client may have caused it, else the problem.
-fn refusal(dataset: &str, error: sqlx::Error) -> Result<Refused, RouteError> {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(String::from);
-    match code.as_deref() {
-        // lock_not_available: a relation below a view, or one that was locked after it was looked up.
-        Some("55P03") => Err(RouteError::DatasetLocked { dataset: dataset.to_owned() }),
-        // query_canceled: the statement has reached its time limit.
-        Some("57014") => Err(RouteError::Unavailable { what: Dependency::Source, source: Box::new(error) }),
-        // No permission; or the relation, its schema or a column was dropped after it was looked up.
-        Some("42501" | "42P01" | "3F000" | "42703") => {
-            Err(RouteError::DatasetUnavailable { dataset: dataset.to_owned(), source: Box::new(error) })
-        }
-        // Bad data, a violated domain, an operator or type that does not exist, an operation that a type does not have.
-        Some(code) if ["22", "23", "42", "0A"].iter().any(|class| code.starts_with(class)) => {
-            tracing::debug!(dataset, error = chain(&error), "PostgreSQL refused a filter or an order");
-            Ok(Refused { sql_state: code.to_owned() })
-        }
-        _ => Err(error.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -394,7 +284,8 @@ mod tests {
     fn source(datasets: &str) -> Source {
         let url = "postgres://nobody@127.0.0.1:1/none";
         let pool = session::pool(url).unwrap();
-        Source::new(Datasets::parse(datasets).unwrap(), pool, url.to_owned(), Source::limit())
+        let (limit, role) = (Source::limit(), RoleCheck::new(url.to_owned(), Source::limit(), true));
+        Source::new(Datasets::parse(datasets).unwrap(), pool, url.to_owned(), limit, role)
     }
 
     #[tokio::test]
@@ -412,18 +303,6 @@ mod tests {
         assert!(futures_util::future::join_all(asked).await.iter().all(Result::is_err));
         let kept: Vec<String> = source.cache.lock().unwrap().keys().cloned().collect();
         assert_eq!(kept, ["records"]);
-    }
-
-    #[test]
-    fn the_number_of_rows_is_read_from_the_plan() {
-        let rows = |line| Estimate::of(line).rows;
-        assert_eq!(rows("Seq Scan on records r  (cost=0.00..2.75 rows=25 width=0)"), Some(25));
-        assert_eq!(
-            rows("Seq Scan on \"a rows=7 b\" r  (cost=0.00..2.75 rows=8000000000 width=12)"),
-            Some(8_000_000_000)
-        );
-        assert_eq!(rows("Seq Scan on records r"), None);
-        assert_eq!(rows(""), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use polyglot_core::failure::chain;
-use polyglot_source::{ConnectionLimit, SessionActivity, SourceConnection, session_activity};
+use polyglot_source::{ConnectionLimit, RoleCheck, SessionActivity, SourceConnection, session_activity};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -18,13 +18,19 @@ const MEASUREMENT_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct SourceMonitor {
     url: String,
     limit: ConnectionLimit,
+    role_check: RoleCheck,
     /// The lock is held during a measurement, so that concurrent callers share its result.
     last: Mutex<Option<(Instant, Option<SessionActivity>)>>,
 }
 
 impl SourceMonitor {
-    pub(crate) fn new(url: String, limit: ConnectionLimit) -> Self {
-        Self { url, limit, last: Mutex::default() }
+    pub(crate) fn new(url: String, limit: ConnectionLimit, role_check: RoleCheck) -> Self {
+        Self { url, limit, role_check, last: Mutex::default() }
+    }
+
+    /// Whether exports are refused because the source's role may do more than read.
+    pub(crate) async fn is_refused(&self) -> bool {
+        self.role_check.refusal().await.is_some()
     }
 
     /// The activity of the service's sessions, as of a few seconds ago at most; `None` if the source could not be reached.

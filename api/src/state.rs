@@ -49,7 +49,7 @@ pub(crate) mod tests {
     use polyglot_ledger::Connections;
     use polyglot_ledger::queue::Broker;
     use polyglot_runtime::config::Environment;
-    use polyglot_source::session;
+    use polyglot_source::{RoleCheck, session};
 
     use super::*;
     use crate::config::Config;
@@ -78,19 +78,26 @@ pub(crate) mod tests {
         let storage = Storage::new(&storage).await;
         let lifecycle = Lifecycle::default();
         let limit = Source::limit();
+        let role_check = RoleCheck::new(database_url.clone(), limit.clone(), true);
         AppState {
             readiness: ReadinessProbe::new(
                 ledger.clone(),
                 broker,
                 storage.clone(),
-                SourceMonitor::new(database_url.clone(), limit.clone()),
+                SourceMonitor::new(database_url.clone(), limit.clone(), role_check.clone()),
             ),
             authenticator: Authenticator::new(config.access.auth, config.access.secure_cookies, ledger.clone(), None),
             ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
             ledger,
             relay: Relay::default(),
             storage,
-            source: Source::new(Datasets::default(), session::pool(&database_url).unwrap(), database_url, limit),
+            source: Source::new(
+                Datasets::default(),
+                session::pool(&database_url).unwrap(),
+                database_url,
+                limit,
+                role_check,
+            ),
             feed: Arc::default(),
             access: config.access,
             has_tls: HasTls(config.tls.is_some()),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use polyglot_ledger::queue::Relay;
 use polyglot_ledger::{Connections, Ledger, Turn};
-use polyglot_source::ConnectionLimit;
+use polyglot_source::{ConnectionLimit, RoleCheck};
 use polyglot_storage::Storage;
 
 use crate::config::Settings;
@@ -29,6 +29,7 @@ pub(crate) struct WorkerContext {
     /// Limit of this process's connections to the source.
     pub connection_limit: ConnectionLimit,
     pub connection_cache: ConnectionCache,
+    pub role_check: RoleCheck,
     active: AtomicUsize,
     /// Number of claims so far, which decides what the next one looks for first.
     claims: AtomicUsize,
@@ -45,6 +46,11 @@ impl WorkerContext {
         connection_limit: ConnectionLimit,
     ) -> Self {
         let buffers = BufferPool::default();
+        let role_check = RoleCheck::new(
+            connections.source_database_url.clone(),
+            connection_limit.clone(),
+            connections.source_allow_privileged,
+        );
         let connection_cache = ConnectionCache::new(connection_limit.clone(), settings.slots.into());
         let snapshots = SnapshotSessions::new(
             connections.source_database_url.clone(),
@@ -66,6 +72,7 @@ impl WorkerContext {
             buffers,
             connection_limit,
             connection_cache,
+            role_check,
             active: AtomicUsize::new(0),
             claims: AtomicUsize::new(0),
         }

@@ -47,11 +47,19 @@ pub(crate) async fn run(context: Arc<WorkerContext>, mut subscription: Subscript
         let (context, stopping) = (Arc::clone(&context), lifecycle.stopping.clone());
         tokio::spawn(async move { context.snapshots.share(&stopping).await })
     };
-    loop {
+    'slot: loop {
         let permit = tokio::select! {
             () = lifecycle.stopping.cancelled() => break,
             permit = Arc::clone(&slots).acquire_owned() => permit.expect("the semaphore is never closed"),
         };
+        // No work is taken with a role that may do more than read. The check logs it, again and again.
+        let mut is_refused = context.role_check.refusal().await.is_some();
+        while is_refused && !lifecycle.stopping.is_cancelled() {
+            tokio::select! {
+                () = lifecycle.stopping.cancelled() => {}
+                () = tokio::time::sleep(POLL) => is_refused = context.role_check.refusal().await.is_some(),
+            }
+        }
         let next = subscription.next();
         tokio::pin!(next);
         let work = loop {
@@ -59,6 +67,9 @@ pub(crate) async fn run(context: Arc<WorkerContext>, mut subscription: Subscript
                 () = lifecycle.stopping.cancelled() => break None,
                 incoming = &mut next => break Some(JobSource::Announced(Box::new(incoming))),
                 () = tokio::time::sleep_until(poll_at) => {
+                    if context.role_check.refusal().await.is_some() {
+                        continue 'slot;
+                    }
                     // Not cancelled halfway: a claim that nobody knows of holds its export until the lease ends.
                     if let Some(claim) = poll_ledger(&context).await {
                         // There may be more.

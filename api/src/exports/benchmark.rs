@@ -132,6 +132,7 @@ async fn run(app: Arc<AppState>, plan: Plan, cancelled: CancellationToken) -> Re
 
 async fn measure_all(app: &AppState, plan: &Plan, cancelled: &CancellationToken) -> Result<Report, RouteError> {
     let unknown = || RouteError::UnknownDataset(DEFAULT_DATASET.to_owned());
+    app.source.check_role().await?;
     let resolved = app.source.resolve(DEFAULT_DATASET, Duration::ZERO).await?.ok_or_else(unknown)?;
     if !resolved.dataset.policy.is_default() {
         let source = "a benchmark exports every row, and the dataset has a policy".into();

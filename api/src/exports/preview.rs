@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
-use polyglot_source::sql::{order_sql, where_sql};
+use polyglot_source::sql::{order_sql, text_form, where_sql};
 use polyglot_source::sql::{quote_identifier, quote_relation};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -79,8 +79,9 @@ pub(crate) async fn preview(
     let resolved = app.source.resolve_readable(&request.dataset, CACHE_MAX_AGE).await?;
     // The dataset existed during the validation.
     let resolved = resolved.ok_or_else(|| RouteError::UnknownDataset(request.dataset.clone()))?;
+    app.source.check_role().await?;
     let relation = &resolved.relation;
-    let rows = app.source.first_rows(&request.dataset, &statement(&request, relation)?).await?;
+    let rows = app.source.first_rows(&resolved, &statement(&request, relation)?).await?;
     let estimated_rows = match estimate.rows {
         // The statistics are of all rows, and would tell of those of others.
         _ if request.policy_filters > 0 => None,
@@ -88,7 +89,7 @@ pub(crate) async fn preview(
         // The validation asks the server only where a filter or an order depends on a type.
         None => {
             let explain = explain(&request, relation)?;
-            timeout::source(app.source.plan(&request.dataset, &explain)).await?.unwrap_or_default().rows
+            timeout::source(app.source.plan(&resolved, &explain)).await?.unwrap_or_default().rows
         }
     };
     let more = rows.len() > MAX_ROWS;
@@ -122,7 +123,13 @@ fn conditions(request: &ExportRequest, relation: &Relation) -> Result<String, Ro
 /// The statement reads one row more than the preview has, and one character more of each value, to detect that there is more.
 fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, RouteError> {
     let characters = max_characters(request.columns.len()) + 1;
-    let value = |source: &str| format!("left(r.{}::text, {characters})", quote_identifier(source));
+    let value = |source: &str| {
+        let name = format!("r.{}", quote_identifier(source));
+        let is_built_in = relation.column(source).is_some_and(|column| column.type_names.is_built_in());
+        // A cast of a type that PostgreSQL has built in is its own. The owner of another type may have created a cast.
+        let text = if is_built_in { format!("{name}::pg_catalog.text") } else { text_form(&name) };
+        format!("pg_catalog.left({text}, {characters})")
+    };
     let values: Vec<_> = request.columns.iter().map(|column| value(&column.source)).collect();
     Ok(format!(
         "SELECT {} FROM {} AS r{}{} LIMIT {}",
@@ -152,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_statement_names_nothing_but_quoted_columns_and_values() {
-        let resolved = records(&["id"]);
+        let resolved = records(&["id", "na\"me"]);
         let columns = vec![ColumnMapping { source: "na\"me".to_owned(), target: "'; DROP".to_owned() }];
         let filter = Filter {
             column: "id".to_owned(),
@@ -163,8 +170,8 @@ mod tests {
         let request = ExportRequest { filters: vec![filter], ..resolved.request("csv", columns) };
         assert_eq!(
             statement(&request, &resolved.relation).unwrap(),
-            "SELECT left(r.\"na\"\"me\"::text, 201) FROM \"public\".\"records\" AS r \
-             WHERE (r.\"id\" < '1''; DROP TABLE records') ORDER BY r.\"id\" LIMIT 21"
+            "SELECT pg_catalog.left(r.\"na\"\"me\"::pg_catalog.text, 201) FROM \"public\".\"records\" AS r \
+             WHERE (r.\"id\" OPERATOR(pg_catalog.<) '1''; DROP TABLE records') ORDER BY r.\"id\" LIMIT 21"
         );
     }
 

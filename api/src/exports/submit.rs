@@ -114,6 +114,7 @@ async fn accept(
 ) -> Result<Accepted, RouteError> {
     let Valid { request, is_private, expected_size, coalesce, .. } =
         validate::validate(body, &app.source, app.max_parallelism, caller).await?;
+    app.source.check_role().await?;
     let owner = is_private.then_some(caller.name.as_str());
     let submission =
         Submission { tenant: &caller.tenant, owner, request: &request, expected_size, key, join: coalesce, origin };

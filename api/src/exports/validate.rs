@@ -25,7 +25,8 @@ use super::stored_size;
 use crate::identity::Identity;
 use crate::problem::{FieldError, RouteError, listed, quoted};
 use crate::resolved_dataset::ResolvedDataset;
-use crate::source::{CACHE_MAX_AGE, Estimate, Source};
+use crate::source::{CACHE_MAX_AGE, Source};
+use crate::source_statements::Estimate;
 
 /// The source database, as far as validation needs it. Tests have one of their own.
 pub(super) trait Catalog: Planner {

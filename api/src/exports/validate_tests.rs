@@ -11,7 +11,7 @@ use serde_json::json;
 use super::super::limits;
 use super::*;
 use crate::resolved_dataset::tests::records;
-use crate::source::Refused;
+use crate::source_statements::Refused;
 
 /// The operator's limit.
 const MAX_PARALLELISM: u16 = 16;
@@ -41,7 +41,7 @@ impl<F: Fn(Duration) -> Result<ResolvedDataset, RouteError> + Sync> Catalog for 
 }
 
 impl<F: Sync> Planner for Fake<F> {
-    async fn plan(&self, _: &str, statements: &str) -> Result<Result<Estimate, Refused>, RouteError> {
+    async fn plan(&self, _: &ResolvedDataset, statements: &str) -> Result<Result<Estimate, Refused>, RouteError> {
         self.planned.lock().unwrap().push(statements.to_owned());
         let refused = self.refuses.iter().find(|(word, _)| statements.contains(word));
         Ok(refused.map_or(Ok(Estimate { rows: Some(7) }), |(_, code)| Err(Refused { sql_state: (*code).to_owned() })))
@@ -358,7 +358,7 @@ async fn the_server_is_asked_only_what_depends_on_it() {
         (
             with("filters", json!([{"column": "name", "op": "=", "value": "it's"}, {"column": "id", "op": "is_null"}])),
             &[
-                r#"EXPLAIN SELECT FROM "public"."records" AS r WHERE (r."name" = 'it''s') AND (r."id" IS NOT DISTINCT FROM NULL)"#,
+                r#"EXPLAIN SELECT FROM "public"."records" AS r WHERE (r."name" OPERATOR(pg_catalog.=) 'it''s') AND (r."id" IS NOT DISTINCT FROM NULL)"#,
             ],
         ),
         (

@@ -34,6 +34,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
     let gone = || E::ExportGone(Status::Expired);
     let dataset = || E::DatasetUnavailable { dataset: "orders".to_owned(), source: "example".into() };
     let policy = || E::PolicyNotApplicable { dataset: "orders".to_owned(), source: "example".into() };
+    let role = || E::SourceRole { source: "example".into() };
     let locked = || E::DatasetLocked { dataset: "orders".to_owned() };
     let body = || {
         vec![
@@ -44,6 +45,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             policy(),
             dataset(),
             locked(),
+            role(),
             source(),
         ]
     };
@@ -113,6 +115,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             E::NoWorker,
             policy(),
             dataset(),
+            role(),
             ledger(),
             source(),
             E::Stopping,

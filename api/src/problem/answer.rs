@@ -274,6 +274,14 @@ impl<'e> Answer<'e> {
                 ),
             )
             .logged(Level::WARN),
+            RouteError::SourceRole { .. } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "source-role-refused",
+                "The service's role in the source database is refused",
+                "The role may do more than read, and whoever owns an object in the database could use its rights. The operator \
+                 finds them in the log, and what to do about it.",
+            )
+            .logged(Level::ERROR),
             RouteError::Unavailable { what: Dependency::Ledger, .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ledger-unavailable",

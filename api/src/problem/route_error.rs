@@ -82,6 +82,8 @@ pub(crate) enum RouteError {
     PolicyNotApplicable { dataset: String, source: Cause },
     #[error("dataset {dataset} is locked by another session of its database")]
     DatasetLocked { dataset: String },
+    #[error("the role of the source database may do more than read")]
+    SourceRole { source: Cause },
     #[error("{what:?} is not available")]
     Unavailable { what: Dependency, source: Cause },
     #[error("benchmarks are off")]

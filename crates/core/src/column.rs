@@ -72,12 +72,39 @@ pub struct ArrayType {
     pub delimiter: u8,
 }
 
+/// How a condition on a column names the column's type and its operators: with their schemas, so that nothing that somebody has
+/// created in another schema can be meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeNames {
+    /// Schema and name of the type, domains resolved.
+    pub schema: String,
+    pub name: String,
+    /// Schema of the operators that the type's order is made of.
+    pub operators: String,
+}
+
+impl TypeNames {
+    /// A type that PostgreSQL has built in.
+    #[must_use]
+    pub fn built_in(name: &str) -> Self {
+        Self { schema: "pg_catalog".to_owned(), name: name.to_owned(), operators: "pg_catalog".to_owned() }
+    }
+
+    /// Whether PostgreSQL has built the type in, so that its functions, casts and operators are PostgreSQL's own.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        self.schema == "pg_catalog"
+    }
+}
+
 /// A column of a relation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
     /// The type as SQL spells it, `numeric(18,4)`.
     pub sql_type: String,
+    /// The type as conditions name it.
+    pub type_names: TypeNames,
     /// Of the value, or of an array's items.
     pub wire: WireType,
     pub array: Option<ArrayType>,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::column::{Column, WireType};
+use crate::column::{Column, TypeNames, WireType};
 
 /// A schema-qualified relation name, as the catalog spells it (not quoted).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,6 +81,9 @@ pub struct Relation {
     pub toast_bytes: Option<u64>,
     /// Whether another session holds or waits for a lock that keeps everybody from reading. The sizes are not known then.
     pub locked: bool,
+    /// Whether planning or reading it may run code that is not PostgreSQL's own. A session in which such code may have run is not
+    /// used for anything else.
+    pub runs_foreign_code: bool,
 }
 
 impl Relation {
@@ -97,6 +100,7 @@ impl Relation {
         let column = |name: &&str| Column {
             name: (*name).to_owned(),
             sql_type: "text".to_owned(),
+            type_names: TypeNames::built_in("text"),
             wire: WireType::Text,
             array: None,
             nullable: true,
@@ -112,6 +116,7 @@ impl Relation {
             stored_bytes: 0,
             toast_bytes: None,
             locked: false,
+            runs_foreign_code: false,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::io::Cursor;
 
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use polyglot_core::column::{ArrayType, Column, WireType};
+use polyglot_core::column::{ArrayType, Column, TypeNames, WireType};
 use polyglot_core::format_options::{FormatOptions, OnUnrepresentable};
 use polyglot_formats::copy::{FieldIndex, Found, HEADER, RowScanner, TRAILER};
 use polyglot_formats::standalone::encode;
@@ -256,6 +256,7 @@ fn every_format_is_described() {
                 let column = Column {
                     name: "c".to_owned(),
                     sql_type: "x".to_owned(),
+                    type_names: TypeNames::built_in("text"),
                     wire,
                     array,
                     nullable: true,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use polyglot_runtime::config::{ConfigError, Environment};
-use polyglot_source::{database_url, source_database_url};
+use polyglot_source::{allows_privileged_role, database_url, source_database_url};
 use polyglot_storage::StorageConfig;
 
 /// The servers to which both processes connect.
@@ -11,6 +11,8 @@ use polyglot_storage::StorageConfig;
 pub struct Connections {
     pub database_url: String,
     pub source_database_url: String,
+    /// Whether the source's role may do more than read.
+    pub source_allow_privileged: bool,
     /// `None`: there is no broker, and workers find their work by polling the ledger.
     pub amqp_url: Option<String>,
     pub amqp_queue: String,
@@ -41,6 +43,7 @@ impl Connections {
         Ok(Self {
             database_url: database_url(env)?,
             source_database_url: source_database_url(env)?,
+            source_allow_privileged: allows_privileged_role(env)?,
             amqp_url,
             amqp_queue,
             storage: StorageConfig::from_environment(env)?,

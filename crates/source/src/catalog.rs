@@ -2,12 +2,15 @@
 //! not read here.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use polyglot_core::column::{ArrayType, Column, WireType};
+use polyglot_core::column::{ArrayType, Column, TypeNames, WireType};
 use polyglot_core::relation::{Relation, RelationKind, RelationName};
+
+use crate::foreign_code::RUNS_FOREIGN_CODE;
 
 /// The wire type for the oid of a type (`pg_type.dat`; the oids of built-in types never change), its `typtype` and its modifier.
 fn wire_type(oid: i64, typtype: &str, typmod: i32) -> WireType {
@@ -66,8 +69,9 @@ pub enum CatalogError {
 // A function that reads a size waits for a lock that keeps readers out (LOCK TABLE, ALTER TABLE, VACUUM FULL, TRUNCATE), and for
 // one that is waited for, too. Such a relation must not hide the others, so its size is left unknown. This session waits for
 // nobody on what it has locked itself, as a worker has.
-const RELATIONS: &str = "
-    WITH exclusive(oid) AS MATERIALIZED (
+static RELATIONS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "WITH exclusive(oid) AS MATERIALIZED (
         SELECT relation FROM pg_locks
         WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND pid <> pg_backend_pid()
           AND database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
@@ -77,7 +81,8 @@ const RELATIONS: &str = "
            stored.toast_bytes,
            c.oid IN (SELECT e.oid FROM exclusive e) OR coalesce(stored.locked, false) AS locked,
            -- A key of the parent alone does not tell rows of its children apart.
-           NOT (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)) AS own_key
+           NOT (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)) AS own_key,
+           {RUNS_FOREIGN_CODE} AS runs_foreign_code
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted(schema, name, place)
          JOIN pg_namespace n ON n.nspname = wanted.schema
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
@@ -105,7 +110,9 @@ const RELATIONS: &str = "
          ) AS stored
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_schema_privilege(n.oid, 'USAGE')
       AND has_table_privilege(c.oid, 'SELECT')
-    ORDER BY wanted.place";
+    ORDER BY wanted.place"
+    )
+});
 
 // A domain travels as the type at its bottom. A type is an array if it is the array type of its items' type.
 const COLUMNS: &str = "
@@ -125,12 +132,23 @@ const COLUMNS: &str = "
         SELECT i.attrelid, i.attnum, t.typbasetype, t.typtypmod
         FROM item i JOIN pg_type t ON t.oid = i.typid WHERE t.typtype = 'd')
     SELECT a.attrelid::int8 AS relation, a.attname::text AS name,
-           format_type(a.atttypid, a.atttypmod) AS sql_type, NOT a.attnotnull AS nullable,
+           -- As somebody with the usual search path sees it; this session has none in which the schema `public` is.
+           regexp_replace(format_type(a.atttypid, a.atttypmod), '^public[.]', '') AS sql_type, NOT a.attnotnull AS nullable,
            a.attgenerated = 'v' AS computed,
+           type_schema.nspname::text AS type_schema, t.typname::text AS type_name,
+           -- The operators of a type that an extension has brought are where those of its default order are.
+           CASE WHEN type_schema.nspname <> 'pg_catalog' AND t.typtype = 'b' AND t.typelem = 0
+                THEN (SELECT s.nspname::text
+                      FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'btree'
+                           JOIN pg_amop ao ON ao.amopfamily = o.opcfamily AND ao.amoplefttype = o.opcintype
+                                           AND ao.amoprighttype = o.opcintype AND ao.amopstrategy = 3
+                           JOIN pg_operator equal ON equal.oid = ao.amopopr JOIN pg_namespace s ON s.oid = equal.oprnamespace
+                      WHERE o.opcintype = t.oid AND o.opcdefault) END AS operators,
            t.oid::int8 AS oid, t.typtype::text AS typtype, t.typcategory::text AS category, t.typlen, bottom.typmod,
            bottom.dimensions, array_item.oid::int8 AS item_oid, array_item.typtype::text AS item_typtype,
            item.typmod AS item_typmod, ascii(array_item.typdelim::text) AS delimiter
     FROM bottom JOIN pg_type t ON t.oid = bottom.typid AND t.typtype <> 'd'
+         JOIN pg_namespace type_schema ON type_schema.oid = t.typnamespace
          JOIN attribute a USING (attrelid, attnum)
          LEFT JOIN (item JOIN pg_type array_item ON array_item.oid = item.typid AND array_item.typtype <> 'd')
              ON item.attrelid = a.attrelid AND item.attnum = a.attnum
@@ -173,7 +191,7 @@ pub async fn describe_all(
     let mut described: Vec<Option<Relation>> = vec![None; names.len()];
     // Several names may stand for one relation.
     let mut places: HashMap<i64, Vec<usize>> = HashMap::new();
-    let rows = sqlx::query(RELATIONS).bind(schemas).bind(relations).fetch_all(&mut *connection).await?;
+    let rows = sqlx::query(RELATIONS.as_str()).bind(schemas).bind(relations).fetch_all(&mut *connection).await?;
     let mut keyless = Vec::new();
     for row in rows {
         let place = usize::try_from(row.try_get::<i64, _>("place")? - 1).unwrap_or(usize::MAX);
@@ -228,6 +246,7 @@ fn read_relation(name: &RelationName, row: &PgRow) -> Result<Relation, sqlx::Err
         stored_bytes: bytes("bytes")?.unwrap_or(0),
         toast_bytes: bytes("toast_bytes")?,
         locked: row.try_get("locked")?,
+        runs_foreign_code: row.try_get("runs_foreign_code")?,
     })
 }
 
@@ -253,6 +272,11 @@ fn read_column(row: &PgRow) -> Result<Column, sqlx::Error> {
     Ok(Column {
         name: row.try_get("name")?,
         sql_type: row.try_get("sql_type")?,
+        type_names: TypeNames {
+            schema: row.try_get("type_schema")?,
+            name: row.try_get("type_name")?,
+            operators: row.try_get::<Option<String>, _>("operators")?.unwrap_or_else(|| "pg_catalog".to_owned()),
+        },
         wire,
         array,
         nullable: row.try_get("nullable")?,

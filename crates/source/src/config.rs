@@ -1,4 +1,4 @@
-//! The connection URLs of the ledger's and of the source's database.
+//! The connection URLs of the ledger's and of the source's database, and whether any role will do for the source.
 
 use polyglot_runtime::config::{ConfigError, Environment};
 use sqlx::postgres::PgConnectOptions;
@@ -17,6 +17,14 @@ pub fn database_url(env: &Environment) -> Result<String, ConfigError> {
 /// As [`database_url`].
 pub fn source_database_url(env: &Environment) -> Result<String, ConfigError> {
     env.url("SOURCE_DATABASE_URL", &database_url(env)?, check)
+}
+
+/// `SOURCE_ALLOW_PRIVILEGED`: whether the role of `SOURCE_DATABASE_URL` may be one that may do more than read.
+///
+/// # Errors
+/// When it is neither `on` nor `off`.
+pub fn allows_privileged_role(env: &Environment) -> Result<bool, ConfigError> {
+    env.choice("SOURCE_ALLOW_PRIVILEGED", false, &[("on", true), ("off", false)])
 }
 
 /// Checks the scheme, because the driver accepts any.

@@ -6,7 +6,9 @@ pub mod catalog;
 mod config;
 mod connection;
 mod connection_limit;
+mod foreign_code;
 mod inheritance;
+mod role_check;
 mod role_rights;
 #[cfg(test)]
 mod role_rights_tests;
@@ -16,8 +18,11 @@ pub mod sql;
 pub mod sql_state;
 
 pub use activity::{SessionActivity, session_activity};
-pub use config::{database_url, source_database_url};
+pub use config::{allows_privileged_role, database_url, source_database_url};
 pub use connection::SourceConnection;
 pub use connection_limit::{ConnectionLimit, ConnectionPermit, SnapshotPermit};
+pub use foreign_code::foreign_code_query;
 pub use inheritance::related_relations;
+pub use role_check::RoleCheck;
 pub use role_rights::{ExcessRight, RoleRights, role_rights};
+pub use session_settings::FIX_SEARCH_PATH;

@@ -16,8 +16,8 @@ use crate::session_settings::apply_session_settings;
 /// Size of [`pool`].
 pub const POOL_SIZE: u32 = 4;
 
-/// A pool of [`POOL_SIZE`] connections for catalog look-ups and for checking values, with the settings of a
-/// [`SourceConnection`]. It connects on first use.
+/// A pool of [`POOL_SIZE`] connections for catalog look-ups and for checking values of tables that run no foreign code, with the
+/// settings of a [`SourceConnection`]. It connects on first use.
 pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     Ok(PgPoolOptions::new()
@@ -27,7 +27,12 @@ pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
             Box::pin(async move {
                 apply_session_settings(connection).await?;
                 // A statement that is planned waits for a relation that is locked; other look-ups must still get a connection.
-                sqlx::raw_sql("SET lock_timeout TO '1s'; SET statement_timeout TO '10s'").execute(connection).await?;
+                // Only tables that run nothing but PostgreSQL's own code are planned and read in these sessions. A server that
+                // knows the setting (12.20, 13.16, 14.13, 15.8, 16.4 and later) refuses what has become a view meanwhile.
+                let settings = "SET lock_timeout TO '1s'; SET statement_timeout TO '10s';
+                    SELECT pg_catalog.set_config(name, 'view, foreign-table', false)
+                    FROM pg_catalog.pg_settings WHERE name = 'restrict_nonsystem_relation_kind'";
+                sqlx::raw_sql(settings).execute(connection).await?;
                 Ok(())
             })
         })

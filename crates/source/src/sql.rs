@@ -1,7 +1,7 @@
 //! SQL text from requests: quoting, conditions and orders. This is the only place where client text enters SQL: column names only as
 //! quoted identifiers that exist in the catalog, values only as quoted literals.
 
-use polyglot_core::column::{Column, WireType};
+use polyglot_core::column::{Column, TypeNames, WireType};
 use polyglot_core::order::Order;
 use polyglot_core::relation::{Relation, RelationName};
 use polyglot_core::selection::{Direction, Filter, FilterOp, JsonScalar, OrderKey};
@@ -32,6 +32,26 @@ pub fn order_sql(order: &Order, alias: &str) -> String {
     format!(" ORDER BY {}", order.keys.iter().map(key).collect::<Vec<_>>().join(", "))
 }
 
+/// The expression of the text that PostgreSQL itself prints, by the type's output function. A cast is not the same: `inet` adds
+/// its mask, and the owner of a type may have given it a cast of their own. `IS NOT DISTINCT FROM`, because a composite of NULLs
+/// `IS NULL`.
+#[must_use]
+pub fn text_form(name: &str) -> String {
+    format!("CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', {name}) END")
+}
+
+/// An operator with its schema. Without one, an operator that somebody has created for exactly the types at hand (`varchar`, say,
+/// which has none of its own) could be meant, and would run with the rights of the service.
+fn operator(schema: &str, name: &str) -> String {
+    let schema = if schema == "pg_catalog" { schema.to_owned() } else { quote_identifier(schema) };
+    format!("OPERATOR({schema}.{name})")
+}
+
+/// An operator that PostgreSQL has built in.
+fn built_in(name: &str) -> String {
+    operator("pg_catalog", name)
+}
+
 /// The condition over the relation as `alias`. The literals have no type of their own, so the server reads each
 /// as the column's type, or refuses it.
 #[must_use]
@@ -41,19 +61,29 @@ pub fn filter_sql(filter: &Filter, column: &Column, alias: &str) -> String {
         return path_sql(filter, column, &name);
     }
     let value = || filter.values.first().map_or_else(|| "NULL".to_owned(), |value| quote_literal(value));
+    let own = |name: &str| operator(&column.type_names.operators, name);
     match filter.op {
         // `IS NULL` of a composite asks for its fields; this asks for the value itself.
         FilterOp::IsNull => format!("{name} IS NOT DISTINCT FROM NULL"),
         FilterOp::IsNotNull => format!("{name} IS DISTINCT FROM NULL"),
         FilterOp::In => {
             let values: Vec<String> = filter.values.iter().map(|value| quote_literal(value)).collect();
-            format!("{name} IN ({})", values.join(", "))
+            let equal = own("=");
+            if column.array.is_some() {
+                // There is no type of arrays of arrays.
+                let each: Vec<String> = values.iter().map(|value| format!("{name} {equal} {value}")).collect();
+                return each.join(" OR ");
+            }
+            let TypeNames { schema, name: type_name, .. } = &column.type_names;
+            let (schema, type_name) = (quote_identifier(schema), quote_identifier(type_name));
+            format!("{name} {equal} ANY (ARRAY[{}]::{schema}.{type_name}[])", values.join(", "))
         }
-        FilterOp::Like => format!("{name} LIKE {}", value()),
-        FilterOp::Ilike => format!("{name} ILIKE {}", value()),
-        FilterOp::NotEqual => format!("{name} <> {}", value()),
+        // What LIKE, ILIKE and <> stand for.
+        FilterOp::Like => format!("{name} {} {}", own("~~"), value()),
+        FilterOp::Ilike => format!("{name} {} {}", own("~~*"), value()),
+        FilterOp::NotEqual => format!("{name} {} {}", own("<>"), value()),
         FilterOp::Equal | FilterOp::Less | FilterOp::LessOrEqual | FilterOp::Greater | FilterOp::GreaterOrEqual => {
-            format!("{name} {} {}", filter.op.name(), value())
+            format!("{name} {} {}", own(filter.op.name()), value())
         }
     }
 }
@@ -75,7 +105,7 @@ fn path_sql(filter: &Filter, column: &Column, name: &str) -> String {
     let (document, kind) = if column.wire == WireType::Jsonb {
         (name.to_owned(), "pg_catalog.jsonb_typeof")
     } else {
-        // To look into a `json`, the server reads all of its strings, and refuses what has no character. No filter can ask for such a
+        // A cast of a type that PostgreSQL has built in is its own. To look into a `json`, the server reads all of its strings, and refuses what has no character. No filter can ask for such a
         // string, so another character may stand there.
         let (text, expression) = (format!("{name}::pg_catalog.text"), quote_literal(NO_CHARACTER));
         let replaced = format!(
@@ -84,7 +114,8 @@ fn path_sql(filter: &Filter, column: &Column, name: &str) -> String {
         );
         (
             format!(
-                "(CASE WHEN {text} ~ {} THEN {replaced} ELSE {name} END)",
+                "(CASE WHEN {text} {} {} THEN {replaced} ELSE {name} END)",
+                built_in("~"),
                 quote_literal(r"\\u(0000|[dD][89a-fA-F])")
             ),
             "pg_catalog.json_typeof",
@@ -92,7 +123,8 @@ fn path_sql(filter: &Filter, column: &Column, name: &str) -> String {
     };
     let steps: Vec<String> = filter.path.iter().map(|step| quote_literal(step)).collect();
     let path = format!("ARRAY[{}]::pg_catalog.text[]", steps.join(", "));
-    let (found, text) = (format!("{kind}({document} #> {path})"), format!("({document} #>> {path})"));
+    let (found, text) =
+        (format!("{kind}({document} {} {path})", built_in("#>")), format!("({document} {} {path})", built_in("#>>")));
     let typed = |scalar: &JsonScalar| match scalar {
         JsonScalar::Number(digits) => ("number", format!("{}::pg_catalog.numeric", quote_literal(digits))),
         JsonScalar::String(text) => ("string", quote_literal(text)),
@@ -103,7 +135,9 @@ fn path_sql(filter: &Filter, column: &Column, name: &str) -> String {
             "number" if column.wire == WireType::Jsonb => (None, format!("{text}::pg_catalog.numeric")),
             "number" => (
                 Some(format!(
-                    "pg_catalog.octet_length({text}) > {HELD_NUMBER_BYTES} OR {text} !~ {}",
+                    "pg_catalog.octet_length({text}) {} {HELD_NUMBER_BYTES} OR {text} {} {}",
+                    built_in(">"),
+                    built_in("!~"),
                     quote_literal(HELD_NUMBER)
                 )),
                 format!("{text}::pg_catalog.numeric"),
@@ -113,15 +147,16 @@ fn path_sql(filter: &Filter, column: &Column, name: &str) -> String {
         };
         // A WHEN of its own: the operands of AND are evaluated in any order.
         let guard = guard.map(|condition| format!(" WHEN {condition} THEN false")).unwrap_or_default();
-        format!("CASE WHEN {found} IS DISTINCT FROM '{kind}' THEN false{guard} ELSE {value} {comparison} END")
+        let equal = built_in("=");
+        format!("CASE WHEN ({found} {equal} '{kind}') IS NOT TRUE THEN false{guard} ELSE {value} {comparison} END")
     };
-    let operator = match filter.op {
-        FilterOp::IsNull => return format!("coalesce({found}, 'null') = 'null'"),
-        FilterOp::IsNotNull => return format!("coalesce({found}, 'null') <> 'null'"),
+    let operator_name = match filter.op {
+        FilterOp::IsNull => return format!("coalesce({found}, 'null') {} 'null'", built_in("=")),
+        FilterOp::IsNotNull => return format!("coalesce({found}, 'null') {} 'null'", built_in("<>")),
         FilterOp::NotEqual => "<>",
-        FilterOp::Like => "LIKE",
-        FilterOp::Ilike => "ILIKE",
-        FilterOp::In => "IN",
+        FilterOp::Like => "~~",
+        FilterOp::Ilike => "~~*",
+        FilterOp::In => "=",
         FilterOp::Equal | FilterOp::Less | FilterOp::LessOrEqual | FilterOp::Greater | FilterOp::GreaterOrEqual => {
             filter.op.name()
         }
@@ -133,9 +168,17 @@ fn path_sql(filter: &Filter, column: &Column, name: &str) -> String {
         let kinds = ["number", "string", "boolean"].into_iter();
         let of_kind = |kind: &str| scalars.iter().filter(|it| it.0 == kind).map(|it| it.1.as_str()).collect::<Vec<_>>();
         let lists = kinds.map(|kind| (kind, of_kind(kind))).filter(|(_, values)| !values.is_empty());
-        lists.map(|(kind, values)| compare(kind, &format!("IN ({})", values.join(", ")))).collect()
+        lists
+            .map(|(kind, values)| {
+                compare(kind, &format!("{} ANY (ARRAY[{}])", built_in(operator_name), values.join(", ")))
+            })
+            .collect()
     } else {
-        scalars.iter().take(1).map(|(kind, value)| compare(kind, &format!("{operator} {value}"))).collect()
+        scalars
+            .iter()
+            .take(1)
+            .map(|(kind, value)| compare(kind, &format!("{} {value}", built_in(operator_name))))
+            .collect()
     };
     if conditions.is_empty() { "false".to_owned() } else { conditions.join(" OR ") }
 }
@@ -213,10 +256,16 @@ mod tests {
             values: values.iter().map(|value| (*value).to_owned()).collect(),
         };
         for (filter, sql) in [
-            (filter("id", FilterOp::Equal, &["x'; DROP TABLE t; --"]), r#" WHERE (r."id" = 'x''; DROP TABLE t; --')"#),
-            (filter("id", FilterOp::NotEqual, &[r"\'"]), r#" WHERE (r."id" <>  E'\\''')"#),
-            (filter("a\"b", FilterOp::In, &["1", "2"]), r#" WHERE (r."a""b" IN ('1', '2'))"#),
-            (filter("id", FilterOp::Ilike, &["A%"]), r#" WHERE (r."id" ILIKE 'A%')"#),
+            (
+                filter("id", FilterOp::Equal, &["x'; DROP TABLE t; --"]),
+                r#" WHERE (r."id" OPERATOR(pg_catalog.=) 'x''; DROP TABLE t; --')"#,
+            ),
+            (filter("id", FilterOp::NotEqual, &[r"\'"]), r#" WHERE (r."id" OPERATOR(pg_catalog.<>)  E'\\''')"#),
+            (
+                filter("a\"b", FilterOp::In, &["1", "2"]),
+                r#" WHERE (r."a""b" OPERATOR(pg_catalog.=) ANY (ARRAY['1', '2']::"pg_catalog"."text"[]))"#,
+            ),
+            (filter("id", FilterOp::Ilike, &["A%"]), r#" WHERE (r."id" OPERATOR(pg_catalog.~~*) 'A%')"#),
             (filter("id", FilterOp::IsNull, &[]), r#" WHERE (r."id" IS NOT DISTINCT FROM NULL)"#),
         ] {
             assert_eq!(where_sql(&[filter], &relation, "r").unwrap(), sql);
@@ -235,29 +284,33 @@ mod tests {
             values: values.iter().map(|value| (*value).to_owned()).collect(),
         };
         let path = "ARRAY['a''b', 'id']::pg_catalog.text[]";
-        let found = format!(r#"pg_catalog.jsonb_typeof(r."j" #> {path})"#);
-        let text = format!(r#"(r."j" #>> {path})"#);
+        let found = format!(r#"pg_catalog.jsonb_typeof(r."j" OPERATOR(pg_catalog.#>) {path})"#);
+        let text = format!(r#"(r."j" OPERATOR(pg_catalog.#>>) {path})"#);
         for (filter, sql) in [
             (
                 filter(FilterOp::Equal, &["17"]),
                 format!(
-                    "CASE WHEN {found} IS DISTINCT FROM 'number' THEN false ELSE {text}::pg_catalog.numeric = '17'::pg_catalog.numeric END"
+                    "CASE WHEN ({found} OPERATOR(pg_catalog.=) 'number') IS NOT TRUE THEN false \
+                     ELSE {text}::pg_catalog.numeric OPERATOR(pg_catalog.=) '17'::pg_catalog.numeric END"
                 ),
             ),
             (
                 filter(FilterOp::NotEqual, &["\"x'; DROP TABLE t; --\""]),
                 format!(
-                    "CASE WHEN {found} IS DISTINCT FROM 'string' THEN false ELSE {text} <> 'x''; DROP TABLE t; --' END"
+                    "CASE WHEN ({found} OPERATOR(pg_catalog.=) 'string') IS NOT TRUE THEN false \
+                     ELSE {text} OPERATOR(pg_catalog.<>) 'x''; DROP TABLE t; --' END"
                 ),
             ),
             (
                 filter(FilterOp::In, &["true", "\"a\"", "\"b\""]),
                 format!(
-                    "CASE WHEN {found} IS DISTINCT FROM 'string' THEN false ELSE {text} IN ('a', 'b') END OR \
-                     CASE WHEN {found} IS DISTINCT FROM 'boolean' THEN false ELSE {text}::pg_catalog.bool IN (true) END"
+                    "CASE WHEN ({found} OPERATOR(pg_catalog.=) 'string') IS NOT TRUE THEN false \
+                     ELSE {text} OPERATOR(pg_catalog.=) ANY (ARRAY['a', 'b']) END OR \
+                     CASE WHEN ({found} OPERATOR(pg_catalog.=) 'boolean') IS NOT TRUE THEN false \
+                     ELSE {text}::pg_catalog.bool OPERATOR(pg_catalog.=) ANY (ARRAY[true]) END"
                 ),
             ),
-            (filter(FilterOp::IsNull, &[]), format!("coalesce({found}, 'null') = 'null'")),
+            (filter(FilterOp::IsNull, &[]), format!("coalesce({found}, 'null') OPERATOR(pg_catalog.=) 'null'")),
             // Nothing but what validation lets through becomes SQL.
             (filter(FilterOp::Equal, &["17; DROP TABLE t"]), "false".to_owned()),
         ] {

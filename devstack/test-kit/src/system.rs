@@ -77,6 +77,8 @@ impl System {
             ("LISTEN", "127.0.0.1"),
             ("AUTH", "off"),
             ("BENCHMARK", "on"),
+            // The server's superuser, but where a test is about roles.
+            ("SOURCE_ALLOW_PRIVILEGED", "on"),
             ("LOG_FORMAT", "pretty"),
             ("NO_COLOR", "1"),
         ];

@@ -42,7 +42,7 @@ pub(crate) async fn is_promised(source: &mut Source, relation: &Relation) -> Res
     let reads_elsewhere: bool = sqlx::query_scalar(READS_ELSEWHERE)
         .bind(&relation.name.schema)
         .bind(&relation.name.name)
-        .fetch_one(&mut *source.connection)
+        .fetch_one(source.secured().await?)
         .await
         .map_err(failed)?;
     Ok(!reads_elsewhere)

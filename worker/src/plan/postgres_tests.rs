@@ -517,36 +517,45 @@ async fn a_snapshot_outlives_its_first_holder() {
 #[tokio::test]
 async fn a_connection_is_reused_by_the_next_export_while_it_lives() {
     let mut database = Database::new(&needs_database!()).await;
-    // A view may change the session that reads it.
     database
-        .run("CREATE VIEW t AS SELECT n AS id, set_config('TimeZone', 'Asia/Tokyo', false) AS zone FROM generate_series(1, 100) n")
+        .run(
+            "CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 100) n;
+             CREATE VIEW v AS SELECT id, set_config('TimeZone', 'Asia/Tokyo', false) AS zone FROM t",
+        )
         .await;
-    let request = database.request("csv", &["id", "zone"]);
+    let request = database.request("csv", &["id"]);
     let cache = ConnectionCache::new(ConnectionLimit::new(3, 1), 1);
-    let export = async || {
+    let export = async |request: &ExportRequest| {
         let connected = cache.connect(&database.url, "polyglot shapes").await.unwrap();
-        let mut source = connected.begin(&request).await.unwrap().0;
+        let mut source = connected.begin(request).await.unwrap().0;
         let zone = sqlx::query_scalar::<_, String>("SHOW TimeZone").fetch_one(&mut *source.connection).await.unwrap();
         assert_eq!(zone, "UTC");
-        let plan = read_plan(&mut source, &request, MAX_ROW).await.unwrap();
-        assert_eq!(read(&mut source, &plan, &request, &Range::default()).await.rows, 100);
+        let plan = read_plan(&mut source, request, MAX_ROW).await.unwrap();
+        assert_eq!(read(&mut source, &plan, request, &Range::default()).await.rows, 100);
         let pid = source.backend.pid;
         cache.keep(source.commit().await.unwrap());
         pid
     };
-    let first = export().await;
-    assert_eq!(export().await, first);
+    let first = export(&request).await;
+    assert_eq!(export(&request).await, first);
     let mut observer = PgConnection::connect(&database.url).await.unwrap();
     let name =
         sqlx::query_scalar::<_, String>("SELECT application_name FROM pg_stat_activity WHERE pid = $1").bind(first);
     assert_eq!(name.fetch_one(&mut observer).await.unwrap(), "polyglot idle");
     sqlx::query("SELECT pg_terminate_backend($1, 5000)").bind(first).execute(&mut observer).await.unwrap();
-    let second = export().await;
+    let second = export(&request).await;
     assert_ne!(second, first);
+    // A view may change the session that reads it, so the session is closed.
+    let mut view = database.request("csv", &["id", "zone"]);
+    view.relation.name = "v".to_owned();
+    assert_eq!(export(&view).await, second);
+    assert_eq!(cache.idle(), 0);
+    let third = export(&request).await;
+    assert_ne!(third, second);
     // An idle worker soon holds no connection.
     let started = tokio::time::Instant::now();
     let lives = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)";
-    while sqlx::query_scalar::<_, bool>(lives).bind(second).fetch_one(&mut observer).await.unwrap() {
+    while sqlx::query_scalar::<_, bool>(lives).bind(third).fetch_one(&mut observer).await.unwrap() {
         assert!(started.elapsed() < std::time::Duration::from_secs(20));
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }

@@ -24,10 +24,11 @@ impl Range {
     pub(super) fn conditions(&self, order: &Order) -> Vec<String> {
         let descending = order.keys.first().is_some_and(|key| key.direction == Direction::Desc);
         let (from, to) = if descending { ("<=", ">") } else { (">=", "<") };
+        // Bounds are of types that PostgreSQL has built in, of enums and of domains over these: all have its own operators.
         let compare = |operator: &str, bound: &Vec<String>| {
             let columns: Vec<String> = order.keys.iter().take(bound.len()).map(|key| qualified(&key.column)).collect();
             let bound: Vec<String> = bound.iter().map(|text| quote_literal(text)).collect();
-            format!("(({}) {operator} ({}))", columns.join(", "), bound.join(", "))
+            format!("(({}) OPERATOR(pg_catalog.{operator}) ({}))", columns.join(", "), bound.join(", "))
         };
         let from = self.from.as_ref().map(|bound| compare(from, bound));
         from.into_iter().chain(self.to.as_ref().map(|bound| compare(to, bound))).collect()
@@ -62,10 +63,13 @@ mod tests {
         let order = Order { keys: keys(Direction::Asc), total: true };
         assert_eq!(
             ranges[1].conditions(&order),
-            [r#"((r."a", r."b") >= ('it''s', '1'))"#, r#"((r."a", r."b") < ('x', '2'))"#]
+            [
+                r#"((r."a", r."b") OPERATOR(pg_catalog.>=) ('it''s', '1'))"#,
+                r#"((r."a", r."b") OPERATOR(pg_catalog.<) ('x', '2'))"#
+            ]
         );
         let order = Order { keys: keys(Direction::Desc), total: true };
-        assert_eq!(ranges[2].conditions(&order), [r#"((r."a", r."b") <= ('x', '2'))"#]);
+        assert_eq!(ranges[2].conditions(&order), [r#"((r."a", r."b") OPERATOR(pg_catalog.<=) ('x', '2'))"#]);
         assert!(Range::default().conditions(&order).is_empty());
     }
 }

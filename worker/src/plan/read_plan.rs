@@ -9,7 +9,7 @@ use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
 use polyglot_source::catalog::{self, CatalogError};
-use polyglot_source::sql::{self, order_sql, quote_relation};
+use polyglot_source::sql::{self, order_sql, quote_relation, text_form};
 
 use super::range::Range;
 use super::sql::{ALIAS, qualified};
@@ -90,13 +90,6 @@ impl RowNames {
             format!("Row {number} of {rows_of} ({})", parts.join(", "))
         }
     }
-}
-
-/// Returns the expression of the text that PostgreSQL itself prints, by the type's output function. A cast is not the
-/// same: `inet` adds its mask, and a type may have a cast of its own. `IS NOT DISTINCT FROM`, because a composite of
-/// NULLs `IS NULL`.
-pub(super) fn text_form(name: &str) -> String {
-    format!("CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', {name}) END")
 }
 
 /// Returns the type that a column arrives as, and the expression that selects it.
@@ -292,6 +285,7 @@ pub(crate) async fn read_plan(
         CatalogError::Database(error) => failed(error),
     })?;
     let plan = Plan::of(relation, request, max_row_bytes)?;
+    source.note_relation(&plan.relation);
     if !plan.order.total {
         // In a parallel scan it would be chance which process returns its rows first.
         source.run("SET LOCAL max_parallel_workers_per_gather TO 0").await?;
@@ -356,6 +350,7 @@ fn estimates(relation: &Relation, request: &ExportRequest) -> (Option<u64>, Opti
 
 #[cfg(test)]
 mod tests {
+    use polyglot_core::column::TypeNames;
     use polyglot_core::relation::RelationKind;
     use polyglot_core::relation::RelationName;
     use polyglot_core::request::ColumnMapping;
@@ -367,7 +362,17 @@ mod tests {
     const MAX_ROW: u64 = 16 << 20;
 
     fn column(name: &str, wire: WireType, wide: bool) -> Column {
-        Column { name: name.into(), sql_type: "x".into(), wire, array: None, nullable: false, wide, is_non_text: false }
+        let type_names = TypeNames::built_in("x");
+        Column {
+            name: name.into(),
+            sql_type: "x".into(),
+            type_names,
+            wire,
+            array: None,
+            nullable: false,
+            wide,
+            is_non_text: false,
+        }
     }
 
     fn relation() -> Relation {
@@ -380,6 +385,7 @@ mod tests {
             stored_bytes: 5000,
             toast_bytes: Some(0),
             locked: false,
+            runs_foreign_code: false,
         }
     }
 
@@ -409,7 +415,7 @@ mod tests {
         let plan = Plan::of(relation(), &request, MAX_ROW).unwrap();
         assert!(
             plan.copy_statement(&Range::default())
-                .contains(r#" AS r WHERE (r."id" > '5') ORDER BY r."Range", r."id")"#),
+                .contains(r#" AS r WHERE (r."id" OPERATOR(pg_catalog.>) '5') ORDER BY r."Range", r."id")"#),
             "{}",
             plan.copy_statement(&Range::default())
         );

@@ -4,11 +4,11 @@
 use polyglot_core::failure::Failure;
 use polyglot_core::request::ExportRequest;
 use polyglot_core::selection::Direction;
-use polyglot_source::sql;
+use polyglot_source::sql::{self, text_form};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::calibrate;
-use super::read_plan::{Plan, text_form};
+use super::read_plan::Plan;
 use super::row_size_estimate::row_size_expression;
 use super::shard_target::ShardTarget;
 use super::sql::{ALIAS, qualified};
@@ -119,7 +119,7 @@ pub(super) async fn fits_one_shard(
         sql::all_of(&plan.conditions),
     );
     let row =
-        sqlx::query(AssertSqlSafe(query)).persistent(false).fetch_one(&mut *source.connection).await.map_err(failed)?;
+        sqlx::query(AssertSqlSafe(query)).persistent(false).fetch_one(source.secured().await?).await.map_err(failed)?;
     let number = |name: &str| row.try_get::<f64, _>(name).map_err(failed);
     Ok(number("rows")? < max_rows && is_below_two_shards(number("weight")?, target))
 }
@@ -141,7 +141,7 @@ impl Sampling {
         let heap_bytes: Option<i64> = sqlx::query_scalar(HEAP_BYTES)
             .bind(&plan.relation.name.schema)
             .bind(&plan.relation.name.name)
-            .fetch_one(&mut *source.connection)
+            .fetch_one(source.secured().await?)
             .await
             .map_err(failed)?;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -193,7 +193,7 @@ impl Sampling {
                 sql::all_of(&plan.conditions),
             );
             let query = sqlx::query(AssertSqlSafe(query)).persistent(false);
-            let row = query.fetch_one(&mut *source.connection).await.map_err(failed)?;
+            let row = query.fetch_one(source.secured().await?).await.map_err(failed)?;
             let number = |name: &str| row.try_get::<f64, _>(name).map_err(failed);
             let stratum = |size_estimate: f64, squares: f64| Stratum {
                 size_estimate: size_estimate / fraction,
@@ -278,7 +278,7 @@ impl Sampling {
             most = target.max_shards,
         );
         let query = sqlx::query(AssertSqlSafe(query)).persistent(false);
-        let rows = query.fetch_all(&mut *source.connection).await.map_err(failed)?;
+        let rows = query.fetch_all(source.secured().await?).await.map_err(failed)?;
         let (mut shards, mut total, mut bounds) = (0.0, 0.0, Vec::with_capacity(rows.len()));
         for row in rows {
             shards = row.try_get("shards").map_err(failed)?;

@@ -125,7 +125,7 @@ pub(crate) async fn shard_plan(
     if whole.rows < MIN_ROWS {
         return Ok(ShardPlan::SingleStream(SingleStreamReason::Small));
     }
-    let columns = match key_columns(&mut source.connection, &plan.relation, &plan.order).await? {
+    let columns = match key_columns(source.secured().await?, &plan.relation, &plan.order).await? {
         Ok(columns) => columns,
         Err(reason) => return Ok(ShardPlan::SingleStream(reason)),
     };
@@ -185,7 +185,7 @@ async fn is_cheap(
 /// Asks the server for its estimate for a query.
 async fn estimate(source: &mut Source, query: &str) -> Result<Estimate, Failure> {
     let explain = AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) {query}"));
-    let row = sqlx::query(explain).persistent(false).fetch_one(&mut *source.connection).await.map_err(failed)?;
+    let row = sqlx::query(explain).persistent(false).fetch_one(source.secured().await?).await.map_err(failed)?;
     // On the wire a value of type json is its text.
     let text: String = row.try_get_unchecked(0).map_err(failed)?;
     let explained: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();

@@ -88,6 +88,11 @@ impl ConnectionCache {
                 return connected;
             }
             if let Some((_, reader)) = self.with(|idle| idle.readers.pop()) {
+                if !reader.is_reusable {
+                    // Its permit is free as soon as the server has ended the session.
+                    reader.close();
+                    continue;
+                }
                 let preparing = async {
                     let mut connected = reader.commit().await?;
                     connected.renew(name).await?;
@@ -120,9 +125,9 @@ impl ConnectionCache {
         Some(Connected::to(permit, url, name).await)
     }
 
-    /// Keeps a connection for a short time, unless it is old or there are enough.
+    /// Keeps a connection for a short time, unless it is old, there are enough, or foreign code may have run in it.
     pub(crate) fn keep(&self, connected: Connected) {
-        if connected.since.elapsed() > MAX_AGE {
+        if connected.since.elapsed() > MAX_AGE || !connected.is_reusable {
             return connected.close();
         }
         let until = Instant::now() + IDLE_TIME;

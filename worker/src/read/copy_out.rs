@@ -50,7 +50,8 @@ impl Source {
         let mut batch = BatchBuilder::new(max_rows);
         {
             let failed = |error: sqlx::Error, read: u64| failed_after(&error, read, rows_of);
-            let mut stream = self.connection.copy_out_raw(statement).await.map_err(|error| failed(error, 0))?;
+            let connection = self.secured().await?;
+            let mut stream = connection.copy_out_raw(statement).await.map_err(|error| failed(error, 0))?;
             while let Some(message) = stream.try_next().await.map_err(|error| failed(error, batch.rows_read()))? {
                 // A very wide row is passed on without a copy, which would take as much memory again.
                 if message.len() > BATCH_BYTES

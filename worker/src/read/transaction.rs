@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::manifest::SnapshotPoint;
+use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
 use polyglot_source::session::Backend;
 use polyglot_source::sql::quote_literal;
-use polyglot_source::{ConnectionPermit, SourceConnection};
+use polyglot_source::{ConnectionPermit, FIX_SEARCH_PATH, SourceConnection};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -22,6 +23,8 @@ pub(crate) struct Connected {
     connection: SourceConnection,
     /// Time at which it was established.
     pub(super) since: Instant,
+    /// Whether it may be used for another export: no code that is not PostgreSQL's own has run in it.
+    pub(super) is_reusable: bool,
 }
 
 /// An open transaction on the source, which holds its snapshot.
@@ -29,6 +32,8 @@ pub(crate) struct Source {
     pub(crate) connection: SourceConnection,
     pub backend: Backend,
     since: Instant,
+    /// As of [`Connected`]. False until the relation is known.
+    pub(super) is_reusable: bool,
 }
 
 /// The reason why a snapshot cannot be imported.
@@ -116,7 +121,7 @@ impl Connected {
     /// Connects; `name` is the session's name in `pg_stat_activity`.
     pub(crate) async fn to(permit: ConnectionPermit, url: &str, name: &str) -> Result<Self, sqlx::Error> {
         let connection = SourceConnection::open(permit, url, name).await?;
-        Ok(Self { connection, since: Instant::now() })
+        Ok(Self { connection, since: Instant::now(), is_reusable: true })
     }
 
     /// Prepares the connection for another export: resets the session's settings and sets its name.
@@ -131,7 +136,7 @@ impl Connected {
 
     /// Locks the relation against changes of its definition and takes a snapshot.
     pub(crate) async fn begin(self, request: &ExportRequest) -> Result<(Source, SnapshotPoint), Failure> {
-        let Self { mut connection, since } = self;
+        let Self { mut connection, since, .. } = self;
         match begin(&mut connection, lock(request)).await? {
             BeginOutcome::Open => {}
             BeginOutcome::NoTable => return Err(relation_missing(request)),
@@ -145,14 +150,14 @@ impl Connected {
             promised: true,
         };
         let backend = backend(&mut connection).await?;
-        Ok((Source { connection, backend, since }, snapshot))
+        Ok((Source { connection, backend, since, is_reusable: false }, snapshot))
     }
 
     /// Begins a transaction under a snapshot that another transaction has exported. If that transaction is still open
     /// after the lock was taken, it was open all the time, and so was its own lock: the table has the definition that
     /// it had when the snapshot was taken.
     pub(crate) async fn join(self, request: &ExportRequest, snapshot: &str) -> Result<Source, JoinError> {
-        let Self { mut connection, since } = self;
+        let Self { mut connection, since, .. } = self;
         // The transaction that holds the snapshot also keeps the table from being dropped.
         match begin(&mut connection, format!("{JOIN_LOCK_TIMEOUT}; {}", lock(request))).await? {
             BeginOutcome::Open => {}
@@ -169,14 +174,30 @@ impl Connected {
             });
         }
         let backend = backend(&mut connection).await?;
-        Ok(Source { connection, backend, since })
+        Ok(Source { connection, backend, since, is_reusable: false })
     }
 }
 
 impl Source {
+    /// Notes what the transaction reads, which decides whether its session may be used for another export. The relation is
+    /// locked, so it does not become another kind of relation; an index or a statistics object with code in it that is
+    /// created meanwhile is what the check of a session that is used again is for.
+    pub(crate) fn note_relation(&mut self, relation: &Relation) {
+        self.is_reusable = !relation.runs_foreign_code;
+    }
+
+    /// The connection for a statement with names that are looked up. Code of the relation that has run in the session may
+    /// have changed the search path.
+    pub(crate) async fn secured(&mut self) -> Result<&mut PgConnection, Failure> {
+        if !self.is_reusable {
+            self.run(FIX_SEARCH_PATH).await?;
+        }
+        Ok(&mut self.connection)
+    }
+
     /// Exports the snapshot and returns the name under which other transactions can import it while this one is open.
     pub(crate) async fn export_snapshot(&mut self) -> Result<String, Failure> {
-        sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut *self.connection).await.map_err(failed)
+        sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(self.secured().await?).await.map_err(failed)
     }
 
     /// Returns the partitions of the relation as they are now, whatever the snapshot is.
@@ -187,7 +208,7 @@ impl Source {
         sqlx::query_scalar(partitions)
             .bind(&request.relation.schema)
             .bind(&request.relation.name)
-            .fetch_one(&mut *self.connection)
+            .fetch_one(self.secured().await?)
             .await
             .map_err(failed)
     }
@@ -201,7 +222,7 @@ impl Source {
     /// all sessions that a dead worker left under that name.
     pub(crate) async fn commit(mut self) -> Result<Connected, Failure> {
         self.connection.commit(IDLE).await.map_err(failed)?;
-        Ok(Connected { connection: self.connection, since: self.since })
+        Ok(Connected { connection: self.connection, since: self.since, is_reusable: self.is_reusable })
     }
 
     /// Releases the snapshot by closing the connection. No statement may be running.

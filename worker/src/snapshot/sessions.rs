@@ -158,7 +158,8 @@ impl SnapshotSessions {
         // The claim is not guarded here, so a server that is away is not waited for.
         let importing = timeout(IMPORT_TIMEOUT, Box::pin(self.import_snapshot(attempt, &snapshot, None)));
         let reader = importing.await.unwrap_or_else(|_| Err(unreachable("no answer in time").into()));
-        let reader = reader.map_err(|error| import_error(error, 1))?;
+        let mut reader = reader.map_err(|error| import_error(error, 1))?;
+        reader.note_relation(&plan.relation);
         let name = snapshot.to_string();
         let session = self.hold(attempt, transaction, permit, snapshot, plan);
         session.give_back(reader);
@@ -326,7 +327,10 @@ impl SnapshotSessions {
             return Ok(idle);
         }
         match self.import_snapshot(attempt, &session.snapshot, None).await {
-            Ok(reader) => Ok(reader),
+            Ok(mut reader) => {
+                reader.note_relation(&session.plan.relation);
+                Ok(reader)
+            }
             // The holder of this process has just been lost, and with it the session; the next try joins through another
             // process.
             Err(JoinError::SnapshotGone) => {
