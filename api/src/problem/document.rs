@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 
 use super::answer::Answer;
 use super::field_error::FieldError;
+use super::help::link;
 use super::route_error::RouteError;
-use crate::openapi::problem_page;
 
 /// An error (RFC 9457).
 #[derive(Serialize, ToSchema)]
@@ -78,7 +78,7 @@ impl IntoResponse for RouteError {
         let mut response = answer.status.into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(header::LINK, problem_page::link(answer.slug));
+        headers.insert(header::LINK, link(answer.slug));
         if let Some(seconds) = answer.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }

@@ -7,11 +7,13 @@
 mod answer;
 mod document;
 mod field_error;
+mod help;
 mod message;
 mod route_error;
 
 pub(crate) use answer::Answer;
 pub(crate) use document::Problem;
 pub(crate) use field_error::FieldError;
+pub(crate) use help::help;
 pub(crate) use message::{listed, quoted};
 pub(crate) use route_error::{Dependency, RouteError};
