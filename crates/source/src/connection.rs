@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use crate::connection_limit::ConnectionPermit;
+use crate::session::without_statements_in_the_log;
 use crate::session_settings::{apply_session_settings, reset_session_settings};
 use crate::sql::quote_literal;
 
@@ -59,7 +60,8 @@ impl SourceConnection {
         let (url, name) = (url.to_owned(), name.to_owned());
         let opening = async move {
             let options: PgConnectOptions = url.parse()?;
-            let connection = PgConnection::connect_with(&options.application_name(&name)).await?;
+            let options = without_statements_in_the_log(options).application_name(&name);
+            let connection = PgConnection::connect_with(&options).await?;
             let mut opened = Self { open: Some(OpenSession { connection, permit, url, name, pid: None }) };
             let session = opened.session();
             session.pid = Some(apply_session_settings(&mut session.connection).await?);

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use polyglot_runtime::telemetry::PoolUse;
+use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::connection::SourceConnection;
@@ -36,7 +37,12 @@ pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
                 Ok(())
             })
         })
-        .connect_lazy_with(options.application_name("polyglot catalog")))
+        .connect_lazy_with(without_statements_in_the_log(options).application_name("polyglot catalog")))
+}
+
+/// The driver logs statements that take a second, and those on the source have values of filters in them.
+pub(crate) fn without_statements_in_the_log(options: PgConnectOptions) -> PgConnectOptions {
+    options.disable_statement_logging()
 }
 
 /// The connections of a pool, idle and in use.
