@@ -13,8 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use crate::connection_limit::ConnectionPermit;
-use crate::session::without_statements_in_the_log;
-use crate::session_settings::{apply_session_settings, reset_session_settings};
+use crate::session_settings::{apply_session_settings, reset_session_settings, without_statements_in_the_log};
 use crate::sql::quote_literal;
 
 /// Longest wait for a connection to be established.

@@ -7,12 +7,11 @@
 use std::time::Duration;
 
 use polyglot_runtime::telemetry::PoolUse;
-use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::connection::SourceConnection;
 use crate::connection_limit::ConnectionPermit;
-use crate::session_settings::apply_session_settings;
+use crate::session_settings::{apply_session_settings, without_statements_in_the_log};
 
 /// Size of [`pool`].
 pub const POOL_SIZE: u32 = 4;
@@ -38,11 +37,6 @@ pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
             })
         })
         .connect_lazy_with(without_statements_in_the_log(options).application_name("polyglot catalog")))
-}
-
-/// The driver logs statements that take a second, and those on the source have values of filters in them.
-pub(crate) fn without_statements_in_the_log(options: PgConnectOptions) -> PgConnectOptions {
-    options.disable_statement_logging()
 }
 
 /// The connections of a pool, idle and in use.

@@ -1,7 +1,7 @@
 //! The settings of a session on the source database: those that the meaning of a name and the text of a value depend on.
 
-use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
 use crate::sql::quote_literal;
 
@@ -57,4 +57,9 @@ pub(crate) async fn apply_session_settings(connection: &mut PgConnection) -> Res
     let rows = sqlx::raw_sql(AssertSqlSafe(settings)).fetch_all(connection).await?;
     // The server knows most of the settings, so there is a row.
     rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("pid")
+}
+
+/// The driver logs statements that take a second, and those on the source have values of filters in them.
+pub(crate) fn without_statements_in_the_log(options: PgConnectOptions) -> PgConnectOptions {
+    options.disable_statement_logging()
 }
