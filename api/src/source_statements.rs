@@ -106,8 +106,9 @@ impl Source {
              SET LOCAL lock_timeout TO '1s'; SET LOCAL statement_timeout TO '{}ms'",
             limit.as_millis()
         );
+        let apart = format!("{begin}; {statements}; ROLLBACK");
         if relation.runs_foreign_code {
-            return self.run_apart(format!("{begin}; {statements}; ROLLBACK"), limit).await;
+            return self.run_apart(apart, limit).await;
         }
         // The catalog is asked again behind the statements, which have locked the relation: an index with code in it that was
         // created before they were planned cannot have been dropped before the question.
@@ -116,7 +117,13 @@ impl Source {
         let connection = self.pool.acquire().await?;
         // In a task of its own: if this future is dropped, the connection returns to the pool only when the server is done
         // with the statement.
-        tokio::spawn(run_in_pool(connection, statement)).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+        let result = tokio::spawn(run_in_pool(connection, statement)).await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
+        match result {
+            // A view or a foreign table has taken the place of the table that was looked up a moment ago, and the sessions of
+            // the pool refuse it (object_not_in_prerequisite_state).
+            Err(error) if is_refused_in_pool(&error) => self.run_apart(apart, limit).await,
+            result => result,
+        }
     }
 
     /// Runs a statement in a session of its own. If it takes longer than its limit, because code of the relation has caught
@@ -134,6 +141,11 @@ impl Source {
             Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
         }
     }
+}
+
+/// Whether the server refused a statement for the state of an object, as `restrict_nonsystem_relation_kind` has it refuse views.
+fn is_refused_in_pool(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "55000")
 }
 
 /// Runs a statement whose last row says whether foreign code may have run. The connection returns to the pool only if that is

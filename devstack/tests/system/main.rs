@@ -11,6 +11,7 @@ mod document_commands;
 mod events;
 mod formats;
 mod grants;
+mod hostile_owners;
 mod identity;
 mod ledger;
 mod ledger_shards;
