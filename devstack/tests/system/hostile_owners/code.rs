@@ -80,7 +80,7 @@ const KINDS: &[(&str, &str, Result<&str, &str>)] = &[
          CREATE FUNCTION public.visible(integer) RETURNS boolean LANGUAGE plpgsql AS
          $f$ BEGIN PERFORM public.payload(); RETURN $1 = 1; END $f$;
          ALTER TABLE public.row_security ENABLE ROW LEVEL SECURITY;
-         CREATE POLICY some ON public.row_security USING (public.visible(id))",
+         CREATE POLICY sieve ON public.row_security USING (public.visible(id))",
         Ok("id,v\n1,x\n"),
     ),
     (
