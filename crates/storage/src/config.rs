@@ -15,6 +15,37 @@ pub struct StorageConfig {
     pub region: Option<String>,
     /// Set only when a key comes from a `_FILE`; otherwise the AWS chain finds credentials by itself.
     pub static_credentials: Option<(String, String)>,
+    /// How the store is to encrypt what it is given; `None`: as the bucket is set up.
+    pub encryption: Option<Encryption>,
+}
+
+/// Encryption at rest by the store (SSE).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// With keys that are the store's own.
+    StoreKeys,
+    /// With a key of a key management service; `None`: its default key for the store.
+    Kms { key_id: Option<String> },
+}
+
+impl Encryption {
+    fn from_environment(env: &Environment) -> Result<Option<Self>, ConfigError> {
+        let key_id = env.optional("S3_SSE_KMS_KEY_ID")?;
+        match (env.optional("S3_SSE")?.as_deref(), key_id) {
+            (None, None) => Ok(None),
+            (Some("AES256"), None) => Ok(Some(Self::StoreKeys)),
+            (Some("aws:kms"), key_id) => Ok(Some(Self::Kms { key_id })),
+            (None | Some("AES256"), Some(_)) => Err(ConfigError::Problem {
+                name: "S3_SSE_KMS_KEY_ID".to_owned(),
+                problem: "it is used with S3_SSE=aws:kms alone; set that, or unset the key".to_owned(),
+            }),
+            (Some(other), _) => Err(ConfigError::Value {
+                name: "S3_SSE".to_owned(),
+                value: other.to_owned(),
+                expected: "expected AES256 or aws:kms".to_owned(),
+            }),
+        }
+    }
 }
 
 impl StorageConfig {
@@ -65,6 +96,7 @@ impl StorageConfig {
             prefix,
             region: env.optional("AWS_REGION")?,
             static_credentials,
+            encryption: Encryption::from_environment(env)?,
         })
     }
 }
@@ -78,6 +110,28 @@ mod tests {
         let env = Environment::fixed(&[("S3_ENDPOINT", "localhost:9000")]);
         let error = StorageConfig::from_environment(&env).err().unwrap().to_string();
         assert!(error.starts_with("S3_ENDPOINT: "), "{error}");
+    }
+
+    #[test]
+    fn encryption_is_asked_for_by_its_name_on_the_wire() {
+        let with = |variables: &[(&str, &str)]| {
+            StorageConfig::from_environment(&Environment::fixed(variables)).map(|config| config.encryption)
+        };
+        assert_eq!(with(&[]).unwrap(), None);
+        assert_eq!(with(&[("S3_SSE", "AES256")]).unwrap(), Some(Encryption::StoreKeys));
+        assert_eq!(with(&[("S3_SSE", "aws:kms")]).unwrap(), Some(Encryption::Kms { key_id: None }));
+        let key = ("S3_SSE_KMS_KEY_ID", "alias/exports");
+        let with_key = Some(Encryption::Kms { key_id: Some("alias/exports".to_owned()) });
+        assert_eq!(with(&[("S3_SSE", "aws:kms"), key]).unwrap(), with_key);
+        for (variables, name) in [
+            (&[("S3_SSE", "on")][..], "S3_SSE: "),
+            (&[("S3_SSE", "aes256"), key], "S3_SSE: "),
+            (&[("S3_SSE", "AES256"), key], "S3_SSE_KMS_KEY_ID: "),
+            (&[key], "S3_SSE_KMS_KEY_ID: "),
+        ] {
+            let error = with(variables).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod object_store;
 mod s3;
 mod storage;
 
-pub use config::StorageConfig;
+pub use config::{Encryption, StorageConfig};
 pub use error::StorageError;
 pub use object_store::{
     ByteStream, ChecksumMode, CompletedPart, MultipartUpload, ObjectBody, ObjectInfo, ObjectStore, PresignedMethod,

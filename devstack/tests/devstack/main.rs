@@ -2,6 +2,7 @@
 //! needs the api or a worker, so one binary has them all: linking costs more than running them.
 
 mod command_line;
+mod encryption;
 mod observability;
 mod postgres_role;
 mod proxy;

@@ -50,6 +50,7 @@ impl Store {
             prefix: String::new(),
             region: None,
             static_credentials: Some(("key".to_owned(), "secret".to_owned())),
+            encryption: None,
         };
         let client = S3Store::without_retries(&config).await;
         Self { _dir: dir, _s3: s3, faults, client }

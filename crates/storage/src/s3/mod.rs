@@ -2,6 +2,7 @@
 
 mod body;
 mod client;
+mod encryption;
 mod error;
 mod retries;
 
@@ -20,6 +21,7 @@ use polyglot_core::request::ObjectHeaders;
 
 use self::body::{answer_body, checksum_text, read_checksum, request_body};
 use self::client::{COMPLETE_TIMEOUT, Clients, attempt_timeout, body_timeout, standard_retries};
+use self::encryption::EncryptionHeaders;
 use self::error::{failed, status};
 use self::retries::CountRetries;
 use crate::config::StorageConfig;
@@ -37,6 +39,7 @@ pub struct S3Store {
     public_client: Client,
     bucket: String,
     has_custom_endpoint: bool,
+    encryption: EncryptionHeaders,
 }
 
 impl S3Store {
@@ -57,6 +60,7 @@ impl S3Store {
             public_client: public,
             bucket: config.bucket.clone(),
             has_custom_endpoint: config.endpoint.is_some(),
+            encryption: EncryptionHeaders::of(config.encryption.as_ref()),
         }
     }
 
@@ -98,12 +102,16 @@ impl ObjectStore for S3Store {
             .content_type(headers.content_type)
             .content_disposition(&headers.content_disposition)
             .set_content_encoding(headers.content_encoding.map(str::to_owned))
+            .set_server_side_encryption(self.encryption.algorithm.clone())
+            .set_ssekms_key_id(self.encryption.key_id.clone())
             .checksum_crc32(checksum_text(crc32))
             .body(request_body(OPERATION, body).await?)
             .customize()
             .interceptor(CountRetries::default())
             .config_override(body_timeout(body));
-        Ok(put.send().await.map_err(failed(OPERATION))?.e_tag)
+        let answer = put.send().await.map_err(failed(OPERATION))?;
+        self.encryption.check(OPERATION, answer.server_side_encryption())?;
+        Ok(answer.e_tag)
     }
 
     async fn create_upload(&self, key: &str, headers: &ObjectHeaders) -> Result<MultipartUpload> {
@@ -116,10 +124,15 @@ impl ObjectStore for S3Store {
             .content_type(headers.content_type)
             .content_disposition(&headers.content_disposition)
             .set_content_encoding(headers.content_encoding.map(str::to_owned))
+            // Every part is encrypted as the upload is.
+            .set_server_side_encryption(self.encryption.algorithm.clone())
+            .set_ssekms_key_id(self.encryption.key_id.clone())
             .checksum_algorithm(types::ChecksumAlgorithm::Crc32)
             // A store that knows it checks the whole object; one that does not checks the parts.
             .checksum_type(types::ChecksumType::FullObject);
-        let id = create.send().await.map_err(failed(OPERATION))?.upload_id;
+        let answer = create.send().await.map_err(failed(OPERATION))?;
+        self.encryption.check(OPERATION, answer.server_side_encryption())?;
+        let id = answer.upload_id;
         let id = id.ok_or_else(|| StorageError::invalid(OPERATION, "the answer has no upload id"))?;
         Ok(MultipartUpload { key: key.to_owned(), id })
     }
