@@ -58,14 +58,13 @@ pub(super) fn check(payload: &[u8], config: &JwtConfig, now: DateTime<Utc>) -> R
 
 /// Seconds since 1970, which may have a fraction; `None` if the value is no number or no time.
 fn numeric_date(value: &Value) -> Option<DateTime<Utc>> {
-    let seconds = match value.as_i64() {
-        Some(seconds) => seconds,
-        None => {
-            let seconds = value.as_f64().filter(|seconds| seconds.abs() < 1e12)?;
-            #[expect(clippy::cast_possible_truncation, reason = "the bound above is far below that of i64")]
-            let whole = seconds.floor() as i64;
-            whole
-        }
+    let seconds = if let Some(seconds) = value.as_i64() {
+        seconds
+    } else {
+        let seconds = value.as_f64().filter(|seconds| seconds.abs() < 1e12)?;
+        #[expect(clippy::cast_possible_truncation, reason = "the bound above is far below that of i64")]
+        let whole = seconds.floor() as i64;
+        whole
     };
     DateTime::from_timestamp(seconds, 0)
 }

@@ -134,7 +134,7 @@ async fn without_any_keys_the_answer_is_to_try_again() {
     assert_eq!(padded(1000).len(), 1000);
     for body in ["", "[]", "{}", r#"{"keys":{}}"#, "<html>", &good[..good.len() - 1], &padded((256 << 10) + 1)] {
         issuer.set(|answer| body.clone_into(&mut answer.body));
-        assert!(is_unavailable(&verifier, &token).await, "{:.80}", body);
+        assert!(is_unavailable(&verifier, &token).await, "{body:.80}");
         issuer.pass(5);
     }
     // A redirect is not followed.

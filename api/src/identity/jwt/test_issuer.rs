@@ -149,11 +149,12 @@ pub(super) fn claims(changes: Value) -> Value {
         "iss": ISSUER, "aud": AUDIENCE, "sub": "robot", "tenant": "acme", "scope": "exports:read exports:write",
         "exp": NOW + 300,
     });
-    for (name, value) in changes.as_object().unwrap() {
+    let Value::Object(changes) = changes else { panic!("{changes} is no object") };
+    for (name, value) in changes {
         if value.is_null() {
-            claims.as_object_mut().unwrap().remove(name);
+            claims.as_object_mut().unwrap().remove(&name);
         } else {
-            claims[name] = value.clone();
+            claims[name] = value;
         }
     }
     claims

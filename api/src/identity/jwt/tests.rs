@@ -68,7 +68,7 @@ async fn a_token_in_order_says_who_it_is_for() {
     assert_eq!(token.claims["group"], 7);
     // Other forms of the same.
     for (changes, scopes) in [
-        (json!({"aud": ["other", AUDIENCE], "exp": NOW as f64 + 0.5, "nbf": NOW + 30}), 2),
+        (json!({"aud": ["other", AUDIENCE], "exp": 1_800_000_000.5, "nbf": NOW + 30}), 2),
         (json!({"scope": ["a", "b", "c"], "exp": NOW - 29}), 3),
         (json!({"scope": null}), 0),
         (json!({"scope": " "}), 0),
