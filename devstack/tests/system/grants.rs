@@ -62,6 +62,7 @@ impl Shop {
             ("DATABASE_URL", as_role(&admin, &ledger)),
             ("SOURCE_DATABASE_URL", as_role(&admin, &reader)),
             ("DATASETS", datasets.to_str().unwrap().to_owned()),
+            ("SOURCE_ALLOW_PRIVILEGED", "off".to_owned()),
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value)).to_vec();
         let system = System::prepare(&format!("grants_{mark}"), &admin, env).await;
@@ -183,6 +184,15 @@ async fn the_check_says_what_is_missing_and_what_is_too_much() {
         &text,
         "MISSING   datasets      later: GRANT SELECT ON \"shop\".\"made_later\" TO \"reader\"\n2 lines above",
     );
+
+    shop.system.set("SOURCE_ALLOW_PRIVILEGED", "on");
+    let (_, text) = shop.check();
+    assert_lines(
+        &text,
+        "note      source role   \"reader\" may INSERT shop.orders (docs/operations/grants.md); SOURCE_ALLOW_PRIVILEGED=on",
+    );
+    assert_lines(&text, "1 line above says");
+    shop.system.set("SOURCE_ALLOW_PRIVILEGED", "off");
 
     run(&shop.admin, &format!("REVOKE USAGE ON SCHEMA shop FROM {reader}; DROP TABLE shop.made_later")).await.unwrap();
     let (_, text) = shop.check();
