@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::connection::SourceConnection;
 use crate::connection_limit::ConnectionLimit;
-use crate::role_rights::{RoleRights, role_rights};
+use crate::role_rights::{ExcessRight, RoleRights, role_rights};
 
 /// Age up to which a result without findings is good enough.
 const MAX_AGE: Duration = Duration::from_mins(1);
@@ -32,6 +32,8 @@ pub struct RoleCheck {
 struct Last {
     until: Option<Instant>,
     refusal: Option<Arc<RoleRights>>,
+    /// The role could only read at the first check.
+    was_accepted: bool,
 }
 
 impl RoleCheck {
@@ -56,6 +58,12 @@ impl RoleCheck {
             Ok(Ok(rights)) if rights.excess.is_empty() => {
                 max_age = MAX_AGE;
                 last.refusal = None;
+                last.was_accepted = true;
+            }
+            // Everybody may grant rights on what they own. That must not stop the exports of all others.
+            Ok(Ok(rights)) if last.was_accepted && rights.excess.iter().all(ExcessRight::is_for_owners_to_grant) => {
+                max_age = MAX_AGE;
+                tracing::error!(role = rights.role, problem = %rights, "the role of the source database may do more than at the start");
             }
             Ok(Ok(rights)) => {
                 tracing::error!(role = rights.role, problem = %rights, "the role of the source database is refused");

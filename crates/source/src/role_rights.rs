@@ -38,6 +38,21 @@ pub enum ExcessRight {
     WriteMore { relations: i64 },
 }
 
+impl ExcessRight {
+    /// Whether the owner of an object could have given the right, and not only an administrator.
+    #[must_use]
+    pub fn is_for_owners_to_grant(&self) -> bool {
+        match self {
+            Self::CreateIn { .. } | Self::WriteMore { .. } => true,
+            Self::Write { privileges, .. } => privileges.iter().all(|privilege| privilege != "OWNER"),
+            Self::Attribute { .. }
+            | Self::PredefinedRole { .. }
+            | Self::FileFunction { .. }
+            | Self::CreateSchemas { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for ExcessRight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -29,7 +29,7 @@ impl Ledger {
     }
 
     /// As [`Self::delete`], of an export in this view; `None`: of any.
-    pub(super) async fn delete_of(&self, id: Uuid, view: Option<TenantView<'_>>) -> Result<Deletion> {
+    async fn delete_of(&self, id: Uuid, view: Option<TenantView<'_>>) -> Result<Deletion> {
         let mut transaction = self.pool.begin().await?;
         let mut query = QueryBuilder::<Postgres>::new("SELECT e.state, e.object_key FROM exports e WHERE e.id = ");
         query.push_bind(id);
@@ -83,5 +83,12 @@ impl Ledger {
             .execute(&self.pool)
             .await?;
         Ok(())
+    }
+}
+
+impl TenantView<'_> {
+    /// As [`Ledger::delete`].
+    pub async fn delete(&self, id: Uuid) -> Result<Deletion> {
+        self.ledger.delete_of(id, Some(*self)).await
     }
 }

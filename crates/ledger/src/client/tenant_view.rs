@@ -4,7 +4,6 @@
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::cancel::Deletion;
 use super::read::{COLUMNS, Export, ListFilter, read_all, read_export, read_request};
 use crate::database::{Ledger, Result};
 use crate::notifications::{Change, read_change};
@@ -16,7 +15,7 @@ const READ_CHANGES: i64 = 20;
 /// A ledger with the exports of some tenants alone.
 #[derive(Debug, Clone, Copy)]
 pub struct TenantView<'a> {
-    ledger: &'a Ledger,
+    pub(super) ledger: &'a Ledger,
     tenants: &'a [String],
     /// The caller. Exports of their own are seen by nobody else.
     name: &'a str,
@@ -76,11 +75,6 @@ impl TenantView<'_> {
             self.select("SELECT e.id FROM exports e WHERE e.state IN ('pending', 'planning', 'running', 'finishing')");
         query.push(" ORDER BY e.id DESC LIMIT ").push_bind(limit);
         Ok(query.build_query_scalar().fetch_all(&self.ledger.pool).await?)
-    }
-
-    /// As [`Ledger::delete`].
-    pub async fn delete(&self, id: Uuid) -> Result<Deletion> {
-        self.ledger.delete_of(id, Some(*self)).await
     }
 
     /// The first `limit` changes of the tenants' exports after number `after`, in order: a page.
