@@ -109,7 +109,7 @@ impl Config {
         let auth = AuthMode::from_environment(env, listen)?;
         let mut allowed_hosts = AllowedHosts::from_environment(env)?;
         // A page of any site could give this machine a name of its own and would then be asked for nothing.
-        if auth == AuthMode::Off && listen.is_loopback() && allowed_hosts.is_any() {
+        if auth == AuthMode::Off && allowed_hosts.is_any() {
             allowed_hosts = AllowedHosts::of_this_machine(listen);
         }
         let tls = TlsCertificate::from_environment(env)?;

@@ -171,7 +171,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
 
 /// Says in the log when everybody is let in, or nobody.
 async fn warn_about_access(access: &AccessConfig, ledger: &Ledger) -> Result<(), LedgerError> {
-    if access.auth == AuthMode::Off {
+    if access.auth != AuthMode::On {
         tracing::warn!("AUTH is off: everyone who can reach the listener may export, read and delete everything");
     } else if access.jwt.is_none() && !with_timeout(ledger.has_valid_api_key()).await? {
         tracing::warn!(

@@ -71,9 +71,10 @@ impl Stack {
         } else {
             print_line("rows come from SOURCE_DATABASE_URL: nothing is seeded");
         }
-        let api_key = match config.auth_is_off {
-            true => None,
-            false => Some(TrialKey::ensure(&binaries.api, &addresses.database, data_dir).await?),
+        let api_key = if config.auth_is_off {
+            None
+        } else {
+            Some(TrialKey::ensure(&binaries.api, &addresses.database, data_dir).await?)
         };
         addresses.write(config, api_key.as_ref(), data_dir)?;
         self.start_services(config, data_dir, binaries, &addresses)?;

@@ -11,20 +11,19 @@ const VARIABLE: &str = "AUTH";
 pub enum AuthMode {
     #[default]
     On,
-    /// Everybody who reaches the listener may do everything.
+    /// Everybody on this machine may do everything.
     Off,
+    /// Everybody who reaches the listener may do everything: something in front of the service asks who its clients are.
+    OffOnAnyAddress,
 }
 
 impl AuthMode {
     /// Reads `AUTH`. It is off only where it is said, and on an address that other machines reach only where that is said too.
     pub(crate) fn from_environment(env: &Environment, listen: IpAddr) -> Result<Self, ConfigError> {
         const EVERYWHERE: &str = "off-on-any-address";
-        let (mode, everywhere) = env.choice(
-            VARIABLE,
-            (Self::On, true),
-            &[("on", (Self::On, true)), ("off", (Self::Off, false)), (EVERYWHERE, (Self::Off, true))],
-        )?;
-        if !everywhere && !listen.is_loopback() {
+        let modes = [("on", Self::On), ("off", Self::Off), (EVERYWHERE, Self::OffOnAnyAddress)];
+        let mode = env.choice(VARIABLE, Self::On, &modes)?;
+        if mode == Self::Off && !listen.is_loopback() {
             return Err(ConfigError::Problem {
                 name: VARIABLE.to_owned(),
                 problem: format!(
@@ -52,7 +51,7 @@ mod tests {
         for listen in ["0.0.0.0", "::", "10.0.0.7", "127.0.0.1", "::1"] {
             assert_eq!(mode("", listen), Ok(AuthMode::On));
             assert_eq!(mode("on", listen), Ok(AuthMode::On));
-            assert_eq!(mode("off-on-any-address", listen), Ok(AuthMode::Off));
+            assert_eq!(mode("off-on-any-address", listen), Ok(AuthMode::OffOnAnyAddress));
         }
         assert_eq!(mode("off", "127.0.0.1"), Ok(AuthMode::Off));
         assert_eq!(mode("off", "::1"), Ok(AuthMode::Off));
