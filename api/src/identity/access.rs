@@ -17,6 +17,7 @@ pub(crate) enum Access {
 
 impl Access {
     /// What a request needs; `route` is the pattern that its path matched, if any.
+    #[expect(clippy::match_same_arms, reason = "each arm is one kind of route, with its reason")]
     pub(crate) fn to(method: &Method, route: Option<&str>) -> Self {
         // Without one, an unknown path cannot be told from one that exists.
         let Some(route) = route else { return Self::Identified };

@@ -11,8 +11,8 @@ const PREFIX: &str = "polyglot_";
 /// A new secret of 256 random bits, in hexadecimal.
 pub(crate) fn new_secret() -> String {
     // Seeded by the system and made for secrets.
-    let bytes: [u8; 32] = rand::rng().random();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut random = rand::rng();
+    format!("{:032x}{:032x}", random.random::<u128>(), random.random::<u128>())
 }
 
 /// The hash by which a secret is stored. Secrets are random and long, so that a fast hash without a salt is enough.

@@ -97,11 +97,11 @@ impl Authenticator {
             Principal::Anonymous => return true,
             Principal::Token => return caller.expires_at.is_none_or(|at| at > Utc::now()),
             Principal::ApiKey(id) => {
-                timeout::ledger(ledger.find_api_key(id)).await.map(|key| key.is_some_and(is_valid))
+                timeout::ledger(ledger.find_api_key(id)).await.map(|key| key.is_some_and(|key| is_valid(&key)))
             }
             Principal::Session(token) => timeout::ledger(ledger.find_session(token))
                 .await
-                .map(|found| found.is_some_and(|(key, _)| is_valid(key))),
+                .map(|found| found.is_some_and(|(key, _)| is_valid(&key))),
         };
         valid.unwrap_or_else(|error| {
             tracing::debug!(error = chain(&error), "credentials cannot be checked again at the moment");
@@ -192,7 +192,7 @@ impl Authenticator {
     }
 }
 
-fn is_valid(stored: StoredApiKey) -> bool {
+fn is_valid(stored: &StoredApiKey) -> bool {
     stored.key.is_valid
 }
 

@@ -59,7 +59,7 @@ async fn run(url: &str, statement: &str) -> Result<(), sqlx::Error> {
 
 async fn assert_refused(url: &str, statement: &str) {
     let error = run(url, statement).await.expect_err(statement);
-    let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+    let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
     // insufficient_privilege
     assert_eq!(code.as_deref(), Some("42501"), "{statement}: {error}");
 }

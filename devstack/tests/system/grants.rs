@@ -160,7 +160,7 @@ async fn the_roles_of_the_script_are_enough_and_may_do_nothing_else() {
         (&ledger, "CREATE SCHEMA mine"),
     ] {
         let refused = run(url, statement).await.expect_err(statement);
-        let code = refused.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+        let code = refused.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
         assert_eq!(code.as_deref(), Some("42501"), "{statement}: {refused}");
     }
 }

@@ -22,12 +22,12 @@ struct Key {
     id: Option<String>,
     /// `alg`: the only algorithm that the issuer uses the key with, if it says so.
     algorithm: Option<Algorithm>,
-    key: PublicKey,
+    public: PublicKey,
 }
 
 impl Key {
     fn admits(&self, algorithm: Algorithm) -> bool {
-        self.key.admits(algorithm) && self.algorithm.is_none_or(|only| only == algorithm)
+        self.public.admits(algorithm) && self.algorithm.is_none_or(|only| only == algorithm)
     }
 }
 
@@ -90,7 +90,7 @@ impl KeySet {
         if admitting.is_empty() {
             return Err(InvalidToken::Algorithm);
         }
-        let verified = admitting.iter().any(|key| key.key.verifies(algorithm, message, signature));
+        let verified = admitting.iter().any(|key| key.public.verifies(algorithm, message, signature));
         if verified { Ok(()) } else { Err(InvalidToken::Signature) }
     }
 }
@@ -106,7 +106,7 @@ fn parse_key(value: Value) -> Option<Key> {
         None => None,
         Some(name) => Some(Algorithm::named(name)?),
     };
-    let key = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+    let public = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
         ("RSA", _) => PublicKey::Rsa {
             n: without_leading_zeros(decode(&jwk.n?)?, MIN_RSA_BYTES)?,
             e: without_leading_zeros(decode(&jwk.e?)?, 1)?,
@@ -116,7 +116,7 @@ fn parse_key(value: Value) -> Option<Key> {
         ("OKP", Some("Ed25519")) => PublicKey::Ed25519(decode(&jwk.x?).filter(|key| key.len() == 32)?),
         _ => return None,
     };
-    Some(Key { id: jwk.kid, algorithm, key })
+    Some(Key { id: jwk.kid, algorithm, public })
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {

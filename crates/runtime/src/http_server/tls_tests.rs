@@ -99,7 +99,7 @@ async fn stalled_handshakes_are_cut_off_and_count_as_connections() {
     let trusted = write_pair(folder.path());
     let handshake_timeout = Duration::from_secs(1);
     let connections = QuotaLimits { total: 3, per_peer: 2 };
-    let (server, _) = start(folder.path(), HttpLimits { handshake_timeout, connections, ..limits() });
+    let (server, _) = start(folder.path(), HttpLimits { connections, handshake_timeout, ..limits() });
     // Two that never begin or end their handshake have all that one client may have: others are closed at once.
     let (mut silent, mut begun) = (server.connect().await, server.connect().await);
     begun.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();

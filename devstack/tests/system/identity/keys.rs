@@ -116,7 +116,7 @@ async fn many_wrong_keys_do_not_shut_out_a_right_one() {
     let key = new_key(&system, "default", "exports:read");
     assert_eq!(get(&system, "/exports", &key).await.status(), StatusCode::OK);
     let guesses = (0..400).map(|number| {
-        let guess = format!("polyglot_{:032x}_{:064x}", number, number);
+        let guess = format!("polyglot_{number:032x}_{number:064x}");
         let system = &system;
         async move { get(system, "/exports", &guess).await.status() }
     });
