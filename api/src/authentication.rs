@@ -1,15 +1,21 @@
 //! The layer around the routes: finds the caller of a request, checks that it may do what it asks for, and hands it to the
 //! handler.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use polyglot_core::failure::chain;
+use polyglot_ledger::{AuditAction, AuditEvent, AuditOrigin};
+use polyglot_runtime::quota::Peer;
+use polyglot_runtime::telemetry::TraceContext;
 use tracing::Span;
 
-use crate::identity::{Access, Caller, Principal};
+use crate::audit;
+use crate::identity::{Access, Caller, Origin, Principal};
 use crate::problem::RouteError;
 use crate::state::AppState;
 
@@ -24,19 +30,44 @@ pub(crate) async fn check(State(app): State<Arc<AppState>>, mut request: Request
     if access == Access::Public {
         return next.run(request).await;
     }
-    match authorize(&app, request.method(), request.headers(), access).await {
-        Ok(caller) => {
+    let origin = origin_of(&app, &request);
+    let refused = match app.authenticator.caller(request.headers()).await {
+        Ok(Some(identity)) => {
+            let caller = Caller::new(identity, origin);
             Span::current().record("tenant", &caller.tenant).record("caller", &caller.name);
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            match authorize(&caller, request.method(), request.headers(), access) {
+                Ok(()) => {
+                    request.extensions_mut().insert(caller);
+                    return next.run(request).await;
+                }
+                Err(error) => {
+                    record_refusal(&app, caller.audit_origin(), &error).await;
+                    error
+                }
+            }
         }
-        Err(error) => error.into_response(),
+        Ok(None) => RouteError::NotAuthenticated { presented: false },
+        Err(error) => error,
+    };
+    if let RouteError::NotAuthenticated { presented: true } = refused {
+        let origin = origin_of(&app, &request);
+        let (address, request_id) = (Some(origin.address.as_str()), origin.request_id.as_deref());
+        record_refusal(&app, AuditOrigin { address, request_id, ..AuditOrigin::default() }, &refused).await;
+    }
+    refused.into_response()
+}
+
+/// From where a request comes.
+pub(crate) fn origin_of(app: &AppState, request: &Request) -> Origin {
+    let peer = request.extensions().get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.address());
+    Origin {
+        address: app.access.trusted_proxies.client(peer, request.headers()).to_string(),
+        // Set by `request_layer::track`.
+        request_id: request.extensions().get::<TraceContext>().and_then(|trace| trace.request_id.clone()),
     }
 }
 
-async fn authorize(app: &AppState, method: &Method, headers: &HeaderMap, access: Access) -> Result<Caller, RouteError> {
-    let caller = app.authenticator.caller(headers).await?;
-    let caller = caller.ok_or(RouteError::NotAuthenticated { presented: false })?;
+fn authorize(caller: &Caller, method: &Method, headers: &HeaderMap, access: Access) -> Result<(), RouteError> {
     if let Principal::Session(_) = caller.principal {
         require_request_header(method, headers)?;
     }
@@ -45,7 +76,20 @@ async fn authorize(app: &AppState, method: &Method, headers: &HeaderMap, access:
     {
         return Err(RouteError::MissingScope { scope: *missing });
     }
-    Ok(caller)
+    Ok(())
+}
+
+/// Records that a request was refused, unless there are so many of them that the audit would fill with these. The request is
+/// refused in any case, so a failure is only logged.
+async fn record_refusal(app: &AppState, origin: AuditOrigin<'_>, error: &RouteError) {
+    if !app.recorded_refusals.take() {
+        return;
+    }
+    let reason = error.to_string();
+    let event = AuditEvent { detail: Some(&reason), ..AuditEvent::new(AuditAction::Refuse, origin) };
+    if let Err(error) = audit::record(app, event).await {
+        tracing::warn!(error = chain(&error), "a refusal could not be recorded");
+    }
 }
 
 /// Refuses a request that changes something and that a foreign page may have made the browser send.

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client_address::TrustedProxies;
 use crate::cors::CorsOrigins;
 use crate::dataset_config::Datasets;
 use crate::hosts::AllowedHosts;
 use crate::identity::{AuthMode, JwtConfig};
-use polyglot_ledger::{Connections, ledger_ttl};
+use polyglot_ledger::{Connections, audit_ttl, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::quota::QuotaLimits;
 use polyglot_runtime::tls::TlsCertificate;
@@ -39,6 +40,8 @@ pub struct Config {
     pub datasets: Datasets,
     /// `LEDGER_TTL_DAYS`: time after its end for which the ledger remembers an export; `None`: for ever.
     pub ledger_ttl: Option<Duration>,
+    /// `AUDIT_TTL_DAYS`: time for which the audit is kept; `None`: for ever.
+    pub audit_ttl: Option<Duration>,
     pub connections: Connections,
 }
 
@@ -51,6 +54,8 @@ pub struct AccessConfig {
     pub(crate) jwt: Option<JwtConfig>,
     /// `SECURE_COOKIES`: whether browsers are to send the page's cookie over TLS alone.
     pub secure_cookies: bool,
+    /// `TRUSTED_PROXIES`: the proxies that say who their clients are.
+    pub trusted_proxies: TrustedProxies,
     /// `ALLOWED_HOSTS`: the hosts that requests may name.
     pub allowed_hosts: AllowedHosts,
     /// `CORS_ORIGINS`: the pages of other origins that may use the service.
@@ -82,6 +87,13 @@ pub enum Delivery {
 
 impl Delivery {
     pub(crate) const ALL: [(&'static str, Self); 2] = [("redirect", Self::Redirect), ("proxy", Self::Proxy)];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::Proxy => "proxy",
+        }
+    }
 }
 
 impl Config {
@@ -123,6 +135,7 @@ impl Config {
                 auth,
                 jwt: JwtConfig::from_environment(env)?,
                 secure_cookies,
+                trusted_proxies: TrustedProxies::from_environment(env)?,
                 allowed_hosts,
                 cors: CorsOrigins::from_environment(env)?,
                 benchmark: env.choice("BENCHMARK", false, &[("on", true), ("off", false)])?,
@@ -136,6 +149,7 @@ impl Config {
             max_connections: QuotaLimits { total, per_peer },
             datasets: Datasets::from_environment(env)?,
             ledger_ttl: ledger_ttl(env)?,
+            audit_ttl: audit_ttl(env)?,
             connections: Connections::from_environment(env)?,
         })
     }
@@ -178,6 +192,8 @@ mod tests {
             ("CORS_ORIGINS", "example.com"),
             ("BENCHMARK", "yes"),
             ("AUTH", "off"),
+            ("TRUSTED_PROXIES", "proxy"),
+            ("AUDIT_TTL_DAYS", "-1"),
             ("AUTH", "none"),
             ("SECURE_COOKIES", "yes"),
             ("DOWNLOAD_MODE", "stream"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use polyglot_core::scope::{Scope, Scopes};
 use polyglot_core::tenant::{self, DEFAULT_TENANT};
-use polyglot_ledger::{ApiKey, Ledger, LedgerError, NewApiKey, with_timeout};
+use polyglot_ledger::{ApiKey, AuditAction, AuditEvent, AuditOrigin, Ledger, LedgerError, NewApiKey, with_timeout};
 use uuid::Uuid;
 
 use crate::identity::GeneratedKey;
@@ -92,6 +92,7 @@ pub async fn run(command: KeysCommand, ledger: &Ledger) -> Result<Printed, KeysE
                 secret_hash: generated.secret_hash,
                 lifetime: create.expires_in_days.map(|days| DAY * u32::try_from(days).unwrap_or(u32::MAX)),
             };
+            record(ledger, AuditAction::CreateKey, generated.id, &create.tenant, &create.name).await?;
             with_timeout(ledger.create_api_key(&key)).await?;
             let stored =
                 with_timeout(ledger.find_api_key(generated.id)).await?.ok_or(KeysError::Unknown(generated.id))?;
@@ -107,6 +108,8 @@ pub async fn run(command: KeysCommand, ledger: &Ledger) -> Result<Printed, KeysE
             Ok(Printed { out, err })
         }
         KeysCommand::Revoke { id } => {
+            let stored = with_timeout(ledger.find_api_key(id)).await?.ok_or(KeysError::Unknown(id))?;
+            record(ledger, AuditAction::RevokeKey, id, &stored.key.tenant, &stored.key.name).await?;
             if !with_timeout(ledger.revoke_api_key(id)).await? {
                 return Err(KeysError::Unknown(id));
             }
@@ -116,6 +119,8 @@ pub async fn run(command: KeysCommand, ledger: &Ledger) -> Result<Printed, KeysE
             })
         }
         KeysCommand::Rotate { id, grace_hours } => {
+            let stored = with_timeout(ledger.find_api_key(id)).await?.ok_or(KeysError::Unknown(id))?;
+            record(ledger, AuditAction::RotateKey, id, &stored.key.tenant, &stored.key.name).await?;
             let generated = GeneratedKey::new();
             let grace = HOUR * u32::try_from(grace_hours).unwrap_or(u32::MAX);
             let rotated = with_timeout(ledger.rotate_api_key(id, generated.id, generated.secret_hash, grace)).await?;
@@ -124,6 +129,14 @@ pub async fn run(command: KeysCommand, ledger: &Ledger) -> Result<Printed, KeysE
             Ok(made(&generated, &rotated.key, &until))
         }
     }
+}
+
+/// Records what is about to be done with a key. Who may run this program has the ledger's password, which is all that is known of
+/// them.
+async fn record(ledger: &Ledger, action: AuditAction, id: Uuid, tenant: &str, name: &str) -> Result<(), LedgerError> {
+    let origin = AuditOrigin { tenant: Some(tenant), caller: Some("polyglot-api keys"), ..AuditOrigin::default() };
+    let detail = format!("{id} {name}");
+    with_timeout(ledger.record(&AuditEvent { detail: Some(&detail), ..AuditEvent::new(action, origin) })).await
 }
 
 fn made(generated: &GeneratedKey, key: &ApiKey, more: &str) -> Printed {

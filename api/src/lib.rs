@@ -5,8 +5,10 @@
 //! Modules depend on each other in one direction: `router` on the handlers, handlers on `state`, `state` on the clients and
 //! caches that it holds.
 
+mod audit;
 mod authentication;
 mod check;
+mod client_address;
 mod client_limits;
 mod command_line;
 mod config;
@@ -30,6 +32,7 @@ mod page;
 mod problem;
 mod query;
 mod readiness;
+mod refusal_budget;
 mod request_layer;
 mod resolved_dataset;
 mod router;

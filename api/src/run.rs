@@ -26,6 +26,7 @@ use crate::exports::body_budget::BodyBudget;
 use crate::identity::{AuthMode, Authenticator, Verifier};
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
+use crate::refusal_budget::RefusalBudget;
 use crate::router::{MetricsRoute, metrics_router, router};
 use crate::security_headers::HasTls;
 use crate::source::Source;
@@ -95,6 +96,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         source_connections: source_limit.clone(),
         relay: relay.clone(),
         ledger_ttl: config.ledger_ttl,
+        audit_ttl: config.audit_ttl,
     };
     lifecycle.tasks.spawn(sweeper.run(background_stop.clone()));
     lifecycle.tasks.spawn(recorder.clone().run_upkeep(background_stop.clone()));
@@ -122,6 +124,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     lifecycle.tasks.spawn(Arc::clone(&feed).run(ledger.clone(), lifecycle.stopping.clone()));
     let app = AppState {
         readiness: ReadinessProbe::new(ledger.clone(), broker, storage.clone(), source_monitor),
+        recorded_refusals: RefusalBudget::default(),
         authenticator: Authenticator::new(config.access.auth, config.access.secure_cookies, ledger.clone(), tokens),
         ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
         ledger,

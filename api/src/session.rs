@@ -9,13 +9,17 @@ use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use polyglot_ledger::{AuditAction, AuditEvent};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::authentication::require_request_header;
+use crate::audit;
+use crate::authentication::{origin_of, require_request_header};
 use crate::cross_site::is_cross_site;
-use crate::identity::{COOKIE, COOKIE_WITH_TLS, Caller, PresentedKey, Principal, hash, new_secret, session_token};
+use crate::identity::{
+    COOKIE, COOKIE_WITH_TLS, Caller, Identity, PresentedKey, Principal, hash, new_secret, session_token,
+};
 use crate::problem::RouteError;
 use crate::state::AppState;
 use crate::timeout;
@@ -46,7 +50,7 @@ pub(crate) struct SessionDocument {
 }
 
 impl SessionDocument {
-    fn of(app: &AppState, caller: Option<&Caller>) -> Self {
+    fn of(app: &AppState, caller: Option<&Identity>) -> Self {
         Self {
             auth: if app.authenticator.is_off() { "off" } else { "on" },
             signed_in: caller.is_some(),
@@ -84,7 +88,7 @@ pub(crate) async fn inspect(
         Err(RouteError::NotAuthenticated { .. }) => None,
         Err(error) => return Err(error),
     };
-    Ok(Json(SessionDocument::of(&app, caller.as_ref())))
+    Ok(Json(SessionDocument::of(&app, caller.as_deref())))
 }
 
 /// Sign in.
@@ -99,12 +103,14 @@ pub(crate) async fn inspect(
 )]
 pub(crate) async fn sign_in(State(app): State<Arc<AppState>>, request: Request) -> Result<Response, RouteError> {
     check_origin(&request)?;
+    let origin = origin_of(&app, &request);
     let key = PresentedKey::parse(&read_key(request).await?).ok_or(RouteError::NotAuthenticated { presented: true })?;
-    let caller = app.authenticator.caller_of_key(key).await?;
+    let caller = Caller::new(app.authenticator.caller_of_key(key).await?, origin);
     let Principal::ApiKey(key_id) = caller.principal else {
         // Authentication is off: there is nothing to sign in to.
         return Ok(Json(SessionDocument::of(&app, Some(&caller))).into_response());
     };
+    audit::record(&app, AuditEvent::new(AuditAction::SignIn, caller.audit_origin())).await?;
     let token = new_secret();
     let expires_at = timeout::ledger(app.ledger.create_session(hash(&token), key_id, LIFETIME)).await?;
     tracing::info!(caller = caller.name, tenant = caller.tenant, "signed in");
@@ -123,11 +129,12 @@ pub(crate) async fn sign_in(State(app): State<Arc<AppState>>, request: Request) 
 )]
 pub(crate) async fn sign_out(State(app): State<Arc<AppState>>, request: Request) -> Result<Response, RouteError> {
     check_origin(&request)?;
-    // A session that is not known is not looked for twice: everybody may ask for this.
-    let session = session_token(request.headers(), app.access.secure_cookies).map(hash);
-    if let Some(token_hash) = session
-        && app.authenticator.is_session(token_hash).await?
+    // Only one that is known costs more than a look: everybody may ask for this.
+    if let Some(token_hash) = session_token(request.headers(), app.access.secure_cookies).map(hash)
+        && let Some(caller) = app.authenticator.of_session_token(token_hash).await?
     {
+        let caller = Caller::new(caller, origin_of(&app, &request));
+        audit::record(&app, AuditEvent::new(AuditAction::SignOut, caller.audit_origin())).await?;
         timeout::ledger(app.ledger.delete_session(token_hash)).await?;
         app.authenticator.forget_session(token_hash);
     }

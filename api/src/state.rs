@@ -15,6 +15,7 @@ use crate::exports::body_budget::BodyBudget;
 use crate::identity::Authenticator;
 use crate::ledger_stats::LedgerStats;
 use crate::readiness::ReadinessProbe;
+use crate::refusal_budget::RefusalBudget;
 use crate::security_headers::HasTls;
 use crate::source::Source;
 
@@ -29,6 +30,7 @@ pub(crate) struct AppState {
     pub(crate) feed: Arc<Feed>,
     pub(crate) access: AccessConfig,
     pub(crate) authenticator: Authenticator,
+    pub(crate) recorded_refusals: RefusalBudget,
     pub(crate) has_tls: HasTls,
     pub(crate) client_limits: ClientLimits,
     pub(crate) download: DownloadConfig,
@@ -86,6 +88,7 @@ pub(crate) mod tests {
                 storage.clone(),
                 SourceMonitor::new(database_url.clone(), limit.clone(), role_check.clone()),
             ),
+            recorded_refusals: RefusalBudget::default(),
             authenticator: Authenticator::new(config.access.auth, config.access.secure_cookies, ledger.clone(), None),
             ledger_stats: LedgerStats::new(ledger.clone(), lifecycle.tasks.clone()),
             ledger,

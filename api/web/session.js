@@ -49,9 +49,14 @@ export class Session {
       location.reload();
       return;
     }
+    if (document.auth === 'on' && !document.signedIn) {
+      // Who was signed in is remembered: what is on the page is that person's, and whoever signs in next may be another.
+      this.#document ??= document;
+      await this.ask();
+      return;
+    }
     this.#document = document;
-    if (document.auth === 'on' && !document.signedIn) await this.ask();
-    else this.#goOn();
+    this.#goOn();
   }
 
   /// Shows the form, and ends when somebody has signed in.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use polyglot_formats::Format;
-use polyglot_ledger::{RetryPolicy, Terms, ledger_ttl};
+use polyglot_ledger::{RetryPolicy, Terms, audit_ttl, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment, none_if_zero};
 
 /// Minimum memory of an export's parts, in MiB: two of the smallest parts of S3, with reserve.
@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub keep: Option<Duration>,
     /// Time after its end for which the ledger remembers an export; `None`: for ever.
     pub ledger_ttl: Option<Duration>,
+    /// `AUDIT_TTL_DAYS`: time for which the audit is kept; `None`: for ever.
+    pub audit_ttl: Option<Duration>,
     /// Time that running work may take after SIGTERM before it is given back.
     pub grace: Duration,
     /// Where the metrics are served; `None`: nowhere.
@@ -95,6 +97,7 @@ impl Settings {
             retry: RetryPolicy::new(env.number("MAX_ATTEMPTS", 5, 1..=100, "attempts")?),
             keep: (keep > 0).then(|| Duration::from_secs(keep)),
             ledger_ttl: ledger_ttl(env)?,
+            audit_ttl: audit_ttl(env)?,
             grace: Duration::from_secs(env.number("SHUTDOWN_GRACE_SECONDS", 30, 0..=3600, "seconds")?),
             metrics_address: metrics_address(env)?,
         })

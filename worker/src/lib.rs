@@ -153,6 +153,7 @@ async fn run(connections: Connections, settings: config::Settings) -> Result<(),
         source_connections: connection_limit.clone(),
         relay: relay.clone(),
         ledger_ttl: settings.ledger_ttl,
+        audit_ttl: settings.audit_ttl,
     };
     background.spawn(sweeper.run(drained.clone()));
     let subscription = Subscription::new(broker, settings.slots);

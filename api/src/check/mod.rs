@@ -46,7 +46,7 @@ async fn in_time(part: &'static str, findings: &mut Findings, check: impl AsyncF
 
 async fn broker(config: &Config, findings: &mut Findings) {
     let Some(broker) = Broker::of(&config.connections, format!("polyglot-api check {}", std::process::id())) else {
-        findings.note("AMQP_URL is empty: there is no broker, and workers look for work every two seconds");
+        findings.note("AMQP_URL is empty: there is no broker, and workers look for work every half second");
         return;
     };
     match broker.check().await {

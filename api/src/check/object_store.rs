@@ -55,10 +55,12 @@ async fn probe(storage: &Storage, key: &str) -> Result<(), Failed> {
     };
     let step = |what: &'static str| move |error: StorageError| (what, error);
     let body = ObjectBody::Memory(Bytes::from_static(CONTENT));
-    storage.put(key, &headers, &body, crc32fast::hash(CONTENT)).await.map_err(step("store an object"))?;
-    // Deleted whatever reading it comes to.
+    let put = storage.put(key, &headers, &body, crc32fast::hash(CONTENT)).await;
+    // Deleted whatever storing and reading it come to: it may be there although it was not encrypted.
     let read = async { storage.get(key, None).await?.body.try_collect::<Vec<Bytes>>().await }.await;
-    storage.delete(key).await.map_err(step("delete an object"))?;
+    let deleted = storage.delete(key).await;
+    put.map_err(step("store an object"))?;
+    deleted.map_err(step("delete an object"))?;
     read.map_err(step("read an object"))?;
     let upload = storage.create_upload(key, &headers).await.map_err(step("begin an upload in parts"))?;
     storage.abort_upload(&upload).await.map_err(step("give an upload up"))

@@ -9,10 +9,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::response::{IntoResponse, Response};
 use polyglot_core::request::Layout;
 use polyglot_core::status::Status;
-use polyglot_ledger::Export;
+use polyglot_ledger::{AuditAction, AuditEvent, Export};
 
 use super::wait::{MAX_CONTINUATIONS, WaitPreference};
 use super::{proxy, redirect, wait};
+use crate::audit;
 use crate::client_limits::{Client, hold_until_sent};
 use crate::config::{Delivery, MAX_WAIT};
 use crate::exports::document::{ExportDocument, retry_after};
@@ -113,18 +114,34 @@ pub(crate) async fn download(
         }
         Status::Cancelled | Status::Expired => return Err(RouteError::ExportGone(export.status)),
         Status::Completed if export.layout == Layout::Files => return Err(RouteError::SeveralFiles(id)),
-        Status::Completed => match delivery {
-            Delivery::Redirect => redirect::answer(&app, &export, &method).await?,
-            Delivery::Proxy => {
-                let permit = app.client_limits.acquire(LimitedUse::ProxiedDownload, client)?;
-                hold_until_sent(proxy::answer(&app, &export, &method, &headers).await?, permit)
-            }
-        },
+        Status::Completed => {
+            let event = audit::of_export(AuditAction::Download, &caller, &export);
+            audit::record(&app, AuditEvent { detail: Some(delivery.name()), ..event }).await?;
+            hand_out(&app, &export, delivery, client, &method, &headers).await?
+        }
     };
     if let Some(applied) = preference.applied(asked.is_none()) {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     Ok(response)
+}
+
+/// The file, or the way to it.
+async fn hand_out(
+    app: &AppState,
+    export: &Export,
+    delivery: Delivery,
+    client: Client,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, RouteError> {
+    match delivery {
+        Delivery::Redirect => redirect::answer(app, export, method).await,
+        Delivery::Proxy => {
+            let permit = app.client_limits.acquire(LimitedUse::ProxiedDownload, client)?;
+            Ok(hold_until_sent(proxy::answer(app, export, method, headers).await?, permit))
+        }
+    }
 }
 
 fn read_delivery(name: &str) -> Result<Delivery, RouteError> {

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use polyglot_ledger::Deletion;
+use polyglot_ledger::{AuditAction, AuditEvent, Deletion};
 
 use super::document::ExportDocument;
 use super::id::ExportId;
@@ -32,7 +32,8 @@ pub(crate) async fn delete(
     caller: Caller,
     ExportId(id): ExportId,
 ) -> Result<Response, RouteError> {
-    match timeout::ledger(app.ledger.of_tenants(&caller.visible_tenants, &caller.name).delete(id)).await? {
+    let event = AuditEvent::new(AuditAction::Delete, caller.audit_origin());
+    match timeout::ledger(app.ledger.of_tenants(&caller.visible_tenants, &caller.name).delete(id, &event)).await? {
         Deletion::Unknown => Err(RouteError::UnknownExport(id)),
         Deletion::Cancelling => {
             tracing::info!(export_id = %id, "cancellation requested");

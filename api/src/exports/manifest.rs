@@ -12,7 +12,7 @@ use polyglot_core::manifest::{Manifest, ManifestFile};
 use polyglot_core::request::ExportRequest;
 use polyglot_core::status::Status;
 use polyglot_formats::Format;
-use polyglot_ledger::Export;
+use polyglot_ledger::{AuditAction, Export};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -22,6 +22,7 @@ use super::document::retry_after;
 use super::id::ExportId;
 use super::inspect::find;
 use super::{options, request_document};
+use crate::audit;
 use crate::download::presigned::Signer;
 use crate::identity::Caller;
 use crate::problem::RouteError;
@@ -95,6 +96,7 @@ pub(crate) async fn manifest(
             let manifest = timeout::ledger(app.ledger.manifest(id)).await?.ok_or(RouteError::NoManifest(id))?;
             let request = timeout::ledger(app.ledger.request(id)).await?.ok_or(RouteError::UnknownExport(id))?;
             let mut document = ManifestDocument::new(&export, &request, manifest);
+            audit::record(&app, audit::of_export(AuditAction::Manifest, &caller, &export)).await?;
             document.add_links(&app, &export).await?;
             Ok(document.into_response())
         }

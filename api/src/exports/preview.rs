@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
+use polyglot_ledger::{AuditAction, AuditEvent};
 use polyglot_source::sql::{order_sql, text_form, where_sql};
 use polyglot_source::sql::{quote_identifier, quote_relation};
 use serde::Serialize;
@@ -15,6 +16,7 @@ use utoipa::ToSchema;
 
 use super::validate::Valid;
 use super::{body, validate};
+use crate::audit;
 use crate::identity::Caller;
 use crate::openapi::submission::ExportSubmission;
 use crate::problem::RouteError;
@@ -80,6 +82,8 @@ pub(crate) async fn preview(
     // The dataset existed during the validation.
     let resolved = resolved.ok_or_else(|| RouteError::UnknownDataset(request.dataset.clone()))?;
     app.source.check_role().await?;
+    let event = AuditEvent::new(AuditAction::Preview, caller.audit_origin());
+    audit::record(&app, AuditEvent { dataset: Some(&request.dataset), ..event }).await?;
     let relation = &resolved.relation;
     let rows = app.source.first_rows(&resolved, &statement(&request, relation)?).await?;
     let estimated_rows = match estimate.rows {

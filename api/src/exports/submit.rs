@@ -9,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use polyglot_core::failure::chain;
 use polyglot_core::status::Status;
-use polyglot_ledger::{Accepted, Reservation, ReservedKey, Submission};
+use polyglot_ledger::{Accepted, AuditAction, AuditEvent, Reservation, ReservedKey, Submission};
 use polyglot_runtime::telemetry::TraceContext;
 use serde::Serialize;
 use tracing::Instrument;
@@ -116,8 +116,21 @@ async fn accept(
         validate::validate(body, &app.source, app.max_parallelism, caller).await?;
     app.source.check_role().await?;
     let owner = is_private.then_some(caller.name.as_str());
-    let submission =
-        Submission { tenant: &caller.tenant, owner, request: &request, expected_size, key, join: coalesce, origin };
+    let filters = serde_json::to_string(&request.filters).expect("filters are texts");
+    let event = AuditEvent {
+        filters: (!request.filters.is_empty()).then_some(filters.as_str()),
+        ..AuditEvent::new(AuditAction::Submit, caller.audit_origin())
+    };
+    let submission = Submission {
+        tenant: &caller.tenant,
+        owner,
+        audit: Some(&event),
+        request: &request,
+        expected_size,
+        key,
+        join: coalesce,
+        origin,
+    };
     let accepted = timeout::ledger(app.ledger.accept(submission)).await?;
     app.relay.wake();
     tracing::info!(

@@ -32,7 +32,7 @@ impl Access {
             "/exports" | "/events" if reads => Self::Scopes(&[Scope::ReadExports]),
             // It shows rows.
             "/exports/preview" => Self::Scopes(&[Scope::CreateExports, Scope::ReadExports]),
-            "/exports/benchmark" => Self::Scopes(&[Scope::Admin]),
+            "/audit" | "/exports/benchmark" => Self::Scopes(&[Scope::Admin]),
             "/exports/{id}" if *method == Method::DELETE => Self::Scopes(&[Scope::DeleteExports]),
             "/exports/{id}" | "/exports/{id}/download" | "/exports/{id}/events" | "/exports/{id}/manifest" if reads => {
                 Self::Scopes(&[Scope::ReadExports])

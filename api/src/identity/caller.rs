@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use polyglot_core::scope::{Scope, Scopes};
 use polyglot_core::tenant::{self, BENCHMARK_TENANT, DEFAULT_TENANT};
-use polyglot_ledger::{ApiKey, SecretHash};
+use polyglot_ledger::{ApiKey, AuditOrigin, SecretHash};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -104,15 +104,41 @@ impl Identity {
     }
 }
 
-/// The identity that the layer `authentication` has found for a request, for its handler.
+/// From where a request comes.
+#[derive(Debug, Default)]
+pub(crate) struct Origin {
+    pub(crate) address: String,
+    pub(crate) request_id: Option<String>,
+}
+
+/// The identity that the layer `authentication` has found for a request, for its handler, and from where the request comes.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller(pub(super) Arc<Identity>);
+pub(crate) struct Caller {
+    identity: Arc<Identity>,
+    origin: Arc<Origin>,
+}
+
+impl Caller {
+    pub(crate) fn new(identity: Arc<Identity>, origin: Origin) -> Self {
+        Self { identity, origin: Arc::new(origin) }
+    }
+
+    /// Who and from where, for the audit.
+    pub(crate) fn audit_origin(&self) -> AuditOrigin<'_> {
+        AuditOrigin {
+            tenant: Some(&self.tenant),
+            caller: Some(&self.name),
+            address: Some(&self.origin.address),
+            request_id: self.origin.request_id.as_deref(),
+        }
+    }
+}
 
 impl std::ops::Deref for Caller {
     type Target = Identity;
 
     fn deref(&self) -> &Identity {
-        &self.0
+        &self.identity
     }
 }
 

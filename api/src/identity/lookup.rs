@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::api_key::{PresentedKey, hash};
-use super::caller::{Caller, Identity, Principal};
+use super::caller::{Identity, Principal};
 use super::credentials::Credentials;
 use super::jwt::{JwtError, Verifier};
 use super::mode::AuthMode;
@@ -62,36 +62,36 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`RouteError::NotAuthenticated`] when the credentials are not right.
-    pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>, RouteError> {
-        let Some(ledger) = &self.ledger else { return Ok(Some(Caller(Arc::clone(&self.anonymous)))) };
+    pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, RouteError> {
+        let Some(ledger) = &self.ledger else { return Ok(Some(Arc::clone(&self.anonymous))) };
         let identity = match Credentials::of(headers, self.secure_cookies)? {
             Credentials::None => return Ok(None),
             Credentials::ApiKey(key) => self.of_key(ledger, key).await?,
             // Its expiry has been compared, with the leeway that is configured.
-            Credentials::Token(token) => return Ok(Some(Caller(self.of_token(token).await?))),
+            Credentials::Token(token) => return self.of_token(token).await.map(Some),
             Credentials::Session(token) => self.of_session(ledger, hash(token)).await?,
         };
         // Remembered ones too: the ledger's clock and this one differ by less than they are remembered for.
         if identity.expires_at.is_some_and(|at| at <= Utc::now()) {
             return Err(refused());
         }
-        Ok(Some(Caller(identity)))
+        Ok(Some(identity))
     }
 
     /// The caller that an API key stands for.
     ///
     /// # Errors
     /// [`RouteError::NotAuthenticated`] when it is not right.
-    pub(crate) async fn caller_of_key(&self, key: PresentedKey) -> Result<Caller, RouteError> {
+    pub(crate) async fn caller_of_key(&self, key: PresentedKey) -> Result<Arc<Identity>, RouteError> {
         match &self.ledger {
-            Some(ledger) => Ok(Caller(self.of_key(ledger, key).await?)),
-            None => Ok(Caller(Arc::clone(&self.anonymous))),
+            Some(ledger) => self.of_key(ledger, key).await,
+            None => Ok(Arc::clone(&self.anonymous)),
         }
     }
 
     /// Whether a caller's credentials are still good, for answers that take long. They count as good while the ledger cannot be
     /// asked.
-    pub(crate) async fn is_still_valid(&self, caller: &Caller) -> bool {
+    pub(crate) async fn is_still_valid(&self, caller: &Identity) -> bool {
         let Some(ledger) = &self.ledger else { return true };
         let valid = match caller.principal {
             Principal::Anonymous => return true,
@@ -109,12 +109,12 @@ impl Authenticator {
         })
     }
 
-    /// Whether there is a session whose token has this hash.
-    pub(crate) async fn is_session(&self, token: SecretHash) -> Result<bool, RouteError> {
-        let Some(ledger) = &self.ledger else { return Ok(false) };
+    /// The caller whose session has a token with this hash.
+    pub(crate) async fn of_session_token(&self, token: SecretHash) -> Result<Option<Arc<Identity>>, RouteError> {
+        let Some(ledger) = &self.ledger else { return Ok(None) };
         match self.of_session(ledger, token).await {
-            Ok(_) => Ok(true),
-            Err(RouteError::NotAuthenticated { .. }) => Ok(false),
+            Ok(identity) => Ok(Some(identity)),
+            Err(RouteError::NotAuthenticated { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -13,7 +13,7 @@ mod verified;
 
 pub(crate) use access::Access;
 pub(crate) use api_key::{GeneratedKey, PresentedKey, hash, new_secret};
-pub(crate) use caller::{Caller, Identity, Principal};
+pub(crate) use caller::{Caller, Identity, Origin, Principal};
 pub(crate) use cookie::{COOKIE, COOKIE_WITH_TLS, session_token};
 pub(crate) use jwt::{JwtConfig, Verifier};
 pub(crate) use lookup::Authenticator;

@@ -57,7 +57,19 @@ impl Connections {
 /// # Errors
 /// Names the variable if its value cannot be used.
 pub fn ledger_ttl(env: &Environment) -> Result<Option<Duration>, ConfigError> {
-    let days = env.number("LEDGER_TTL_DAYS", 30_u64, 0..=36_500, "days")?;
+    days(env, "LEDGER_TTL_DAYS", 30)
+}
+
+/// `AUDIT_TTL_DAYS`: time for which the audit is kept; `None`: for ever. Every process sweeps, so the smallest one counts.
+///
+/// # Errors
+/// Names the variable if its value cannot be used.
+pub fn audit_ttl(env: &Environment) -> Result<Option<Duration>, ConfigError> {
+    days(env, "AUDIT_TTL_DAYS", 365)
+}
+
+fn days(env: &Environment, name: &str, default: u64) -> Result<Option<Duration>, ConfigError> {
+    let days = env.number(name, default, 0..=36_500, "days")?;
     Ok((days > 0).then(|| Duration::from_hours(days * 24)))
 }
 
@@ -71,6 +83,7 @@ mod tests {
         assert_eq!(ttl(&[]).unwrap(), Some(Duration::from_hours(720)));
         assert_eq!(ttl(&[("LEDGER_TTL_DAYS", "1")]).unwrap(), Some(Duration::from_hours(24)));
         assert_eq!(ttl(&[("LEDGER_TTL_DAYS", "0")]).unwrap(), None);
+        assert_eq!(audit_ttl(&Environment::fixed(&[])).unwrap(), Some(Duration::from_hours(365 * 24)));
         for bad in ["-1", "1.5", "off", "36501"] {
             let error = ttl(&[("LEDGER_TTL_DAYS", bad)]).unwrap_err().to_string();
             assert!(error.starts_with("LEDGER_TTL_DAYS: "), "{error}");

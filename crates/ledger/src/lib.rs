@@ -5,6 +5,7 @@
 //! Three columns of the tables have older names than the code: `uncut` is the reason for a single stream, `coarser` the step of
 //! the shard size, and `token_due_at` the time after which a lost message is sent again.
 
+mod audit;
 mod client;
 mod config;
 mod database;
@@ -17,11 +18,12 @@ pub mod queue;
 mod schema_state;
 mod work;
 
+pub use audit::{AuditAction, AuditEntry, AuditEvent, AuditOrigin};
 pub use client::{
     Accepted, BenchmarkLock, Deletion, Export, ListFilter, Reservation, ReservedKey, Submission, TenantView,
     WaitReason, Waiting,
 };
-pub use config::{Connections, ledger_ttl};
+pub use config::{Connections, audit_ttl, ledger_ttl};
 pub use database::{Ledger, LedgerError, retry_while_unavailable, with_timeout};
 pub use identity::{ApiKey, NewApiKey, Rotated, SecretHash, StoredApiKey};
 pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept};

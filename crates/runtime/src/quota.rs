@@ -20,6 +20,12 @@ impl Peer {
             canonical @ IpAddr::V4(_) => canonical,
         })
     }
+
+    /// The address; of IPv6 the first 64 bits.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        self.0
+    }
 }
 
 /// The size of a quota in units: connections, streams or bytes.

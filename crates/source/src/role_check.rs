@@ -63,6 +63,7 @@ impl RoleCheck {
             // Everybody may grant rights on what they own. That must not stop the exports of all others.
             Ok(Ok(rights)) if last.was_accepted && rights.excess.iter().all(ExcessRight::is_for_owners_to_grant) => {
                 max_age = MAX_AGE;
+                last.refusal = None;
                 tracing::error!(role = rights.role, problem = %rights, "the role of the source database may do more than at the start");
             }
             Ok(Ok(rights)) => {

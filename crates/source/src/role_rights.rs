@@ -28,27 +28,28 @@ pub enum ExcessRight {
     PredefinedRole { role: String },
     /// `EXECUTE` on a function that reaches the server's files.
     FileFunction { function: String },
-    /// `CREATE` on the database.
-    CreateSchemas { database: String },
+    /// `CREATE` on the database. `is_own`: the role's own, and not only that of a role that it is a member of.
+    CreateSchemas { database: String, is_own: bool },
     /// `CREATE` on a schema.
     CreateIn { schema: String },
-    /// Privileges that change a relation's rows, or `OWNER`.
-    Write { relation: String, privileges: Vec<String> },
+    /// Privileges that change a relation's rows, or `OWNER`. `is_owner`: the role itself owns it, and not only one that it is a
+    /// member of.
+    Write { relation: String, privileges: Vec<String>, is_owner: bool },
     /// Further relations that the role may write to.
     WriteMore { relations: i64 },
 }
 
 impl ExcessRight {
-    /// Whether the owner of an object could have given the right, and not only an administrator.
+    /// Whether somebody who is no administrator could have given the right: the owner of an object by a grant on it, and before
+    /// PostgreSQL 15 everybody who may log in by a grant of membership in the own role.
     #[must_use]
     pub fn is_for_owners_to_grant(&self) -> bool {
         match self {
             Self::CreateIn { .. } | Self::WriteMore { .. } => true,
-            Self::Write { privileges, .. } => privileges.iter().all(|privilege| privilege != "OWNER"),
-            Self::Attribute { .. }
-            | Self::PredefinedRole { .. }
-            | Self::FileFunction { .. }
-            | Self::CreateSchemas { .. } => false,
+            Self::Write { is_owner, .. } => !is_owner,
+            Self::CreateSchemas { is_own, .. } => !is_own,
+            Self::Attribute { attribute, through } => through.is_some() && attribute != "SUPERUSER",
+            Self::PredefinedRole { .. } | Self::FileFunction { .. } => false,
         }
     }
 }
@@ -62,9 +63,9 @@ impl fmt::Display for ExcessRight {
             }
             Self::PredefinedRole { role } => write!(f, "is a member of {role}"),
             Self::FileFunction { function } => write!(f, "may execute {function}"),
-            Self::CreateSchemas { database } => write!(f, "may create schemas in the database {database:?}"),
+            Self::CreateSchemas { database, .. } => write!(f, "may create schemas in the database {database:?}"),
             Self::CreateIn { schema } => write!(f, "may create objects in the schema {schema:?}"),
-            Self::Write { relation, privileges } => {
+            Self::Write { relation, privileges, .. } => {
                 if privileges.iter().any(|privilege| privilege == "OWNER") {
                     write!(f, "owns {relation}")
                 } else {
@@ -113,7 +114,8 @@ const ROLES: &str = "
 // PUBLIC may update pg_settings, which is SET.
 const WRITES: &str = "
     SELECT pg_catalog.quote_ident(n.nspname::pg_catalog.text) || '.' || pg_catalog.quote_ident(c.relname::pg_catalog.text) AS relation,
-           pg_catalog.array_agg(DISTINCT p.name) AS privileges, pg_catalog.count(*) OVER () AS relations
+           pg_catalog.array_agg(DISTINCT p.name) AS privileges, pg_catalog.count(*) OVER () AS relations,
+           pg_catalog.bool_or(p.name = 'OWNER' AND pg_catalog.pg_get_userbyid(role.oid) = SESSION_USER) AS is_owner
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN pg_catalog.unnest($1::pg_catalog.int8[]::pg_catalog.oid[]) AS role(oid)
          CROSS JOIN pg_catalog.unnest('{OWNER,INSERT,UPDATE,DELETE,TRUNCATE}'::pg_catalog.text[]) AS p(name)
@@ -138,7 +140,8 @@ const SCHEMAS: &str = "
     LIMIT $2";
 
 const DATABASE: &str = "
-    SELECT d.datname::pg_catalog.text
+    SELECT d.datname::pg_catalog.text AS database,
+           pg_catalog.has_database_privilege(d.oid, 'CREATE') AS is_own
     FROM pg_catalog.pg_database d
     WHERE d.datname = pg_catalog.current_database()
       AND EXISTS (SELECT FROM pg_catalog.unnest($1::pg_catalog.int8[]::pg_catalog.oid[]) AS role(oid)
@@ -192,8 +195,9 @@ pub async fn role_rights(connection: &mut PgConnection) -> Result<RoleRights, sq
     for function in sqlx::query_scalar(FILE_FUNCTIONS).bind(&roles).fetch_all(&mut *connection).await? {
         rights.excess.push(ExcessRight::FileFunction { function });
     }
-    for database in sqlx::query_scalar(DATABASE).bind(&roles).fetch_all(&mut *connection).await? {
-        rights.excess.push(ExcessRight::CreateSchemas { database });
+    for row in sqlx::query(DATABASE).bind(&roles).fetch_all(&mut *connection).await? {
+        let (database, is_own) = (row.try_get("database")?, row.try_get("is_own")?);
+        rights.excess.push(ExcessRight::CreateSchemas { database, is_own });
     }
     for schema in sqlx::query_scalar(SCHEMAS).bind(&roles).bind(MAX_NAMED).fetch_all(&mut *connection).await? {
         rights.excess.push(ExcessRight::CreateIn { schema });
@@ -201,7 +205,7 @@ pub async fn role_rights(connection: &mut PgConnection) -> Result<RoleRights, sq
     let mut further = 0;
     for row in sqlx::query(WRITES).bind(&roles).bind(MAX_NAMED).fetch_all(&mut *connection).await? {
         let (relation, privileges) = (row.try_get("relation")?, row.try_get("privileges")?);
-        rights.excess.push(ExcessRight::Write { relation, privileges });
+        rights.excess.push(ExcessRight::Write { relation, privileges, is_owner: row.try_get("is_owner")? });
         further = row.try_get::<i64, _>("relations")? - MAX_NAMED;
     }
     if further > 0 {

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::redact::remove_filter_values;
 use super::tenant_view::TenantView;
+use crate::audit::{AuditEvent, record};
 use crate::database::{Ledger, Result, status};
 use crate::work::delete_shards;
 use polyglot_core::status::Status;
@@ -25,11 +26,16 @@ impl Ledger {
     /// Cancels an active export, or marks a completed one as expired so that its file can be deleted. The values of the request's
     /// filters are removed at once; a worker that is at work has them in memory. Safe to repeat.
     pub async fn delete(&self, id: Uuid) -> Result<Deletion> {
-        self.delete_of(id, None).await
+        self.delete_of(id, None, None).await
     }
 
     /// As [`Self::delete`], of an export in this view; `None`: of any.
-    async fn delete_of(&self, id: Uuid, view: Option<TenantView<'_>>) -> Result<Deletion> {
+    async fn delete_of(
+        &self,
+        id: Uuid,
+        view: Option<TenantView<'_>>,
+        audit: Option<&AuditEvent<'_>>,
+    ) -> Result<Deletion> {
         let mut transaction = self.pool.begin().await?;
         let mut query = QueryBuilder::<Postgres>::new("SELECT e.state, e.object_key FROM exports e WHERE e.id = ");
         query.push_bind(id);
@@ -71,6 +77,9 @@ impl Ledger {
         if let Some(statement) = statement {
             sqlx::query(statement).bind(id).execute(&mut *transaction).await?;
         }
+        if let Some(event) = audit {
+            record(&mut transaction, &AuditEvent { export_id: Some(id), ..*event }).await?;
+        }
         remove_filter_values(&mut transaction, id).await?;
         self.commit_change(transaction, id).await?;
         Ok(deletion)
@@ -87,8 +96,8 @@ impl Ledger {
 }
 
 impl TenantView<'_> {
-    /// As [`Ledger::delete`].
-    pub async fn delete(&self, id: Uuid) -> Result<Deletion> {
-        self.ledger.delete_of(id, Some(*self)).await
+    /// As [`Ledger::delete`], with a row of the audit.
+    pub async fn delete(&self, id: Uuid, audit: &AuditEvent<'_>) -> Result<Deletion> {
+        self.ledger.delete_of(id, Some(*self), Some(audit)).await
     }
 }

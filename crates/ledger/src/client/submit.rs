@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::accepted::Accepted;
 use super::idempotency::{ReservedKey, store_answer};
+use crate::audit::{AuditEvent, record};
 use crate::database::{Ledger, Result, status};
 use crate::outbox::announce;
 use polyglot_core::compression::Compression;
@@ -22,6 +23,8 @@ pub struct Submission<'a> {
     pub owner: Option<&'a str>,
     pub request: &'a ExportRequest,
     pub expected_size: ExpectedSize,
+    /// The row of the audit; its export and dataset are filled in.
+    pub audit: Option<&'a AuditEvent<'a>>,
     /// The idempotency key that refers to the answer from now on.
     pub key: Option<&'a ReservedKey>,
     /// Whether to join an identical active export of the tenant.
@@ -38,6 +41,7 @@ impl<'a> Submission<'a> {
         Self {
             tenant,
             owner: None,
+            audit: None,
             request,
             expected_size: ExpectedSize::Medium,
             key: None,
@@ -67,6 +71,11 @@ impl Ledger {
         };
         if let Some(key) = submission.key {
             store_answer(&mut transaction, key, &accepted).await?;
+        }
+        if let Some(event) = submission.audit {
+            let event =
+                AuditEvent { export_id: Some(accepted.id), dataset: Some(&submission.request.dataset), ..*event };
+            record(&mut transaction, &event).await?;
         }
         self.commit_change(transaction, accepted.id).await?;
         Ok(accepted)

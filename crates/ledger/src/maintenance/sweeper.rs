@@ -35,6 +35,8 @@ pub struct Sweeper {
     pub relay: Relay,
     /// Time after its end for which an export is remembered; `None`: for ever.
     pub ledger_ttl: Option<Duration>,
+    /// Time for which the audit is kept; `None`: for ever.
+    pub audit_ttl: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,7 @@ impl Sweeper {
                 }
             }
             self.forget().await;
+            self.forget_audit().await;
             if store_away_until.is_some_and(|until| Instant::now() < until) {
                 continue;
             }
@@ -107,6 +110,13 @@ impl Sweeper {
                 tracing::info!(forgotten, "exports that ended long ago forgotten");
             }
             Err(error) => tracing::warn!(error = chain(&error), "old exports could not be forgotten, trying again"),
+        }
+    }
+
+    async fn forget_audit(&self) {
+        let Some(age) = self.audit_ttl else { return };
+        if let Err(error) = with_timeout(self.ledger.forget_audit(age, FORGET_BATCH)).await {
+            tracing::warn!(error = chain(&error), "old rows of the audit could not be deleted, trying again");
         }
     }
 

@@ -17,6 +17,7 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
+use polyglot_core::failure::chain;
 use polyglot_core::request::ObjectHeaders;
 
 use self::body::{answer_body, checksum_text, read_checksum, request_body};
@@ -131,10 +132,18 @@ impl ObjectStore for S3Store {
             // A store that knows it checks the whole object; one that does not checks the parts.
             .checksum_type(types::ChecksumType::FullObject);
         let answer = create.send().await.map_err(failed(OPERATION))?;
-        self.encryption.check(OPERATION, answer.server_side_encryption())?;
+        let confirmed = self.encryption.check(OPERATION, answer.server_side_encryption());
         let id = answer.upload_id;
         let id = id.ok_or_else(|| StorageError::invalid(OPERATION, "the answer has no upload id"))?;
-        Ok(MultipartUpload { key: key.to_owned(), id })
+        let upload = MultipartUpload { key: key.to_owned(), id };
+        if let Err(refused) = confirmed {
+            // Nobody else knows the upload. Where this fails, it is found by its key.
+            if let Err(error) = self.abort_upload(&upload).await {
+                tracing::warn!(error = chain(&error), key, "an upload that is not encrypted could not be aborted");
+            }
+            return Err(refused);
+        }
+        Ok(upload)
     }
 
     async fn upload_part(

@@ -1,5 +1,6 @@
 //! Who may do what: API keys and their scopes, tenants, and the page's sessions, on the real binaries.
 
+mod audit;
 mod keys;
 mod policy;
 mod routes;
