@@ -8,10 +8,13 @@ use std::time::Duration;
 use polyglot_core::failure::chain;
 use polyglot_core::relation::Relation;
 use polyglot_source::sql::quote_relation;
-use polyglot_source::{FIX_SEARCH_PATH, SourceConnection, foreign_code_query};
+use polyglot_source::{
+    ConnectionLimit, FIX_SEARCH_PATH, SourceConnection, foreign_code_query, session, tainted_session,
+};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Postgres, Row};
+use sqlx::{AssertSqlSafe, Connection as _, Postgres, Row};
+use uuid::Uuid;
 
 use crate::dataset_config::Dataset;
 use crate::problem::{Dependency, RouteError};
@@ -54,6 +57,7 @@ impl Source {
         resolved: &ResolvedDataset,
         statements: &str,
     ) -> Result<Result<Estimate, Refused>, RouteError> {
+        self.check_role().await?;
         match self.run(&resolved.relation, PLAN_TIMEOUT, statements).await {
             Ok(lines) => Ok(Ok(Estimate::of(lines.first().and_then(|line| line.try_get(0).ok()).unwrap_or_default()))),
             Err(error) => refusal(&resolved.dataset.name, error).map(Err),
@@ -70,6 +74,7 @@ impl Source {
         resolved: &ResolvedDataset,
         statement: &str,
     ) -> Result<Vec<Vec<Option<String>>>, RouteError> {
+        self.check_role().await?;
         let read = async {
             let _permit = Arc::clone(&self.preview_permits).acquire_owned().await.map_err(|_| RouteError::Stopping)?;
             match self.run(&resolved.relation, PREVIEW_TIMEOUT, statement).await {
@@ -86,6 +91,7 @@ impl Source {
 
     /// Counts the rows of a dataset, without a time limit. Dropping the future ends the session.
     pub(crate) async fn count(&self, dataset: &Dataset) -> Result<u64, RouteError> {
+        self.check_role().await?;
         let opening = async { SourceConnection::open(self.limit.acquire().await, &self.url, "polyglot count").await };
         let mut connection = timeout::source(opening).await?;
         // The name is the operator's, from the configuration, and quoted.
@@ -111,13 +117,21 @@ impl Source {
             return self.run_apart(apart, limit).await;
         }
         // The catalog is asked again behind the statements, which have locked the relation: an index with code in it that was
-        // created before they were planned cannot have been dropped before the question.
+        // created before they were planned cannot have been dropped before the question. A statistics object can, and so the
+        // session is looked at as well: code of the relation may have put statements into the place of the driver's own.
         let question = foreign_code_query(&relation.name);
-        let statement = format!("{begin}; {statements}; {FIX_SEARCH_PATH}; {question}; ROLLBACK");
         let connection = self.pool.acquire().await?;
+        let name = format!("polyglot catalog {}", Uuid::new_v4().simple());
+        let statement = format!(
+            "{begin}; SET LOCAL application_name TO '{name}'; {statements}; {FIX_SEARCH_PATH}; {question}; ROLLBACK;
+             SELECT pg_catalog.pg_advisory_unlock_all(); SELECT {} AS is_tainted",
+            tainted_session(connection.cached_statements_size())
+        );
         // In a task of its own: if this future is dropped, the connection returns to the pool only when the server is done
         // with the statement.
-        let result = tokio::spawn(run_in_pool(connection, statement)).await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
+        let ended = EndSession { url: self.url.clone(), limit: self.limit.clone(), name };
+        let running = run_in_pool(connection, statement, limit + limit / 4, ended);
+        let result = tokio::spawn(running).await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
         match result {
             // A view or a foreign table has taken the place of the table that was looked up a moment ago, and the sessions of
             // the pool refuse it (object_not_in_prerequisite_state).
@@ -148,16 +162,60 @@ fn is_refused_in_pool(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "55000")
 }
 
-/// Runs a statement whose last row says whether foreign code may have run. The connection returns to the pool only if that is
-/// certainly not so; a statement that failed has no such row.
-async fn run_in_pool(mut connection: PoolConnection<Postgres>, statement: String) -> Result<Vec<PgRow>, sqlx::Error> {
-    let mut result = sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut *connection).await;
-    let answer = result.as_mut().ok().and_then(Vec::pop).map(|row| row.try_get::<bool, _>("runs_foreign_code"));
-    if !matches!(answer, Some(Ok(false))) {
+/// What it takes to end a session of the pool.
+struct EndSession {
+    url: String,
+    limit: ConnectionLimit,
+    /// Its `application_name` while it runs the statement.
+    name: String,
+}
+
+impl EndSession {
+    /// Has the server end the session. Where code of the relation has renamed it, the server ends it when it notices that its
+    /// client is gone.
+    async fn end(self) {
+        let permit = self.limit.acquire_control().await;
+        if let Err(error) = session::end_sessions(permit, &self.url, &[self.name]).await {
+            tracing::warn!(error = chain(&error), "a session that does not end could not be ended");
+        }
+    }
+}
+
+/// Runs a statement whose last rows say whether foreign code may have run, and whether it has left something in the session. The
+/// connection returns to the pool only if that is certainly not so; a statement that failed has no such rows, and one that goes on
+/// after its limit has caught the cancellation.
+async fn run_in_pool(
+    mut connection: PoolConnection<Postgres>,
+    statement: String,
+    limit: Duration,
+    session: EndSession,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    let running = sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut *connection);
+    let Ok(mut result) = tokio::time::timeout(limit, running).await else {
+        // The pool gets another connection instead.
+        drop(connection.detach());
+        session.end().await;
+        return Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+    };
+    if !result.as_mut().is_ok_and(is_clean) {
         // Whoever waits for the rows need not wait for the end of the session.
         tokio::spawn(connection.close());
     }
     result
+}
+
+/// Takes the rows about the session off the end, and says whether it may be used again.
+fn is_clean(rows: &mut Vec<PgRow>) -> bool {
+    let mut answer = |column: &str| {
+        let answer = rows.last().map(|row| row.try_get::<bool, _>(column))?;
+        rows.pop();
+        answer.ok()
+    };
+    let is_tainted = answer("is_tainted");
+    // Of the locks, which is no answer.
+    answer("pg_advisory_unlock_all");
+    let runs_foreign_code = answer("runs_foreign_code");
+    is_tainted == Some(false) && runs_foreign_code == Some(false)
 }
 
 /// The columns of a row, all of type text.

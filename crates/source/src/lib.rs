@@ -25,4 +25,4 @@ pub use foreign_code::foreign_code_query;
 pub use inheritance::related_relations;
 pub use role_check::RoleCheck;
 pub use role_rights::{ExcessRight, RoleRights, role_rights};
-pub use session_settings::FIX_SEARCH_PATH;
+pub use session_settings::{FIX_SEARCH_PATH, tainted_session};

@@ -1,7 +1,7 @@
 //! The settings of a session on the source database: those that the meaning of a name and the text of a value depend on.
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 
 use crate::sql::quote_literal;
 
@@ -10,6 +10,19 @@ use crate::sql::quote_literal;
 /// a session, whatever `ALTER ROLE … SET search_path` says, and after foreign code has run. A startup parameter would do the same,
 /// but poolers refuse parameters that they do not know.
 pub const FIX_SEARCH_PATH: &str = "SET search_path TO pg_catalog, pg_temp";
+
+/// A condition on the session: whether code of a relation has left something in it. `prepared` is how many statements the driver has
+/// prepared: code that has deallocated one of these, or put another in its place, cannot make one of the driver's kind.
+#[must_use]
+pub fn tainted_session(prepared: usize) -> String {
+    format!(
+        "pg_catalog.pg_my_temp_schema() <> 0
+         OR EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)
+         OR (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql) <> {prepared}
+         OR EXISTS (SELECT FROM pg_catalog.pg_cursors)
+         OR EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"
+    )
+}
 
 /// Resets a used connection to the state of a new one, and renames it. Only a session in which no foreign code has run is used
 /// again; that nothing of such code is left is checked all the same, because a session is not asked but told what its relation
@@ -21,11 +34,9 @@ pub(crate) async fn reset_session_settings(
     let reset = format!(
         "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {FIX_SEARCH_PATH}; SET application_name TO {};
          SELECT pg_catalog.pg_advisory_unlock_all();
-         SELECT pg_catalog.pg_my_temp_schema() <> 0
-                OR EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)
-                OR EXISTS (SELECT FROM pg_catalog.pg_cursors)
-                OR EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) AS is_tainted",
-        quote_literal(application_name)
+         SELECT {} AS is_tainted",
+        quote_literal(application_name),
+        tainted_session(connection.cached_statements_size())
     );
     let rows = sqlx::raw_sql(AssertSqlSafe(reset)).fetch_all(&mut *connection).await?;
     let is_tainted = rows.last().map_or(Ok(true), |row| row.try_get("is_tainted"))?;

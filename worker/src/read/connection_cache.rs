@@ -91,17 +91,11 @@ impl ConnectionCache {
                 if !reader.is_reusable {
                     // Its permit is free as soon as the server has ended the session.
                     reader.close();
+                } else if let Some(connected) = renew(reader, name).await {
+                    return Ok(connected);
+                } else {
                     continue;
                 }
-                let preparing = async {
-                    let mut connected = reader.commit().await?;
-                    connected.renew(name).await?;
-                    Ok::<_, Failure>(connected)
-                };
-                if let Ok(Ok(connected)) = timeout(RENEW_TIMEOUT, preparing).await {
-                    return Ok(connected);
-                }
-                continue;
             }
             tokio::select! {
                 permit = self.limit.acquire() => return Connected::to(permit, url, name).await,
@@ -185,4 +179,14 @@ impl ConnectionCache {
             reader.close();
         }
     }
+}
+
+/// The connection of an idle reader, out of its transaction and under another name; `None` if that took too long.
+async fn renew(reader: Source, name: &str) -> Option<Connected> {
+    let preparing = async {
+        let mut connected = reader.commit().await?;
+        connected.renew(name).await?;
+        Ok::<_, Failure>(connected)
+    };
+    timeout(RENEW_TIMEOUT, preparing).await.ok()?.ok()
 }

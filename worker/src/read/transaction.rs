@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::manifest::SnapshotPoint;
-use polyglot_core::relation::Relation;
+use polyglot_core::relation::{Relation, RelationKind};
 use polyglot_core::request::ExportRequest;
 use polyglot_source::session::Backend;
 use polyglot_source::sql::quote_literal;
@@ -179,11 +179,12 @@ impl Connected {
 }
 
 impl Source {
-    /// Notes what the transaction reads, which decides whether its session may be used for another export. The relation is
-    /// locked, so it does not become another kind of relation; an index or a statistics object with code in it that is
-    /// created meanwhile is what the check of a session that is used again is for.
+    /// Notes what the transaction reads, which decides whether its session may be used for another export. A table is locked, so
+    /// it does not become another kind of relation, unless its schema is renamed and another takes its place; a materialized view
+    /// cannot be locked. Code that comes in meanwhile, an index with code in it for instance, is what the check of a session that
+    /// is used again is for.
     pub(crate) fn note_relation(&mut self, relation: &Relation) {
-        self.is_reusable = !relation.runs_foreign_code;
+        self.is_reusable = !relation.runs_foreign_code && relation.kind != RelationKind::MaterializedView;
     }
 
     /// The connection for a statement with names that are looked up. Code of the relation that has run in the session may

@@ -17,7 +17,6 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
-use polyglot_core::failure::chain;
 use polyglot_core::request::ObjectHeaders;
 
 use self::body::{answer_body, checksum_text, read_checksum, request_body};
@@ -137,10 +136,8 @@ impl ObjectStore for S3Store {
         let id = id.ok_or_else(|| StorageError::invalid(OPERATION, "the answer has no upload id"))?;
         let upload = MultipartUpload { key: key.to_owned(), id };
         if let Err(refused) = confirmed {
-            // Nobody else knows the upload. Where this fails, it is found by its key.
-            if let Err(error) = self.abort_upload(&upload).await {
-                tracing::warn!(error = chain(&error), key, "an upload that is not encrypted could not be aborted");
-            }
+            // Nobody else knows the upload. Where this fails, it is found by its key; the refusal is the error that matters.
+            let _ = self.abort_upload(&upload).await;
             return Err(refused);
         }
         Ok(upload)
