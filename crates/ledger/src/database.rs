@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use polyglot_core::failure::chain;
@@ -46,12 +46,24 @@ pub enum LedgerError {
     #[error("the idempotency key was taken over")]
     KeyTaken,
     #[error("the ledger's tables could not be brought up to date")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(#[source] MigrateError),
 }
 
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
         if polyglot_source::session::is_unavailable(&error) { Self::Unavailable(error) } else { Self::Refused(error) }
+    }
+}
+
+/// A connection that breaks during a migration is the database's absence like any other.
+fn migration_error(error: MigrateError) -> LedgerError {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)
+            if polyglot_source::session::is_unavailable(&error) =>
+        {
+            LedgerError::Unavailable(error)
+        }
+        other => LedgerError::Migration(other),
     }
 }
 
@@ -125,7 +137,7 @@ impl Ledger {
         )
         .execute(&mut *connection)
         .await?;
-        MIGRATIONS.run(&mut *connection).await?;
+        MIGRATIONS.run(&mut *connection).await.map_err(migration_error)?;
         Ok(())
     }
 
@@ -147,5 +159,19 @@ impl Ledger {
     pub async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1 FROM exports LIMIT 1").execute(&self.pool).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_during_a_migration_is_tried_again() {
+        let broken = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        for error in [MigrateError::Execute(broken()), MigrateError::ExecuteMigration(broken(), 16)] {
+            assert!(is_unavailable(&migration_error(error)));
+        }
+        assert!(!is_unavailable(&migration_error(MigrateError::VersionMissing(3))));
     }
 }

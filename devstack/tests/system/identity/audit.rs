@@ -94,11 +94,13 @@ async fn what_cannot_be_recorded_is_not_done() {
     let mut lock = system.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE polyglot.audit IN EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     let body = polyglot_test_kit::sample_request("csv", None);
+    let (download_path, manifest_path) =
+        (format!("/exports/{id}/download?delivery=proxy"), format!("/exports/{id}/manifest"));
     let (post, preview, download, manifest, delete) = tokio::join!(
         request(&system, Method::POST, "/exports", &key).json(&body).send(),
         request(&system, Method::POST, "/exports/preview", &key).json(&body).send(),
-        get(&system, &format!("/exports/{id}/download?delivery=proxy"), &key),
-        get(&system, &format!("/exports/{id}/manifest"), &key),
+        get(&system, &download_path, &key),
+        get(&system, &manifest_path, &key),
         request(&system, Method::DELETE, &format!("/exports/{id}"), &key).send(),
     );
     for answer in [post.unwrap(), preview.unwrap(), download, manifest, delete.unwrap()] {
