@@ -18,8 +18,8 @@ use crate::state::AppState;
 use crate::timeout;
 use crate::timestamp::timestamp;
 
-const DEFAULT_LIMIT: u64 = 1000;
-const MAX_LIMIT: u64 = 10_000;
+/// Lines of an answer, which is some hundred KiB, about as much as a page of the list of exports.
+const MAX_LIMIT: u64 = 1000;
 
 /// A line of the audit.
 #[derive(Debug, Serialize, ToSchema)]
@@ -48,36 +48,20 @@ pub(crate) struct AuditLine {
 
 impl From<AuditEntry> for AuditLine {
     fn from(entry: AuditEntry) -> Self {
-        let AuditEntry {
-            id,
-            at,
-            action,
-            tenant,
-            caller,
-            address,
-            request_id,
-            export_id,
-            dataset,
-            rows,
-            bytes,
-            filters_hash,
-            detail,
-        } = entry;
-        let at = timestamp(at);
         Self {
-            id,
-            at,
-            action,
-            tenant,
-            caller,
-            address,
-            request_id,
-            export_id,
-            dataset,
-            rows,
-            bytes,
-            filters_hash,
-            detail,
+            id: entry.id,
+            at: timestamp(entry.at),
+            action: entry.action,
+            tenant: entry.tenant,
+            caller: entry.caller,
+            address: entry.address,
+            request_id: entry.request_id,
+            export_id: entry.export_id,
+            dataset: entry.dataset,
+            rows: entry.rows,
+            bytes: entry.bytes,
+            filters_hash: entry.filters_hash,
+            detail: entry.detail,
         }
     }
 }
@@ -89,7 +73,7 @@ impl From<AuditEntry> for AuditLine {
     get, path = "/audit", operation_id = "read_audit", tag = "operation",
     params(
         ("after" = Option<i64>, Query, minimum = 0, description = "Only lines after this one; 0 unless told."),
-        ("limit" = Option<u16>, Query, minimum = 1, maximum = 10000, description = "Lines at most; 1000 unless told."),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Lines at most; 1000 unless told."),
     ),
     responses((status = 200, description = "The lines.", content_type = "application/x-ndjson", body = AuditLine)),
 )]
@@ -100,7 +84,7 @@ pub(crate) async fn read(
 ) -> Result<impl IntoResponse, RouteError> {
     let parameters = Parameters::read(&uri, &["after", "limit"])?;
     let after = parameters.number("after", 0..=i64::MAX.unsigned_abs())?.unwrap_or(0);
-    let limit = parameters.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
+    let limit = parameters.number("limit", 1..=MAX_LIMIT)?.unwrap_or(MAX_LIMIT);
     let (after, limit) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(limit).unwrap_or(i64::MAX));
     let entries = timeout::ledger(app.ledger.audit(&caller.visible_tenants, after, limit)).await?;
     let mut lines = String::new();

@@ -54,7 +54,7 @@ pub(super) async fn stream_one(
     mut last: i64,
     events: &Sender,
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
-    let view = app.ledger.of_tenants(&caller.visible_tenants, &caller.name);
+    let view = caller.view(&app.ledger);
     loop {
         // From the ledger at first, and again when the client was too slow for the feed or the feed has started over.
         // The document is read first: an end must not be sent without its state.
@@ -86,7 +86,7 @@ pub(super) async fn stream_all(
     last: Option<i64>,
     events: &Sender,
 ) -> Result<Result<(), ClientDisconnected>, StreamInterrupted> {
-    let view = app.ledger.of_tenants(&caller.visible_tenants, &caller.name);
+    let view = caller.view(&app.ledger);
     let newest = with_timeout(app.ledger.last_change()).await?;
     // Every change up to `settled` was sent. A new client gets none from before it has connected.
     let mut settled = match last {

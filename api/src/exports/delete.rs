@@ -33,7 +33,7 @@ pub(crate) async fn delete(
     ExportId(id): ExportId,
 ) -> Result<Response, RouteError> {
     let event = AuditEvent::new(AuditAction::Delete, caller.audit_origin());
-    match timeout::ledger(app.ledger.of_tenants(&caller.visible_tenants, &caller.name).delete(id, &event)).await? {
+    match timeout::ledger(caller.view(&app.ledger).delete(id, &event)).await? {
         Deletion::Unknown => Err(RouteError::UnknownExport(id)),
         Deletion::Cancelling => {
             tracing::info!(export_id = %id, "cancellation requested");

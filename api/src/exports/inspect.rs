@@ -42,8 +42,7 @@ pub(crate) async fn inspect(
     caller: Caller,
     ExportId(id): ExportId,
 ) -> Result<Json<InspectedExport>, RouteError> {
-    let found =
-        timeout::ledger(app.ledger.of_tenants(&caller.visible_tenants, &caller.name).find_with_request(id)).await?;
+    let found = timeout::ledger(caller.view(&app.ledger).find_with_request(id)).await?;
     let (export, request) = found.ok_or(RouteError::UnknownExport(id))?;
     // Written by a newer version: the state is still worth an answer.
     let request = request.inspect_err(|error| tracing::warn!(error = chain(error), "a request cannot be shown")).ok();
@@ -53,7 +52,5 @@ pub(crate) async fn inspect(
 
 /// Finds an export that the caller may see; a 404 if there is none with this id.
 pub(crate) async fn find(app: &AppState, caller: &Caller, id: Uuid) -> Result<Export, RouteError> {
-    timeout::ledger(app.ledger.of_tenants(&caller.visible_tenants, &caller.name).find(id))
-        .await?
-        .ok_or(RouteError::UnknownExport(id))
+    timeout::ledger(caller.view(&app.ledger).find(id)).await?.ok_or(RouteError::UnknownExport(id))
 }

@@ -60,7 +60,7 @@ pub(crate) async fn list(
     };
     // One export more than the page holds tells whether there is another page.
     let fetched = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let view = app.ledger.of_tenants(&caller.visible_tenants, &caller.name);
+    let view = caller.view(&app.ledger);
     let mut exports = timeout::ledger(view.list(ListFilter { status, before, limit: fetched })).await?;
     let page_size = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = exports.len() > page_size;

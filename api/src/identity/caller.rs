@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use polyglot_core::scope::{Scope, Scopes};
 use polyglot_core::tenant::{self, BENCHMARK_TENANT, DEFAULT_TENANT};
-use polyglot_ledger::{ApiKey, AuditOrigin, SecretHash};
+use polyglot_ledger::{ApiKey, AuditOrigin, Ledger, SecretHash, TenantView};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -77,6 +77,11 @@ impl Identity {
             visible_tenants.push(BENCHMARK_TENANT.to_owned());
         }
         Self { principal, name, tenant, visible_tenants, scopes, claims: Map::new(), expires_at }
+    }
+
+    /// The exports that the caller may see.
+    pub(crate) fn view<'a>(&'a self, ledger: &'a Ledger) -> TenantView<'a> {
+        ledger.of_tenants(&self.visible_tenants, &self.name)
     }
 
     /// What is known of the caller under this name, as text: `tenant`, `name` (of the key, or the subject of the token), or a

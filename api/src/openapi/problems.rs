@@ -139,7 +139,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
         ],
         "sign_out" => vec![E::CrossSite, E::NoRequestHeader, E::TooManySignIns, ledger()],
         "read_audit" => {
-            vec![invalid("limit", "expected a whole number from 1 to 10000, but it is \"0\""), ledger()]
+            vec![invalid("limit", "expected a whole number from 1 to 1000, but it is \"0\""), ledger()]
         }
         "inspect_session" => {
             vec![E::TooManySignIns, E::IssuerUnavailable { retry_after: Duration::from_secs(10) }, ledger()]

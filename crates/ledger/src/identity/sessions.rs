@@ -9,8 +9,12 @@ use uuid::Uuid;
 use super::api_keys::{COLUMNS, SecretHash, StoredApiKey, read_key};
 use crate::database::{Ledger, Result};
 
+/// Sessions of one key at a time.
+const MAX_SESSIONS: i64 = 100;
+
 impl Ledger {
-    /// Stores a session and returns when it ends: after `lifetime`, or earlier with its key. Removes sessions that have ended.
+    /// Stores a session and returns when it ends: after `lifetime`, or earlier with its key. Removes sessions that have
+    /// ended, and the oldest of a key that has too many.
     pub async fn create_session(
         &self,
         token_hash: SecretHash,
@@ -18,7 +22,15 @@ impl Ledger {
         lifetime: Duration,
     ) -> Result<DateTime<Utc>> {
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("DELETE FROM sessions WHERE expires_at < ledger_now()").execute(&mut *transaction).await?;
+        sqlx::query(
+            "DELETE FROM sessions
+             WHERE expires_at < ledger_now()
+                OR token_sha256 IN (SELECT token_sha256 FROM sessions WHERE key_id = $1 ORDER BY created_at DESC OFFSET $2)",
+        )
+        .bind(key_id)
+        .bind(MAX_SESSIONS - 1)
+        .execute(&mut *transaction)
+        .await?;
         let expires_at = sqlx::query_scalar(
             "INSERT INTO sessions (token_sha256, key_id, expires_at)
              SELECT $1, k.id, least(ledger_now() + make_interval(secs => $3), k.expires_at)

@@ -24,6 +24,8 @@ const SOURCE_TIMEOUT: Duration = Duration::from_secs(5);
 const BATCH: i64 = 100;
 /// Exports that one sweep forgets at most. With their state changes they are some thousand rows, a few hundredths of a second.
 const FORGET_BATCH: i64 = 200;
+/// Rows of the audit that one sweep deletes at most: more than all processes together add in the second between two sweeps.
+const AUDIT_BATCH: i64 = 5000;
 
 /// The periodic cleanup of one process.
 pub struct Sweeper {
@@ -115,7 +117,7 @@ impl Sweeper {
 
     async fn forget_audit(&self) {
         let Some(age) = self.audit_ttl else { return };
-        if let Err(error) = with_timeout(self.ledger.forget_audit(age, FORGET_BATCH)).await {
+        if let Err(error) = with_timeout(self.ledger.forget_audit(age, AUDIT_BATCH)).await {
             tracing::warn!(error = chain(&error), "old rows of the audit could not be deleted, trying again");
         }
     }
