@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build-tests test soak kills outages bounded schedules bench fuzz lint clean-data
+.PHONY: help run build-tests test soak kills outages bounded schedules bench fuzz sbom lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -25,7 +25,8 @@ help:
 	@echo 'make schedules   SEEDS=20000 drawn orders of the calls of the ledger, every invariant checked after each (make test has'
 	@echo '                 1000); SEED=7 repeats one'
 	@echo 'make bench       time, size and memory of each format at ROWS=10000000 by 1, 2 and 4 workers, and more; as root'
-	@echo 'make fuzz        the decoder under libFuzzer for SECONDS=60; needs a C++ compiler'
+	@echo 'make fuzz        each parser under libFuzzer for SECONDS=60; needs a C++ compiler; FUZZ_TARGETS="token datasets"'
+	@echo 'make sbom        what the api and the worker are made of, as CycloneDX, in target/sbom/'
 	@echo 'make lint        formatting and clippy'
 	@echo 'make clean-data  remove what make run keeps in DATA_DIR'
 
@@ -87,10 +88,22 @@ bench:
 
 # The wrapper adds coverage to our own crates alone; everything else is the ordinary build.
 SECONDS := 60
+FUZZ_TARGETS := decode submission cursor token key-set datasets
 fuzz:
-	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/with-coverage cargo build --release --workspace --features polyglot-fuzz/libfuzzer --bin fuzz-decode
-	@mkdir -p target/fuzz-corpus
-	$(TARGET)/fuzz-decode -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 target/fuzz-corpus
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/with-coverage cargo build --release --workspace --exclude polyglot-bench --features polyglot-fuzz/libfuzzer --bin fuzz
+	@for target in $(FUZZ_TARGETS); do mkdir -p target/fuzz-corpus/$$target; echo "== $$target"; \
+		FUZZ_TARGET=$$target $(TARGET)/fuzz -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 \
+			-artifact_prefix=target/fuzz-corpus/$$target- target/fuzz-corpus/$$target || exit 1; done
+
+# The tool writes a file beside the manifest of each crate of the workspace; those of the two that are shipped are kept.
+CYCLONEDX := .tools/cyclonedx/bin/cargo-cyclonedx
+sbom:
+	@test -x $(CYCLONEDX) || cargo install --quiet --locked --root .tools/cyclonedx cargo-cyclonedx@0.5.9
+	$(CYCLONEDX) cyclonedx --format json --spec-version 1.5 --override-filename sbom.cdx
+	@mkdir -p target/sbom
+	@for name in api worker; do mv $$name/sbom.cdx.json target/sbom/polyglot-$$name.cdx.json; done
+	@find . -path ./target -prune -o -name sbom.cdx.json -exec rm {} +
+	@ls -l target/sbom
 
 lint:
 	cargo fmt --check

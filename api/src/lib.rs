@@ -20,6 +20,8 @@ mod datasets;
 mod download;
 mod events;
 mod exports;
+#[doc(hidden)]
+pub mod fuzz_targets;
 mod health;
 mod hosts;
 mod identity;

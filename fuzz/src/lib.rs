@@ -1,9 +1,12 @@
-//! Fuzzing of the decoders and encoders with arbitrary bytes as the source's rows: decoding must give a value or an
-//! error, never a panic, and the files must be well-formed. Run by libFuzzer (`make fuzz`) and with seeded mutations of
-//! valid rows (`make test`).
+//! Fuzzing of what takes bytes from outside: the decoders and encoders, with arbitrary bytes as the source's rows, and the
+//! parsers of the api. Bytes give a value or an error, never a panic, and what is made of a value has to be well-formed. Run by
+//! libFuzzer (`make fuzz`) and with seeded mutations of valid input (`make test`).
+
+pub mod mutate;
 
 use std::collections::BTreeMap;
 
+use polyglot_api::fuzz_targets;
 use polyglot_core::column::{ArrayType, WireType};
 use polyglot_core::format_options::{
     CsvOptions, FormatOptions, JsonNumber, NumericPolicy, OnUnrepresentable, ParquetOptions, UuidPolicy,
@@ -11,6 +14,19 @@ use polyglot_core::format_options::{
 use polyglot_formats::copy::{HEADER, TRAILER};
 use polyglot_formats::standalone::encode;
 use polyglot_formats::{Format, OutputColumn};
+
+/// A parser as a function of bytes: whether they are accepted.
+pub type Target = fn(&[u8]) -> bool;
+
+/// Every target, by name.
+pub const TARGETS: [(&str, Target); 6] = [
+    ("decode", decode),
+    ("submission", fuzz_targets::submission),
+    ("cursor", fuzz_targets::cursor),
+    ("token", fuzz_targets::token),
+    ("key-set", fuzz_targets::key_set),
+    ("datasets", fuzz_targets::datasets),
+];
 
 /// An input: its first bytes choose columns, format and options, the rest is rows.
 pub struct Case<'a> {

@@ -12,6 +12,7 @@ pub(crate) mod delete;
 pub(crate) mod document;
 mod field;
 pub(crate) mod filters;
+pub(crate) mod fuzz_target;
 pub(crate) mod id;
 mod idempotency;
 pub(crate) mod inspect;

@@ -15,6 +15,6 @@ pub(crate) use access::Access;
 pub(crate) use api_key::{GeneratedKey, PresentedKey, hash, new_secret};
 pub(crate) use caller::{Caller, Identity, Origin, Principal};
 pub(crate) use cookie::{COOKIE, COOKIE_WITH_TLS, session_token};
-pub(crate) use jwt::{JwtConfig, Verifier};
+pub(crate) use jwt::{JwtConfig, Verifier, fuzz_target};
 pub(crate) use lookup::Authenticator;
 pub use mode::AuthMode;

@@ -11,9 +11,22 @@ pub(crate) struct FieldError {
 }
 
 impl FieldError {
+    /// Both are one line. A field may be a key of a client, and a message may list columns of whoever owns a relation, so control
+    /// characters, which a terminal or a log would obey, are escaped.
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
+        Self { field: without_control(field.into()), message: without_control(message.into()) }
     }
+}
+
+fn without_control(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let escaped = |character: char| match character {
+        control if control.is_control() => control.escape_default().to_string(),
+        other => other.to_string(),
+    };
+    text.chars().map(escaped).collect()
 }
 
 /// The first few errors in one line.

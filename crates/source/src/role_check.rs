@@ -71,7 +71,10 @@ impl RoleCheck {
                 last.refusal = Some(Arc::new(rights));
             }
             Ok(Err(error)) => tracing::debug!(error = chain(&error), "the role of the source could not be checked"),
-            Err(_) => tracing::debug!("the role of the source could not be checked in time"),
+            Err(_) => tracing::warn!(
+                seconds = CHECK_TIMEOUT.as_secs(),
+                "the role of the source could not be checked in time; what it may do is not known"
+            ),
         }
         last.until = Some(Instant::now() + max_age);
         last.refusal.clone()

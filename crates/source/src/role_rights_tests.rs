@@ -69,7 +69,7 @@ async fn every_right_beyond_reading_is_found() {
         (
             "GRANT ROLE_NAME_other TO ROLE_NAME; GRANT DELETE ON public.t TO ROLE_NAME_other",
             "REVOKE DELETE ON public.t FROM ROLE_NAME_other; REVOKE ROLE_NAME_other FROM ROLE_NAME",
-            "may DELETE public.t",
+            "has DELETE on public.t",
         ),
         (
             "GRANT pg_execute_server_program TO ROLE_NAME",
@@ -94,12 +94,18 @@ async fn every_right_beyond_reading_is_found() {
         (
             "GRANT INSERT, TRUNCATE ON public.t TO ROLE_NAME",
             "REVOKE INSERT, TRUNCATE ON public.t FROM ROLE_NAME",
-            "may INSERT, TRUNCATE public.t",
+            "has INSERT, TRUNCATE on public.t",
         ),
         (
             "GRANT UPDATE (more) ON public.t TO ROLE_NAME",
             "REVOKE UPDATE (more) ON public.t FROM ROLE_NAME",
-            "may UPDATE public.t",
+            "has UPDATE on public.t",
+        ),
+        ("GRANT TRIGGER ON public.t TO PUBLIC", "REVOKE TRIGGER ON public.t FROM PUBLIC", "has TRIGGER on public.t"),
+        (
+            "CREATE SEQUENCE public.s; GRANT USAGE, SELECT ON SEQUENCE public.s TO ROLE_NAME",
+            "DROP SEQUENCE public.s",
+            "has USAGE on public.s",
         ),
         (
             "CREATE TABLE public.own (); ALTER TABLE public.own OWNER TO ROLE_NAME",
@@ -113,8 +119,8 @@ async fn every_right_beyond_reading_is_found() {
     let tables: Vec<String> =
         (10..25).map(|n| format!("CREATE TABLE public.t{n} (); GRANT DELETE ON public.t{n} TO ROLE_NAME")).collect();
     let found = trial.findings(&tables.join("; ")).await;
-    assert_eq!((found[0].as_str(), found.len()), ("may DELETE public.t10", 11));
-    assert_eq!(found[10], "may write to 5 more relations");
+    assert_eq!((found[0].as_str(), found.len()), ("has DELETE on public.t10", 11));
+    assert_eq!(found[10], "has such rights on 5 more relations");
     trial.remove().await;
 }
 
@@ -127,5 +133,23 @@ async fn the_login_counts_and_not_a_role_that_was_set() {
     assert_eq!(rights.excess, [ExcessRight::Attribute { attribute: "SUPERUSER".to_owned(), through: None }]);
     let words = rights.to_string();
     assert!(words.contains(&rights.role) && words.contains("SOURCE_ALLOW_PRIVILEGED"), "{words}");
+    trial.remove().await;
+}
+
+#[tokio::test]
+async fn a_right_to_create_schemas_by_membership_is_not_the_role_s_own() {
+    let mut trial = Trial::new(needs_database!()).await;
+    for (grant, own) in [
+        ("GRANT ROLE_NAME_other TO ROLE_NAME; GRANT CREATE ON DATABASE ROLE_NAME TO ROLE_NAME_other", false),
+        ("GRANT CREATE ON DATABASE ROLE_NAME TO ROLE_NAME", true),
+    ] {
+        run(&mut trial.admin, &grant.replace("ROLE_NAME", &trial.name)).await;
+        let rights = role_rights(&mut trial.reader).await.unwrap();
+        assert_eq!(
+            rights.excess,
+            [ExcessRight::CreateSchemas { database: trial.name.clone(), is_own: own }],
+            "{grant}"
+        );
+    }
     trial.remove().await;
 }

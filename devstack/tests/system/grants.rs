@@ -179,7 +179,7 @@ async fn the_check_says_what_is_missing_and_what_is_too_much() {
     .unwrap();
     let (code, text) = shop.check();
     assert_eq!(code, Some(1), "{text}");
-    assert_lines(&text, "TOO MUCH  source role   \"reader\" may INSERT shop.orders (docs/operations/grants.md)");
+    assert_lines(&text, "TOO MUCH  source role   \"reader\" has INSERT on shop.orders (docs/operations/grants.md)");
     assert_lines(
         &text,
         "MISSING   datasets      later: GRANT SELECT ON \"shop\".\"made_later\" TO \"reader\"\n2 lines above",
@@ -189,7 +189,7 @@ async fn the_check_says_what_is_missing_and_what_is_too_much() {
     let (_, text) = shop.check();
     assert_lines(
         &text,
-        "note      source role   \"reader\" may INSERT shop.orders (docs/operations/grants.md); SOURCE_ALLOW_PRIVILEGED=on",
+        "note      source role   \"reader\" has INSERT on shop.orders (docs/operations/grants.md); SOURCE_ALLOW_PRIVILEGED=on",
     );
     assert_lines(&text, "1 line above says");
     shop.system.set("SOURCE_ALLOW_PRIVILEGED", "off");

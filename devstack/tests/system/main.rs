@@ -13,6 +13,7 @@ mod formats;
 mod grants;
 mod hostile_owners;
 mod identity;
+mod injections;
 mod ledger;
 mod ledger_shards;
 mod lifecycle;

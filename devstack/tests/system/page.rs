@@ -5,8 +5,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use polyglot_devstack::scratch_dir::ScratchDir;
-use polyglot_test_kit::{Process, Setup, System, binary, export_request, first_rows, python_command};
+use polyglot_test_kit::{Process, Setup, System, binary, export_request, first_rows, python_command, sample_request};
 use polyglot_test_servers::needs_servers;
+use reqwest::Method;
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -59,11 +61,29 @@ impl Stage {
     }
 
     async fn play(&self, scenarios: &[&str], env: &[(&str, &str)]) {
-        let mut command = self.script(scenarios, env);
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let report = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
+        run(self.script(scenarios, env)).await;
     }
+}
+
+async fn run(mut command: Command) {
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs a scenario of a script beside `page.py` that needs no other services.
+async fn play(script: &str, scenario: &str, env: &[(&str, &str)]) {
+    let mut command = python_command();
+    command.arg(format!("{ROOT}/devstack/tests/page/{script}")).arg(scenario).envs(env.iter().copied());
+    run(command).await;
+}
+
+/// A key of the tenant `shop`, called `page`.
+fn new_key(system: &System) -> String {
+    let arguments = ["keys", "create", "--name", "page", "--tenant", "shop"];
+    let made = system.environment(&mut Command::new(binary("polyglot-api"))).args(arguments).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
 }
 
 #[tokio::test]
@@ -100,16 +120,32 @@ async fn people_sign_in_with_a_key() {
     needs_servers!();
     let mut system = System::without_worker(Setup::new(FEW_ROWS, &[("AUTH", "on")])).await;
     system.add_worker();
-    let arguments = ["keys", "create", "--name", "page", "--tenant", "shop"];
-    let made = system.environment(&mut Command::new(binary("polyglot-api"))).args(arguments).output().unwrap();
-    let key = String::from_utf8(made.stdout).unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let mut command = python_command();
-    command.arg(format!("{ROOT}/devstack/tests/page/page.py")).arg("key");
-    command.env("API_URL", system.url("")).env("API_KEY", key.trim());
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let report = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
+    let key = new_key(&system);
+    let url = system.url("");
+    play("page.py", "key", &[("API_URL", &url), ("API_KEY", &key)]).await;
+}
+
+#[tokio::test]
+async fn a_foreign_page_gets_nothing_through_the_browser_of_who_is_signed_in() {
+    needs_servers!();
+    let mut system = System::without_worker(Setup::new(FEW_ROWS, &[("AUTH", "on")])).await;
+    system.add_worker();
+    let key = new_key(&system);
+    let submit = system.request(Method::POST, "/exports").bearer_auth(&key).json(&sample_request("csv", None));
+    let accepted: Value = submit.send().await.unwrap().json().await.unwrap();
+    let id = accepted["exportId"].as_str().unwrap();
+    let unfinished = "SELECT count(*) FROM polyglot.exports WHERE state <> 'completed'";
+    system.wait_until_none("the export is completed", unfinished).await;
+    let url = system.url("");
+    play("foreign_pages.py", "cross_site", &[("API_URL", &url), ("API_KEY", &key), ("EXPORT_ID", id)]).await;
+}
+
+#[tokio::test]
+async fn a_foreign_name_of_this_machine_gets_nothing_from_a_service_without_keys() {
+    needs_servers!();
+    let system = System::without_worker(Setup::new(0, &[])).await;
+    system.wait_until_ready().await;
+    play("foreign_pages.py", "rebinding", &[("API_URL", &system.url(""))]).await;
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod claims;
 mod clock;
 mod config;
 mod error;
+pub(crate) mod fuzz_target;
 mod jwk;
 mod jwks_client;
 mod key_cache;

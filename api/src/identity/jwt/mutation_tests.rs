@@ -1,10 +1,14 @@
 //! Tokens and key sets of which bytes are changed, lost, doubled or cut off: parsing gives a value or an error, never a panic,
 //! and no changed token is accepted. The seed is fixed, so that a failure can be repeated.
 
+#[expect(unreachable_pub, reason = "it is public where it is shared")]
+#[path = "../../../../fuzz/src/mutate.rs"]
+mod mutate;
+
 use chrono::DateTime;
 use polyglot_runtime::config::Environment;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use super::algorithm::Algorithm;
@@ -12,32 +16,12 @@ use super::jwk::KeySet;
 use super::test_issuer::{AUDIENCE, ISSUER, NOW, SigningKey, base64url, claims};
 use super::token::SignedToken;
 use super::{JwtConfig, claims as verified_claims};
+use mutate::mutate;
 
 const ROUNDS: usize = 60_000;
 
 /// Bytes that mean something in JSON or in a token, and some that never do.
 const SPECIAL: &[u8] = b"\0{}[]\",:.-=\x7f\xff";
-
-fn mutate(data: &mut Vec<u8>, rng: &mut StdRng) {
-    for _ in 0..rng.random_range(1..4) {
-        if data.is_empty() {
-            return;
-        }
-        let at = rng.random_range(0..data.len());
-        match rng.random_range(0..5) {
-            0 => data[at] ^= 1 << rng.random_range(0..8),
-            1 => data[at] = SPECIAL[rng.random_range(0..SPECIAL.len())],
-            2 => data.truncate(at),
-            3 => {
-                data.remove(at);
-            }
-            _ => {
-                let end = (at + rng.random_range(1..9)).min(data.len());
-                data.splice(at..at, data[at..end].to_vec());
-            }
-        }
-    }
-}
 
 #[test]
 fn no_bytes_make_the_parsers_panic_and_no_changed_token_is_accepted() {
@@ -60,10 +44,10 @@ fn no_bytes_make_the_parsers_panic_and_no_changed_token_is_accepted() {
     for _ in 0..ROUNDS {
         // The token's text as a whole, then its parts before they are encoded, so that changes get behind base64.
         let mut text = token.clone().into_bytes();
-        mutate(&mut text, &mut rng);
+        mutate(&mut text, SPECIAL, &mut rng);
         let (mut changed_header, mut changed_payload) = (header.clone().into_bytes(), payload.clone().into_bytes());
-        mutate(&mut changed_header, &mut rng);
-        mutate(&mut changed_payload, &mut rng);
+        mutate(&mut changed_header, SPECIAL, &mut rng);
+        mutate(&mut changed_payload, SPECIAL, &mut rng);
         let inside = format!("{}.{}.AA", base64url(changed_header), base64url(&changed_payload));
         for text in [String::from_utf8_lossy(&text).into_owned(), inside] {
             let Ok(changed) = SignedToken::parse(&text) else { continue };
@@ -77,7 +61,7 @@ fn no_bytes_make_the_parsers_panic_and_no_changed_token_is_accepted() {
         }
         accepted_claims += usize::from(verified_claims::check(&changed_payload, &config, now).is_ok());
         let mut changed_set = set.clone().into_bytes();
-        mutate(&mut changed_set, &mut rng);
+        mutate(&mut changed_set, SPECIAL, &mut rng);
         parsed_sets += usize::from(KeySet::parse(&changed_set, &allowed).is_ok());
     }
     // Changes reach what is behind the parsers.

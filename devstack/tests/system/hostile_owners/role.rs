@@ -34,7 +34,7 @@ async fn nothing_is_exported_with_a_role_that_may_do_more_than_read() {
     assert_eq!((&ready["status"], &ready["checks"]["source"]), (&json!("ready"), &json!("refused")), "{ready:#}");
     let log = trial.system.api.as_ref().unwrap().log();
     for words in
-        [&trial.reader, "may INSERT public.records", "SOURCE_ALLOW_PRIVILEGED=on", "docs/operations/source-role.md"]
+        [&trial.reader, "has INSERT on public.records", "SOURCE_ALLOW_PRIVILEGED=on", "docs/operations/source-role.md"]
     {
         assert!(log.contains(words), "{words} is not in\n{log}");
     }
