@@ -93,7 +93,7 @@ fuzz:
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/with-coverage cargo build --release --workspace --exclude polyglot-bench --features polyglot-fuzz/libfuzzer --bin fuzz
 	@for target in $(FUZZ_TARGETS); do mkdir -p target/fuzz-corpus/$$target; echo "== $$target"; \
 		FUZZ_TARGET=$$target $(TARGET)/fuzz -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 \
-			-artifact_prefix=target/fuzz-corpus/$$target- target/fuzz-corpus/$$target || exit 1; done
+			-artifact_prefix=target/fuzz-corpus/$$target- target/fuzz-corpus/$$target $$(find fuzz/seeds -name $$target) || exit 1; done
 
 # The tool writes a file beside the manifest of each crate of the workspace; those of the two that are shipped are kept.
 CYCLONEDX := .tools/cyclonedx/bin/cargo-cyclonedx

@@ -48,6 +48,7 @@ const VOCABULARY: &[&str] = &[
     "WHERE",
     "bool",
     "boolean",
+    "coalesce",
     "false",
     "format",
     "json",
