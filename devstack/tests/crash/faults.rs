@@ -20,6 +20,27 @@ const STORE_OUTAGE: Duration = Duration::from_secs(4);
 /// Number of refusals of an operation: as many as the SDK makes attempts.
 const SDK_ATTEMPTS: u32 = 4;
 
+/// How long a server is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outage {
+    /// 5 s.
+    Short,
+    /// 30 s.
+    Medium,
+    /// 120 s.
+    Long,
+}
+
+impl Outage {
+    fn length(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Short => 5,
+            Self::Medium => 30,
+            Self::Long => 120,
+        })
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     WorkerKilled,
@@ -39,21 +60,17 @@ pub(crate) enum Fault {
     StoreRefuses,
     StoreDisconnects,
     StoreFails,
-    /// The store is restarted, and away for five seconds, for half a minute, for two minutes.
-    StoreAwayShort,
-    StoreAway,
-    StoreAwayLong,
+    /// A server refuses connections, as during a restart.
+    Away(Link, Outage),
     /// The store is restarted without its data: no bucket, no uploads.
     StoreForgets,
-    /// The source cannot be reached for half a minute.
-    SourceAway,
     CompleteFails,
     CompleteFailsButDone,
     Deleted,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 30] = [
         Self::WorkerKilled,
         Self::WorkerKilledRequestLate,
         Self::OtherWorkerKilled,
@@ -68,18 +85,26 @@ impl Fault {
         Self::StoreRefuses,
         Self::StoreDisconnects,
         Self::StoreFails,
-        Self::StoreAwayShort,
-        Self::StoreAway,
-        Self::StoreAwayLong,
+        Self::Away(Link::Store, Outage::Short),
+        Self::Away(Link::Store, Outage::Medium),
+        Self::Away(Link::Store, Outage::Long),
         Self::StoreForgets,
-        Self::SourceAway,
+        Self::Away(Link::Source, Outage::Short),
+        Self::Away(Link::Source, Outage::Medium),
+        Self::Away(Link::Source, Outage::Long),
+        Self::Away(Link::Ledger, Outage::Short),
+        Self::Away(Link::Ledger, Outage::Medium),
+        Self::Away(Link::Ledger, Outage::Long),
+        Self::Away(Link::Broker, Outage::Short),
+        Self::Away(Link::Broker, Outage::Medium),
+        Self::Away(Link::Broker, Outage::Long),
         Self::CompleteFails,
         Self::CompleteFailsButDone,
         Self::Deleted,
     ];
 
-    pub(crate) fn description(self) -> &'static str {
-        match self {
+    pub(crate) fn description(self) -> String {
+        let words = match self {
             Self::WorkerKilled => "worker killed",
             Self::WorkerKilledRequestLate => "worker killed, its request delivered late",
             Self::OtherWorkerKilled => "the other worker killed",
@@ -94,15 +119,21 @@ impl Fault {
             Self::StoreRefuses => "S3 refuses connections",
             Self::StoreDisconnects => "S3 drops connections",
             Self::StoreFails => "S3 answers 500",
-            Self::StoreAwayShort => "S3 away for 5 s",
-            Self::StoreAway => "S3 away for 30 s",
-            Self::StoreAwayLong => "S3 away for 120 s",
+            Self::Away(link, outage) => {
+                let server = match link {
+                    Link::Ledger => "ledger",
+                    Link::Source => "source",
+                    Link::Broker => "broker",
+                    Link::Store => "S3",
+                };
+                return format!("{server} away for {} s", outage.length().as_secs());
+            }
             Self::StoreForgets => "S3 restarted empty",
-            Self::SourceAway => "source away for 30 s",
             Self::CompleteFails => "CompleteMultipartUpload: 200 with an error",
             Self::CompleteFailsButDone => "CompleteMultipartUpload: 200 with an error, but done",
             Self::Deleted => "DELETE",
-        }
+        };
+        words.to_owned()
     }
 
     /// Whether it hits all systems at once.
@@ -112,15 +143,15 @@ impl Fault {
 
     /// Whether it takes minutes, so that it is left out unless `CRASH_LONG=1` asks for it.
     pub(crate) fn is_long(self) -> bool {
-        self == Self::StoreAwayLong
+        matches!(self, Self::Away(_, Outage::Long))
     }
 
     /// `MAX_ATTEMPTS` of the system. An outage that is waited for costs no attempt, so one has to be enough; what a store forgot, or
     /// rows that a source was sending, cost one.
     pub(crate) fn max_attempts(self) -> &'static str {
         match self {
-            Self::StoreAwayShort | Self::StoreAway | Self::StoreAwayLong => "1",
-            Self::StoreForgets | Self::SourceAway => "2",
+            Self::Away(Link::Store, _) => "1",
+            Self::StoreForgets | Self::Away(Link::Source, _) => "2",
             _ => "10",
         }
     }
@@ -132,28 +163,10 @@ impl Fault {
 
     pub(crate) fn applies_to(self, step: Step) -> bool {
         match self {
-            Self::StoreAwayShort => {
-                return matches!(
-                    step,
-                    Step::CreateSent
-                        | Step::PartSent
-                        | Step::LastPartStored
-                        | Step::CompleteSent
-                        | Step::PutSent
-                        | Step::ShardSent
-                        | Step::EndSent
-                        | Step::ShardedCompleteSent
-                );
+            Self::Away(link, outage) => {
+                return link_is_used(link, step) && (outage == Outage::Short || is_long_work(step));
             }
-            Self::StoreAway => {
-                return matches!(
-                    step,
-                    Step::PartSent | Step::CompleteSent | Step::PutSent | Step::ShardSent | Step::ShardedCompleteSent
-                );
-            }
-            Self::StoreAwayLong => return matches!(step, Step::PartSent | Step::ShardSent | Step::ShardedCompleteSent),
             Self::StoreForgets => return matches!(step, Step::PartSent | Step::ShardSent),
-            Self::SourceAway => return matches!(step, Step::Planning | Step::Reading),
             _ => {}
         }
         if step.is_sharded() {
@@ -187,12 +200,7 @@ impl Fault {
             Self::WorkerKilledRequestLate => matches!(step, ShardSent | EndSent | ShardedCompleteSent),
             Self::WorkerFrozen => matches!(step, ShardSent | ShardCommitPending | ShardedCompleteDone),
             Self::WorkerTerminated => matches!(step, ShardsPlanned | ShardSent | ShardedCompleteSent),
-            Self::ApiKilled
-            | Self::StoreAwayShort
-            | Self::StoreAway
-            | Self::StoreAwayLong
-            | Self::StoreForgets
-            | Self::SourceAway => false,
+            Self::ApiKilled | Self::Away(..) | Self::StoreForgets => false,
             Self::BrokerRestarted => matches!(step, ShardsPlanned | LastShardStored),
             Self::QueuePurged => matches!(step, ShardsPlanned | ShardSent),
             Self::PostgresRestarted => {
@@ -211,7 +219,7 @@ impl Fault {
     /// Attempts in which a sharded export may end; one that is not sharded may need any number.
     pub(crate) fn attempts(self, step: Step) -> RangeInclusive<i32> {
         match (self, step) {
-            (Self::StoreAwayShort | Self::StoreAway | Self::StoreAwayLong, _) => 1..=1,
+            (Self::Away(Link::Store | Link::Broker, _), _) => 1..=1,
             (Self::StoreForgets, _) => 2..=2,
             _ if !step.is_sharded() => 0..=i32::MAX,
             // The only process that held the snapshot.
@@ -310,20 +318,25 @@ impl Fault {
                 tokio::time::sleep(STORE_OUTAGE).await;
                 system.link(Link::Store).restore().await.unwrap();
             }
-            Self::StoreAwayShort | Self::StoreAway | Self::StoreAwayLong => {
-                let seconds = match self {
-                    Self::StoreAwayShort => 5,
-                    Self::StoreAway => 30,
-                    _ => 120,
-                };
-                system.link(Link::Store).refuse_new().await;
-                system.link(Link::Store).disconnect_all();
-                held.release(system).await;
+            Self::Away(link, outage) => {
+                system.link(link).refuse_new().await;
+                system.link(link).disconnect_all();
+                // What is held at the source is held by its proxy, which has to be whole again.
+                if link != Link::Source {
+                    held.release(system).await;
+                }
+                ensure_worker(system);
                 // The fault is an outage of this length.
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                tokio::time::sleep(outage.length()).await;
                 let state = system.record(&held.id).await;
-                assert!(!state.has_ended() && state.failures == 0, "while the store was away: {state:?}");
-                system.link(Link::Store).restore().await.unwrap();
+                // Rows that the source was sending are lost, which costs one attempt.
+                let failures = i32::from(link == Link::Source);
+                assert!(state.failures <= failures, "while it was away: {state:?}");
+                assert!(link == Link::Broker || !state.has_ended(), "while it was away: {state:?}");
+                system.link(link).restore().await.unwrap();
+                if link == Link::Source {
+                    held.release(system).await;
+                }
             }
             Self::StoreForgets => {
                 system.link(Link::Store).refuse_new().await;
@@ -331,17 +344,6 @@ impl Fault {
                 held.release(system).await;
                 system.bucket.remove().await;
                 system.link(Link::Store).restore().await.unwrap();
-            }
-            Self::SourceAway => {
-                system.link(Link::Source).refuse_new().await;
-                system.link(Link::Source).disconnect_all();
-                ensure_worker(system);
-                // The fault is an outage of this length.
-                tokio::time::sleep(Duration::from_secs(30)).await;
-                let state = system.record(&held.id).await;
-                assert!(!state.has_ended() && state.failures <= 1, "while the source was away: {state:?}");
-                system.link(Link::Source).restore().await.unwrap();
-                held.release(system).await;
             }
             Self::StoreDisconnects => {
                 system.link(Link::Store).disconnect_all();
@@ -380,6 +382,39 @@ impl Fault {
             }
         }
     }
+}
+
+/// Whether an export that is held at the step needs the server next. Without a broker it needs no message for what is claimed; an
+/// export of several shards is announced to more workers by it.
+fn link_is_used(link: Link, step: Step) -> bool {
+    use Step::{
+        CompleteSent, EndSent, LastPartStored, LastShardStored, PartSent, Planning, PutSent, Reading, ShardSent,
+        ShardedCompleteSent,
+    };
+    match link {
+        Link::Store => {
+            matches!(
+                step,
+                Step::CreateSent
+                    | PartSent
+                    | LastPartStored
+                    | CompleteSent
+                    | PutSent
+                    | ShardSent
+                    | EndSent
+                    | ShardedCompleteSent
+            )
+        }
+        Link::Source => matches!(step, Planning | Reading),
+        Link::Ledger => matches!(step, PartSent | CompleteSent | PutSent | ShardSent | ShardedCompleteSent),
+        Link::Broker => matches!(step, PartSent | ShardSent | LastShardStored),
+    }
+}
+
+/// The steps at which the longer outages are tried as well.
+fn is_long_work(step: Step) -> bool {
+    use Step::{CompleteSent, PartSent, Planning, PutSent, Reading, ShardSent, ShardedCompleteSent};
+    matches!(step, Planning | Reading | PartSent | CompleteSent | PutSent | ShardSent | ShardedCompleteSent)
 }
 
 /// Waits until this count is 0.
