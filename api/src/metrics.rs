@@ -7,6 +7,8 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use polyglot_core::tenant::DEFAULT_TENANT;
+use polyglot_ledger::TenantBacklog;
 use polyglot_runtime::telemetry::{METRICS_CONTENT_TYPE, SampleWriter};
 
 use crate::readiness::Readiness;
@@ -33,6 +35,14 @@ pub(crate) async fn scrape(State(app): State<Arc<AppState>>) -> Response {
         page.write("polyglot_exports", &[("state", status.name())], number(*count));
     }
     if let Some(backlog) = &backlog {
+        // A gauge without a sample would look like a metric that is not there.
+        let default = TenantBacklog { tenant: DEFAULT_TENANT.to_owned(), queued: 0, running: 0 };
+        let has_default = backlog.tenants.iter().any(|it| it.tenant == DEFAULT_TENANT);
+        for it in backlog.tenants.iter().chain((!has_default).then_some(&default)) {
+            for (state, count) in [("queued", it.queued), ("running", it.running)] {
+                page.write("polyglot_tenant_exports", &[("tenant", &it.tenant), ("state", state)], number(count));
+            }
+        }
         page.write("polyglot_outbox_messages", &[], number(backlog.outbox));
         page.write("polyglot_ready_exports", &[], number(backlog.ready));
         page.write("polyglot_ready_oldest_seconds", &[], backlog.ready_for_seconds);

@@ -1,14 +1,16 @@
 //! The worker's counters: pieces of work and their outcomes, rows and bytes, and the time of each stage. Where metrics
 //! are not served they cost nothing but three additions to a number for each batch.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use polyglot_core::format::FormatName;
 use polyglot_formats::Format;
 use polyglot_ledger::{Claim, JobKind};
 use polyglot_runtime::telemetry::{
-    LEASE_LOSSES, MESSAGES_PUBLISHED, PART_RETRIES, PARTS, ROWS, STORED_BYTES, SampleWriter, WORK, WORK_DURATION,
+    LEASE_LOSSES, MESSAGES_PUBLISHED, PART_RETRIES, PARTS, ROWS, STORED_BYTES, SampleWriter, TENANT_ROWS,
+    TENANT_STORED_BYTES, WORK, WORK_DURATION,
 };
 
 /// A stage on the way of a row from the source to the store.
@@ -131,9 +133,29 @@ pub(crate) fn ended(claim: &Claim, outcome: Outcome, took: Duration) {
 }
 
 /// Counts the rows and bytes of a committed shard, or of a completed export that is one stream.
-pub(crate) fn stored(format: &FormatName, rows: i64, bytes: i64) {
-    metrics::counter!(ROWS, "format" => format.to_string()).increment(rows.try_into().unwrap_or(0));
-    metrics::counter!(STORED_BYTES, "format" => format.to_string()).increment(bytes.try_into().unwrap_or(0));
+pub(crate) fn stored(claim: &Claim, rows: i64, bytes: i64) {
+    let (rows, bytes) = (rows.try_into().unwrap_or(0), bytes.try_into().unwrap_or(0));
+    let (format, tenant) = (claim.request.format.to_string(), tenant_label(&claim.tenant));
+    metrics::counter!(ROWS, "format" => format.clone()).increment(rows);
+    metrics::counter!(STORED_BYTES, "format" => format).increment(bytes);
+    metrics::counter!(TENANT_ROWS, "tenant" => tenant.clone()).increment(rows);
+    metrics::counter!(TENANT_STORED_BYTES, "tenant" => tenant).increment(bytes);
+}
+
+/// Tenants that have a label of their own in a process. A token may name any tenant, and each label is memory until the process ends.
+const MAX_TENANTS: usize = 100;
+
+/// The label of all further tenants. It cannot be the name of one.
+const OTHER_TENANTS: &str = "(other)";
+
+/// The tenant's own label, if it is one of the first that the process has worked for.
+fn tenant_label(tenant: &str) -> String {
+    static LABELLED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut labelled = LABELLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if labelled.len() < MAX_TENANTS && !labelled.contains(tenant) {
+        labelled.insert(tenant.to_owned());
+    }
+    if labelled.contains(tenant) { tenant.to_owned() } else { OTHER_TENANTS.to_owned() }
 }
 
 /// Counts a stored part.
@@ -144,4 +166,18 @@ pub(crate) fn part_stored() {
 /// Counts a lost lease.
 pub(crate) fn lease_lost() {
     metrics::counter!(LEASE_LOSSES).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labels_of_tenants_are_bounded() {
+        let labels: BTreeSet<String> = (0..500).map(|number| tenant_label(&format!("tenant-{number}"))).collect();
+        assert_eq!(labels.len(), MAX_TENANTS + 1);
+        assert!(labels.contains(OTHER_TENANTS) && labels.contains("tenant-0"));
+        assert_eq!(tenant_label("tenant-0"), "tenant-0");
+        assert!(!polyglot_core::tenant::is_valid(OTHER_TENANTS));
+    }
 }

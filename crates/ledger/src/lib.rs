@@ -26,7 +26,7 @@ pub use client::{
 pub use config::{Connections, audit_ttl, ledger_ttl};
 pub use database::{Ledger, LedgerError, retry_while_unavailable, with_timeout};
 pub use identity::{ApiKey, NewApiKey, Rotated, SecretHash, StoredApiKey};
-pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept};
+pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept, TenantBacklog};
 pub use notifications::{Change, Listener, send_notifications};
 pub use outbox::OutboxMessage;
 pub use schema_state::SchemaState;

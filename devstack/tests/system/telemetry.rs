@@ -135,6 +135,7 @@ async fn metrics_count_what_happened_and_prometheus_accepts_them() {
         ("polyglot_queue_messages", &[("queue", "tokens")], 0.0),
         ("polyglot_queue_messages", &[("queue", "dead")], 0.0),
         ("polyglot_outbox_messages", &[], 0.0),
+        ("polyglot_tenant_exports", &[("tenant", "default"), ("state", "queued")], 0.0),
         ("polyglot_ready_exports", &[], 0.0),
         ("polyglot_ready_oldest_seconds", &[], 0.0),
     ];
@@ -143,6 +144,7 @@ async fn metrics_count_what_happened_and_prometheus_accepts_them() {
     let expected_of_worker: &[Sample] = &[
         ("polyglot_rows_total", &[("format", "csv")], rows),
         ("polyglot_rows_total", &[("format", "json")], rows),
+        ("polyglot_tenant_rows_total", &[("tenant", "default")], 2.0 * rows),
         ("polyglot_work_total", &[("kind", "shard"), ("outcome", "done")], shards),
         ("polyglot_work_total", &[("kind", "start"), ("outcome", "done")], 2.0),
         ("polyglot_work_total", &[("kind", "finish"), ("outcome", "done")], 1.0),

@@ -52,7 +52,7 @@ pub(super) async fn publish(
                 tracing::info!(rows, bytes, peak_memory_bytes = finished.peak_memory_bytes, "export completed");
                 // The shards of a sharded export were counted one by one.
                 if matches!(claim.work, JobKind::Start { .. }) {
-                    metrics::stored(&claim.request.format, rows, bytes);
+                    metrics::stored(claim, rows, bytes);
                 }
                 Outcome::Done
             }

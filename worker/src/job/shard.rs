@@ -38,7 +38,7 @@ pub(super) async fn perform(
         Ok(committed @ (Committed::More | Committed::All)) => {
             let all = committed == Committed::All;
             tracing::info!(rows, bytes, all, "shard committed");
-            metrics::stored(&claim.request.format, rows, bytes);
+            metrics::stored(claim, rows, bytes);
             context.relay.wake();
             Outcome::Done
         }

@@ -21,6 +21,20 @@ pub struct BacklogStats {
     pub waiting_for_place: i64,
     /// Messages in the outbox.
     pub outbox: i64,
+    /// Active exports by tenant, of the [`MAX_TENANTS`] that have most.
+    pub tenants: Vec<TenantBacklog>,
+}
+
+/// Tenants that are counted one by one: each is a label of a metric.
+const MAX_TENANTS: i64 = 100;
+
+/// The active exports of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct TenantBacklog {
+    pub tenant: String,
+    /// Those that have not begun.
+    pub queued: i64,
+    pub running: i64,
 }
 
 /// The count of exports in every final state, zeros included.
@@ -43,6 +57,15 @@ impl Ledger {
         )
         .fetch_one(&self.pool)
         .await?;
+        let tenants = sqlx::query_as(
+            "SELECT tenant, count(*) FILTER (WHERE state = 'pending') AS queued,
+                 count(*) FILTER (WHERE state <> 'pending') AS running
+             FROM exports WHERE state IN ('pending', 'planning', 'running', 'finishing')
+             GROUP BY tenant ORDER BY count(*) DESC, tenant LIMIT $1",
+        )
+        .bind(MAX_TENANTS)
+        .fetch_all(&self.pool)
+        .await?;
         let active = Status::ALL.into_iter().filter(|status| status.is_active());
         Ok(BacklogStats {
             active: active.map(|status| Ok((status, row.try_get(status.name())?))).collect::<Result<_>>()?,
@@ -51,6 +74,7 @@ impl Ledger {
             open_snapshots: row.try_get("open_snapshots")?,
             waiting_for_place: row.try_get("waiting_for_place")?,
             outbox: row.try_get("outbox")?,
+            tenants,
         })
     }
 

@@ -5,6 +5,6 @@ mod forget;
 mod sweep;
 mod sweeper;
 
-pub use backlog_stats::{BacklogStats, FinishedCounts};
+pub use backlog_stats::{BacklogStats, FinishedCounts, TenantBacklog};
 pub use sweep::Swept;
 pub use sweeper::Sweeper;

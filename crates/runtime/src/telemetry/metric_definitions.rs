@@ -62,6 +62,8 @@ pub const HTTP_CONNECTIONS: &str = "polyglot_http_connections";
 pub const HTTP_REFUSED: &str = "polyglot_http_refused_total";
 pub const ROWS: &str = "polyglot_rows_total";
 pub const STORED_BYTES: &str = "polyglot_stored_bytes_total";
+pub const TENANT_ROWS: &str = "polyglot_tenant_rows_total";
+pub const TENANT_STORED_BYTES: &str = "polyglot_tenant_stored_bytes_total";
 pub const WORK: &str = "polyglot_work_total";
 pub const WORK_DURATION: &str = "polyglot_work_seconds";
 pub const PARTS: &str = "polyglot_parts_total";
@@ -93,6 +95,12 @@ pub static METRIC_DEFINITIONS: &[MetricDefinition] = &[
         "Exports in the ledger; those that have ended as of a while ago.",
     ),
     gauge("polyglot_outbox_messages", Unit::Count, &[], "Messages in the ledger that wait for the broker."),
+    gauge(
+        "polyglot_tenant_exports",
+        Unit::Count,
+        &["tenant", "state"],
+        "Exports of a tenant that wait (queued), and that have begun (running).",
+    ),
     gauge("polyglot_ready_exports", Unit::Count, &[], "Exports that have work which no worker has taken."),
     gauge(
         "polyglot_ready_oldest_seconds",
@@ -162,6 +170,8 @@ pub static METRIC_DEFINITIONS: &[MetricDefinition] = &[
         &["format"],
         "Bytes in the object store of the same shards and exports, after compression.",
     ),
+    counter(TENANT_ROWS, Unit::Count, &["tenant"], "Rows as in polyglot_rows_total, by tenant."),
+    counter(TENANT_STORED_BYTES, Unit::Bytes, &["tenant"], "Bytes as in polyglot_stored_bytes_total, by tenant."),
     counter(WORK, Unit::Count, &["kind", "outcome"], "Pieces of work that ended, and how."),
     histogram(WORK_DURATION, &["kind", "format"], "Time from a claim to the end of its work."),
     counter(

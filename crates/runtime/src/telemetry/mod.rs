@@ -12,7 +12,8 @@ mod trace_context;
 
 pub use metric_definitions::{
     HTTP_CONNECTIONS, HTTP_DURATION, HTTP_REFUSED, HTTP_REQUESTS, LEASE_LOSSES, MESSAGES_PUBLISHED, METRIC_DEFINITIONS,
-    MetricDefinition, MetricKind, PART_RETRIES, PARTS, ROWS, STORED_BYTES, SWEPT, WORK, WORK_DURATION,
+    MetricDefinition, MetricKind, PART_RETRIES, PARTS, ROWS, STORED_BYTES, SWEPT, TENANT_ROWS, TENANT_STORED_BYTES,
+    WORK, WORK_DURATION,
 };
 pub use otlp::Tracing;
 pub(crate) use otlp::layer;
