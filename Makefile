@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build-tests test soak kills outages bounded schedules bench fuzz sbom lint clean-data
+.PHONY: help run build-tests test soak kills outages bounded flood schedules bench fuzz sbom lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -18,10 +18,12 @@ help:
 	@echo 'make build-tests  what make test builds, without running it'
 	@echo 'make soak        500 exports on three workers, with a fault a second for three minutes (make test has a shorter one)'
 	@echo '                 SOAK_EXPORTS=500 SOAK_SECONDS=180; SOAK_SEED repeats an earlier plan'
-	@echo 'make outages     the steps of an export while the object store is away for two minutes'
+	@echo 'make outages     the steps of an export while a server is away for two minutes'
 	@echo 'make kills       an export of KILL_ROWS=10000000 while a worker is killed every two seconds (make test has a shorter one)'
 	@echo 'make bounded     200 sharded exports at once and 1,000 that are cancelled, while workers are killed: connections on the source,'
 	@echo '                 and small exports beside them (make test has a shorter one); BOUNDED_WORKERS=3 BOUNDED_KILL_SECONDS=10'
+	@echo 'make flood       FLOOD_RATE=10000 requests a second of one tenant for FLOOD_SECONDS=10, and another tenant beside it (make test'
+	@echo '                 has a shorter one)'
 	@echo 'make schedules   SEEDS=20000 drawn orders of the calls of the ledger, every invariant checked after each (make test has'
 	@echo '                 1000); SEED=7 repeats one'
 	@echo 'make bench       time, size and memory of each format at ROWS=10000000 by 1, 2 and 4 workers, and more; as root'
@@ -62,6 +64,11 @@ bounded: export BOUNDED_SMALL_SECONDS ?= 2
 bounded: export BOUNDED_LIMIT_SECONDS ?= 3600
 bounded: LONG_TEST = system -- --nocapture bounded
 
+flood: export FLOOD_RATE ?= 10000
+flood: export FLOOD_SECONDS ?= 10
+flood: export FLOOD_P99_MILLISECONDS ?= 100
+flood: LONG_TEST = system -- --nocapture flood
+
 schedules: export SEEDS ?= 20000
 schedules: export SEED ?=
 schedules: LONG_TEST = system -- --nocapture schedules
@@ -70,7 +77,7 @@ outages: export CRASH_LONG = 1
 outages: export CRASH_CELLS = 120 s/
 outages: LONG_TEST = crash -- --nocapture crash_matrix
 
-soak kills outages bounded schedules: build-tests
+soak kills outages bounded flood schedules: build-tests
 	@devstack/install --tests
 	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --exclude polyglot-bench --test $(LONG_TEST)
 

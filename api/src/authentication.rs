@@ -1,5 +1,5 @@
-//! The layer around the routes: finds the caller of a request, checks that it may do what it asks for, and hands it to the
-//! handler.
+//! The layer around the routes: finds the caller of a request, checks that its tenant may make one more and that it may do what
+//! it asks for, and hands it to the handler.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use polyglot_runtime::quota::Peer;
 use polyglot_runtime::telemetry::TraceContext;
 use tracing::Span;
 
-use crate::audit;
 use crate::identity::{Access, Caller, Origin, Principal};
 use crate::problem::RouteError;
 use crate::state::AppState;
+use crate::{audit, tenant_limits};
 
 /// A header that a form or a link of a foreign page cannot send, and that one of another origin may not send by a program
 /// unless this service allows it. Requests that change something by the page's cookie have to have it.
 const REQUEST_HEADER: HeaderName = HeaderName::from_static("x-polyglot-request");
 
 /// Lets a request through to its handler if its caller may make it.
-pub(crate) async fn check(State(app): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(app): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let access = Access::to(request.method(), matched);
     if access == Access::Public {
@@ -35,16 +35,7 @@ pub(crate) async fn check(State(app): State<Arc<AppState>>, mut request: Request
         Ok(Some(identity)) => {
             let caller = Caller::new(identity, origin);
             Span::current().record("tenant", &caller.tenant).record("caller", &caller.name);
-            match authorize(&caller, request.method(), request.headers(), access) {
-                Ok(()) => {
-                    request.extensions_mut().insert(caller);
-                    return next.run(request).await;
-                }
-                Err(error) => {
-                    record_refusal(&app, caller.audit_origin(), &error).await;
-                    error
-                }
-            }
+            return answer_within_quota(&app, caller, request, next, access).await;
         }
         Ok(None) => RouteError::NotAuthenticated { presented: false },
         Err(error) => error,
@@ -55,6 +46,33 @@ pub(crate) async fn check(State(app): State<Arc<AppState>>, mut request: Request
         record_refusal(&app, AuditOrigin { address, request_id, ..AuditOrigin::default() }, &refused).await;
     }
     refused.into_response()
+}
+
+/// The answer to a request whose caller is known. Before anything else that costs, the request is counted.
+async fn answer_within_quota(app: &AppState, caller: Caller, request: Request, next: Next, access: Access) -> Response {
+    let Some(quota) = app.tenant_gate.count_request(&caller.tenant, &app.ledger).await else {
+        return answer(app, caller, request, next, access).await;
+    };
+    let mut response = match quota.reached() {
+        Some(reached) => tenant_limits::refused(reached).into_response(),
+        None => answer(app, caller, request, next, access).await,
+    };
+    quota.add_to(response.headers_mut());
+    response
+}
+
+/// The answer of the handler, if the caller may ask for it.
+async fn answer(app: &AppState, caller: Caller, mut request: Request, next: Next, access: Access) -> Response {
+    match authorize(&caller, request.method(), request.headers(), access) {
+        Ok(()) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => {
+            record_refusal(app, caller.audit_origin(), &error).await;
+            error.into_response()
+        }
+    }
 }
 
 /// From where a request comes.

@@ -79,7 +79,7 @@ impl<S: Sync> FromRequestParts<S> for Client {
 }
 
 /// The response, which holds `permit` until its body is sent or its client has left.
-pub(crate) fn hold_until_sent(response: Response, permit: QuotaPermit) -> Response {
+pub(crate) fn hold_until_sent<T: Send + 'static>(response: Response, permit: T) -> Response {
     response.map(|body| {
         Body::from_stream(body.into_data_stream().inspect(move |_| {
             let _held = &permit;

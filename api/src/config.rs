@@ -10,6 +10,7 @@ use crate::cors::CorsOrigins;
 use crate::dataset_config::Datasets;
 use crate::hosts::AllowedHosts;
 use crate::identity::{AuthMode, JwtConfig};
+use crate::tenant_limits::LimitsByTenant;
 use polyglot_ledger::{Connections, audit_ttl, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::quota::QuotaLimits;
@@ -38,6 +39,8 @@ pub struct Config {
     pub max_connections: QuotaLimits,
     /// Datasets from the file in `DATASETS`.
     pub datasets: Datasets,
+    /// What each tenant may have, from the file in `TENANT_LIMITS`.
+    pub(crate) tenant_limits: LimitsByTenant,
     /// `LEDGER_TTL_DAYS`: time after its end for which the ledger remembers an export; `None`: for ever.
     pub ledger_ttl: Option<Duration>,
     /// `AUDIT_TTL_DAYS`: time for which the audit is kept; `None`: for ever.
@@ -148,6 +151,7 @@ impl Config {
             max_parallelism: env.max_parallelism()?,
             max_connections: QuotaLimits { total, per_peer },
             datasets: Datasets::from_environment(env)?,
+            tenant_limits: LimitsByTenant::from_environment(env)?,
             ledger_ttl: ledger_ttl(env)?,
             audit_ttl: audit_ttl(env)?,
             connections: Connections::from_environment(env)?,
@@ -208,6 +212,7 @@ mod tests {
             ("MAX_CONNECTIONS_PER_PEER", "1025"),
             ("LEDGER_TTL_DAYS", "36501"),
             ("DATASETS", "/nowhere/datasets.toml"),
+            ("TENANT_LIMITS", "/nowhere/limits.toml"),
             ("DATABASE_URL", "mysql://x"),
             ("SOURCE_ALLOW_PRIVILEGED", "yes"),
             ("AMQP_URL", "http://x"),

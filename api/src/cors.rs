@@ -25,8 +25,8 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 
 /// The headers of answers that a page may read, beside those that every page may.
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
-    "accept-ranges, content-disposition, content-range, etag, idempotent-replayed, link, location, retry-after, \
-     x-request-id",
+    "accept-ranges, content-disposition, content-range, etag, idempotent-replayed, link, location, ratelimit, \
+     ratelimit-policy, retry-after, x-request-id",
 );
 
 /// Seconds for which a browser need not ask again.

@@ -1,5 +1,5 @@
 //! The HTTP side of the service: describes datasets (`datasets`), takes exports in (`exports`), delivers finished files
-//! (`download`), streams changes (`events`), knows its clients (`identity`, `session`), describes itself (`openapi`), shows a web page (`page`), and reports its health
+//! (`download`), streams changes (`events`), knows its clients (`identity`, `session`) and what they may have (`tenant_limits`), describes itself (`openapi`), shows a web page (`page`), and reports its health
 //! (`health`, `metrics`). It writes to the ledger and wakes the relay. It reads no rows and writes no files: workers do.
 //!
 //! Modules depend on each other in one direction: `router` on the handlers, handlers on `state`, `state` on the clients and
@@ -28,6 +28,7 @@ mod identity;
 mod keys;
 mod ledger_stats;
 mod limited_use;
+mod limits;
 mod metrics;
 mod openapi;
 mod page;
@@ -46,6 +47,7 @@ mod source_monitor;
 mod source_statements;
 mod state;
 mod static_file;
+mod tenant_limits;
 mod timeout;
 mod timestamp;
 

@@ -18,7 +18,9 @@ use crate::openapi::{description, problem_page, viewer};
 use crate::problem::RouteError;
 use crate::security_headers::HasTls;
 use crate::state::AppState;
-use crate::{audit, authentication, cross_site, datasets, health, hosts, metrics, page, request_layer, session};
+use crate::{
+    audit, authentication, cross_site, datasets, health, hosts, limits, metrics, page, request_layer, session,
+};
 
 /// Where the metrics are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,7 @@ pub(crate) fn router(app: Arc<AppState>, metrics_route: MetricsRoute) -> Router 
         .route("/exports/{id}/events", get(events::follow_export))
         .route("/exports/{id}/manifest", get(manifest::manifest))
         .route("/events", get(events::follow_all_exports))
+        .route("/limits", get(limits::inspect))
         .route("/audit", get(audit::read))
         .route("/session", get(session::inspect).post(session::sign_in).delete(session::sign_out))
         .route("/", get(page::page))

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode
 use tower::ServiceExt;
 
 use super::*;
-use crate::exports::limits;
+use crate::exports::limits as submission_limits;
 use crate::state::tests::{app_with, app_without_backends};
 
 async fn send_whole(request: Request<Body>) -> Response {
@@ -204,12 +204,13 @@ async fn bodies_that_are_no_json_are_400_and_named() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_413() {
-    let (status, _, answer) = send(submission(Some("application/json"), " ".repeat(limits::BODY_BYTES + 1))).await;
+    let (status, _, answer) =
+        send(submission(Some("application/json"), " ".repeat(submission_limits::BODY_BYTES + 1))).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(answer["type"], "urn:polyglot:problem:body-too-large");
     assert_eq!(answer["detail"], "A body may have at most 262144 bytes.");
     // The largest that is read, and then found to be nothing.
-    let (status, _, _) = send(submission(Some("application/json"), " ".repeat(limits::BODY_BYTES))).await;
+    let (status, _, _) = send(submission(Some("application/json"), " ".repeat(submission_limits::BODY_BYTES))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 

@@ -32,6 +32,7 @@ use crate::security_headers::HasTls;
 use crate::source::Source;
 use crate::source_monitor::SourceMonitor;
 use crate::state::AppState;
+use crate::tenant_limits::{self, TenantGate};
 
 /// Time that the ledger's database may take to become available at start.
 const LEDGER_START_TIMEOUT: Duration = Duration::from_mins(1);
@@ -73,6 +74,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         migrated = ledger.migrate_when_up(LEDGER_START_TIMEOUT) => migrated?,
         () = lifecycle.stopping.cancelled() => return Ok(()),
     }
+    tenant_limits::store_running(&config.tenant_limits, &ledger).await?;
     warn_about_access(&config.access, &ledger).await?;
     let tokens = config.access.jwt.clone().map(Verifier::new).transpose().map_err(RunError::Jwt)?;
     let broker = Broker::of(connections, format!("polyglot-api {}", std::process::id()));
@@ -135,6 +137,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         client_limits: ClientLimits::new(config.max_connections),
         access: config.access,
         has_tls: HasTls(config.tls.is_some()),
+        tenant_gate: TenantGate::new(config.tenant_limits),
         download: config.download,
         bodies: BodyBudget::default(),
         max_parallelism: config.max_parallelism,

@@ -34,18 +34,22 @@ pub(crate) struct Refused {
 }
 
 /// The server's estimate for a query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Estimate {
     /// `None`: the server was not asked.
     pub(crate) rows: Option<u64>,
+    /// Total cost, in the units of the server's settings (`seq_page_cost` is one).
+    pub(crate) cost: Option<f64>,
 }
 
 impl Estimate {
     /// Reads the first line of what `EXPLAIN` returns, such as `Seq Scan on t  (cost=0.00..2.75 rows=25 width=0)`.
     fn of(line: &str) -> Self {
         // A relation may have a name like this too, and it comes before.
-        let after = line.rsplit_once(" rows=").map(|(_, after)| after);
-        Self { rows: after.and_then(|after| after.split(' ').next()).and_then(|rows| rows.parse().ok()) }
+        let Some((before, after)) = line.rsplit_once(" rows=") else { return Self::default() };
+        let rows = after.split(' ').next().and_then(|rows| rows.parse().ok());
+        let cost = before.rsplit_once("..").and_then(|(_, cost)| cost.parse().ok());
+        Self { rows, cost }
     }
 }
 
@@ -264,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_of_rows_is_read_from_the_plan() {
+    fn rows_and_cost_are_read_from_the_plan() {
         let rows = |line| Estimate::of(line).rows;
         assert_eq!(rows("Seq Scan on records r  (cost=0.00..2.75 rows=25 width=0)"), Some(25));
         assert_eq!(
@@ -273,5 +277,11 @@ mod tests {
         );
         assert_eq!(rows("Seq Scan on records r"), None);
         assert_eq!(rows(""), None);
+        let cost = |line| Estimate::of(line).cost;
+        assert_eq!(
+            cost("Seq Scan on \"a..1 rows=7 b\" r  (cost=0.15..1234567.25 rows=25 width=0)"),
+            Some(1_234_567.25)
+        );
+        assert_eq!(cost("Seq Scan on records r"), None);
     }
 }

@@ -18,6 +18,7 @@ use crate::readiness::ReadinessProbe;
 use crate::refusal_budget::RefusalBudget;
 use crate::security_headers::HasTls;
 use crate::source::Source;
+use crate::tenant_limits::TenantGate;
 
 /// The clients, caches and settings of this process.
 pub(crate) struct AppState {
@@ -33,6 +34,7 @@ pub(crate) struct AppState {
     pub(crate) recorded_refusals: RefusalBudget,
     pub(crate) has_tls: HasTls,
     pub(crate) client_limits: ClientLimits,
+    pub(crate) tenant_gate: TenantGate,
     pub(crate) download: DownloadConfig,
     /// Memory for request bodies.
     pub(crate) bodies: BodyBudget,
@@ -105,6 +107,7 @@ pub(crate) mod tests {
             access: config.access,
             has_tls: HasTls(config.tls.is_some()),
             client_limits: ClientLimits::new(config.max_connections),
+            tenant_gate: TenantGate::new(config.tenant_limits),
             download: config.download,
             bodies: BodyBudget::default(),
             max_parallelism: config.max_parallelism,

@@ -90,7 +90,7 @@ export function statusName(status) {
   return STATUSES[status]?.[0] ?? status;
 }
 
-const WAITS = { places: 'Waits until another large export ends', workers: 'Waits for a free worker' };
+const WAITS = { places: 'Waits until another large export ends', workers: 'Waits for a free worker', tenant: 'Waits until another export of your tenant ends' };
 
 /// What a pending export waits for, as of the moment at which the server said so.
 export function waitWords({ reason, before }) {

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use polyglot_core::failure::chain;
+use polyglot_ledger::{StreamSlot, with_timeout};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
@@ -22,6 +23,7 @@ use crate::identity::Caller;
 use crate::limited_use::LimitedUse;
 use crate::problem::{RouteError, quoted};
 use crate::state::AppState;
+use crate::tenant_limits::HeldStream;
 use crate::timeout;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -76,6 +78,7 @@ pub(crate) async fn follow_export(
 ) -> Result<Response, RouteError> {
     let last = last_event(&headers)?;
     let permit = app.client_limits.acquire(LimitedUse::EventStream, client)?;
+    let held = app.tenant_gate.open_stream(&caller.tenant, &app.ledger, &app.lifecycle.tasks).await?;
     // Subscribed before the export is read, so that no change falls in between.
     let subscription = app.feed.subscribe();
     let export = find(&app, &caller, id).await?;
@@ -86,10 +89,11 @@ pub(crate) async fn follow_export(
         // The client has every event. 204 is the answer that keeps an EventSource from reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let response = respond(&app, caller, move |app, caller, events| async move {
+    let slot = held.as_ref().map(HeldStream::slot);
+    let response = respond(&app, caller, slot, move |app, caller, events| async move {
         stream_one(&app, &caller, subscription, id, last.unwrap_or(0), &events).await
     });
-    Ok(hold_until_sent(response, permit))
+    Ok(hold_until_sent(response, (permit, held)))
 }
 
 /// Follow all exports.
@@ -109,13 +113,15 @@ pub(crate) async fn follow_all_exports(
 ) -> Result<Response, RouteError> {
     let last = last_event(&headers)?;
     let permit = app.client_limits.acquire(LimitedUse::EventStream, client)?;
+    let held = app.tenant_gate.open_stream(&caller.tenant, &app.ledger, &app.lifecycle.tasks).await?;
     let subscription = app.feed.subscribe();
     // A ledger that is not available is a 503, not an empty stream.
     timeout::ledger(app.ledger.ping()).await?;
-    let response = respond(&app, caller, move |app, caller, events| async move {
+    let slot = held.as_ref().map(HeldStream::slot);
+    let response = respond(&app, caller, slot, move |app, caller, events| async move {
         stream_all(&app, &caller, subscription, last, &events).await
     });
-    Ok(hold_until_sent(response, permit))
+    Ok(hold_until_sent(response, (permit, held)))
 }
 
 fn last_event(headers: &HeaderMap) -> Result<Option<i64>, RouteError> {
@@ -128,13 +134,18 @@ fn last_event(headers: &HeaderMap) -> Result<Option<i64>, RouteError> {
 
 /// Responds with the events that `write` sends, until it ends, the client disconnects, its credentials are not good any more, or
 /// the process stops.
-fn respond<F>(app: &Arc<AppState>, caller: Caller, write: impl FnOnce(Arc<AppState>, Caller, Sender) -> F) -> Response
+fn respond<F>(
+    app: &Arc<AppState>,
+    caller: Caller,
+    slot: Option<StreamSlot>,
+    write: impl FnOnce(Arc<AppState>, Caller, Sender) -> F,
+) -> Response
 where
     F: Future<Output = Result<Result<(), ClientDisconnected>, StreamInterrupted>> + Send + 'static,
 {
     let (events, received) = mpsc::channel(BUFFERED_EVENTS);
     let writing = write(Arc::clone(app), caller.clone(), events.clone());
-    let refused = until_refused(Arc::clone(app), caller);
+    let refused = until_refused(Arc::clone(app), caller, slot);
     let stopping = app.lifecycle.stopping.clone();
     app.lifecycle.tasks.spawn(
         async move {
@@ -156,10 +167,15 @@ where
     response
 }
 
-/// Waits until the caller's credentials have been revoked or have expired.
-async fn until_refused(app: Arc<AppState>, caller: Caller) {
+/// Waits until the caller's credentials have been revoked or have expired, and keeps the stream's slot meanwhile.
+async fn until_refused(app: Arc<AppState>, caller: Caller, slot: Option<StreamSlot>) {
     loop {
         tokio::time::sleep(CREDENTIALS_INTERVAL).await;
+        if let Some(slot) = slot
+            && let Err(error) = with_timeout(app.ledger.renew_stream(slot)).await
+        {
+            tracing::warn!(error = chain(&error), "the slot of an event stream could not be renewed");
+        }
         if !app.authenticator.is_still_valid(&caller).await {
             return;
         }

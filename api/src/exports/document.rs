@@ -72,7 +72,8 @@ struct Progress {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct Waiting {
-    /// `places`: for another export that keeps a snapshot open to end (MAX_OPEN_SNAPSHOTS); `workers`: for a free worker.
+    /// `places`: for another export that keeps a snapshot open to end (MAX_OPEN_SNAPSHOTS); `workers`: for a free worker;
+    /// `tenant`: for another export of the tenant to end, which has as many begun as it may.
     #[schema(example = "places")]
     reason: &'static str,
     /// How many exports of the same tenant wait for the same and were accepted earlier; 100 stands for 100 or more. Exports of
@@ -154,6 +155,7 @@ impl Waiting {
         let reason = match waiting.reason {
             WaitReason::Places => "places",
             WaitReason::Workers => "workers",
+            WaitReason::TenantLimit => "tenant",
         };
         Self { reason, before: waiting.before }
     }

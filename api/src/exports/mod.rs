@@ -22,6 +22,7 @@ pub(crate) mod manifest;
 mod options;
 mod order;
 mod plan_check;
+mod planner_cost;
 pub(crate) mod preview;
 mod request_document;
 mod stored_size;

@@ -18,11 +18,12 @@ use uuid::Uuid;
 
 use super::body::Body;
 use super::validate::Valid;
-use super::{body, idempotency, validate};
+use super::{body, idempotency, planner_cost, validate};
 use crate::identity::Caller;
 use crate::openapi::submission::ExportSubmission;
 use crate::problem::RouteError;
 use crate::state::AppState;
+use crate::tenant_limits::refused_by_ledger;
 use crate::timeout;
 
 /// The export that stands for a submission.
@@ -112,9 +113,14 @@ async fn accept(
     key: Option<&ReservedKey>,
     origin: &TraceContext,
 ) -> Result<Accepted, RouteError> {
-    let Valid { request, is_private, expected_size, coalesce, .. } =
+    let Valid { mut request, is_private, expected_size, coalesce, .. } =
         validate::validate(body, &app.source, app.max_parallelism, caller).await?;
     app.source.check_role().await?;
+    let limits = app.tenant_gate.of(&caller.tenant);
+    if let Some(max) = limits.planner_cost {
+        planner_cost::check(&app.source, &request, max).await?;
+    }
+    request.parallelism = limits.parallelism_of(request.parallelism);
     let owner = is_private.then_some(caller.name.as_str());
     let filters = serde_json::to_string(&request.filters).expect("filters are texts");
     let event = AuditEvent {
@@ -124,6 +130,7 @@ async fn accept(
     let submission = Submission {
         tenant: &caller.tenant,
         owner,
+        limits: Some(limits),
         audit: Some(&event),
         request: &request,
         expected_size,
@@ -131,7 +138,7 @@ async fn accept(
         join: coalesce,
         origin,
     };
-    let accepted = timeout::ledger(app.ledger.accept(submission)).await?;
+    let accepted = timeout::ledger(app.ledger.accept(submission)).await.map_err(refused_by_ledger)?;
     app.relay.wake();
     tracing::info!(
         export_id = %accepted.id, dataset = request.dataset, format = request.format.as_str(), joined = accepted.joined,

@@ -44,7 +44,9 @@ impl<F: Sync> Planner for Fake<F> {
     async fn plan(&self, _: &ResolvedDataset, statements: &str) -> Result<Result<Estimate, Refused>, RouteError> {
         self.planned.lock().unwrap().push(statements.to_owned());
         let refused = self.refuses.iter().find(|(word, _)| statements.contains(word));
-        Ok(refused.map_or(Ok(Estimate { rows: Some(7) }), |(_, code)| Err(Refused { sql_state: (*code).to_owned() })))
+        Ok(refused.map_or(Ok(Estimate { rows: Some(7), cost: None }), |(_, code)| {
+            Err(Refused { sql_state: (*code).to_owned() })
+        }))
     }
 }
 

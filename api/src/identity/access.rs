@@ -29,7 +29,7 @@ impl Access {
             "/docs/errors/{name}" => Self::Public,
             "/openapi.json" | "/docs" | "/docs/" | "/docs/{file}" => Self::Identified,
             "/exports" if *method == Method::POST => Self::Scopes(&[Scope::CreateExports]),
-            "/exports" | "/events" if reads => Self::Scopes(&[Scope::ReadExports]),
+            "/exports" | "/events" | "/limits" if reads => Self::Scopes(&[Scope::ReadExports]),
             // It shows rows.
             "/exports/preview" => Self::Scopes(&[Scope::CreateExports, Scope::ReadExports]),
             "/audit" | "/exports/benchmark" => Self::Scopes(&[Scope::Admin]),
@@ -42,6 +42,7 @@ impl Access {
             // A method that the path does not take: the answer says which it takes.
             "/exports"
             | "/events"
+            | "/limits"
             | "/exports/{id}"
             | "/exports/{id}/download"
             | "/exports/{id}/events"

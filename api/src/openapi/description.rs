@@ -14,7 +14,7 @@ use crate::events::handlers as events;
 use crate::exports::{benchmark, delete, inspect, list, manifest, preview, submit};
 use crate::problem::Problem;
 use crate::session::{self, SignIn};
-use crate::{audit, datasets, health, metrics};
+use crate::{audit, datasets, health, limits, metrics};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -33,7 +33,7 @@ use crate::{audit, datasets, health, metrics};
     paths(
         submit::submit, list::list, preview::preview, inspect::inspect, delete::delete, download::download,
         manifest::manifest, events::follow_export, events::follow_all_exports, benchmark::benchmark, datasets::list,
-        datasets::inspect, session::inspect, session::sign_in, session::sign_out, audit::read, health::alive, health::ready, metrics::scrape, describe,
+        datasets::inspect, session::inspect, session::sign_in, session::sign_out, audit::read, limits::inspect, health::alive, health::ready, metrics::scrape, describe,
     ),
     components(schemas(Problem, ExportSubmission, Delivery, SignIn)),
 )]

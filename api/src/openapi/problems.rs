@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use polyglot_core::status::Status;
+use polyglot_core::tenant_limits::{LimitReached, TenantLimit};
 use polyglot_formats::Format;
 use polyglot_runtime::quota::QuotaExceeded;
 use serde_json::{Map, Value, json};
@@ -50,10 +51,12 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
         ]
     };
     Some(match operation {
-        "submit_export" => [body(), vec![E::CrossSite, E::KeyInProgress, E::KeyReused, ledger(), E::Stopping]]
-            .into_iter()
-            .flatten()
-            .collect(),
+        "submit_export" => {
+            let costly = E::QueryTooCostly { cost: 1_200_345.5, max: 1_000_000.0 };
+            let own = vec![E::CrossSite, E::KeyInProgress, E::KeyReused, costly, ledger(), E::Stopping];
+            let limited = [TenantLimit::Queued, TenantLimit::RowsPerDay, TenantLimit::BytesPerDay].map(reached);
+            [body(), own, limited.into()].into_iter().flatten().collect()
+        }
         "preview_export" => {
             let own = vec![E::CrossSite, E::UnknownDataset("orders".to_owned()), E::PreviewTooSlow, E::Stopping];
             let failed = E::PreviewFailed { sql_state: "22012".to_owned() };
@@ -94,6 +97,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
             ledger(),
             E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Peer },
             E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Total },
+            reached(TenantLimit::Streams),
         ],
         "follow_all_exports" => {
             vec![
@@ -101,6 +105,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
                 ledger(),
                 E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Peer },
                 E::TooMany { what: LimitedUse::EventStream, exceeded: QuotaExceeded::Total },
+                reached(TenantLimit::Streams),
             ]
         }
         "run_benchmark" => vec![
@@ -141,12 +146,18 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
         "read_audit" => {
             vec![invalid("limit", "expected a whole number from 1 to 1000, but it is \"0\""), ledger()]
         }
+        "inspect_limits" => vec![ledger()],
         "inspect_session" => {
             vec![E::TooManySignIns, E::IssuerUnavailable { retry_after: Duration::from_secs(10) }, ledger()]
         }
         "is_alive" | "is_ready" | "scrape_metrics" | "describe_api" => Vec::new(),
         _ => return None,
     })
+}
+
+/// The problem of a tenant that has as much as it may.
+fn reached(limit: TenantLimit) -> RouteError {
+    RouteError::TenantLimit(LimitReached { limit, max: 100, used: 100, retry_after: Duration::from_secs(5) })
 }
 
 /// The problems of one status.
@@ -164,6 +175,7 @@ fn access_problems(method: &str, path: &str) -> Vec<RouteError> {
     let mut problems = Vec::new();
     if needed != Access::Public {
         problems.push(RouteError::NotAuthenticated { presented: false });
+        problems.push(reached(TenantLimit::RequestsPerSecond));
         problems.push(RouteError::TooManySignIns);
         problems.push(RouteError::IssuerUnavailable { retry_after: Duration::from_secs(10) });
     }

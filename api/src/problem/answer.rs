@@ -1,8 +1,10 @@
 //! The table of problems: for each `RouteError` its status, type, title, detail, headers, extra members and log level.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::http::StatusCode;
+use polyglot_core::tenant_limits::{LimitReached, TenantLimit};
 use tracing::Level;
 
 use super::field_error::{FieldError, summary};
@@ -30,6 +32,8 @@ pub(crate) struct Answer<'e> {
     pub(crate) errors: Option<&'e [FieldError]>,
     /// The member `errorCode`.
     pub(crate) error_code: Option<&'e str>,
+    /// The member `limit`.
+    pub(crate) limit: Option<LimitReached>,
     /// Level of the log line; `None` where the operator can do nothing about the problem.
     pub(crate) log_level: Option<Level>,
 }
@@ -46,6 +50,7 @@ impl<'e> Answer<'e> {
             challenge: None,
             errors: None,
             error_code: None,
+            limit: None,
             log_level: None,
         }
     }
@@ -376,11 +381,62 @@ impl<'e> Answer<'e> {
                 };
                 Self::new(exceeded.status(), slug, title, detail).retry_after(UNAVAILABLE_RETRY_SECONDS)
             }
+            RouteError::TenantLimit(reached) => Self {
+                limit: Some(*reached),
+                ..Self::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "tenant-limit",
+                    "A limit of the tenant is reached",
+                    limit_detail(*reached),
+                )
+                .retry_after(whole_seconds(reached.retry_after))
+            },
+            RouteError::QueryTooCostly { cost, max } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "query-too-costly",
+                "The query would cost too much",
+                format!(
+                    "The database expects the query of the export to cost {cost}, and one of the tenant may cost {max}. Ask for fewer \
+                     rows, by filters that an index serves, or without an order of your own."
+                ),
+            ),
             RouteError::Internal(_) => internal().logged(Level::ERROR),
             // The panic hook has logged it.
             RouteError::Panicked => internal(),
         }
     }
+}
+
+/// What is used of a limit, and what to do.
+fn limit_detail(LimitReached { limit, max, used, .. }: LimitReached) -> String {
+    match limit {
+        TenantLimit::Queued => {
+            format!(
+                "{used} exports of the tenant have not ended, of at most {max}. Wait for the end of one, or cancel one."
+            )
+        }
+        TenantLimit::RowsPerDay => format!(
+            "The exports of the tenant that were completed in the last 24 hours have {used} rows, of at most {max}. Try again when \
+             older ones of them no longer count."
+        ),
+        TenantLimit::BytesPerDay => format!(
+            "The exports of the tenant that were completed in the last 24 hours have {used} bytes, of at most {max}. Try again when \
+             older ones of them no longer count."
+        ),
+        TenantLimit::RequestsPerSecond => format!(
+            "The tenant may make {max} requests a second. The header fields RateLimit and RateLimit-Policy say how many are left."
+        ),
+        TenantLimit::Streams => format!(
+            "{used} streams of events of the tenant are open, of at most {max}. Close one, or follow all exports with one stream \
+             (GET /events)."
+        ),
+    }
+}
+
+/// Seconds of a `Retry-After`, which has no parts of them.
+fn whole_seconds(time: Duration) -> u32 {
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
 }
 
 /// A challenge for a bearer token (RFC 6750).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use polyglot_core::failure::chain;
+use polyglot_core::tenant_limits::LimitReached;
 use serde::Serialize;
 use tracing::Level;
 use utoipa::ToSchema;
@@ -39,6 +40,20 @@ pub(crate) struct Problem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     error_code: Option<&'a str>,
+    /// The limit of the tenant that is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    limit: Option<ReachedLimit>,
+}
+
+/// A limit, and what the tenant has of it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ReachedLimit {
+    /// As in the file that the operator names in TENANT_LIMITS.
+    #[schema(example = "queued")]
+    name: &'static str,
+    max: u64,
+    used: u64,
 }
 
 impl Answer<'_> {
@@ -54,6 +69,11 @@ impl Answer<'_> {
             request_id,
             errors: self.errors,
             error_code: self.error_code,
+            limit: self.limit.map(|LimitReached { limit, max, used, .. }| ReachedLimit {
+                name: limit.name(),
+                max,
+                used,
+            }),
         };
         serde_json::to_value(document).expect("a struct of strings serializes")
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use polyglot_core::scope::Scope;
 use polyglot_core::status::Status;
+use polyglot_core::tenant_limits::LimitReached;
 use polyglot_formats::UnknownFormat;
 use polyglot_ledger::LedgerError;
 use polyglot_runtime::quota::QuotaExceeded;
@@ -104,6 +105,10 @@ pub(crate) enum RouteError {
     PreviewFailed { sql_state: String },
     #[error("too many of {what:?}: {exceeded}")]
     TooMany { what: LimitedUse, exceeded: QuotaExceeded },
+    #[error("{0}")]
+    TenantLimit(LimitReached),
+    #[error("the query costs {cost}, and the tenant's may cost {max}")]
+    QueryTooCostly { cost: f64, max: f64 },
     #[error("internal error")]
     Internal(#[source] Cause),
     #[error("the handler panicked")]
@@ -129,6 +134,7 @@ impl From<LedgerError> for RouteError {
             LedgerError::Unavailable(_) => Self::Unavailable { what: Dependency::Ledger, source: Box::new(error) },
             // A submission was so slow that its reservation expired and a retry of its client took the key.
             LedgerError::KeyTaken => Self::KeyInProgress,
+            LedgerError::LimitReached(reached) => Self::TenantLimit(reached),
             LedgerError::Refused(_)
             | LedgerError::Unreadable { .. }
             | LedgerError::LeaseLost

@@ -16,3 +16,4 @@ pub mod selection;
 pub mod single_stream_reason;
 pub mod status;
 pub mod tenant;
+pub mod tenant_limits;

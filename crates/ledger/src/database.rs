@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use polyglot_core::failure::chain;
 use polyglot_core::status::Status;
+use polyglot_core::tenant_limits::LimitReached;
 use polyglot_runtime::retry::retry;
 use polyglot_runtime::telemetry::PoolUse;
 use polyglot_runtime::timeout::TimedOut;
@@ -45,6 +46,9 @@ pub enum LedgerError {
     /// This request took too long, and another one has taken over its idempotency key.
     #[error("the idempotency key was taken over")]
     KeyTaken,
+    /// The tenant has as much as it may, so nothing was stored.
+    #[error("{0}")]
+    LimitReached(LimitReached),
     #[error("the ledger's tables could not be brought up to date")]
     Migration(#[source] MigrateError),
 }

@@ -1,5 +1,5 @@
 //! The ledger: the PostgreSQL tables that hold the state of every export, and the queue that wakes workers. `client` has the
-//! calls for clients, `identity` those for who they are, `work` those for workers, `maintenance` the periodic ones of every
+//! calls for clients, `identity` those for who they are, `tenant_limits` those for what a tenant may have, `work` those for workers, `maintenance` the periodic ones of every
 //! process.
 //!
 //! Three columns of the tables have older names than the code: `uncut` is the reason for a single stream, `coarser` the step of
@@ -16,6 +16,7 @@ mod outbox;
 mod pending_notifications;
 pub mod queue;
 mod schema_state;
+mod tenant_limits;
 mod work;
 
 pub use audit::{AuditAction, AuditEntry, AuditEvent, AuditOrigin};
@@ -30,6 +31,7 @@ pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept, TenantBacklo
 pub use notifications::{Change, Listener, send_notifications};
 pub use outbox::OutboxMessage;
 pub use schema_state::SchemaState;
+pub use tenant_limits::{RequestBlock, StreamSlot, TenantUsage};
 pub use work::{
     Attempt, Claim, Claimed, Committed, Finished, JobKind, OrphanedUpload, PlaceRequest, Planned, Renewal, RetryPolicy,
     ShardWork, ShardedAttempt, SnapshotHolder, StoredShard, Terms, Turn, deadline_failure, snapshot_age_failure,

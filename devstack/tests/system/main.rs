@@ -33,6 +33,7 @@ mod shards;
 mod source_failures;
 mod submissions;
 mod telemetry;
+mod tenant_limits;
 mod tls;
 mod turns;
 mod values;

@@ -61,6 +61,8 @@ pub enum WaitReason {
     Places,
     /// For a worker that is free.
     Workers,
+    /// For another export of its tenant to end, which has as many begun as it may.
+    TenantLimit,
 }
 
 /// The wait of an export that could begin now.
@@ -92,7 +94,11 @@ pub(super) const COLUMNS: &str =
     e.state, e.attempt, e.rows_estimate, e.object_key,
     e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
     e.expires_at, e.shards, e.uncut, coalesce(live.rows, e.rows) AS rows, coalesce(live.bytes, e.bytes) AS bytes,
-    coalesce(live.shards_done, e.shards_done) AS shards_done, e.needs_place, queue.before
+    coalesce(live.shards_done, e.shards_done) AS shards_done, e.needs_place, queue.before,
+    CASE WHEN queue.before IS NOT NULL AND EXISTS (SELECT FROM running_limits) THEN
+        (SELECT count(*) FROM exports b WHERE b.tenant = e.tenant AND b.state IN ('planning', 'running', 'finishing'))
+            >= coalesce((SELECT l.running FROM running_limits l WHERE l.tenant = e.tenant),
+                        (SELECT l.running FROM running_limits l WHERE l.tenant = '*')) END AS at_running_limit
     FROM exports e LEFT JOIN LATERAL (
         SELECT sum(s.rows)::bigint AS rows, sum(s.bytes)::bigint AS bytes, count(*)::integer AS shards_done
         FROM shards s WHERE s.export_id = e.id AND s.state = 'committed'
@@ -177,7 +183,12 @@ pub(super) fn read_all(rows: &[PgRow]) -> Result<Vec<Export>> {
 
 fn waiting(row: &PgRow) -> Result<Option<Waiting>> {
     let Some(before) = row.try_get("before")? else { return Ok(None) };
-    let reason = if row.try_get("needs_place")? { WaitReason::Places } else { WaitReason::Workers };
+    let at_running_limit: Option<bool> = row.try_get("at_running_limit")?;
+    let reason = match (at_running_limit, row.try_get("needs_place")?) {
+        (Some(true), _) => WaitReason::TenantLimit,
+        (_, true) => WaitReason::Places,
+        (_, false) => WaitReason::Workers,
+    };
     Ok(Some(Waiting { reason, before }))
 }
 

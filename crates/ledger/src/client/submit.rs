@@ -9,10 +9,12 @@ use super::idempotency::{ReservedKey, store_answer};
 use crate::audit::{AuditEvent, record};
 use crate::database::{Ledger, Result, status};
 use crate::outbox::announce;
+use crate::tenant_limits::check_submission;
 use polyglot_core::compression::Compression;
 use polyglot_core::expected_size::ExpectedSize;
 use polyglot_core::request::ExportRequest;
 use polyglot_core::status::Status;
+use polyglot_core::tenant_limits::TenantLimits;
 use polyglot_runtime::telemetry::TraceContext;
 
 /// A request to accept, and how.
@@ -23,6 +25,8 @@ pub struct Submission<'a> {
     pub owner: Option<&'a str>,
     pub request: &'a ExportRequest,
     pub expected_size: ExpectedSize,
+    /// Limits of the tenant, of which a new export must not pass any; `None`: there are none.
+    pub limits: Option<&'a TenantLimits>,
     /// The row of the audit; its export and dataset are filled in.
     pub audit: Option<&'a AuditEvent<'a>>,
     /// The idempotency key that refers to the answer from now on.
@@ -41,6 +45,7 @@ impl<'a> Submission<'a> {
         Self {
             tenant,
             owner: None,
+            limits: None,
             audit: None,
             request,
             expected_size: ExpectedSize::Medium,
@@ -61,7 +66,8 @@ impl Ledger {
     /// returns; the relay publishes it.
     ///
     /// # Errors
-    /// [`KeyTaken`](crate::LedgerError::KeyTaken) when another request has taken over the key; then nothing is stored.
+    /// [`KeyTaken`](crate::LedgerError::KeyTaken) when another request has taken over the key, and
+    /// [`LimitReached`](crate::LedgerError::LimitReached) when a new export would pass a limit; then nothing is stored.
     pub async fn accept(&self, submission: Submission<'_>) -> Result<Accepted> {
         let mut transaction = self.pool.begin().await?;
         let joined = if submission.join { find_identical(&mut transaction, submission).await? } else { None };
@@ -108,6 +114,9 @@ async fn find_identical(connection: &mut PgConnection, submission: Submission<'_
 }
 
 async fn create(connection: &mut PgConnection, submission: Submission<'_>) -> Result<Accepted> {
+    if let Some(limits) = submission.limits {
+        check_submission(connection, submission.tenant, limits).await?;
+    }
     let (id, request) = (Uuid::now_v7(), submission.request);
     sqlx::query(
         "INSERT INTO exports (id, tenant, request, dataset, format, compression, request_id, trace_parent, trace_state,

@@ -15,6 +15,7 @@ use super::places::has_free_place;
 use super::policy::{RetryPolicy, Terms, deadline_failure, snapshot_age_failure};
 use crate::database::{Ledger, LedgerError, Result};
 use crate::outbox;
+use crate::tenant_limits::may_begin;
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::request::ExportRequest;
 use polyglot_core::status::Status;
@@ -25,7 +26,7 @@ use polyglot_runtime::telemetry::{TraceContext, WORK};
 pub enum Claimed {
     Work(Box<Claim>),
     /// There is nothing to claim now, so the message can be acknowledged: the export is unknown, has ended (perhaps by this
-    /// call), is paused, is at its parallelism limit, or has all its work leased to live workers.
+    /// call), is paused, is at its parallelism limit or waits for its tenant's, or has all its work leased to live workers.
     Nothing,
 }
 
@@ -51,6 +52,8 @@ struct ClaimedExport {
     shards: i32,
     committed_to: i32,
     parallelism: Option<i32>,
+    /// Exports of its tenant that may be begun at a time; `None` also of one that has begun.
+    running_limit: Option<i32>,
     needs_place: bool,
     /// It has a place already: this claim takes over an attempt that was lost.
     has_place: bool,
@@ -80,7 +83,10 @@ macro_rules! claimed_export {
                  AS paused,
              coalesce(deadline_at < ledger_now(), false) AS overdue,
              state IN ('planning', 'running') AND coalesce(snapshot_until < ledger_now(), false) AS too_old,
-             created_at < ledger_now() - interval '1 hour' AS waits_long
+             created_at < ledger_now() - interval '1 hour' AS waits_long,
+             CASE WHEN state = 'pending' THEN coalesce(
+                 (SELECT l.running FROM running_limits l WHERE l.tenant = exports.tenant),
+                 (SELECT l.running FROM running_limits l WHERE l.tenant = '*')) END AS running_limit
          FROM exports WHERE id = $1"
     };
 }
@@ -147,6 +153,12 @@ impl Ledger {
                 return Err(LedgerError::Unreadable { id: export_id, problem: detail });
             }
         };
+        // Checked again, because another export of the tenant may have begun since this one was found.
+        if let Some(limit) = export.running_limit
+            && !may_begin(&mut transaction, &export.tenant, limit).await?
+        {
+            return Ok(Claimed::Nothing);
+        }
         // Checked again, because another export may have taken the place since this one was found.
         let lacks_place = export.needs_place && !export.has_place && !is_sharded;
         if lacks_place && !has_free_place(&mut transaction, terms.max_open_snapshots).await? {

@@ -16,7 +16,7 @@ pub enum Turn {
     /// Exports that have been begun: shards to read, files to finish, work that was lost with its worker. First comes the one
     /// that the fewest workers read.
     Begun,
-    /// Exports that wait and are expected to be small. First comes the tenant with the fewest begun exports, and of each tenant
+    /// Exports that wait and are expected to be small, of tenants that may begin one more. First comes the tenant with the fewest begun exports, and of each tenant
     /// the oldest.
     Small,
     /// All exports that wait, in the same order. One that needs a place for its snapshot is passed by others while there is
@@ -36,9 +36,12 @@ macro_rules! waiting {
                          WHERE e.state = 'pending' AND e.tenant > t.tenant ORDER BY e.tenant LIMIT 1)
                  FROM tenants t WHERE t.tenant IS NOT NULL),
              turns AS MATERIALIZED (
-                 SELECT t.tenant, (SELECT count(*) FROM exports e
-                                   WHERE e.tenant = t.tenant AND e.state IN ('planning', 'running', 'finishing')) AS begun
-                 FROM tenants t WHERE t.tenant IS NOT NULL),
+                 SELECT * FROM (
+                     SELECT t.tenant, (SELECT count(*) FROM exports e
+                                       WHERE e.tenant = t.tenant AND e.state IN ('planning', 'running', 'finishing')) AS begun
+                     FROM tenants t WHERE t.tenant IS NOT NULL) AS counted
+                 WHERE begun < coalesce((SELECT l.running FROM running_limits l WHERE l.tenant = counted.tenant),
+                                        (SELECT l.running FROM running_limits l WHERE l.tenant = '*'), 2147483647)),
              kinds (needs_place) AS (SELECT false",
             $kinds,
             ")

@@ -33,11 +33,11 @@ fn keys(system: &System, arguments: &[&str]) -> String {
 }
 
 /// A new key of this tenant with these scopes.
-fn new_key(system: &System, tenant: &str, scopes: &str) -> String {
+pub(crate) fn new_key(system: &System, tenant: &str, scopes: &str) -> String {
     keys(system, &["create", "--name", "test", "--tenant", tenant, "--scopes", scopes]).trim().to_owned()
 }
 
-const EVERYTHING_OF_A_CLIENT: &str = "exports:create,exports:read,exports:delete,datasets:read";
+pub(crate) const EVERYTHING_OF_A_CLIENT: &str = "exports:create,exports:read,exports:delete,datasets:read";
 
 /// The id of a key, as `keys list` shows it.
 fn id_of(key: &str) -> String {
@@ -45,11 +45,11 @@ fn id_of(key: &str) -> String {
     uuid::Uuid::try_parse(id).unwrap().to_string()
 }
 
-fn request(system: &System, method: Method, path: &str, key: &str) -> RequestBuilder {
+pub(crate) fn request(system: &System, method: Method, path: &str, key: &str) -> RequestBuilder {
     system.request(method, path).bearer_auth(key)
 }
 
-async fn get(system: &System, path: &str, key: &str) -> Response {
+pub(crate) async fn get(system: &System, path: &str, key: &str) -> Response {
     request(system, Method::GET, path, key).send().await.unwrap()
 }
 
