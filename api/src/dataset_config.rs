@@ -1,9 +1,12 @@
 //! Which relations may be exported, under which name: what the operator's `DATASETS` file says. What columns a
 //! relation has is the catalog's.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::dataset_policy::{DatasetPolicy, RowFilterEntry};
+use polyglot_core::mask::Mask;
 use polyglot_core::relation::RelationName;
 use polyglot_core::selection::OrderKey;
 use polyglot_runtime::config::{ConfigError, Environment};
@@ -76,6 +79,8 @@ struct Entry {
     tenants: Option<Vec<String>>,
     #[serde(default)]
     row_filter: Vec<RowFilterEntry>,
+    #[serde(default)]
+    mask: BTreeMap<String, Mask>,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +133,15 @@ impl Datasets {
     pub fn relations_with_policy(&self) -> impl Iterator<Item = &RelationName> {
         self.0.iter().filter_map(|exposed| match exposed {
             Exposed::One(dataset) => Some(&dataset.relation).filter(|_| !dataset.policy.is_default()),
+            Exposed::Schema(_) => None,
+        })
+    }
+
+    /// The first dataset whose policy takes a key.
+    #[must_use]
+    pub fn first_that_needs_mask_key(&self) -> Option<&str> {
+        self.0.iter().find_map(|exposed| match exposed {
+            Exposed::One(dataset) => Some(dataset.name.as_str()).filter(|_| dataset.policy.needs_mask_key()),
             Exposed::Schema(_) => None,
         })
     }
@@ -202,9 +216,10 @@ impl Entry {
             return Err(wrong("relation", "expected a schema and a relation, schema.relation or schema.*"));
         };
         let Identifier::Name(relation) = relation else {
-            let has_policy = self.tenants.is_some() || !self.row_filter.is_empty();
+            let has_policy = self.tenants.is_some() || !self.row_filter.is_empty() || !self.mask.is_empty();
             if self.name.is_some() || self.columns.is_some() || !self.order_by.is_empty() || has_policy {
-                let problem = "name, columns, order_by, tenants and row_filter are for one relation, not for schema.*";
+                let problem =
+                    "name, columns, order_by, tenants, row_filter and mask are for one relation, not for schema.*";
                 return Err(wrong("relation", problem));
             }
             return Ok(Exposed::Schema(schema.clone()));
@@ -220,12 +235,22 @@ impl Entry {
             EntryOrderKey::Ascending(column) => OrderKey::ascending(column),
             EntryOrderKey::Key(key) => key,
         });
+        let order_by: Vec<OrderKey> = order_by.collect();
+        if let Some(OrderKey { column, .. }) = order_by.iter().find(|key| self.mask.contains_key(&key.column)) {
+            let problem = format!("{column:?} is masked, and the order of the rows would tell of its values");
+            return Err(wrong("order_by", &problem));
+        }
+        let is_left_out = |column: &&String| self.columns.as_ref().is_some_and(|columns| !columns.contains(column));
+        if let Some(column) = self.mask.keys().find(is_left_out) {
+            let problem = format!("names {column:?}, which columns does not have, so that nobody gets it in any case");
+            return Err(wrong("mask", &problem));
+        }
         Ok(Exposed::One(Dataset {
             name,
             relation: RelationName { schema: schema.clone(), name: relation.clone() },
             columns: self.columns,
-            order_by: order_by.collect(),
-            policy: DatasetPolicy::read(self.tenants, self.row_filter)
+            order_by,
+            policy: DatasetPolicy::read(self.tenants, self.row_filter, self.mask)
                 .map_err(|(field, problem)| DatasetsError::Entry { index, field, problem })?,
         }))
     }
@@ -333,6 +358,13 @@ mod tests {
             ("[[dataset]]\nrelation = \"a.b\"\nrow_filter = [{ column = \"c\", op = \"=\" }]", "dataset[0].row_filter"),
             ("[[dataset]]\nrelation = \"a.b\"\nrow_filter = [{ column = \"c\", op = \"=\", clam = \"x\" }]", "clam"),
             ("[[dataset]]\nrelation = \"a.b\"\nname = \" \"", "dataset[0].name"),
+            ("[[dataset]]\nrelation = \"a.*\"\nmask = { c = \"hash\" }", "dataset[0].relation"),
+            (
+                "[[dataset]]\nrelation = \"a.b\"\nmask = { c = \"md5\" }",
+                "`md5`, expected one of `hash`, `last4`, `null`",
+            ),
+            ("[[dataset]]\nrelation = \"a.b\"\ncolumns = [\"d\"]\nmask = { c = \"null\" }", "dataset[0].mask"),
+            ("[[dataset]]\nrelation = \"a.b\"\norder_by = [\"c\"]\nmask = { c = \"null\" }", "dataset[0].order_by"),
         ] {
             let error = Datasets::parse(text).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");

@@ -1,6 +1,9 @@
-//! Who may see a dataset and which of its rows: what an entry of the `DATASETS` file says about it, and the filters that
-//! follow for one caller. The filters become part of the request, so that a worker applies them like any others.
+//! Who may see a dataset, which of its rows, and which of its values: what an entry of the `DATASETS` file says about it, and the
+//! filters that follow for one caller. All of it becomes part of the request, so that a worker applies it.
 
+use std::collections::BTreeMap;
+
+use polyglot_core::mask::Mask;
 use polyglot_core::selection::{Filter, FilterOp};
 use polyglot_core::tenant;
 use serde::Deserialize;
@@ -14,6 +17,8 @@ pub struct DatasetPolicy {
     tenants: Option<Vec<String>>,
     /// Conditions that hold for every row that a caller gets.
     row_filter: Vec<RowFilter>,
+    /// What callers get in place of the values of a column.
+    masks: BTreeMap<String, Mask>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +59,7 @@ impl DatasetPolicy {
     pub(crate) fn read(
         tenants: Option<Vec<String>>,
         row_filter: Vec<RowFilterEntry>,
+        masks: BTreeMap<String, Mask>,
     ) -> Result<Self, (&'static str, String)> {
         if let Some(wrong) = tenants.iter().flatten().find(|name| !tenant::is_valid(name)) {
             return Err(("tenants", format!("{wrong:?} cannot be a tenant: 1 to 64 of A-Z a-z 0-9 . _ -")));
@@ -62,7 +68,7 @@ impl DatasetPolicy {
             return Err(("tenants", "expected at least one; leave it out for all of them".to_owned()));
         }
         let row_filter: Result<Vec<RowFilter>, String> = row_filter.into_iter().map(RowFilterEntry::read).collect();
-        Ok(Self { tenants, row_filter: row_filter.map_err(|problem| ("row_filter", problem))? })
+        Ok(Self { tenants, row_filter: row_filter.map_err(|problem| ("row_filter", problem))?, masks })
     }
 
     /// Whether it says anything.
@@ -85,9 +91,20 @@ impl DatasetPolicy {
         !self.row_filter.is_empty()
     }
 
-    /// The columns that the row filter names.
-    pub(crate) fn columns(&self) -> impl Iterator<Item = &String> {
-        self.row_filter.iter().map(|filter| &filter.column)
+    /// The columns that it names, each with the field that does.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let of_rows = self.row_filter.iter().map(|filter| ("row_filter", &filter.column));
+        of_rows.chain(self.masks.keys().map(|column| ("mask", column)))
+    }
+
+    /// The masked columns.
+    pub(crate) fn masks(&self) -> &BTreeMap<String, Mask> {
+        &self.masks
+    }
+
+    /// Whether it takes a key to apply it.
+    pub(crate) fn needs_mask_key(&self) -> bool {
+        self.masks.values().any(|mask| *mask == Mask::Hash)
     }
 
     /// The conditions on the rows of this caller.
@@ -159,7 +176,7 @@ mod tests {
 
     fn read(entry: &str) -> Result<DatasetPolicy, String> {
         let entry: RowFilterEntry = toml::from_str(entry).map_err(|error| error.to_string())?;
-        DatasetPolicy::read(None, vec![entry]).map_err(|(_, problem)| problem)
+        DatasetPolicy::read(None, vec![entry], BTreeMap::new()).map_err(|(_, problem)| problem)
     }
 
     #[test]
@@ -203,10 +220,10 @@ mod tests {
             let problem = read(entry).unwrap_err();
             assert!(problem.contains(words), "{entry}: {problem}");
         }
-        let (field, _) = DatasetPolicy::read(Some(vec!["a/b".to_owned()]), Vec::new()).unwrap_err();
+        let (field, _) = DatasetPolicy::read(Some(vec!["a/b".to_owned()]), Vec::new(), BTreeMap::new()).unwrap_err();
         assert_eq!(field, "tenants");
-        assert!(DatasetPolicy::read(Some(Vec::new()), Vec::new()).is_err());
-        let policy = DatasetPolicy::read(Some(vec!["acme".to_owned()]), Vec::new()).unwrap();
+        assert!(DatasetPolicy::read(Some(Vec::new()), Vec::new(), BTreeMap::new()).is_err());
+        let policy = DatasetPolicy::read(Some(vec!["acme".to_owned()]), Vec::new(), BTreeMap::new()).unwrap();
         assert!(policy.admits("acme") && !policy.admits("other") && !policy.is_default());
         assert!(DatasetPolicy::default().admits("other"));
     }

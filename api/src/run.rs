@@ -137,6 +137,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         has_tls: HasTls(config.tls.is_some()),
         download: config.download,
         bodies: BodyBudget::default(),
+        mask_key: config.mask_key,
         max_parallelism: config.max_parallelism,
         lifecycle: lifecycle.clone(),
         recorder,

@@ -108,6 +108,7 @@ const ERRORS = {
   storage_unavailable: 'The object store could not be reached.',
   worker_lost: 'The workers that took the export were not heard of again.',
   source_refused: 'The rows could not be read.',
+  policy_not_applicable: 'What the operator lets clients have of the table could not be applied.',
   dataset_changed: 'The table has changed since the export was asked for.',
   unrepresentable_value: 'One of the values does not fit the format.',
   undecodable_value: 'The source database sent a value that makes no sense.',

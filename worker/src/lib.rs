@@ -7,6 +7,7 @@ mod dead_letters;
 mod encode_task;
 mod health;
 mod job;
+mod mask_hashes;
 mod memory;
 mod metrics;
 mod metrics_server;

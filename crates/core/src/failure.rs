@@ -12,6 +12,8 @@ pub enum FailureKind {
     SourceRefused,
     /// The relation no longer fits the request.
     DatasetChanged,
+    /// The operator's policy for the dataset cannot be applied.
+    PolicyNotApplicable,
     /// A value that the format cannot hold.
     Unrepresentable,
     /// Bytes from the source that cannot be decoded.
@@ -50,10 +52,11 @@ pub enum Disposition {
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::SourceUnavailable,
         Self::SourceRefused,
         Self::DatasetChanged,
+        Self::PolicyNotApplicable,
         Self::Unrepresentable,
         Self::Undecodable,
         Self::StorageUnavailable,
@@ -79,6 +82,7 @@ impl FailureKind {
             | Self::WorkerLost => Disposition::Retry,
             Self::SourceRefused
             | Self::DatasetChanged
+            | Self::PolicyNotApplicable
             | Self::Unrepresentable
             | Self::Undecodable
             | Self::StorageRefused
@@ -98,6 +102,7 @@ impl FailureKind {
             Self::SourceUnavailable => "source_unavailable",
             Self::SourceRefused => "source_refused",
             Self::DatasetChanged => "dataset_changed",
+            Self::PolicyNotApplicable => "policy_not_applicable",
             Self::Unrepresentable => "unrepresentable_value",
             Self::Undecodable => "undecodable_value",
             Self::StorageUnavailable => "storage_unavailable",

@@ -8,6 +8,7 @@ mod connection;
 mod connection_limit;
 mod foreign_code;
 mod inheritance;
+pub mod mask;
 mod role_check;
 mod role_rights;
 #[cfg(test)]

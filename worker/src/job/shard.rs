@@ -75,6 +75,7 @@ async fn run(
         // The buffer is as large as it may become, which costs no memory until it is written to. A buffer that grows is
         // copied, and is in memory twice for that moment.
         output: Output::new(ShardBody::new(buffers.take(limit + PART_SLACK), limit)),
+        mask_key: context.settings.mask_key.clone(),
         progress: Arc::clone(progress),
     };
     let encoded = encode(task, &mut source, &range, context.settings.max_batch_rows, &probe).await?;

@@ -51,6 +51,7 @@ pub(super) async fn run(
         extent: Extent::Whole,
         rows_of: "the export".to_owned(),
         output: Output::new(Parts::new(to_upload, Handle::current(), settings.part_budget(), plan.estimated_bytes)),
+        mask_key: settings.mask_key.clone(),
         progress: Arc::clone(progress),
     };
     let encoding = async {
