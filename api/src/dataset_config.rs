@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::dataset_policy::{DatasetPolicy, RowFilterEntry};
+use crate::dataset_policy::{DatasetPolicy, PolicyEntry, RowFilterEntry};
 use polyglot_core::mask::Mask;
 use polyglot_core::relation::RelationName;
 use polyglot_core::selection::OrderKey;
@@ -81,6 +81,8 @@ struct Entry {
     row_filter: Vec<RowFilterEntry>,
     #[serde(default)]
     mask: BTreeMap<String, Mask>,
+    max_rows: Option<u64>,
+    max_bytes: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -215,11 +217,18 @@ impl Entry {
         let [Identifier::Name(schema), relation] = parts.as_slice() else {
             return Err(wrong("relation", "expected a schema and a relation, schema.relation or schema.*"));
         };
+        let policy = PolicyEntry {
+            tenants: self.tenants,
+            row_filter: self.row_filter,
+            masks: self.mask,
+            max_rows: self.max_rows,
+            max_bytes: self.max_bytes,
+        };
         let Identifier::Name(relation) = relation else {
-            let has_policy = self.tenants.is_some() || !self.row_filter.is_empty() || !self.mask.is_empty();
+            let has_policy = policy != PolicyEntry::default();
             if self.name.is_some() || self.columns.is_some() || !self.order_by.is_empty() || has_policy {
                 let problem =
-                    "name, columns, order_by, tenants, row_filter and mask are for one relation, not for schema.*";
+                    "name, columns, order_by and what makes a policy are for one relation, not for schema.*";
                 return Err(wrong("relation", problem));
             }
             return Ok(Exposed::Schema(schema.clone()));
@@ -236,12 +245,12 @@ impl Entry {
             EntryOrderKey::Key(key) => key,
         });
         let order_by: Vec<OrderKey> = order_by.collect();
-        if let Some(OrderKey { column, .. }) = order_by.iter().find(|key| self.mask.contains_key(&key.column)) {
+        if let Some(OrderKey { column, .. }) = order_by.iter().find(|key| policy.masks.contains_key(&key.column)) {
             let problem = format!("{column:?} is masked, and the order of the rows would tell of its values");
             return Err(wrong("order_by", &problem));
         }
         let is_left_out = |column: &&String| self.columns.as_ref().is_some_and(|columns| !columns.contains(column));
-        if let Some(column) = self.mask.keys().find(is_left_out) {
+        if let Some(column) = policy.masks.keys().find(is_left_out) {
             let problem = format!("names {column:?}, which columns does not have, so that nobody gets it in any case");
             return Err(wrong("mask", &problem));
         }
@@ -250,7 +259,7 @@ impl Entry {
             relation: RelationName { schema: schema.clone(), name: relation.clone() },
             columns: self.columns,
             order_by,
-            policy: DatasetPolicy::read(self.tenants, self.row_filter, self.mask)
+            policy: DatasetPolicy::read(policy)
                 .map_err(|(field, problem)| DatasetsError::Entry { index, field, problem })?,
         }))
     }
@@ -358,6 +367,9 @@ mod tests {
             ("[[dataset]]\nrelation = \"a.b\"\nrow_filter = [{ column = \"c\", op = \"=\" }]", "dataset[0].row_filter"),
             ("[[dataset]]\nrelation = \"a.b\"\nrow_filter = [{ column = \"c\", op = \"=\", clam = \"x\" }]", "clam"),
             ("[[dataset]]\nrelation = \"a.b\"\nname = \" \"", "dataset[0].name"),
+            ("[[dataset]]\nrelation = \"a.b\"\nmax_rows = 0", "dataset[0].max_rows"),
+            ("[[dataset]]\nrelation = \"a.b\"\nmax_bytes = -1", "max_bytes"),
+            ("[[dataset]]\nrelation = \"a.*\"\nmax_rows = 1", "dataset[0].relation"),
             ("[[dataset]]\nrelation = \"a.*\"\nmask = { c = \"hash\" }", "dataset[0].relation"),
             (
                 "[[dataset]]\nrelation = \"a.b\"\nmask = { c = \"md5\" }",

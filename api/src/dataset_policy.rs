@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use polyglot_core::grant::Grant;
 use polyglot_core::mask::Mask;
 use polyglot_core::selection::{Filter, FilterOp};
 use polyglot_core::tenant;
@@ -19,6 +20,18 @@ pub struct DatasetPolicy {
     row_filter: Vec<RowFilter>,
     /// What callers get in place of the values of a column.
     masks: BTreeMap<String, Mask>,
+    max_rows: Option<u64>,
+    max_bytes: Option<u64>,
+}
+
+/// What an entry of the file says of its policy.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct PolicyEntry {
+    pub(crate) tenants: Option<Vec<String>>,
+    pub(crate) row_filter: Vec<RowFilterEntry>,
+    pub(crate) masks: BTreeMap<String, Mask>,
+    pub(crate) max_rows: Option<u64>,
+    pub(crate) max_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +49,7 @@ enum FilterValue {
 }
 
 /// A condition of the file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RowFilterEntry {
     column: String,
@@ -56,19 +69,22 @@ pub(crate) struct ClaimMissing {
 
 impl DatasetPolicy {
     /// Reads what an entry of the file says. The error is the field and what is wrong with it.
-    pub(crate) fn read(
-        tenants: Option<Vec<String>>,
-        row_filter: Vec<RowFilterEntry>,
-        masks: BTreeMap<String, Mask>,
-    ) -> Result<Self, (&'static str, String)> {
+    pub(crate) fn read(entry: PolicyEntry) -> Result<Self, (&'static str, String)> {
+        let PolicyEntry { tenants, row_filter, masks, max_rows, max_bytes } = entry;
         if let Some(wrong) = tenants.iter().flatten().find(|name| !tenant::is_valid(name)) {
             return Err(("tenants", format!("{wrong:?} cannot be a tenant: 1 to 64 of A-Z a-z 0-9 . _ -")));
         }
         if tenants.as_ref().is_some_and(Vec::is_empty) {
             return Err(("tenants", "expected at least one; leave it out for all of them".to_owned()));
         }
+        for (field, limit) in [("max_rows", max_rows), ("max_bytes", max_bytes)] {
+            if limit == Some(0) {
+                return Err((field, "expected at least 1; leave it out for any number".to_owned()));
+            }
+        }
         let row_filter: Result<Vec<RowFilter>, String> = row_filter.into_iter().map(RowFilterEntry::read).collect();
-        Ok(Self { tenants, row_filter: row_filter.map_err(|problem| ("row_filter", problem))?, masks })
+        let row_filter = row_filter.map_err(|problem| ("row_filter", problem))?;
+        Ok(Self { tenants, row_filter, masks, max_rows, max_bytes })
     }
 
     /// Whether it says anything.
@@ -95,6 +111,11 @@ impl DatasetPolicy {
     pub(crate) fn columns(&self) -> impl Iterator<Item = (&'static str, &String)> {
         let of_rows = self.row_filter.iter().map(|filter| ("row_filter", &filter.column));
         of_rows.chain(self.masks.keys().map(|column| ("mask", column)))
+    }
+
+    /// What callers may have of the relation, of whose columns they know these.
+    pub(crate) fn grant(&self, columns: Option<Vec<String>>) -> Grant {
+        Grant { columns, masks: self.masks.clone(), max_rows: self.max_rows, max_bytes: self.max_bytes }
     }
 
     /// The masked columns.
@@ -176,7 +197,7 @@ mod tests {
 
     fn read(entry: &str) -> Result<DatasetPolicy, String> {
         let entry: RowFilterEntry = toml::from_str(entry).map_err(|error| error.to_string())?;
-        DatasetPolicy::read(None, vec![entry], BTreeMap::new()).map_err(|(_, problem)| problem)
+        DatasetPolicy::read(PolicyEntry { row_filter: vec![entry], ..PolicyEntry::default() }).map_err(|(_, problem)| problem)
     }
 
     #[test]
@@ -220,10 +241,14 @@ mod tests {
             let problem = read(entry).unwrap_err();
             assert!(problem.contains(words), "{entry}: {problem}");
         }
-        let (field, _) = DatasetPolicy::read(Some(vec!["a/b".to_owned()]), Vec::new(), BTreeMap::new()).unwrap_err();
+        let for_tenants = |tenants: &[&str]| {
+            let tenants = Some(tenants.iter().map(|tenant| (*tenant).to_owned()).collect());
+            DatasetPolicy::read(PolicyEntry { tenants, ..PolicyEntry::default() })
+        };
+        let (field, _) = for_tenants(&["a/b"]).unwrap_err();
         assert_eq!(field, "tenants");
-        assert!(DatasetPolicy::read(Some(Vec::new()), Vec::new(), BTreeMap::new()).is_err());
-        let policy = DatasetPolicy::read(Some(vec!["acme".to_owned()]), Vec::new(), BTreeMap::new()).unwrap();
+        assert!(for_tenants(&[]).is_err());
+        let policy = for_tenants(&["acme"]).unwrap();
         assert!(policy.admits("acme") && !policy.admits("other") && !policy.is_default());
         assert!(DatasetPolicy::default().admits("other"));
     }

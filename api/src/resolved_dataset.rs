@@ -3,7 +3,6 @@
 use crate::dataset_config::Dataset;
 use polyglot_core::column::Column;
 use polyglot_core::format::FormatName;
-use polyglot_core::grant::Grant;
 use polyglot_core::mask::Mask;
 use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
@@ -73,7 +72,7 @@ impl ResolvedDataset {
     /// A request for `columns`, with every choice left to the dataset.
     pub(crate) fn request(&self, format: impl Into<FormatName>, columns: Vec<ColumnMapping>) -> ExportRequest {
         ExportRequest {
-            grant: Grant { columns: self.dataset.columns.clone(), masks: self.dataset.policy.masks().clone() },
+grant: self.dataset.policy.grant(self.dataset.columns.clone()),
             order_by: self.dataset.order_by.clone(),
             ..ExportRequest::new(&self.dataset.name, self.dataset.relation.clone(), format, columns)
         }

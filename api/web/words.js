@@ -114,6 +114,7 @@ const ERRORS = {
   undecodable_value: 'The source database sent a value that makes no sense.',
   storage_refused: 'The object store refused the file.',
   row_too_large: 'One of the rows is too large.',
+  dataset_limit: 'The file would have more than the operator gives out in one export.',
   file_too_large: 'The file would be larger than the object store takes.',
   deadline_exceeded: 'The export took longer than exports may.',
   snapshot_lost: 'The moment in time that the export showed was lost.',

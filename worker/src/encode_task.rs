@@ -11,6 +11,7 @@ use polyglot_core::request::ExportRequest;
 use polyglot_source::mask::MaskKey;
 use tokio::sync::mpsc;
 
+use crate::dataset_limit;
 use crate::mask_hashes::MaskHashes;
 use crate::metrics::{self, Stage};
 use crate::part::{Output, OutputError, PartSink, Written};
@@ -107,6 +108,7 @@ impl<S: PartSink> EncodeTask<S> {
             }
             output.write_finished(&mut *encoder)?;
             self.progress.rows.store(rows, Ordering::Relaxed);
+            dataset_limit::check(&self.request.grant, rows, self.progress.bytes.load(Ordering::Relaxed))?;
             metrics::time(Stage::Encode, format, began.elapsed().saturating_sub(output.waited()));
         }
         self.end(encoder, scratch, rows)

@@ -3,6 +3,7 @@
 
 mod config;
 mod context;
+mod dataset_limit;
 mod dead_letters;
 mod encode_task;
 mod health;

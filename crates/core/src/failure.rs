@@ -24,6 +24,8 @@ pub enum FailureKind {
     StorageRefused,
     /// A row that is wider than a worker may hold in memory.
     RowTooLarge,
+    /// The file would have more rows or bytes than the operator's policy gives out.
+    DatasetLimit,
     /// The file would be larger than the object store takes in parts of the size that memory allows.
     TooLarge,
     /// The export took longer than `EXPORT_TIMEOUT_MS`.
@@ -52,7 +54,7 @@ pub enum Disposition {
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::SourceUnavailable,
         Self::SourceRefused,
         Self::DatasetChanged,
@@ -62,6 +64,7 @@ impl FailureKind {
         Self::StorageUnavailable,
         Self::StorageRefused,
         Self::RowTooLarge,
+        Self::DatasetLimit,
         Self::TooLarge,
         Self::DeadlineExceeded,
         Self::SnapshotLost,
@@ -87,6 +90,7 @@ impl FailureKind {
             | Self::Undecodable
             | Self::StorageRefused
             | Self::RowTooLarge
+            | Self::DatasetLimit
             | Self::TooLarge
             | Self::DeadlineExceeded
             | Self::SnapshotTooOld
@@ -108,6 +112,7 @@ impl FailureKind {
             Self::StorageUnavailable => "storage_unavailable",
             Self::StorageRefused => "storage_refused",
             Self::RowTooLarge => "row_too_large",
+            Self::DatasetLimit => "dataset_limit",
             Self::TooLarge => "file_too_large",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::SnapshotLost => "snapshot_lost",

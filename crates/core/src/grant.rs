@@ -1,5 +1,5 @@
-//! What the operator lets clients have of a relation, as a request carries it to the worker: which columns, and which of these
-//! masked. The rows are the request's first filters.
+//! What the operator lets clients have of a relation, as a request carries it to the worker: which columns, which of these
+//! masked, and how much in one file. Which rows, the request's first filters say.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,9 @@ pub struct Grant {
     pub columns: Option<Vec<String>>,
     /// The columns whose values clients may not have, with what they get instead.
     pub masks: BTreeMap<String, Mask>,
+    /// The most rows and the most bytes of a file; `None`: any number.
+    pub max_rows: Option<u64>,
+    pub max_bytes: Option<u64>,
 }
 
 impl Grant {
@@ -42,10 +45,16 @@ impl Grant {
         self.exposes(column) && self.mask(column).is_none()
     }
 
-    /// Whether it has more than a list of columns.
+    /// Whether files lack rows or values that the relation has.
     #[must_use]
     pub fn has_policy(&self) -> bool {
         !self.masks.is_empty()
+    }
+
+    /// Whether a file may be too large for it.
+    #[must_use]
+    pub fn has_limits(&self) -> bool {
+        self.max_rows.is_some() || self.max_bytes.is_some()
     }
 }
 
@@ -65,15 +74,19 @@ struct Terms {
     columns: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     masks: BTreeMap<String, Mask>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_rows: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<u64>,
 }
 
 impl From<Grant> for Stored {
     fn from(grant: Grant) -> Self {
-        if !grant.has_policy() {
+        if !grant.has_policy() && !grant.has_limits() {
             return Self::Columns(grant.columns);
         }
-        let Grant { columns, masks } = grant;
-        Self::Terms(Terms { columns, masks })
+        let Grant { columns, masks, max_rows, max_bytes } = grant;
+        Self::Terms(Terms { columns, masks, max_rows, max_bytes })
     }
 }
 
@@ -81,7 +94,7 @@ impl From<Stored> for Grant {
     fn from(stored: Stored) -> Self {
         match stored {
             Stored::Columns(columns) => Self { columns, ..Self::default() },
-            Stored::Terms(Terms { columns, masks }) => Self { columns, masks },
+            Stored::Terms(Terms { columns, masks, max_rows, max_bytes }) => Self { columns, masks, max_rows, max_bytes },
         }
     }
 }
@@ -96,13 +109,14 @@ mod tests {
         let masks = || BTreeMap::from([("email".to_owned(), Mask::Hash)]);
         for (grant, stored) in [
             (Grant { columns: columns(), ..Grant::default() }, r#"["id","email"]"#),
-            (Grant { columns: columns(), masks: masks() }, r#"{"columns":["id","email"],"masks":{"email":"hash"}}"#),
+            (Grant { columns: columns(), masks: masks(), ..Grant::default() }, r#"{"columns":["id","email"],"masks":{"email":"hash"}}"#),
             (Grant { masks: masks(), ..Grant::default() }, r#"{"masks":{"email":"hash"}}"#),
+            (Grant { max_rows: Some(7), max_bytes: Some(8), ..Grant::default() }, r#"{"maxRows":7,"maxBytes":8}"#),
         ] {
             assert_eq!(serde_json::to_string(&grant).unwrap(), stored);
             assert_eq!(serde_json::from_str::<Grant>(stored).unwrap(), grant);
             let by_earlier_version = serde_json::from_str::<Option<Vec<String>>>(stored);
-            assert_eq!(by_earlier_version.is_ok(), grant.masks.is_empty(), "{stored}");
+            assert_eq!(by_earlier_version.is_ok(), stored.starts_with('['), "{stored}");
         }
         // What this version does not know is not left out either.
         for unknown in [r#"{"masks":{"email":"tokenize"}}"#, r#"{"masks":{},"sample":1}"#] {
@@ -115,6 +129,7 @@ mod tests {
         let grant = Grant {
             columns: Some(vec!["id".to_owned(), "email".to_owned()]),
             masks: BTreeMap::from([("email".to_owned(), Mask::Last4)]),
+            ..Grant::default()
         };
         assert!(grant.exposes("email") && !grant.shows("email") && grant.shows("id") && !grant.shows("secret"));
         assert!(Grant::default().shows("secret"));

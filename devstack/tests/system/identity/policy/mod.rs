@@ -1,5 +1,6 @@
 //! The policies of `DATASETS`: for whom a dataset exists, which rows are whose, and which values nobody gets.
 
+mod limits;
 mod masks;
 
 use polyglot_test_servers::needs_servers;
