@@ -81,6 +81,7 @@ struct Entry {
     row_filter: Vec<RowFilterEntry>,
     #[serde(default)]
     mask: BTreeMap<String, Mask>,
+    role: Option<String>,
     max_rows: Option<u64>,
     max_bytes: Option<u64>,
 }
@@ -221,14 +222,14 @@ impl Entry {
             tenants: self.tenants,
             row_filter: self.row_filter,
             masks: self.mask,
+            role: self.role,
             max_rows: self.max_rows,
             max_bytes: self.max_bytes,
         };
         let Identifier::Name(relation) = relation else {
             let has_policy = policy != PolicyEntry::default();
             if self.name.is_some() || self.columns.is_some() || !self.order_by.is_empty() || has_policy {
-                let problem =
-                    "name, columns, order_by and what makes a policy are for one relation, not for schema.*";
+                let problem = "name, columns, order_by and what makes a policy are for one relation, not for schema.*";
                 return Err(wrong("relation", problem));
             }
             return Ok(Exposed::Schema(schema.clone()));
@@ -259,8 +260,11 @@ impl Entry {
             relation: RelationName { schema: schema.clone(), name: relation.clone() },
             columns: self.columns,
             order_by,
-            policy: DatasetPolicy::read(policy)
-                .map_err(|(field, problem)| DatasetsError::Entry { index, field, problem })?,
+            policy: DatasetPolicy::read(policy).map_err(|(field, problem)| DatasetsError::Entry {
+                index,
+                field,
+                problem,
+            })?,
         }))
     }
 }
@@ -309,6 +313,10 @@ fn identifiers(text: &str) -> Option<Vec<Identifier>> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "dataset_config_mutation_tests.rs"]
+mod mutation_tests;
 
 #[cfg(test)]
 mod tests {
@@ -367,6 +375,8 @@ mod tests {
             ("[[dataset]]\nrelation = \"a.b\"\nrow_filter = [{ column = \"c\", op = \"=\" }]", "dataset[0].row_filter"),
             ("[[dataset]]\nrelation = \"a.b\"\nrow_filter = [{ column = \"c\", op = \"=\", clam = \"x\" }]", "clam"),
             ("[[dataset]]\nrelation = \"a.b\"\nname = \" \"", "dataset[0].name"),
+            ("[[dataset]]\nrelation = \"a.b\"\nrole = \"none\"", "dataset[0].role"),
+            ("[[dataset]]\nrelation = \"a.*\"\nrole = \"r\"", "dataset[0].relation"),
             ("[[dataset]]\nrelation = \"a.b\"\nmax_rows = 0", "dataset[0].max_rows"),
             ("[[dataset]]\nrelation = \"a.b\"\nmax_bytes = -1", "max_bytes"),
             ("[[dataset]]\nrelation = \"a.*\"\nmax_rows = 1", "dataset[0].relation"),

@@ -20,6 +20,8 @@ pub struct DatasetPolicy {
     row_filter: Vec<RowFilter>,
     /// What callers get in place of the values of a column.
     masks: BTreeMap<String, Mask>,
+    /// The role of the source that reads the rows.
+    role: Option<String>,
     max_rows: Option<u64>,
     max_bytes: Option<u64>,
 }
@@ -30,6 +32,7 @@ pub(crate) struct PolicyEntry {
     pub(crate) tenants: Option<Vec<String>>,
     pub(crate) row_filter: Vec<RowFilterEntry>,
     pub(crate) masks: BTreeMap<String, Mask>,
+    pub(crate) role: Option<String>,
     pub(crate) max_rows: Option<u64>,
     pub(crate) max_bytes: Option<u64>,
 }
@@ -70,12 +73,16 @@ pub(crate) struct ClaimMissing {
 impl DatasetPolicy {
     /// Reads what an entry of the file says. The error is the field and what is wrong with it.
     pub(crate) fn read(entry: PolicyEntry) -> Result<Self, (&'static str, String)> {
-        let PolicyEntry { tenants, row_filter, masks, max_rows, max_bytes } = entry;
+        let PolicyEntry { tenants, row_filter, masks, role, max_rows, max_bytes } = entry;
         if let Some(wrong) = tenants.iter().flatten().find(|name| !tenant::is_valid(name)) {
             return Err(("tenants", format!("{wrong:?} cannot be a tenant: 1 to 64 of A-Z a-z 0-9 . _ -")));
         }
         if tenants.as_ref().is_some_and(Vec::is_empty) {
             return Err(("tenants", "expected at least one; leave it out for all of them".to_owned()));
+        }
+        // `SET ROLE "none"` means the service's own role, and there can be no other of this name.
+        if role.as_ref().is_some_and(|role| role.is_empty() || role == "none" || role.contains('\0')) {
+            return Err(("role", "expected the name of a role; leave it out for the service's own".to_owned()));
         }
         for (field, limit) in [("max_rows", max_rows), ("max_bytes", max_bytes)] {
             if limit == Some(0) {
@@ -84,7 +91,7 @@ impl DatasetPolicy {
         }
         let row_filter: Result<Vec<RowFilter>, String> = row_filter.into_iter().map(RowFilterEntry::read).collect();
         let row_filter = row_filter.map_err(|problem| ("row_filter", problem))?;
-        Ok(Self { tenants, row_filter, masks, max_rows, max_bytes })
+        Ok(Self { tenants, row_filter, masks, role, max_rows, max_bytes })
     }
 
     /// Whether it says anything.
@@ -103,8 +110,14 @@ impl DatasetPolicy {
         self.row_filter.iter().any(by_person)
     }
 
-    pub(crate) fn has_row_filter(&self) -> bool {
-        !self.row_filter.is_empty()
+    /// Whether callers may get less than all rows. How many there are is not told then.
+    pub(crate) fn limits_rows(&self) -> bool {
+        !self.row_filter.is_empty() || self.role.is_some()
+    }
+
+    /// The role of the source that reads the rows; `None`: the service's own.
+    pub(crate) fn role(&self) -> Option<&str> {
+        self.role.as_deref()
     }
 
     /// The columns that it names, each with the field that does.
@@ -115,7 +128,13 @@ impl DatasetPolicy {
 
     /// What callers may have of the relation, of whose columns they know these.
     pub(crate) fn grant(&self, columns: Option<Vec<String>>) -> Grant {
-        Grant { columns, masks: self.masks.clone(), max_rows: self.max_rows, max_bytes: self.max_bytes }
+        Grant {
+            columns,
+            masks: self.masks.clone(),
+            role: self.role.clone(),
+            max_rows: self.max_rows,
+            max_bytes: self.max_bytes,
+        }
     }
 
     /// The masked columns.
@@ -197,7 +216,8 @@ mod tests {
 
     fn read(entry: &str) -> Result<DatasetPolicy, String> {
         let entry: RowFilterEntry = toml::from_str(entry).map_err(|error| error.to_string())?;
-        DatasetPolicy::read(PolicyEntry { row_filter: vec![entry], ..PolicyEntry::default() }).map_err(|(_, problem)| problem)
+        DatasetPolicy::read(PolicyEntry { row_filter: vec![entry], ..PolicyEntry::default() })
+            .map_err(|(_, problem)| problem)
     }
 
     #[test]

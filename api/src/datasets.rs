@@ -127,7 +127,7 @@ impl DatasetDocument {
             relation: resolved.relation.name.to_string(),
             kind: resolved.relation.kind.name(),
             // How many there are of other tenants is not this one's business.
-            estimated_rows: resolved.relation.estimated_rows.filter(|_| !resolved.dataset.policy.has_row_filter()),
+            estimated_rows: resolved.relation.estimated_rows.filter(|_| !resolved.dataset.policy.limits_rows()),
             locked: resolved.relation.locked,
             primary_key: resolved.primary_key().to_vec(),
             default_order,

@@ -72,7 +72,7 @@ impl ResolvedDataset {
     /// A request for `columns`, with every choice left to the dataset.
     pub(crate) fn request(&self, format: impl Into<FormatName>, columns: Vec<ColumnMapping>) -> ExportRequest {
         ExportRequest {
-grant: self.dataset.policy.grant(self.dataset.columns.clone()),
+            grant: self.dataset.policy.grant(self.dataset.columns.clone()),
             order_by: self.dataset.order_by.clone(),
             ..ExportRequest::new(&self.dataset.name, self.dataset.relation.clone(), format, columns)
         }

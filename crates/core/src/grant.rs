@@ -15,6 +15,8 @@ pub struct Grant {
     pub columns: Option<Vec<String>>,
     /// The columns whose values clients may not have, with what they get instead.
     pub masks: BTreeMap<String, Mask>,
+    /// The role of the source that reads it, whose row security decides which rows there are; `None`: the service's own.
+    pub role: Option<String>,
     /// The most rows and the most bytes of a file; `None`: any number.
     pub max_rows: Option<u64>,
     pub max_bytes: Option<u64>,
@@ -48,7 +50,7 @@ impl Grant {
     /// Whether files lack rows or values that the relation has.
     #[must_use]
     pub fn has_policy(&self) -> bool {
-        !self.masks.is_empty()
+        !self.masks.is_empty() || self.role.is_some()
     }
 
     /// Whether a file may be too large for it.
@@ -75,6 +77,8 @@ struct Terms {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     masks: BTreeMap<String, Mask>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     max_rows: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_bytes: Option<u64>,
@@ -85,8 +89,8 @@ impl From<Grant> for Stored {
         if !grant.has_policy() && !grant.has_limits() {
             return Self::Columns(grant.columns);
         }
-        let Grant { columns, masks, max_rows, max_bytes } = grant;
-        Self::Terms(Terms { columns, masks, max_rows, max_bytes })
+        let Grant { columns, masks, role, max_rows, max_bytes } = grant;
+        Self::Terms(Terms { columns, masks, role, max_rows, max_bytes })
     }
 }
 
@@ -94,7 +98,9 @@ impl From<Stored> for Grant {
     fn from(stored: Stored) -> Self {
         match stored {
             Stored::Columns(columns) => Self { columns, ..Self::default() },
-            Stored::Terms(Terms { columns, masks, max_rows, max_bytes }) => Self { columns, masks, max_rows, max_bytes },
+            Stored::Terms(Terms { columns, masks, role, max_rows, max_bytes }) => {
+                Self { columns, masks, role, max_rows, max_bytes }
+            }
         }
     }
 }
@@ -109,8 +115,12 @@ mod tests {
         let masks = || BTreeMap::from([("email".to_owned(), Mask::Hash)]);
         for (grant, stored) in [
             (Grant { columns: columns(), ..Grant::default() }, r#"["id","email"]"#),
-            (Grant { columns: columns(), masks: masks(), ..Grant::default() }, r#"{"columns":["id","email"],"masks":{"email":"hash"}}"#),
+            (
+                Grant { columns: columns(), masks: masks(), ..Grant::default() },
+                r#"{"columns":["id","email"],"masks":{"email":"hash"}}"#,
+            ),
             (Grant { masks: masks(), ..Grant::default() }, r#"{"masks":{"email":"hash"}}"#),
+            (Grant { role: Some("a".to_owned()), ..Grant::default() }, r#"{"role":"a"}"#),
             (Grant { max_rows: Some(7), max_bytes: Some(8), ..Grant::default() }, r#"{"maxRows":7,"maxBytes":8}"#),
         ] {
             assert_eq!(serde_json::to_string(&grant).unwrap(), stored);

@@ -64,20 +64,21 @@ impl MaskKey {
     /// # Errors
     /// When it is no digest. It is as it was then, and may be shown to nobody.
     pub fn put_on(&self, digest: &mut [u8]) -> Result<(), NoDigest> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        const HEX: &[u8; 16] = b"0123456789abcdef";
         if digest.len() != Self::DIGITS {
             return Err(NoDigest);
         }
         let tag = hmac::sign(&self.0, digest);
         for (pair, byte) in digest.chunks_exact_mut(2).zip(tag.as_ref()) {
-            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
         Ok(())
     }
-}
 
-impl MaskKey {
     /// As [`Self::put_on`], of a digest as text.
+    ///
+    /// # Errors
+    /// As [`Self::put_on`].
     pub fn masked(&self, digest: &str) -> Result<String, NoDigest> {
         let mut digits = digest.as_bytes().to_vec();
         self.put_on(&mut digits)?;
@@ -145,11 +146,8 @@ mod tests {
             };
             assert_eq!(text(select(Mask::Last4)).await.as_deref(), last4, "{value}");
             let expected = digest_of.map(|text| {
-                ring::digest::digest(&ring::digest::SHA256, text.as_bytes())
-                    .as_ref()
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect::<String>()
+                let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+                digest.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
             });
             assert_eq!(text(select(Mask::Hash)).await, expected, "{value}");
             assert_eq!(text(select(Mask::Null)).await, None, "{value}");

@@ -53,23 +53,29 @@ async fn a_file_has_as_much_as_the_limit_or_is_not_there() {
     system.add_worker();
     system.add_worker();
     let key = new_key(&system, "acme", EVERYTHING_OF_A_CLIENT);
-    let up_to = |dataset: &str, last: u32| {
-        request_of(dataset, &["id"], json!([{"column": "id", "op": "<=", "value": last}]))
-    };
+    let up_to =
+        |dataset: &str, last: u32| request_of(dataset, &["id"], json!([{"column": "id", "op": "<=", "value": last}]));
     // `id`, numbers of one, two and three digits, each with the end of its line: 3 + 9·2 + 90·3 + 201·4 bytes.
     for (dataset, unit) in [("by_rows", "300 rows"), ("by_bytes", "1095 bytes")] {
         for format in ["csv", "jsonl"] {
             let mut more = request_of(dataset, &["id"], json!([]));
             more["format"] = json!(format);
             let state = ended(&system, &key, &more).await;
-            assert_eq!((&state["status"], &state["errorCode"]), (&json!("failed"), &json!("dataset_limit")), "{state:#}");
+            assert_eq!(
+                (&state["status"], &state["errorCode"]),
+                (&json!("failed"), &json!("dataset_limit")),
+                "{state:#}"
+            );
             assert!(state["error"].as_str().unwrap().contains(unit), "{state:#}");
         }
         let state = ended(&system, &key, &up_to(dataset, 300)).await;
-        assert_eq!((&state["status"], &state["rows"]), (&json!("completed"), &json!(300)), "{state:#}");
+        assert_eq!((&state["status"], &state["progress"]["rows"]), (&json!("completed"), &json!(300)), "{state:#}");
         // The preview has a limit of its own.
-        let preview: Value =
-            post(&system, "/exports/preview", &key, &request_of(dataset, &["id"], json!([]))).await.json().await.unwrap();
+        let preview: Value = post(&system, "/exports/preview", &key, &request_of(dataset, &["id"], json!([])))
+            .await
+            .json()
+            .await
+            .unwrap();
         assert_eq!((preview["rows"].as_array().unwrap().len(), &preview["more"]), (20, &json!(true)));
     }
     for dataset in ["large_by_rows", "large_by_bytes"] {
@@ -77,12 +83,16 @@ async fn a_file_has_as_much_as_the_limit_or_is_not_there() {
             let mut whole = request_of(dataset, &["id", "filler"], json!([]));
             whole["layout"] = json!(layout);
             let state = ended(&system, &key, &whole).await;
-            assert_eq!((&state["status"], &state["errorCode"]), (&json!("failed"), &json!("dataset_limit")), "{state:#}");
+            assert_eq!(
+                (&state["status"], &state["errorCode"]),
+                (&json!("failed"), &json!("dataset_limit")),
+                "{state:#}"
+            );
         }
         let mut part = up_to(dataset, 200_000);
         part["columns"] = polyglot_test_kit::columns(["id", "filler"]);
         let state = ended(&system, &key, &part).await;
-        assert_eq!((&state["status"], &state["rows"]), (&json!("completed"), &json!(200_000)), "{state:#}");
+        assert_eq!((&state["status"], &state["progress"]["rows"]), (&json!("completed"), &json!(200_000)), "{state:#}");
     }
     // Nothing is left of what failed.
     system.wait_until_cleaned_up_except(4).await;

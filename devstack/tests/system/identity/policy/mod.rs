@@ -2,6 +2,7 @@
 
 mod limits;
 mod masks;
+mod role;
 
 use polyglot_test_servers::needs_servers;
 use serde_json::json;
