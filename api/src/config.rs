@@ -15,6 +15,7 @@ use polyglot_ledger::{Connections, audit_ttl, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::quota::QuotaLimits;
 use polyglot_runtime::tls::TlsCertificate;
+use polyglot_source::mask::MaskKey;
 use utoipa::ToSchema;
 
 /// Upper bound of the time that a download waits for its export, by configuration or by a client's `Prefer: wait`.
@@ -41,6 +42,8 @@ pub struct Config {
     pub datasets: Datasets,
     /// What each tenant may have, from the file in `TENANT_LIMITS`.
     pub(crate) tenant_limits: LimitsByTenant,
+    /// `MASK_KEY`: the key of masks that hash.
+    pub mask_key: Option<MaskKey>,
     /// `LEDGER_TTL_DAYS`: time after its end for which the ledger remembers an export; `None`: for ever.
     pub ledger_ttl: Option<Duration>,
     /// `AUDIT_TTL_DAYS`: time for which the audit is kept; `None`: for ever.
@@ -129,6 +132,16 @@ impl Config {
         }
         let tls = TlsCertificate::from_environment(env)?;
         let secure_cookies = env.choice("SECURE_COOKIES", tls.is_some(), &[("on", true), ("off", false)])?;
+        let (datasets, mask_key) = (Datasets::from_environment(env)?, MaskKey::from_environment(env)?);
+        if let (Some(name), None) = (datasets.first_that_needs_mask_key(), &mask_key) {
+            return Err(ConfigError::Problem {
+                name: "MASK_KEY".to_owned(),
+                problem: format!(
+                    "the dataset {name:?} of DATASETS has a mask \"hash\", which needs a key; make one with: openssl rand -hex 32, and \
+                     give every api and worker the same"
+                ),
+            });
+        }
         Ok(Self {
             listen,
             port,
@@ -150,8 +163,9 @@ impl Config {
             },
             max_parallelism: env.max_parallelism()?,
             max_connections: QuotaLimits { total, per_peer },
-            datasets: Datasets::from_environment(env)?,
             tenant_limits: LimitsByTenant::from_environment(env)?,
+            datasets,
+            mask_key,
             ledger_ttl: ledger_ttl(env)?,
             audit_ttl: audit_ttl(env)?,
             connections: Connections::from_environment(env)?,
@@ -216,6 +230,7 @@ mod tests {
             ("DATABASE_URL", "mysql://x"),
             ("SOURCE_ALLOW_PRIVILEGED", "yes"),
             ("AMQP_URL", "http://x"),
+            ("MASK_KEY", "too short"),
             ("S3_ENDPOINT", "localhost"),
         ] {
             let error = Config::from_environment(&Environment::fixed(&[(name, value)])).err();

@@ -1,9 +1,12 @@
 //! Which relations may be exported, under which name: what the operator's `DATASETS` file says. What columns a
 //! relation has is the catalog's.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
-use crate::dataset_policy::{DatasetPolicy, RowFilterEntry};
+use crate::dataset_policy::{DatasetPolicy, PolicyEntry, RowFilterEntry};
+use polyglot_core::mask::Mask;
 use polyglot_core::relation::RelationName;
 use polyglot_core::selection::OrderKey;
 use polyglot_runtime::config::{ConfigError, Environment};
@@ -76,6 +79,11 @@ struct Entry {
     tenants: Option<Vec<String>>,
     #[serde(default)]
     row_filter: Vec<RowFilterEntry>,
+    #[serde(default)]
+    mask: BTreeMap<String, Mask>,
+    role: Option<String>,
+    max_rows: Option<u64>,
+    max_bytes: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +136,15 @@ impl Datasets {
     pub fn relations_with_policy(&self) -> impl Iterator<Item = &RelationName> {
         self.0.iter().filter_map(|exposed| match exposed {
             Exposed::One(dataset) => Some(&dataset.relation).filter(|_| !dataset.policy.is_default()),
+            Exposed::Schema(_) => None,
+        })
+    }
+
+    /// The first dataset whose policy takes a key.
+    #[must_use]
+    pub fn first_that_needs_mask_key(&self) -> Option<&str> {
+        self.0.iter().find_map(|exposed| match exposed {
+            Exposed::One(dataset) => Some(dataset.name.as_str()).filter(|_| dataset.policy.needs_mask_key()),
             Exposed::Schema(_) => None,
         })
     }
@@ -201,10 +218,18 @@ impl Entry {
         let [Identifier::Name(schema), relation] = parts.as_slice() else {
             return Err(wrong("relation", "expected a schema and a relation, schema.relation or schema.*"));
         };
+        let policy = PolicyEntry {
+            tenants: self.tenants,
+            row_filter: self.row_filter,
+            masks: self.mask,
+            role: self.role,
+            max_rows: self.max_rows,
+            max_bytes: self.max_bytes,
+        };
         let Identifier::Name(relation) = relation else {
-            let has_policy = self.tenants.is_some() || !self.row_filter.is_empty();
+            let has_policy = policy != PolicyEntry::default();
             if self.name.is_some() || self.columns.is_some() || !self.order_by.is_empty() || has_policy {
-                let problem = "name, columns, order_by, tenants and row_filter are for one relation, not for schema.*";
+                let problem = "name, columns, order_by and what makes a policy are for one relation, not for schema.*";
                 return Err(wrong("relation", problem));
             }
             return Ok(Exposed::Schema(schema.clone()));
@@ -220,13 +245,26 @@ impl Entry {
             EntryOrderKey::Ascending(column) => OrderKey::ascending(column),
             EntryOrderKey::Key(key) => key,
         });
+        let order_by: Vec<OrderKey> = order_by.collect();
+        if let Some(OrderKey { column, .. }) = order_by.iter().find(|key| policy.masks.contains_key(&key.column)) {
+            let problem = format!("{column:?} is masked, and the order of the rows would tell of its values");
+            return Err(wrong("order_by", &problem));
+        }
+        let is_left_out = |column: &&String| self.columns.as_ref().is_some_and(|columns| !columns.contains(column));
+        if let Some(column) = policy.masks.keys().find(is_left_out) {
+            let problem = format!("names {column:?}, which columns does not have, so that nobody gets it in any case");
+            return Err(wrong("mask", &problem));
+        }
         Ok(Exposed::One(Dataset {
             name,
             relation: RelationName { schema: schema.clone(), name: relation.clone() },
             columns: self.columns,
-            order_by: order_by.collect(),
-            policy: DatasetPolicy::read(self.tenants, self.row_filter)
-                .map_err(|(field, problem)| DatasetsError::Entry { index, field, problem })?,
+            order_by,
+            policy: DatasetPolicy::read(policy).map_err(|(field, problem)| DatasetsError::Entry {
+                index,
+                field,
+                problem,
+            })?,
         }))
     }
 }
@@ -275,6 +313,10 @@ fn identifiers(text: &str) -> Option<Vec<Identifier>> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "dataset_config_mutation_tests.rs"]
+mod mutation_tests;
 
 #[cfg(test)]
 mod tests {
@@ -333,6 +375,18 @@ mod tests {
             ("[[dataset]]\nrelation = \"a.b\"\nrow_filter = [{ column = \"c\", op = \"=\" }]", "dataset[0].row_filter"),
             ("[[dataset]]\nrelation = \"a.b\"\nrow_filter = [{ column = \"c\", op = \"=\", clam = \"x\" }]", "clam"),
             ("[[dataset]]\nrelation = \"a.b\"\nname = \" \"", "dataset[0].name"),
+            ("[[dataset]]\nrelation = \"a.b\"\nrole = \"none\"", "dataset[0].role"),
+            ("[[dataset]]\nrelation = \"a.*\"\nrole = \"r\"", "dataset[0].relation"),
+            ("[[dataset]]\nrelation = \"a.b\"\nmax_rows = 0", "dataset[0].max_rows"),
+            ("[[dataset]]\nrelation = \"a.b\"\nmax_bytes = -1", "max_bytes"),
+            ("[[dataset]]\nrelation = \"a.*\"\nmax_rows = 1", "dataset[0].relation"),
+            ("[[dataset]]\nrelation = \"a.*\"\nmask = { c = \"hash\" }", "dataset[0].relation"),
+            (
+                "[[dataset]]\nrelation = \"a.b\"\nmask = { c = \"md5\" }",
+                "`md5`, expected one of `hash`, `last4`, `null`",
+            ),
+            ("[[dataset]]\nrelation = \"a.b\"\ncolumns = [\"d\"]\nmask = { c = \"null\" }", "dataset[0].mask"),
+            ("[[dataset]]\nrelation = \"a.b\"\norder_by = [\"c\"]\nmask = { c = \"null\" }", "dataset[0].order_by"),
         ] {
             let error = Datasets::parse(text).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");

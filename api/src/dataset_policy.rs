@@ -1,6 +1,10 @@
-//! Who may see a dataset and which of its rows: what an entry of the `DATASETS` file says about it, and the filters that
-//! follow for one caller. The filters become part of the request, so that a worker applies them like any others.
+//! Who may see a dataset, which of its rows, and which of its values: what an entry of the `DATASETS` file says about it, and the
+//! filters that follow for one caller. All of it becomes part of the request, so that a worker applies it.
 
+use std::collections::BTreeMap;
+
+use polyglot_core::grant::Grant;
+use polyglot_core::mask::Mask;
 use polyglot_core::selection::{Filter, FilterOp};
 use polyglot_core::tenant;
 use serde::Deserialize;
@@ -14,6 +18,23 @@ pub struct DatasetPolicy {
     tenants: Option<Vec<String>>,
     /// Conditions that hold for every row that a caller gets.
     row_filter: Vec<RowFilter>,
+    /// What callers get in place of the values of a column.
+    masks: BTreeMap<String, Mask>,
+    /// The role of the source that reads the rows.
+    role: Option<String>,
+    max_rows: Option<u64>,
+    max_bytes: Option<u64>,
+}
+
+/// What an entry of the file says of its policy.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct PolicyEntry {
+    pub(crate) tenants: Option<Vec<String>>,
+    pub(crate) row_filter: Vec<RowFilterEntry>,
+    pub(crate) masks: BTreeMap<String, Mask>,
+    pub(crate) role: Option<String>,
+    pub(crate) max_rows: Option<u64>,
+    pub(crate) max_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +52,7 @@ enum FilterValue {
 }
 
 /// A condition of the file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RowFilterEntry {
     column: String,
@@ -51,18 +72,26 @@ pub(crate) struct ClaimMissing {
 
 impl DatasetPolicy {
     /// Reads what an entry of the file says. The error is the field and what is wrong with it.
-    pub(crate) fn read(
-        tenants: Option<Vec<String>>,
-        row_filter: Vec<RowFilterEntry>,
-    ) -> Result<Self, (&'static str, String)> {
+    pub(crate) fn read(entry: PolicyEntry) -> Result<Self, (&'static str, String)> {
+        let PolicyEntry { tenants, row_filter, masks, role, max_rows, max_bytes } = entry;
         if let Some(wrong) = tenants.iter().flatten().find(|name| !tenant::is_valid(name)) {
             return Err(("tenants", format!("{wrong:?} cannot be a tenant: 1 to 64 of A-Z a-z 0-9 . _ -")));
         }
         if tenants.as_ref().is_some_and(Vec::is_empty) {
             return Err(("tenants", "expected at least one; leave it out for all of them".to_owned()));
         }
+        // `SET ROLE "none"` means the service's own role, and there can be no other of this name.
+        if role.as_ref().is_some_and(|role| role.is_empty() || role == "none" || role.contains('\0')) {
+            return Err(("role", "expected the name of a role; leave it out for the service's own".to_owned()));
+        }
+        for (field, limit) in [("max_rows", max_rows), ("max_bytes", max_bytes)] {
+            if limit == Some(0) {
+                return Err((field, "expected at least 1; leave it out for any number".to_owned()));
+            }
+        }
         let row_filter: Result<Vec<RowFilter>, String> = row_filter.into_iter().map(RowFilterEntry::read).collect();
-        Ok(Self { tenants, row_filter: row_filter.map_err(|problem| ("row_filter", problem))? })
+        let row_filter = row_filter.map_err(|problem| ("row_filter", problem))?;
+        Ok(Self { tenants, row_filter, masks, role, max_rows, max_bytes })
     }
 
     /// Whether it says anything.
@@ -81,13 +110,41 @@ impl DatasetPolicy {
         self.row_filter.iter().any(by_person)
     }
 
-    pub(crate) fn has_row_filter(&self) -> bool {
-        !self.row_filter.is_empty()
+    /// Whether callers may get less than all rows. How many there are is not told then.
+    pub(crate) fn limits_rows(&self) -> bool {
+        !self.row_filter.is_empty() || self.role.is_some()
     }
 
-    /// The columns that the row filter names.
-    pub(crate) fn columns(&self) -> impl Iterator<Item = &String> {
-        self.row_filter.iter().map(|filter| &filter.column)
+    /// The role of the source that reads the rows; `None`: the service's own.
+    pub(crate) fn role(&self) -> Option<&str> {
+        self.role.as_deref()
+    }
+
+    /// The columns that it names, each with the field that does.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let of_rows = self.row_filter.iter().map(|filter| ("row_filter", &filter.column));
+        of_rows.chain(self.masks.keys().map(|column| ("mask", column)))
+    }
+
+    /// What callers may have of the relation, of whose columns they know these.
+    pub(crate) fn grant(&self, columns: Option<Vec<String>>) -> Grant {
+        Grant {
+            columns,
+            masks: self.masks.clone(),
+            role: self.role.clone(),
+            max_rows: self.max_rows,
+            max_bytes: self.max_bytes,
+        }
+    }
+
+    /// The masked columns.
+    pub(crate) fn masks(&self) -> &BTreeMap<String, Mask> {
+        &self.masks
+    }
+
+    /// Whether it takes a key to apply it.
+    pub(crate) fn needs_mask_key(&self) -> bool {
+        self.masks.values().any(|mask| *mask == Mask::Hash)
     }
 
     /// The conditions on the rows of this caller.
@@ -159,7 +216,8 @@ mod tests {
 
     fn read(entry: &str) -> Result<DatasetPolicy, String> {
         let entry: RowFilterEntry = toml::from_str(entry).map_err(|error| error.to_string())?;
-        DatasetPolicy::read(None, vec![entry]).map_err(|(_, problem)| problem)
+        DatasetPolicy::read(PolicyEntry { row_filter: vec![entry], ..PolicyEntry::default() })
+            .map_err(|(_, problem)| problem)
     }
 
     #[test]
@@ -203,10 +261,14 @@ mod tests {
             let problem = read(entry).unwrap_err();
             assert!(problem.contains(words), "{entry}: {problem}");
         }
-        let (field, _) = DatasetPolicy::read(Some(vec!["a/b".to_owned()]), Vec::new()).unwrap_err();
+        let for_tenants = |tenants: &[&str]| {
+            let tenants = Some(tenants.iter().map(|tenant| (*tenant).to_owned()).collect());
+            DatasetPolicy::read(PolicyEntry { tenants, ..PolicyEntry::default() })
+        };
+        let (field, _) = for_tenants(&["a/b"]).unwrap_err();
         assert_eq!(field, "tenants");
-        assert!(DatasetPolicy::read(Some(Vec::new()), Vec::new()).is_err());
-        let policy = DatasetPolicy::read(Some(vec!["acme".to_owned()]), Vec::new()).unwrap();
+        assert!(for_tenants(&[]).is_err());
+        let policy = for_tenants(&["acme"]).unwrap();
         assert!(policy.admits("acme") && !policy.admits("other") && !policy.is_default());
         assert!(DatasetPolicy::default().admits("other"));
     }

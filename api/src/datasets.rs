@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use polyglot_core::column::Column;
 use polyglot_core::format_options::FormatOptions;
+use polyglot_core::mask::Mask;
 use polyglot_core::selection::{FilterOp, OrderKey};
 use polyglot_formats::Format;
 use serde::Serialize;
@@ -57,7 +58,8 @@ struct ColumnDocument {
     #[serde(rename = "type")]
     sql_type: String,
     nullable: bool,
-    /// The operators of filters on the column itself. Of types that the service does not know PostgreSQL may have fewer.
+    /// The operators of filters on the column itself. Empty: its values are masked, and rows can neither be filtered nor sorted by it.
+    /// Of types that the service does not know PostgreSQL may have fewer.
     #[schema(value_type = Vec<String>)]
     operators: &'static [FilterOp],
     /// The operators of filters with a `path`, which says where in the column's document the compared value is. Empty: the column takes
@@ -125,19 +127,24 @@ impl DatasetDocument {
             relation: resolved.relation.name.to_string(),
             kind: resolved.relation.kind.name(),
             // How many there are of other tenants is not this one's business.
-            estimated_rows: resolved.relation.estimated_rows.filter(|_| !resolved.dataset.policy.has_row_filter()),
+            estimated_rows: resolved.relation.estimated_rows.filter(|_| !resolved.dataset.policy.limits_rows()),
             locked: resolved.relation.locked,
             primary_key: resolved.primary_key().to_vec(),
             default_order,
             order_promised,
-            columns: resolved.columns().map(ColumnDocument::of).collect(),
+            columns: resolved.columns().map(|column| ColumnDocument::of(column, resolved.mask(&column.name))).collect(),
             links: Links { itself: format!("/datasets/{}", path_segment(&resolved.dataset.name)) },
         }
     }
 }
 
 impl ColumnDocument {
-    fn of(column: &Column) -> Self {
+    fn of(column: &Column, mask: Option<Mask>) -> Self {
+        let Some(mask) = mask else { return Self::unmasked(column) };
+        Self { operators: &[], path_operators: &[], ..Self::unmasked(&mask.column(column)) }
+    }
+
+    fn unmasked(column: &Column) -> Self {
         let options = FormatOptions::default();
         let becomes = |format: Format| (format.name.to_owned(), format.output_type(column, &options).into());
         Self {

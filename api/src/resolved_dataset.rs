@@ -3,6 +3,7 @@
 use crate::dataset_config::Dataset;
 use polyglot_core::column::Column;
 use polyglot_core::format::FormatName;
+use polyglot_core::mask::Mask;
 use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::{ColumnMapping, ExportRequest};
@@ -22,7 +23,7 @@ impl ResolvedDataset {
     /// Checks the configuration against the relation. An exposed column that does not exist is logged.
     ///
     /// # Errors
-    /// If the configured order or row filter names a column that does not exist.
+    /// If the configured order, row filter or mask names a column that does not exist.
     pub(crate) fn new(dataset: Dataset, relation: Relation) -> Result<Self, RouteError> {
         let missing = |column: &&String| relation.column(column).is_none();
         for column in dataset.columns.iter().flatten().filter(missing) {
@@ -32,8 +33,8 @@ impl ResolvedDataset {
             let problem = format!("order_by names {column:?}, and {} has no such column", dataset.relation);
             return Err(RouteError::DatasetUnavailable { dataset: dataset.name, source: problem.into() });
         }
-        if let Some(column) = dataset.policy.columns().find(missing) {
-            let problem = format!("row_filter names {column:?}, and {} has no such column", dataset.relation);
+        if let Some((field, column)) = dataset.policy.columns().find(|(_, column)| missing(column)) {
+            let problem = format!("{field} names {column:?}, and {} has no such column", dataset.relation);
             return Err(RouteError::DatasetUnavailable { dataset: dataset.name, source: problem.into() });
         }
         Ok(Self { dataset, relation })
@@ -47,6 +48,11 @@ impl ResolvedDataset {
     /// The column with this name, if it is exposed.
     pub(crate) fn column(&self, name: &str) -> Option<&Column> {
         self.relation.column(name).filter(|_| self.dataset.exposes(name))
+    }
+
+    /// What callers get in place of the column's values; `None`: the values.
+    pub(crate) fn mask(&self, column: &str) -> Option<Mask> {
+        self.dataset.policy.masks().get(column).copied()
     }
 
     /// The primary key; empty if there is none, or if not all of its columns are exposed.
@@ -66,7 +72,7 @@ impl ResolvedDataset {
     /// A request for `columns`, with every choice left to the dataset.
     pub(crate) fn request(&self, format: impl Into<FormatName>, columns: Vec<ColumnMapping>) -> ExportRequest {
         ExportRequest {
-            exposed: self.dataset.columns.clone(),
+            grant: self.dataset.policy.grant(self.dataset.columns.clone()),
             order_by: self.dataset.order_by.clone(),
             ..ExportRequest::new(&self.dataset.name, self.dataset.relation.clone(), format, columns)
         }
@@ -127,7 +133,7 @@ pub(crate) mod tests {
         let keys = [OrderKey::ascending("b"), OrderKey::ascending("a")];
         assert_eq!(resolved.default_order(), (keys.to_vec(), true));
         let request = resolved.request("csv", Vec::new());
-        assert!(!request.exposes("secret"));
+        assert!(!request.grant.exposes("secret"));
         assert_eq!(request.order_by, [OrderKey::ascending("b")]);
     }
 

@@ -140,6 +140,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         tenant_gate: TenantGate::new(config.tenant_limits),
         download: config.download,
         bodies: BodyBudget::default(),
+        mask_key: config.mask_key,
         max_parallelism: config.max_parallelism,
         lifecycle: lifecycle.clone(),
         recorder,

@@ -12,7 +12,7 @@ use polyglot_core::relation::{Relation, RelationName};
 use polyglot_runtime::telemetry::PoolUse;
 use polyglot_source::catalog::{self, CatalogError};
 use polyglot_source::session;
-use polyglot_source::{ConnectionLimit, RoleCheck, related_relations};
+use polyglot_source::{ConnectionLimit, RoleCheck, reading_role_problem, related_relations};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -178,7 +178,10 @@ impl Source {
         let relations: Vec<_> = candidates.iter().map(|dataset| dataset.relation.clone()).collect();
         let found = describe_all(&mut connection, &relations).await?;
         match first_existing(candidates, found) {
-            Some((dataset, relation)) => Ok(Some(Arc::new(ResolvedDataset::new(dataset, relation)?))),
+            Some((dataset, relation)) => {
+                check_reading_role(&mut connection, &dataset).await?;
+                Ok(Some(Arc::new(ResolvedDataset::new(dataset, relation)?)))
+            }
             None if self.is_configured(name) => {
                 // Clients get the dataset's name; the relation's name is for the log.
                 let missing = CatalogError::NoSuchRelation(relations[0].clone());
@@ -211,20 +214,28 @@ impl Source {
             let candidates = self.all_candidates(&mut connection).await?;
             let relations: Vec<_> = candidates.values().flatten().map(|dataset| dataset.relation.clone()).collect();
             let mut found = describe_all(&mut connection, &relations).await?.into_iter();
-            let each = candidates.into_iter().map(|(name, candidates)| {
+            let mut each = Vec::with_capacity(candidates.len());
+            for (name, candidates) in candidates {
                 let found = found.by_ref().take(candidates.len()).collect();
-                (name, first_existing(candidates, found))
-            });
-            Ok::<_, sqlx::Error>(each.collect::<Vec<_>>())
+                let found = match first_existing(candidates, found) {
+                    Some((dataset, relation)) => {
+                        let checked = check_reading_role(&mut connection, &dataset).await;
+                        Some(checked.and_then(|()| ResolvedDataset::new(dataset, relation)))
+                    }
+                    None => None,
+                };
+                each.push((name, found));
+            }
+            Ok::<_, sqlx::Error>(each)
         })
         .await?;
         let mut datasets = Vec::with_capacity(found.len());
         for (name, found) in found {
-            let Some((dataset, relation)) = found else {
+            let Some(resolved) = found else {
                 tracing::warn!(dataset = name, "DATASETS names a relation that does not exist");
                 continue;
             };
-            match ResolvedDataset::new(dataset, relation) {
+            match resolved {
                 Ok(resolved) => datasets.push(resolved),
                 // A dataset that cannot be used does not hide the others.
                 Err(error) => tracing::warn!(error = chain(&error), "dataset left out of the list"),
@@ -257,6 +268,18 @@ impl Source {
             }
         }
         Ok(candidates)
+    }
+}
+
+/// Refuses a dataset whose relation cannot be read as the role that the operator has named, or not under its row security.
+async fn check_reading_role(connection: &mut PgConnection, dataset: &Dataset) -> Result<(), RouteError> {
+    let Some(role) = dataset.policy.role() else { return Ok(()) };
+    match reading_role_problem(connection, role, &dataset.relation).await? {
+        None => Ok(()),
+        Some(problem) => Err(RouteError::DatasetUnavailable {
+            dataset: dataset.name.clone(),
+            source: format!("role: {problem}").into(),
+        }),
     }
 }
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polyglot_core::failure::chain;
-use polyglot_core::relation::Relation;
 use polyglot_source::sql::quote_relation;
 use polyglot_source::{
-    ConnectionLimit, FIX_SEARCH_PATH, SourceConnection, foreign_code_query, session, tainted_session,
+    ConnectionLimit, FIX_SEARCH_PATH, SourceConnection, foreign_code_query, session, set_local_role, tainted_session,
 };
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
@@ -62,7 +61,7 @@ impl Source {
         statements: &str,
     ) -> Result<Result<Estimate, Refused>, RouteError> {
         self.check_role().await?;
-        match self.run(&resolved.relation, PLAN_TIMEOUT, statements).await {
+        match self.run(resolved, PLAN_TIMEOUT, statements).await {
             Ok(lines) => Ok(Ok(Estimate::of(lines.first().and_then(|line| line.try_get(0).ok()).unwrap_or_default()))),
             Err(error) => refusal(&resolved.dataset.name, error).map(Err),
         }
@@ -81,7 +80,7 @@ impl Source {
         self.check_role().await?;
         let read = async {
             let _permit = Arc::clone(&self.preview_permits).acquire_owned().await.map_err(|_| RouteError::Stopping)?;
-            match self.run(&resolved.relation, PREVIEW_TIMEOUT, statement).await {
+            match self.run(resolved, PREVIEW_TIMEOUT, statement).await {
                 Ok(rows) => rows.iter().map(texts).collect(),
                 Err(error) => Err(preview_error(&resolved.dataset.name, error)),
             }
@@ -106,14 +105,21 @@ impl Source {
     }
 
     /// Runs statements on the relation, and returns the rows of all of them.
-    async fn run(&self, relation: &Relation, limit: Duration, statements: &str) -> Result<Vec<PgRow>, sqlx::Error> {
+    async fn run(
+        &self,
+        resolved: &ResolvedDataset,
+        limit: Duration,
+        statements: &str,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let relation = &resolved.relation;
+        let role = resolved.dataset.policy.role().map(|role| format!("; {}", set_local_role(role))).unwrap_or_default();
         // Several statements in one message are a transaction that ends with the message, even if this future is dropped. The
         // rollback undoes the settings that code of the relation makes for the session. The server warns that no transaction
         // has been begun, because these statements are an implicit one. Names in them are quoted identifiers, values are
         // quoted literals; `sql` of the crate `source` makes them.
         let begin = format!(
             "SET TRANSACTION READ ONLY; SET LOCAL client_min_messages TO error; {FIX_SEARCH_PATH};
-             SET LOCAL lock_timeout TO '1s'; SET LOCAL statement_timeout TO '{}ms'",
+             SET LOCAL lock_timeout TO '1s'; SET LOCAL statement_timeout TO '{}ms'{role}",
             limit.as_millis()
         );
         let apart = format!("{begin}; {statements}; ROLLBACK");

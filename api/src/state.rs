@@ -6,6 +6,7 @@ use polyglot_ledger::Ledger;
 use polyglot_ledger::queue::Relay;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::Recorder;
+use polyglot_source::mask::MaskKey;
 use polyglot_storage::Storage;
 
 use crate::client_limits::ClientLimits;
@@ -38,6 +39,8 @@ pub(crate) struct AppState {
     pub(crate) download: DownloadConfig,
     /// Memory for request bodies.
     pub(crate) bodies: BodyBudget,
+    /// The key of masks that hash; present where the policy of a dataset has one.
+    pub(crate) mask_key: Option<MaskKey>,
     /// Largest `parallelism` that a submission may ask for.
     pub(crate) max_parallelism: u16,
     pub(crate) lifecycle: Lifecycle,
@@ -110,6 +113,7 @@ pub(crate) mod tests {
             tenant_gate: TenantGate::new(config.tenant_limits),
             download: config.download,
             bodies: BodyBudget::default(),
+            mask_key: config.mask_key,
             max_parallelism: config.max_parallelism,
             lifecycle,
             recorder: Recorder::for_test().unwrap(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use polyglot_formats::Format;
 use polyglot_ledger::{RetryPolicy, Terms, audit_ttl, ledger_ttl};
 use polyglot_runtime::config::{ConfigError, Environment, none_if_zero};
+use polyglot_source::mask::MaskKey;
 
 /// Minimum memory of an export's parts, in MiB: two of the smallest parts of S3, with reserve.
 const MIN_BUDGET_MB: usize = 16;
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     /// Length of the lease on a claim.
     pub lease: Duration,
     pub retry: RetryPolicy,
+    /// `MASK_KEY`: the key of masks that hash. Without it exports with such a mask fail.
+    pub mask_key: Option<MaskKey>,
     /// Time that a finished file is kept; `None`: for ever.
     pub keep: Option<Duration>,
     /// Time after its end for which the ledger remembers an export; `None`: for ever.
@@ -95,6 +98,7 @@ impl Settings {
             snapshot_age: (snapshot_age > 0).then(|| Duration::from_secs(snapshot_age)),
             lease: Duration::from_secs(env.number("LEASE_SECONDS", 30, 5..=3600, "seconds")?),
             retry: RetryPolicy::new(env.number("MAX_ATTEMPTS", 5, 1..=100, "attempts")?),
+            mask_key: MaskKey::from_environment(env)?,
             keep: (keep > 0).then(|| Duration::from_secs(keep)),
             ledger_ttl: ledger_ttl(env)?,
             audit_ttl: audit_ttl(env)?,
@@ -145,8 +149,9 @@ mod tests {
             "SHUTDOWN_GRACE_SECONDS",
             "METRICS_PORT",
             "LISTEN",
+            "MASK_KEY",
         ] {
-            for value in ["-1", "x", "99999999999999999999"] {
+            for value in ["-1", "x", "999999999999999"] {
                 let error = Settings::from_environment(&Environment::fixed(&[(name, value)])).unwrap_err().to_string();
                 assert!(error.starts_with(&format!("{name}: ")), "{error}");
             }

@@ -8,8 +8,11 @@ use std::time::Instant;
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::manifest::Replaced;
 use polyglot_core::request::ExportRequest;
+use polyglot_source::mask::MaskKey;
 use tokio::sync::mpsc;
 
+use crate::dataset_limit;
+use crate::mask_hashes::MaskHashes;
 use crate::metrics::{self, Stage};
 use crate::part::{Output, OutputError, PartSink, Written};
 use crate::plan::{Plan, Range};
@@ -37,6 +40,8 @@ pub(crate) struct EncodeTask<S> {
     /// The set that row numbers in messages refer to, for example `the export`.
     pub rows_of: String,
     pub output: Output<S>,
+    /// The key of masks that hash; `None`: this worker has none.
+    pub mask_key: Option<MaskKey>,
     pub progress: Arc<Progress>,
 }
 
@@ -67,6 +72,7 @@ impl<S: PartSink> EncodeTask<S> {
             output.continue_shard(self.request.compression);
             encoder.continue_shard();
         }
+        let mut hashes = MaskHashes::of(plan, self.mask_key.take())?;
         let (mut index, mut rows) = (FieldIndex::default(), 0_i64);
         loop {
             let asked = Instant::now();
@@ -78,6 +84,7 @@ impl<S: PartSink> EncodeTask<S> {
                 Some(FromSource::End) => break,
                 None => return Err(OutputError::ReceiverClosed),
             };
+            let batch = hashes.put_on(batch)?;
             let mut rest = &batch.bytes[..];
             for _ in 0..batch.rows {
                 let (row, length) = index.read(rest, fields).map_err(|error| {
@@ -101,6 +108,7 @@ impl<S: PartSink> EncodeTask<S> {
             }
             output.write_finished(&mut *encoder)?;
             self.progress.rows.store(rows, Ordering::Relaxed);
+            dataset_limit::check(&self.request.grant, rows, self.progress.bytes.load(Ordering::Relaxed))?;
             metrics::time(Stage::Encode, format, began.elapsed().saturating_sub(output.waited()));
         }
         self.end(encoder, scratch, rows)

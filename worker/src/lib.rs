@@ -3,10 +3,12 @@
 
 mod config;
 mod context;
+mod dataset_limit;
 mod dead_letters;
 mod encode_task;
 mod health;
 mod job;
+mod mask_hashes;
 mod memory;
 mod metrics;
 mod metrics_server;

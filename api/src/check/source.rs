@@ -3,7 +3,7 @@
 use polyglot_core::failure::chain;
 use polyglot_core::relation::RelationName;
 use polyglot_source::sql::{quote_identifier, quote_relation};
-use polyglot_source::{SourceConnection, role_rights};
+use polyglot_source::{SourceConnection, reading_role_problem, role_rights};
 use sqlx::PgConnection;
 
 use super::finding::Findings;
@@ -69,7 +69,11 @@ async fn one(
 ) -> Result<(), sqlx::Error> {
     let Dataset { name, relation, .. } = dataset;
     let (has_schema, may_use, has_relation, may_select, is_restricted): (bool, bool, bool, bool, bool) =
-        sqlx::query_as(RELATION).bind(&relation.schema).bind(&relation.name).fetch_one(connection).await?;
+        sqlx::query_as(RELATION).bind(&relation.schema).bind(&relation.name).fetch_one(&mut *connection).await?;
+    let reading_role = match dataset.policy.role() {
+        Some(reader) if may_select => reading_role_problem(connection, reader, relation).await?,
+        _ => None,
+    };
     let (schema, table, role) = (quote_identifier(&relation.schema), quote_relation(relation), quote_identifier(role));
     if !has_schema {
         findings.missing(format!("{name}: there is no schema {schema}"));
@@ -80,7 +84,10 @@ async fn one(
     } else if !may_select {
         findings.missing(format!("{name}: GRANT SELECT ON {table} TO {role}"));
     } else {
-        findings.right(format!("{name}: {table} can be read"));
+        match reading_role {
+            Some(problem) => findings.missing(format!("{name}: {problem}")),
+            None => findings.right(format!("{name}: {table} can be read")),
+        }
     }
     if is_restricted {
         findings.note(format!("{name}: {table} has row security; every row is what its policies show to {role}"));

@@ -123,6 +123,24 @@ pub(super) fn known_column<'d>(
     column
 }
 
+/// As [`known_column`], for a column by whose values rows are chosen or sorted. Which rows are found, or where they lie, would tell
+/// of values that are masked.
+pub(super) fn comparable_column<'d>(
+    name: &str,
+    field: &str,
+    resolved: &'d ResolvedDataset,
+    errors: &mut Vec<FieldError>,
+) -> Option<&'d Column> {
+    let column = known_column(name, field, resolved, errors)?;
+    if resolved.mask(name).is_some() {
+        let message =
+            format!("the values of {} are masked, so rows can neither be filtered nor sorted by it", quoted(name));
+        errors.push(FieldError::new(field, message));
+        return None;
+    }
+    Some(column)
+}
+
 /// The type of a JSON value, for messages.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {

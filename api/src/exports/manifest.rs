@@ -42,7 +42,7 @@ pub(crate) struct ManifestDocument {
     /// As in the submission; values as text. Of an export that was deleted, without the values.
     #[schema(value_type = Vec<Object>)]
     filters: Vec<Value>,
-    /// The operator has limited the rows that are this client's.
+    /// The operator keeps some of the rows from this client, or masks values.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     policy_applied: bool,
@@ -112,7 +112,7 @@ impl ManifestDocument {
             format: request.format.to_string(),
             compression: request.compression.map(Compression::name),
             filters: request.own_filters().iter().map(request_document::filter).collect(),
-            policy_applied: request.policy_filters > 0,
+            policy_applied: request.has_policy(),
             options: Format::of(request).map(|format| options::document(&request.options, format)).unwrap_or_default(),
             manifest,
             files: files.into_iter().map(|file| LinkedFile { file, url: None }).collect(),
@@ -154,6 +154,7 @@ mod tests {
     use std::time::Duration;
 
     use chrono::Utc;
+    use polyglot_core::grant::Grant;
     use polyglot_core::manifest::{ManifestOrder, SnapshotPoint};
     use polyglot_core::request::{ColumnMapping, Layout};
     use polyglot_core::selection::{Filter, FilterOp, OrderKey};
@@ -186,8 +187,9 @@ mod tests {
             filter(FilterOp::In, &[]),
             filter(FilterOp::Equal, &[]),
         ];
-        let (compression, exposed) = (Some(Compression::Gzip), Some(vec!["id".to_owned()]));
-        let request = ExportRequest { filters, compression, exposed, ..request() };
+        let grant = Grant { columns: Some(vec!["id".to_owned()]), ..Grant::default() };
+        let compression = Some(Compression::Gzip);
+        let request = ExportRequest { filters, compression, grant, ..request() };
         let export = Export { status: Status::Completed, ..running() };
         let manifest = Manifest {
             rows: 3,

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use polyglot_core::mask::Mask;
 use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
 use polyglot_ledger::{AuditAction, AuditEvent};
+use polyglot_source::mask::{MaskKey, masked_value};
 use polyglot_source::sql::{order_sql, text_form, where_sql};
 use polyglot_source::sql::{quote_identifier, quote_relation};
 use serde::Serialize;
@@ -85,10 +87,11 @@ pub(crate) async fn preview(
     let event = AuditEvent::new(AuditAction::Preview, caller.audit_origin());
     audit::record(&app, AuditEvent { dataset: Some(&request.dataset), ..event }).await?;
     let relation = &resolved.relation;
-    let rows = app.source.first_rows(&resolved, &statement(&request, relation)?).await?;
+    let mut rows = app.source.first_rows(&resolved, &statement(&request, relation)?).await?;
+    put_key_on(&mut rows, &request, app.mask_key.as_ref())?;
     let estimated_rows = match estimate.rows {
         // The statistics are of all rows, and would tell of those of others.
-        _ if request.policy_filters > 0 => None,
+        _ if request.policy_filters > 0 || request.grant.role.is_some() => None,
         Some(rows) => Some(rows),
         // The validation asks the server only where a filter or an order depends on a type.
         None => {
@@ -99,8 +102,12 @@ pub(crate) async fn preview(
     let more = rows.len() > MAX_ROWS;
     let longest = max_characters(request.columns.len());
     let rows = rows.into_iter().take(MAX_ROWS);
+    let masks = request.grant;
     let columns = request.columns.into_iter().map(|column| PreviewColumn {
-        sql_type: relation.column(&column.source).map_or_else(String::new, |column| column.sql_type.clone()),
+        sql_type: relation.column(&column.source).map_or_else(String::new, |shown| match masks.mask(&column.source) {
+            Some(mask) => mask.column(shown).sql_type,
+            None => shown.sql_type.clone(),
+        }),
         source: column.source,
         target: column.target,
     });
@@ -129,6 +136,12 @@ fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, Rou
     let characters = max_characters(request.columns.len()) + 1;
     let value = |source: &str| {
         let name = format!("r.{}", quote_identifier(source));
+        match request.grant.mask(source) {
+            Some(mask @ Mask::Last4) => return format!("pg_catalog.left({}, {characters})", masked_value(&name, mask)),
+            // All of the digest, for the key is put on all of it.
+            Some(mask) => return format!("{}::pg_catalog.text", masked_value(&name, mask)),
+            None => {}
+        }
         let is_built_in = relation.column(source).is_some_and(|column| column.type_names.is_built_in());
         // A cast of a type that PostgreSQL has built in is its own. The owner of another type may have created a cast.
         let text = if is_built_in { format!("{name}::pg_catalog.text") } else { text_form(&name) };
@@ -143,6 +156,25 @@ fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, Rou
         order_sql(&Order::of(request, relation), "r"),
         MAX_ROWS + 1
     ))
+}
+
+/// Makes the masked values of the digests that the server has sent.
+fn put_key_on(
+    rows: &mut [Vec<Option<String>>],
+    request: &ExportRequest,
+    key: Option<&MaskKey>,
+) -> Result<(), RouteError> {
+    for (at, column) in request.columns.iter().enumerate() {
+        if request.grant.mask(&column.source) != Some(Mask::Hash) {
+            continue;
+        }
+        let key =
+            key.ok_or_else(|| RouteError::Internal("a column is to be hashed, and there is no MASK_KEY".into()))?;
+        for value in rows.iter_mut().filter_map(|row| row.get_mut(at)?.as_mut()) {
+            *value = key.masked(value).map_err(|error| RouteError::Internal(error.into()))?;
+        }
+    }
+    Ok(())
 }
 
 fn truncated(mut value: String, characters: usize) -> String {

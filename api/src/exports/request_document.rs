@@ -73,6 +73,7 @@ fn chosen_options(options: &FormatOptions, format: Format) -> Map<String, Value>
 #[cfg(test)]
 mod tests {
     use polyglot_core::format_options::CsvOptions;
+    use polyglot_core::grant::Grant;
     use polyglot_core::request::ColumnMapping;
     use polyglot_core::selection::{Direction, OrderKey};
 
@@ -85,7 +86,11 @@ mod tests {
 
     #[test]
     fn defaults_and_what_the_service_has_added_are_left_out() {
-        let request = ExportRequest { row_limit: Some(7), exposed: Some(vec!["id".to_owned()]), ..request() };
+        let request = ExportRequest {
+            row_limit: Some(7),
+            grant: Grant { columns: Some(vec!["id".to_owned()]), ..Grant::default() },
+            ..request()
+        };
         let expected = json!({"dataset": "records", "format": "csv", "columns": [{"source": "id", "target": "a"}]});
         assert_eq!(document(&request), expected);
     }

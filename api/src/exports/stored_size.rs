@@ -9,10 +9,11 @@ use crate::problem::FieldError;
 
 /// Returns an error if the request is too large to be stored. It names the part that takes most.
 pub(super) fn check(request: &ExportRequest) -> Option<FieldError> {
-    // The columns that DATASETS exposes and its row filter are the operator's, and no client could shorten them.
+    // What DATASETS grants and its row filter are the operator's, and no client could shorten them.
     let own = request.own_filters();
     let policy = json_bytes(&request.filters) - json_bytes(&own);
-    let total = json_bytes(request) - request.exposed.as_ref().map_or(0, json_bytes) - policy;
+    let grant = if request.grant.is_default() { 0 } else { json_bytes(&request.grant) };
+    let total = json_bytes(request) - grant - policy;
     if total <= STORED_BYTES {
         return None;
     }
@@ -53,6 +54,7 @@ fn json_bytes(value: &impl Serialize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use polyglot_core::grant::Grant;
     use polyglot_core::relation::RelationName;
     use polyglot_core::request::ColumnMapping;
     use polyglot_core::selection::{Filter, FilterOp};
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_the_operator_exposes_does_not_count() {
-        let exposed = (0..1600).map(|n| format!("{n:050}")).collect();
-        assert_eq!(check(&ExportRequest { exposed: Some(exposed), ..request(1600, &[]) }), None);
+        let grant = Grant { columns: Some((0..1600).map(|n| format!("{n:050}")).collect()), ..Grant::default() };
+        assert_eq!(check(&ExportRequest { grant, ..request(1600, &[]) }), None);
     }
 }

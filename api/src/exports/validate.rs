@@ -15,7 +15,9 @@ use serde_json::Value;
 
 use super::body::Body;
 use super::columns::{self, DraftColumn};
-use super::field::{MAX_ERRORS, choice, flag, given, kind, known_column, text, unknown_keys, whole_number};
+use super::field::{
+    MAX_ERRORS, choice, comparable_column, flag, given, kind, known_column, text, unknown_keys, whole_number,
+};
 use super::filters::{self, DraftFilter};
 use super::limits::FIELDS;
 use super::options;
@@ -187,13 +189,14 @@ impl Draft {
         let mut filters = Vec::with_capacity(self.filters.len());
         for draft in &self.filters {
             let Some(column) = &draft.column else { continue };
-            let Some(column) = known_column(column, &draft.column_field(), &resolved, errors) else { continue };
+            let Some(column) = comparable_column(column, &draft.column_field(), &resolved, errors) else { continue };
             match draft.type_error(column) {
                 Some(error) => errors.push(error),
                 None => filters.extend(draft.complete().map(|filter| (draft, filter))),
             }
         }
-        self.order_by.retain(|key| known_column(&key.key.column, &key.column_field(), &resolved, errors).is_some());
+        self.order_by
+            .retain(|key| comparable_column(&key.key.column, &key.column_field(), &resolved, errors).is_some());
         let check = PlanCheck { resolved: &resolved, filters, policy: &self.policy, order_by: &self.order_by };
         let Checked { errors, estimate } = check.run(catalog).await?;
         self.errors.extend(errors);

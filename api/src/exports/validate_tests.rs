@@ -5,11 +5,13 @@ use std::sync::Mutex;
 
 use polyglot_core::column::WireType;
 use polyglot_core::format_options::CsvOptions;
+use polyglot_core::mask::Mask;
 use polyglot_core::selection::{Direction, Filter, FilterOp, OrderKey};
 use serde_json::json;
 
 use super::super::limits;
 use super::*;
+use crate::dataset_config::Datasets;
 use crate::resolved_dataset::tests::records;
 use crate::source_statements::Refused;
 
@@ -348,8 +350,31 @@ async fn columns_that_are_kept_back_are_unknown_everywhere() {
     // The dataset's own order may use what clients cannot.
     let request = check_with(&body(&with("compression", json!("zstd"))), &catalog).await.unwrap();
     assert_eq!(request.order_by, [OrderKey::ascending("secret")]);
-    assert_eq!(request.exposed, Some(vec!["id".to_owned(), "name".to_owned()]));
+    assert_eq!(request.grant.columns, Some(vec!["id".to_owned(), "name".to_owned()]));
     assert_eq!(request.compression, Some(Compression::Zstd));
+}
+
+#[tokio::test]
+async fn masked_columns_can_be_had_and_rows_not_chosen_or_sorted_by_them() {
+    let catalog = fake(|_| {
+        let datasets = Datasets::parse(
+            "[[dataset]]\nrelation = \"public.records\"\nmask = { email = \"hash\" }
+             row_filter = [{ column = \"email\", op = \"is_not_null\" }]",
+        );
+        let records = records(&["id", "email"]);
+        ResolvedDataset::new(datasets.unwrap().named("records").unwrap().clone(), records.relation)
+    });
+    let submission = json!({"format": "csv", "columns": [{"source": "email", "target": "a"}],
+        "filters": [{"column": "email", "op": "is_null"}], "orderBy": ["email"]});
+    let errors = check_with(&body(&submission), &catalog).await.unwrap_err();
+    assert_eq!(fields(&errors), ["filters[0].column", "orderBy[0].column"]);
+    assert!(errors.iter().all(|error| error.message.contains("are masked")), "{errors:?}");
+    let submission = json!({"format": "csv", "columns": [{"source": "email", "target": "a"}]});
+    let request = check_with(&body(&submission), &catalog).await.unwrap();
+    assert_eq!(request.grant.mask("email"), Some(Mask::Hash));
+    // The operator's own filter is applied to the values.
+    assert_eq!((request.policy_filters, request.filters[0].column.as_str()), (1, "email"));
+    assert!(request.has_policy());
 }
 
 #[tokio::test]
@@ -524,7 +549,7 @@ async fn without_the_source_certain_mistakes_are_still_told() {
 
 #[tokio::test]
 async fn the_operator_s_conditions_are_part_of_every_request_and_cannot_be_left_out() {
-    let datasets = crate::dataset_config::Datasets::parse(
+    let datasets = Datasets::parse(
         "[[dataset]]\nname = \"records\"\nrelation = \"public.records\"\ntenants = [\"acme\"]\ncolumns = [\"id\"]\n\
          row_filter = [{ column = \"name\", op = \"=\", claim = \"tenant\" }]",
     )

@@ -12,6 +12,8 @@ pub enum FailureKind {
     SourceRefused,
     /// The relation no longer fits the request.
     DatasetChanged,
+    /// The operator's policy for the dataset cannot be applied.
+    PolicyNotApplicable,
     /// A value that the format cannot hold.
     Unrepresentable,
     /// Bytes from the source that cannot be decoded.
@@ -22,6 +24,8 @@ pub enum FailureKind {
     StorageRefused,
     /// A row that is wider than a worker may hold in memory.
     RowTooLarge,
+    /// The file would have more rows or bytes than the operator's policy gives out.
+    DatasetLimit,
     /// The file would be larger than the object store takes in parts of the size that memory allows.
     TooLarge,
     /// The export took longer than `EXPORT_TIMEOUT_MS`.
@@ -50,15 +54,17 @@ pub enum Disposition {
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::SourceUnavailable,
         Self::SourceRefused,
         Self::DatasetChanged,
+        Self::PolicyNotApplicable,
         Self::Unrepresentable,
         Self::Undecodable,
         Self::StorageUnavailable,
         Self::StorageRefused,
         Self::RowTooLarge,
+        Self::DatasetLimit,
         Self::TooLarge,
         Self::DeadlineExceeded,
         Self::SnapshotLost,
@@ -79,10 +85,12 @@ impl FailureKind {
             | Self::WorkerLost => Disposition::Retry,
             Self::SourceRefused
             | Self::DatasetChanged
+            | Self::PolicyNotApplicable
             | Self::Unrepresentable
             | Self::Undecodable
             | Self::StorageRefused
             | Self::RowTooLarge
+            | Self::DatasetLimit
             | Self::TooLarge
             | Self::DeadlineExceeded
             | Self::SnapshotTooOld
@@ -98,11 +106,13 @@ impl FailureKind {
             Self::SourceUnavailable => "source_unavailable",
             Self::SourceRefused => "source_refused",
             Self::DatasetChanged => "dataset_changed",
+            Self::PolicyNotApplicable => "policy_not_applicable",
             Self::Unrepresentable => "unrepresentable_value",
             Self::Undecodable => "undecodable_value",
             Self::StorageUnavailable => "storage_unavailable",
             Self::StorageRefused => "storage_refused",
             Self::RowTooLarge => "row_too_large",
+            Self::DatasetLimit => "dataset_limit",
             Self::TooLarge => "file_too_large",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::SnapshotLost => "snapshot_lost",

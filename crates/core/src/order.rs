@@ -14,30 +14,41 @@ pub struct Order {
 
 impl Order {
     /// What the request asks for, with the primary key behind it to break ties; the primary key alone where it asks
-    /// for nothing.
+    /// for nothing. The place of a row would tell of a masked value, so no masked column is among the keys.
     #[must_use]
     pub fn of(request: &ExportRequest, relation: &Relation) -> Self {
+        let is_masked = |column: &String| request.grant.mask(column).is_some();
         let mut keys = request.order_by.clone();
-        for column in &relation.primary_key {
+        for column in relation.primary_key.iter().filter(|column| !is_masked(column)) {
             if !keys.iter().any(|key| key.column == *column) {
                 keys.push(OrderKey::ascending(column));
             }
         }
-        Self { keys, total: !relation.primary_key.is_empty() }
+        let total = !relation.primary_key.is_empty() && !relation.primary_key.iter().any(is_masked);
+        Self { keys, total }
     }
 
     /// What clients are told of it: up to the first key that they may not know of, which is an order that the rows have.
     #[must_use]
     pub fn shown(&self, request: &ExportRequest) -> Vec<OrderKey> {
-        self.keys.iter().take_while(|key| request.exposes(&key.column)).cloned().collect()
+        self.keys.iter().take_while(|key| request.grant.exposes(&key.column)).cloned().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mask::Mask;
     use crate::relation::RelationName;
     use crate::selection::Direction;
+
+    #[test]
+    fn a_masked_column_is_no_key() {
+        let keyed = Relation::for_test(&["id", "email"], &["email", "id"]);
+        let mut request = ExportRequest::new("d", RelationName::records(), "csv", Vec::new());
+        request.grant.masks = [("email".to_owned(), Mask::Hash)].into();
+        assert_eq!(Order::of(&request, &keyed), Order { keys: vec![OrderKey::ascending("id")], total: false });
+    }
 
     #[test]
     fn an_order_is_shown_up_to_the_first_hidden_key() {
@@ -45,7 +56,7 @@ mod tests {
         let mut request = ExportRequest::new("d", RelationName::records(), "csv", Vec::new());
         request.order_by =
             vec![OrderKey { column: "id".to_owned(), direction: Direction::Desc }, OrderKey::ascending("a")];
-        request.exposed = Some(vec!["id".to_owned(), "b".to_owned()]);
+        request.grant.columns = Some(vec!["id".to_owned(), "b".to_owned()]);
         let shown = Order::of(&request, &keyed).shown(&request);
         assert_eq!(shown, [OrderKey { column: "id".to_owned(), direction: Direction::Desc }]);
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::compression::Compression;
 use crate::format::FormatName;
 use crate::format_options::FormatOptions;
+use crate::grant::Grant;
 use crate::relation::RelationName;
 use crate::selection::{Filter, OrderKey};
 
@@ -68,9 +69,9 @@ pub struct ExportRequest {
     /// Requests of versions that knew one dataset have none.
     #[serde(default = "RelationName::records")]
     pub relation: RelationName,
-    /// The columns that clients may know of; `None`: all. Messages about a row show no others.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exposed: Option<Vec<String>>,
+    /// What the operator lets clients have of the relation.
+    #[serde(rename = "exposed", default, skip_serializing_if = "Grant::is_default")]
+    pub grant: Grant,
     pub format: FormatName,
     pub columns: Vec<ColumnMapping>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +110,7 @@ impl ExportRequest {
         Self {
             dataset: dataset.into(),
             relation,
-            exposed: None,
+            grant: Grant::default(),
             format: format.into(),
             columns,
             compression: None,
@@ -129,10 +130,10 @@ impl ExportRequest {
         self.filters.get(self.policy_filters..).unwrap_or_default()
     }
 
-    /// Whether clients may know of the column.
+    /// Whether the operator keeps rows or values back.
     #[must_use]
-    pub fn exposes(&self, column: &str) -> bool {
-        self.exposed.as_ref().is_none_or(|exposed| exposed.iter().any(|name| name == column))
+    pub fn has_policy(&self) -> bool {
+        self.policy_filters > 0 || self.grant.has_policy()
     }
 }
 

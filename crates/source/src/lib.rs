@@ -8,6 +8,8 @@ mod connection;
 mod connection_limit;
 mod foreign_code;
 mod inheritance;
+pub mod mask;
+mod reading_role;
 mod role_check;
 mod role_rights;
 #[cfg(test)]
@@ -23,6 +25,7 @@ pub use connection::SourceConnection;
 pub use connection_limit::{ConnectionLimit, ConnectionPermit, SnapshotPermit};
 pub use foreign_code::foreign_code_query;
 pub use inheritance::related_relations;
+pub use reading_role::{reading_role_problem, set_local_role};
 pub use role_check::RoleCheck;
 pub use role_rights::{ExcessRight, RoleRights, role_rights};
 pub use session_settings::{FIX_SEARCH_PATH, tainted_session};

@@ -17,6 +17,7 @@ use super::lease::run_guarded;
 use super::outcome::record_end;
 use super::publish::publish;
 use crate::context::WorkerContext;
+use crate::dataset_limit;
 use crate::metrics::Outcome;
 use crate::plan::ManifestDraft;
 use crate::progress::Progress;
@@ -202,7 +203,10 @@ async fn run(
     let span = tracing::Span::current();
     let ended = tokio::task::spawn_blocking(move || span.in_scope(|| (totals.end(&request, format), totals))).await;
     let (end, mut totals) = ended.map_err(|error| internal(&error))?;
-    if let Some(end) = end? {
+    let end = end?;
+    let bytes = totals.bytes.saturating_add(end.as_ref().map_or(0, |end| i64::try_from(end.len()).unwrap_or(i64::MAX)));
+    dataset_limit::check(&claim.request.grant, totals.rows, bytes)?;
+    if let Some(end) = end {
         let number = part_number(sharded.shards + 1);
         let crc32 = crc32fast::hash(&end);
         let bytes = i64::try_from(end.len()).unwrap_or(i64::MAX);

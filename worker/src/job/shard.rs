@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::{retry_within_lease, run_guarded};
 use super::outcome::record_end;
 use crate::context::WorkerContext;
+use crate::dataset_limit;
 use crate::encode_task::{EncodeTask, Encoded, Extent, encode, replaced};
 use crate::metrics::Outcome;
 use crate::part::{BufferPool, MIN_PART_BYTES, Output, PART_SLACK, ShardBody, WrittenBody};
@@ -75,6 +76,7 @@ async fn run(
         // The buffer is as large as it may become, which costs no memory until it is written to. A buffer that grows is
         // copied, and is in memory twice for that moment.
         output: Output::new(ShardBody::new(buffers.take(limit + PART_SLACK), limit)),
+        mask_key: context.settings.mask_key.clone(),
         progress: Arc::clone(progress),
     };
     let encoded = encode(task, &mut source, &range, context.settings.max_batch_rows, &probe).await?;
@@ -91,7 +93,21 @@ async fn run(
     if is_too_small(claim, &encoded, last) {
         return Err(WorkError::TooSmall);
     }
+    check_limits(context, claim, &encoded).await?;
     store(context, claim, work, encoded, &session.plan, &buffers).await
+}
+
+/// Fails if the shard and those that are committed are more than the dataset gives out. Shards that are read at the same time do not
+/// see each other; the finish looks at all of them.
+async fn check_limits(context: &WorkerContext, claim: &Claim, encoded: &Encoded<WrittenBody>) -> Result<(), WorkError> {
+    let grant = &claim.request.grant;
+    if !grant.has_limits() {
+        return Ok(());
+    }
+    let (rows, bytes) = retry_within_lease(context, || context.ledger.committed_totals(claim.export_id)).await?;
+    let own_bytes = i64::try_from(encoded.written.stored.bytes).unwrap_or(i64::MAX);
+    let (rows, bytes) = (rows.saturating_add(encoded.written.rows), bytes.saturating_add(own_bytes));
+    Ok(dataset_limit::check(grant, rows, bytes)?)
 }
 
 /// Returns whether the store would refuse the part. The store accepts a small part only as the last one of an upload,

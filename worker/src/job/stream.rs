@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::context::WorkerContext;
+use crate::dataset_limit;
 use crate::encode_task::{EncodeTask, Encoded, Extent, encode, replaced};
 use crate::part::{Output, Parts, Written, WrittenParts};
 use crate::plan::{ManifestDraft, Plan, Range};
@@ -51,6 +52,7 @@ pub(super) async fn run(
         extent: Extent::Whole,
         rows_of: "the export".to_owned(),
         output: Output::new(Parts::new(to_upload, Handle::current(), settings.part_budget(), plan.estimated_bytes)),
+        mask_key: settings.mask_key.clone(),
         progress: Arc::clone(progress),
     };
     let encoding = async {
@@ -66,7 +68,9 @@ pub(super) async fn run(
         }
     };
     let (encoded, staged) = tokio::try_join!(encoding, uploading)?;
-    Ok((staged, manifest(&plan, &claim.request, file, encoded)))
+    let manifest = manifest(&plan, &claim.request, file, encoded);
+    dataset_limit::check(&claim.request.grant, manifest.rows, manifest.bytes)?;
+    Ok((staged, manifest))
 }
 
 fn manifest(plan: &Plan, request: &ExportRequest, file: ManifestDraft, encoded: Encoded<WrittenParts>) -> Manifest {

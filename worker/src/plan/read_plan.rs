@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use polyglot_core::column::{ArrayType, Column, WireType};
 use polyglot_core::failure::{Failure, FailureKind};
+use polyglot_core::mask::Mask;
 use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
 use polyglot_source::catalog::{self, CatalogError};
+use polyglot_source::mask::masked_value;
 use polyglot_source::sql::{self, order_sql, quote_relation, text_form};
 
 use super::range::Range;
@@ -39,8 +41,10 @@ struct KeyField {
 pub(crate) struct Plan {
     pub format: Format,
     pub columns: Vec<OutputColumn>,
-    /// The same columns in the relation.
+    /// The same columns as the statement fetches them: those of the relation, or masked.
     pub sources: Vec<Column>,
+    /// The columns whose fields are digests, which become hashes under the key of the masks.
+    pub digests: Vec<usize>,
     pub order: Order,
     pub estimated_rows: Option<u64>,
     /// Bytes that the chosen rows take in the source, roughly what they take as text.
@@ -140,22 +144,33 @@ impl Plan {
             )
         };
         let find = |name: &str| relation.column(name).ok_or_else(|| changed(name));
-        let sources: Vec<Column> =
-            request.columns.iter().map(|mapping| find(&mapping.source).cloned()).collect::<Result<_, _>>()?;
         let order = Order::of(request, &relation);
         for key in &order.keys {
             find(&key.column)?;
         }
         let conditions = sql::conditions(&request.filters, &relation, ALIAS).map_err(|column| changed(&column))?;
 
-        let wide: Vec<&Column> = sources.iter().filter(|column| column.wide).collect();
+        let in_relation: Vec<Column> =
+            request.columns.iter().map(|mapping| find(&mapping.source).cloned()).collect::<Result<_, _>>()?;
+        let masks: Vec<Option<Mask>> = in_relation.iter().map(|column| request.grant.mask(&column.name)).collect();
+        let masked =
+            |(column, mask): (&Column, &Option<Mask>)| mask.map_or_else(|| column.clone(), |mask| mask.column(column));
+        let sources: Vec<Column> = in_relation.iter().zip(&masks).map(masked).collect();
+        let digests = (0..masks.len()).filter(|at| masks[*at] == Some(Mask::Hash)).collect();
+        // What a mask makes short is not measured.
+        let wide: Vec<&Column> =
+            in_relation.iter().zip(&sources).filter(|(_, source)| source.wide).map(|(column, _)| column).collect();
         // A value outside of the TOAST table is on a page, and no page holds so much.
         let guarded = !wide.is_empty() && relation.toast_bytes.is_none_or(|bytes| bytes > max_row_bytes / EXPANSION);
         let (mut columns, mut expressions) = (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
-        for (mapping, source) in request.columns.iter().zip(&sources) {
-            let (wire, array, expression) = fetched(source, format);
+        for ((mapping, source), mask) in request.columns.iter().zip(&sources).zip(&masks) {
+            let (wire, array, expression) = match mask {
+                None => fetched(source, format),
+                Some(mask) => (source.wire, source.array, masked_value(&qualified(&source.name), *mask)),
+            };
             // The key is small, because an index holds it, and it names the row.
-            expressions.push(if guarded && source.wide && !relation.primary_key.contains(&source.name) {
+            let names_row = mask.is_none() && relation.primary_key.contains(&source.name);
+            expressions.push(if guarded && source.wide && !names_row {
                 format!("CASE WHEN size.total > {max_row_bytes} THEN NULL ELSE {expression} END")
             } else {
                 expression
@@ -185,6 +200,7 @@ impl Plan {
             format,
             columns,
             sources,
+            digests,
             order,
             estimated_rows,
             estimated_bytes,
@@ -301,7 +317,7 @@ fn name_fields(
     columns: &[OutputColumn],
     expressions: &mut Vec<String>,
 ) -> RowNames {
-    if !relation.primary_key.iter().all(|column| request.exposes(column)) {
+    if !relation.primary_key.iter().all(|column| request.grant.shows(column)) {
         return RowNames::default();
     }
     let mut fields = Vec::new();
@@ -456,7 +472,7 @@ mod tests {
             (2, "Row 7 of the export (id 42, Range [1,5))".to_owned())
         );
         let mut hidden = request(&["id"], "xml");
-        hidden.exposed = Some(vec!["id".into()]);
+        hidden.grant.columns = Some(vec!["id".into()]);
         let plan = Plan::of(relation(), &hidden, MAX_ROW).unwrap();
         assert_eq!((plan.fields(), plan.names.name(7, "the export", row)), (1, "Row 7 of the export".to_owned()));
         // A format that can represent every value needs no name of a row.

@@ -2,7 +2,9 @@
 //! any. Only proportions matter: `calibrate` finds the scale by encoding a few rows.
 
 use polyglot_core::column::{Column, WireType};
+use polyglot_core::mask::Mask;
 use polyglot_core::request::ExportRequest;
+use polyglot_source::mask::MaskKey;
 
 use polyglot_formats::{Format, OutputColumn};
 
@@ -22,6 +24,13 @@ fn row_overhead(columns: &[OutputColumn], format: Format, request: &ExportReques
 /// Returns the expression that estimates the size of a column's value.
 fn column_size_estimate(column: &Column, format: Format, request: &ExportRequest) -> String {
     let name = qualified(&column.name);
+    match request.grant.mask(&column.name) {
+        Some(Mask::Null) => return "0".to_owned(),
+        Some(Mask::Hash) => return MaskKey::DIGITS.to_string(),
+        // The relation's column need not be text.
+        Some(Mask::Last4) => return format!("coalesce(pg_catalog.pg_column_size({name}), 0)"),
+        None => {}
+    }
     let packed = request.compression.is_some() || format.row_size.is_binary;
     let fixed = match column.wire {
         _ if column.array.is_some() => None,

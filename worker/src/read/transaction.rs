@@ -9,7 +9,7 @@ use polyglot_core::relation::{Relation, RelationKind};
 use polyglot_core::request::ExportRequest;
 use polyglot_source::session::Backend;
 use polyglot_source::sql::quote_literal;
-use polyglot_source::{ConnectionPermit, FIX_SEARCH_PATH, SourceConnection};
+use polyglot_source::{ConnectionPermit, FIX_SEARCH_PATH, SourceConnection, set_local_role};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -93,14 +93,21 @@ fn sqlstate(error: &sqlx::Error) -> Option<String> {
 /// Begins the transaction. The lock comes before the snapshot: older snapshots do not see TRUNCATE and an ALTER TABLE
 /// that rewrites, but find the table empty instead (PostgreSQL's manual, "Caveats" of MVCC). Once the lock is held, no
 /// such change can begin, and none is under way.
-async fn begin(connection: &mut PgConnection, lock: String) -> Result<BeginOutcome, Failure> {
+async fn begin(
+    connection: &mut PgConnection,
+    request: &ExportRequest,
+    settings: &str,
+) -> Result<BeginOutcome, Failure> {
+    // As the role that reads the rows, which need not be the session's.
+    let role = request.grant.role.as_ref().map(|role| format!("; {}", set_local_role(role))).unwrap_or_default();
+    let begin = format!("{BEGIN}{role}");
     // The name was found in the catalog when the export was accepted, and is quoted.
-    let statements = AssertSqlSafe(format!("{BEGIN}; {lock}"));
+    let statements = AssertSqlSafe(format!("{begin}; {settings}{}", lock(request)));
     let Err(error) = sqlx::raw_sql(statements).execute(&mut *connection).await else { return Ok(BeginOutcome::Open) };
     match sqlstate(&error).as_deref() {
         // Neither a table nor a view: a materialized view, whose new rows every snapshot sees, or a foreign table.
         Some("42809") => {
-            sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; {BEGIN}"))).execute(connection).await.map_err(failed)?;
+            sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; {begin}"))).execute(connection).await.map_err(failed)?;
             Ok(BeginOutcome::Open)
         }
         Some("42P01" | "3F000") => Ok(BeginOutcome::NoTable),
@@ -137,7 +144,7 @@ impl Connected {
     /// Locks the relation against changes of its definition and takes a snapshot.
     pub(crate) async fn begin(self, request: &ExportRequest) -> Result<(Source, SnapshotPoint), Failure> {
         let Self { mut connection, since, .. } = self;
-        match begin(&mut connection, lock(request)).await? {
+        match begin(&mut connection, request, "").await? {
             BeginOutcome::Open => {}
             BeginOutcome::NoTable => return Err(relation_missing(request)),
             BeginOutcome::Locked(failure) => return Err(failure),
@@ -159,7 +166,7 @@ impl Connected {
     pub(crate) async fn join(self, request: &ExportRequest, snapshot: &str) -> Result<Source, JoinError> {
         let Self { mut connection, since, .. } = self;
         // The transaction that holds the snapshot also keeps the table from being dropped.
-        match begin(&mut connection, format!("{JOIN_LOCK_TIMEOUT}; {}", lock(request))).await? {
+        match begin(&mut connection, request, &format!("{JOIN_LOCK_TIMEOUT}; ")).await? {
             BeginOutcome::Open => {}
             BeginOutcome::NoTable => return Err(JoinError::SnapshotGone),
             BeginOutcome::Locked(failure) => return Err(JoinError::Locked(failure)),

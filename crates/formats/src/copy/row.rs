@@ -147,6 +147,24 @@ impl FieldIndex {
         }
         Ok((Row { bytes, fields: &self.fields }, at))
     }
+
+    /// Has `change` write over some fields of the row at the start of `bytes`, each of which keeps its length; those that are NULL
+    /// are left alone. Returns the length that the row takes.
+    pub fn overwrite(
+        &mut self,
+        bytes: &mut [u8],
+        columns: usize,
+        fields: &[usize],
+        mut change: impl FnMut(&mut [u8]) -> Result<(), Malformed>,
+    ) -> Result<usize, Malformed> {
+        let length = self.read(bytes, columns)?.1;
+        for field in fields {
+            if let Some(range) = self.fields.get(*field).and_then(Option::as_ref) {
+                change(&mut bytes[range.clone()])?;
+            }
+        }
+        Ok(length)
+    }
 }
 
 impl<'a> Row<'a> {
@@ -193,6 +211,21 @@ mod tests {
             }
             assert_eq!((rows, scanner.is_complete(), buffer.len()), (2, true, 0));
         }
+    }
+
+    #[test]
+    fn fields_are_written_over_in_place() {
+        let mut rows = [ROW, ROW].concat();
+        let mut index = FieldIndex::default();
+        let length = index.overwrite(&mut rows, 2, &[0, 1], |field| {
+            field.copy_from_slice(b"xyz");
+            Ok(())
+        });
+        assert_eq!(length, Ok(ROW.len()));
+        let first = index.read(&rows, 2).unwrap().0;
+        assert_eq!(first.fields().collect::<Vec<_>>(), [Some(&b"xyz"[..]), None]);
+        assert_eq!(&rows[ROW.len()..], ROW);
+        assert!(index.overwrite(&mut rows, 3, &[0], |_| Ok(())).is_err());
     }
 
     #[test]

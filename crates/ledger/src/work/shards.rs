@@ -162,6 +162,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// The rows and bytes of the committed shards.
+    pub async fn committed_totals(&self, export_id: Uuid) -> Result<(i64, i64)> {
+        let totals = sqlx::query_as(
+            "SELECT coalesce(sum(rows), 0)::int8, coalesce(sum(bytes), 0)::int8 FROM shards
+             WHERE export_id = $1 AND number > 0 AND state = 'committed'",
+        );
+        Ok(totals.bind(export_id).fetch_one(&self.pool).await?)
+    }
+
     /// Committed shards after number `after`, in order.
     pub async fn stored_shards(&self, export_id: Uuid, after: i32, limit: i64) -> Result<Vec<StoredShard>> {
         let rows = sqlx::query(

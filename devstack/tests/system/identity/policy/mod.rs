@@ -1,4 +1,8 @@
-//! The policies of `DATASETS`: for whom a dataset exists, and which rows are whose.
+//! The policies of `DATASETS`: for whom a dataset exists, which rows are whose, and which values nobody gets.
+
+mod limits;
+mod masks;
+mod role;
 
 use polyglot_test_servers::needs_servers;
 use serde_json::json;
@@ -50,14 +54,28 @@ async fn shop() -> System {
     ] {
         sqlx::raw_sql(statement).execute(&system.pool).await.unwrap();
     }
+    expose(&mut system, DATASETS).await;
+    system.add_worker();
+    system
+}
+
+/// Starts the api with this `DATASETS` file.
+async fn expose(system: &mut System, datasets: &str) {
     let file = system.file("datasets.toml");
-    std::fs::write(&file, DATASETS).unwrap();
+    std::fs::write(&file, datasets).unwrap();
     system.set("DATASETS", file.to_str().unwrap());
     system.api = None;
     system.start_api();
     system.wait_until_ready().await;
-    system.add_worker();
-    system
+}
+
+/// The id and the file of the export of this body.
+async fn exported(system: &System, key: &str, body: &Value) -> (String, Vec<u8>) {
+    let accepted: Value = post(system, "/exports", key, body).await.json().await.unwrap();
+    let id = accepted["exportId"].as_str().unwrap_or_else(|| panic!("{accepted:#}")).to_owned();
+    let file = get(system, &format!("/exports/{id}/download"), key).await;
+    assert_eq!(file.status(), StatusCode::OK, "{:?}", file.text().await);
+    (id, file.bytes().await.unwrap().to_vec())
 }
 
 fn request_of(dataset: &str, columns: &[&str], filters: Value) -> Value {
