@@ -33,5 +33,6 @@ mod source_failures;
 mod submissions;
 mod telemetry;
 mod tls;
+mod transport;
 mod turns;
 mod values;
