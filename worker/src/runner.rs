@@ -222,6 +222,6 @@ async fn claim(context: &WorkerContext, announced: Option<&Incoming>) -> Result<
 
 /// Returns the time until the next poll of the ledger.
 fn poll_pause(context: &WorkerContext) -> Duration {
-    let pause = if context.connections.amqp_url.is_some() { POLL } else { POLL_WITHOUT_BROKER };
+    let pause = if context.connections.broker.is_some() { POLL } else { POLL_WITHOUT_BROKER };
     with_jitter(pause)
 }

@@ -6,6 +6,8 @@ use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_source::{allows_privileged_role, database_url, source_database_url};
 use polyglot_storage::StorageConfig;
 
+use crate::broker_address::BrokerAddress;
+
 /// The servers to which both processes connect.
 #[derive(Clone)]
 pub struct Connections {
@@ -14,7 +16,7 @@ pub struct Connections {
     /// Whether the source's role may do more than read.
     pub source_allow_privileged: bool,
     /// `None`: there is no broker, and workers find their work by polling the ledger.
-    pub amqp_url: Option<String>,
+    pub broker: Option<BrokerAddress>,
     pub amqp_queue: String,
     pub storage: StorageConfig,
 }
@@ -25,13 +27,6 @@ impl Connections {
     /// # Errors
     /// Names the variable whose value cannot be used.
     pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
-        let amqp_url = if env.is_empty("AMQP_URL") {
-            None
-        } else {
-            let url =
-                env.url("AMQP_URL", "amqp://guest:guest@localhost:5672/%2f", str::parse::<lapin::uri::AMQPUri>)?;
-            Some(url)
-        };
         let amqp_queue = env.text("AMQP_QUEUE", "polyglot.exports")?;
         if amqp_queue.len() > 200 || amqp_queue.starts_with("amq.") {
             return Err(ConfigError::Value {
@@ -44,7 +39,7 @@ impl Connections {
             database_url: database_url(env)?,
             source_database_url: source_database_url(env)?,
             source_allow_privileged: allows_privileged_role(env)?,
-            amqp_url,
+            broker: BrokerAddress::from_environment(env)?,
             amqp_queue,
             storage: StorageConfig::from_environment(env)?,
         })
@@ -92,15 +87,6 @@ mod tests {
 
     #[test]
     fn defaults_are_usable() {
-        assert!(Connections::from_environment(&Environment::fixed(&[])).unwrap().amqp_url.is_some());
-    }
-
-    #[test]
-    fn a_broker_that_is_set_to_nothing_is_none() {
-        let config = Connections::from_environment(&Environment::fixed(&[("AMQP_URL", "")])).unwrap();
-        assert_eq!(config.amqp_url, None);
-        let env = Environment::fixed(&[("AMQP_URL", ""), ("AMQP_URL_FILE", "/nowhere")]);
-        let error = Connections::from_environment(&env).err().unwrap().to_string();
-        assert!(error.starts_with("AMQP_URL_FILE: "), "{error}");
+        assert!(Connections::from_environment(&Environment::fixed(&[])).unwrap().broker.is_some());
     }
 }

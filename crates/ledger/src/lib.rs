@@ -6,6 +6,7 @@
 //! the shard size, and `token_due_at` the time after which a lost message is sent again.
 
 mod audit;
+mod broker_address;
 mod client;
 mod config;
 mod database;
@@ -20,6 +21,7 @@ mod tenant_limits;
 mod work;
 
 pub use audit::{AuditAction, AuditEntry, AuditEvent, AuditOrigin};
+pub use broker_address::BrokerAddress;
 pub use client::{
     Accepted, BenchmarkLock, Deletion, Export, ListFilter, Reservation, ReservedKey, Submission, TenantView,
     WaitReason, Waiting,

@@ -6,6 +6,8 @@ pub mod http_server;
 pub mod lifecycle;
 pub mod logging;
 mod open_files;
+pub mod pem_files;
+pub mod plaintext_hosts;
 pub mod quota;
 pub mod retry;
 pub mod telemetry;

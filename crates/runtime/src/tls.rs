@@ -1,18 +1,16 @@
 //! `TLS_CERT_FILE` and `TLS_KEY_FILE`: the certificate of a listener, and reading it again when its files change, so that a
 //! renewed certificate needs no restart. A pair that cannot be used changes nothing.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use polyglot_core::failure::chain;
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, Environment};
+use crate::pem_files::{PemError, PemFiles, PemPair};
 
 const CERT_FILE: &str = "TLS_CERT_FILE";
 const KEY_FILE: &str = "TLS_KEY_FILE";
@@ -23,70 +21,20 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// The protocol of the connections. A client that wants only others is refused in the handshake.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Why a pair of files cannot be used. It holds nothing of the private key.
-#[derive(Debug, thiserror::Error)]
-enum TlsError {
-    #[error("{path:?} cannot be read", path = .0)]
-    ReadCertificate(PathBuf, #[source] std::io::Error),
-    #[error("{path:?} cannot be read", path = .0)]
-    ReadKey(PathBuf, #[source] std::io::Error),
-    #[error("{path:?} holds no certificate in PEM", path = .0)]
-    Certificate(PathBuf),
-    #[error("{path:?} holds no private key in PEM", path = .0)]
-    Key(PathBuf),
-    #[error("the key is not that of the certificate, or of a type that is not supported")]
-    Pair(#[from] rustls::Error),
-}
-
-impl TlsError {
-    fn variable(&self) -> &'static str {
-        match self {
-            Self::ReadCertificate(..) | Self::Certificate(_) => CERT_FILE,
-            Self::ReadKey(..) | Self::Key(_) | Self::Pair(_) => KEY_FILE,
-        }
-    }
-}
-
-/// The content of the two files.
-#[derive(PartialEq, Eq)]
-struct PemPair {
-    certificates: Vec<u8>,
-    key: Vec<u8>,
-}
-
-struct TlsFiles {
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-impl TlsFiles {
-    fn read(&self) -> Result<PemPair, TlsError> {
-        let read = |path: &PathBuf| std::fs::read(path).map_err(|error| (path.clone(), error));
-        Ok(PemPair {
-            certificates: read(&self.certificate).map_err(|(path, error)| TlsError::ReadCertificate(path, error))?,
-            key: read(&self.key).map_err(|(path, error)| TlsError::ReadKey(path, error))?,
-        })
-    }
-
-    /// TLS 1.2 and 1.3 with this certificate and the chain that follows it in the file.
-    fn server_config(&self, pair: &PemPair) -> Result<Arc<ServerConfig>, TlsError> {
-        let certificates = CertificateDer::pem_slice_iter(&pair.certificates).collect::<Result<Vec<_>, _>>();
-        let chain = certificates.ok().filter(|chain| !chain.is_empty());
-        let chain = chain.ok_or_else(|| TlsError::Certificate(self.certificate.clone()))?;
-        // The reason is left out: it could quote the file.
-        let key = PrivateKeyDer::from_pem_slice(&pair.key).map_err(|_| TlsError::Key(self.key.clone()))?;
-        let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-        Ok(Arc::new(config))
-    }
+/// TLS 1.2 and 1.3 with the certificate of `pair`.
+fn server_config(files: &PemFiles, pair: &PemPair) -> Result<Arc<ServerConfig>, PemError> {
+    let (chain, key) = files.parse(pair)?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// The certificate of a listener and its key.
 pub struct TlsCertificate {
-    files: TlsFiles,
+    files: PemFiles,
     current: Mutex<Arc<ServerConfig>>,
     /// What was in the files when they were last read, whether it could be used or not; `None` if they could not be read.
     last_read: Mutex<Option<PemPair>>,
@@ -98,25 +46,10 @@ impl TlsCertificate {
     /// # Errors
     /// If only one is set, or the files are no certificate and its key.
     pub fn from_environment(env: &Environment) -> Result<Option<Arc<Self>>, ConfigError> {
-        let missing = |name: &str, other: &str| ConfigError::Problem {
-            name: name.to_owned(),
-            problem: format!("set it as well, or unset {other}; TLS needs both"),
-        };
-        match (env.optional("TLS_CERT_FILE")?, env.optional("TLS_KEY_FILE")?) {
-            (None, None) => Ok(None),
-            (Some(_), None) => Err(missing(KEY_FILE, CERT_FILE)),
-            (None, Some(_)) => Err(missing(CERT_FILE, KEY_FILE)),
-            (Some(cert_file), Some(key_file)) => {
-                let files = TlsFiles { certificate: cert_file.into(), key: key_file.into() };
-                let problem = |error: TlsError| ConfigError::Problem {
-                    name: error.variable().to_owned(),
-                    problem: chain(&error),
-                };
-                let pair = files.read().map_err(problem)?;
-                let current = Mutex::new(files.server_config(&pair).map_err(problem)?);
-                Ok(Some(Arc::new(Self { files, current, last_read: Mutex::new(Some(pair)) })))
-            }
-        }
+        let Some(files) = PemFiles::from_environment(env, CERT_FILE, KEY_FILE)? else { return Ok(None) };
+        let pair = files.read().map_err(|error| files.problem(&error))?;
+        let current = Mutex::new(server_config(&files, &pair).map_err(|error| files.problem(&error))?);
+        Ok(Some(Arc::new(Self { files, current, last_read: Mutex::new(Some(pair)) })))
     }
 
     /// The present configuration, for one handshake.
@@ -167,7 +100,7 @@ impl TlsCertificate {
         }
         let (pair, config) = match read {
             Ok(pair) => {
-                let config = self.files.server_config(&pair);
+                let config = server_config(&self.files, &pair);
                 (Some(pair), config)
             }
             Err(error) => (None, Err(error)),
@@ -179,7 +112,7 @@ impl TlsCertificate {
                 tracing::info!("the TLS certificate was replaced");
             }
             Err(error) => tracing::error!(
-                variable = error.variable(),
+                variable = self.files.variable(&error),
                 error = chain(&error),
                 "the new TLS certificate or key cannot be used; the ones before stay in use"
             ),
@@ -192,6 +125,7 @@ pub(crate) mod tests {
     use std::path::Path;
 
     use rcgen::generate_simple_self_signed;
+    use rustls::pki_types::CertificateDer;
 
     use super::*;
 

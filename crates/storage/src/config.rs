@@ -1,6 +1,9 @@
 //! Where the files go: the variables of the object store.
 
+use http::Uri;
 use polyglot_runtime::config::{ConfigError, Environment};
+use polyglot_runtime::pem_files::authorities;
+use polyglot_runtime::plaintext_hosts::PlaintextHosts;
 
 /// Where the files go.
 #[derive(Clone)]
@@ -15,6 +18,8 @@ pub struct StorageConfig {
     pub region: Option<String>,
     /// Set only when a key comes from a `_FILE`; otherwise the AWS chain finds credentials by itself.
     pub static_credentials: Option<(String, String)>,
+    /// Authorities, in PEM, that are trusted beside those of the system.
+    pub authorities: Option<String>,
     /// How the store is to encrypt what it is given; `None`: as the bucket is set up.
     pub encryption: Option<Encryption>,
 }
@@ -54,15 +59,20 @@ impl StorageConfig {
     /// # Errors
     /// Names the variable whose value cannot be used.
     pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
+        let plaintext_hosts = PlaintextHosts::from_environment(env)?;
         let endpoint = |name: &str| -> Result<Option<String>, ConfigError> {
             let Some(value) = env.optional(name)? else { return Ok(None) };
-            let rest = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
-            if rest.is_none_or(|host| host.is_empty() || host.contains(char::is_whitespace)) {
+            let parsed = value.parse::<Uri>().ok();
+            let address = parsed.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?)));
+            let Some((scheme @ ("http" | "https"), host)) = address else {
                 return Err(ConfigError::Value {
                     name: name.to_owned(),
                     value,
                     expected: "expected http://host:port or https://host:port".to_owned(),
                 });
+            };
+            if scheme == "http" && !plaintext_hosts.allows(host) {
+                return Err(PlaintextHosts::refusal(name, host, "http", "use an address that begins with https://"));
             }
             Ok(Some(value.trim_end_matches('/').to_owned()))
         };
@@ -96,6 +106,7 @@ impl StorageConfig {
             prefix,
             region: env.optional("AWS_REGION")?,
             static_credentials,
+            authorities: authorities(env, "S3_CA_FILE")?,
             encryption: Encryption::from_environment(env)?,
         })
     }
@@ -110,6 +121,33 @@ mod tests {
         let env = Environment::fixed(&[("S3_ENDPOINT", "localhost:9000")]);
         let error = StorageConfig::from_environment(&env).err().unwrap().to_string();
         assert!(error.starts_with("S3_ENDPOINT: "), "{error}");
+    }
+
+    #[test]
+    fn an_endpoint_on_another_machine_has_tls_unless_told() {
+        let with = |name: &str, value: &str, plaintext_hosts: &str| {
+            let env = Environment::fixed(&[(name, value), ("PLAINTEXT_HOSTS", plaintext_hosts)]);
+            StorageConfig::from_environment(&env).map(|config| config.endpoint.or(config.public_endpoint))
+        };
+        for name in ["S3_ENDPOINT", "S3_PUBLIC_ENDPOINT"] {
+            for url in ["http://localhost:4566", "http://127.0.0.1:9000", "http://[::1]:9000", "https://store:9000"] {
+                assert_eq!(with(name, url, "").unwrap().as_deref(), Some(url));
+            }
+            for url in
+                ["http://store:9000", "http://localhost@store", "http://localhost.example.com/", "HTTP://10.0.0.5"]
+            {
+                let error = with(name, url, "other").unwrap_err().to_string();
+                assert!(
+                    error.starts_with(&format!("{name}: connections to ")) && error.contains("https://"),
+                    "{error}"
+                );
+            }
+            assert!(with(name, "http://store:9000/", "store").is_ok());
+            for url in ["http://", "https://:9000", "ftp://store", "http://a b", "store:9000", "/store"] {
+                let error = with(name, url, "").unwrap_err().to_string();
+                assert!(error.starts_with(&format!("{name}: expected http")), "{error}");
+            }
+        }
     }
 
     #[test]

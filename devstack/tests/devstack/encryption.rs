@@ -42,6 +42,7 @@ async fn write(endpoint: String, encryption: Option<Encryption>) -> [Result<(), 
         prefix: String::new(),
         region: None,
         static_credentials: Some(("key".to_owned(), "secret".to_owned())),
+        authorities: None,
         encryption,
     };
     let client = S3Store::without_retries(&config).await;

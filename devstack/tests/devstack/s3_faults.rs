@@ -50,6 +50,7 @@ impl Store {
             prefix: String::new(),
             region: None,
             static_credentials: Some(("key".to_owned(), "secret".to_owned())),
+            authorities: None,
             encryption: None,
         };
         let client = S3Store::without_retries(&config).await;

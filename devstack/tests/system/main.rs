@@ -35,5 +35,6 @@ mod submissions;
 mod telemetry;
 mod tenant_limits;
 mod tls;
+mod transport;
 mod turns;
 mod values;

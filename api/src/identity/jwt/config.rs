@@ -1,10 +1,9 @@
 //! `JWT_…`: whose tokens are accepted, and what their claims mean.
 
-use std::net::IpAddr;
-
 use axum::http::Uri;
 use chrono::TimeDelta;
 use polyglot_runtime::config::{ConfigError, Environment};
+use polyglot_runtime::plaintext_hosts::is_local;
 
 use super::algorithm::Algorithm;
 
@@ -82,16 +81,11 @@ fn parse_jwks_url(value: &str) -> Result<Uri, ConfigError> {
     }
     match url.scheme_str() {
         Some("https") => Ok(url),
-        Some("http") if is_loopback(authority.host()) => Ok(url),
+        Some("http") if is_local(authority.host()) => Ok(url),
         _ => Err(refused(
             "expected an https URL; http is taken only for this machine itself (localhost, 127.0.0.1, [::1])",
         )),
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn parse_algorithms(value: &str) -> Result<Vec<Algorithm>, ConfigError> {

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, DefaultConnectionBuilder,
+    PublisherConfirm,
+};
 
+use crate::broker_address::BrokerAddress;
 use crate::config::Connections;
 use crate::database::LedgerError;
 use polyglot_runtime::timeout::{TimedOut, with_timeout};
@@ -86,7 +89,7 @@ pub struct Depths {
 /// The address of the broker and the name of the queue. The dead letters are in `{queue}.dead`.
 #[derive(Clone)]
 pub struct Broker {
-    pub url: String,
+    address: BrokerAddress,
     pub queue: String,
     /// Shown in the broker's list of connections.
     pub name: String,
@@ -96,8 +99,8 @@ impl Broker {
     /// The broker of the configuration, if there is one; `name` identifies this process.
     #[must_use]
     pub fn of(connections: &Connections, name: impl Into<String>) -> Option<Self> {
-        let url = connections.amqp_url.clone()?;
-        Some(Self { url, queue: connections.amqp_queue.clone(), name: name.into() })
+        let address = connections.broker.clone()?;
+        Some(Self { address, queue: connections.amqp_queue.clone(), name: name.into() })
     }
 
     #[must_use]
@@ -107,10 +110,11 @@ impl Broker {
 
     pub(super) async fn connect(&self) -> Result<Connection, QueueError> {
         let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
-        let mut uri: AMQPUri = self.url.parse().map_err(QueueError::Url)?;
+        let (mut uri, tls) = self.address.parts().map_err(QueueError::Url)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         uri.query.frame_max.get_or_insert(FRAME_BYTES);
-        answer(Connection::connect_uri(uri, properties)).await
+        let builder = DefaultConnectionBuilder::new()?.with_uri(uri).with_properties(properties).with_tls_config(tls);
+        answer(builder.connect()).await
     }
 
     /// Opens a channel with publisher confirms and declares both queues. They are declared on every connection, so a broker

@@ -6,7 +6,9 @@ use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{Builder, Credentials, RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::config::{
+    Builder, Credentials, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+};
 use aws_smithy_http_client::tls;
 
 use crate::config::StorageConfig;
@@ -35,9 +37,7 @@ impl Clients {
     /// Clients from `config` and, where it leaves something out, from the AWS chain (environment, profile, web identity,
     /// container, instance). Nothing is connected yet.
     pub(super) async fn new(config: &StorageConfig, retries: RetryConfig) -> Self {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-            .build_https();
+        let http = https_client(config.authorities.as_deref());
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
         if let Some(region) = &config.region {
             loader = loader.region(Region::new(region.clone()));
@@ -72,6 +72,19 @@ impl Clients {
             public: client(config.public_endpoint.as_ref().or(config.endpoint.as_ref())),
         }
     }
+}
+
+/// A client that trusts the authorities of the system and these, which are valid PEM.
+fn https_client(authorities: Option<&str>) -> SharedHttpClient {
+    let mut trusted = tls::TrustStore::default();
+    if let Some(authorities) = authorities {
+        trusted.add_pem_certificate(authorities);
+    }
+    let context = tls::TlsContext::builder().with_trust_store(trusted).build();
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+        .tls_context(context.expect("a trust store is all that it takes"))
+        .build_https()
 }
 
 /// Overrides the time that each attempt of a call may take.

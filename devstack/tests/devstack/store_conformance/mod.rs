@@ -27,6 +27,7 @@ impl Store {
             prefix: "exports/".to_owned(),
             region: None,
             static_credentials: Some((access_key.to_owned(), secret_key.to_owned())),
+            authorities: None,
             encryption: None,
         };
         let (storage, bucket) = (Storage::new(&config).await, S3Store::new(&config).await);
