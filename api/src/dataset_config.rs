@@ -26,6 +26,7 @@ pub struct Dataset {
 
 /// One entry of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are as many as the file has entries")]
 pub enum Exposed {
     One(Dataset),
     /// Every relation of the schema, each under its own name.

@@ -45,7 +45,7 @@ impl LimitsByTenant {
 
     pub(crate) fn parse(text: &str) -> Result<Self, LimitsError> {
         let File { default, tenants } = toml::from_str(text).map_err(|error| LimitsError::Syntax(error.to_string()))?;
-        check("default".to_owned(), &default)?;
+        check("default", &default)?;
         for (name, limits) in &tenants {
             let table = format!("tenants.{name:?}");
             if !tenant::is_valid(name) {
@@ -53,7 +53,7 @@ impl LimitsByTenant {
                                with a dot goes in quotes";
                 return Err(LimitsError::Table { table, problem: problem.to_owned() });
             }
-            check(table, limits)?;
+            check(&table, limits)?;
         }
         let tenants = tenants.into_iter().map(|(name, limits)| (name, limits.or(default))).collect();
         Ok(Self { default, tenants })
@@ -71,7 +71,7 @@ impl LimitsByTenant {
     }
 }
 
-fn check(table: String, limits: &TenantLimits) -> Result<(), LimitsError> {
+fn check(table: &str, limits: &TenantLimits) -> Result<(), LimitsError> {
     match limits.problem() {
         None => Ok(()),
         Some((field, problem)) => Err(LimitsError::Table { table: format!("{table}.{field}"), problem }),

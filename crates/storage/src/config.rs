@@ -63,7 +63,8 @@ impl StorageConfig {
         let endpoint = |name: &str| -> Result<Option<String>, ConfigError> {
             let Some(value) = env.optional(name)? else { return Ok(None) };
             let parsed = value.parse::<Uri>().ok();
-            let address = parsed.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?)));
+            let address =
+                parsed.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host().filter(|host| !host.is_empty())?)));
             let Some((scheme @ ("http" | "https"), host)) = address else {
                 return Err(ConfigError::Value {
                     name: name.to_owned(),

@@ -111,7 +111,9 @@ fn variables_read(text: &str) -> Vec<&str> {
     let calls = code.split("env.").skip(1).filter_map(|rest| rest.split_once('('));
     let constants =
         ["const VARIABLE: &str = ", "const NAME: &str = "].into_iter().flat_map(|it| code.split(it).skip(1));
-    let quoted = calls.map(|(_, arguments)| arguments).chain(constants);
+    // A function that reads the variable of a name.
+    let handed_on = code.split("(env, ").skip(1);
+    let quoted = calls.map(|(_, arguments)| arguments).chain(constants).chain(handed_on);
     let names = quoted.filter_map(|text| text.trim_start().strip_prefix('"')?.split('"').next());
     names.filter(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || b"_0123456789".contains(&byte))).collect()
 }

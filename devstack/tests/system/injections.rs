@@ -2,6 +2,7 @@
 //! corpus is `injections.json`: a text that once did harm goes there.
 
 use std::collections::HashSet;
+use std::fmt::Write;
 
 use polyglot_test_kit::{Setup, System};
 use polyglot_test_servers::needs_servers;
@@ -158,7 +159,10 @@ async fn in_every_other_place_each_text_is_refused_as_the_client_s_mistake() {
                 assert_client_error(answer, &body.to_string()).await;
             }
         }
-        let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let encoded = text.bytes().fold(String::new(), |mut encoded, byte| {
+            write!(encoded, "%{byte:02X}").unwrap();
+            encoded
+        });
         for path in [
             format!("/exports/{encoded}"),
             format!("/exports/{encoded}/download"),

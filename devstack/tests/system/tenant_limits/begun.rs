@@ -74,8 +74,8 @@ async fn workers_begin_one_export_of_a_tenant_after_the_other() {
     let overlaps = system
         .count(
             "WITH spans AS (
-                 SELECT export_id, min(at) FILTER (WHERE state = 'planning') AS begun, max(at) FILTER (WHERE state = 'completed') AS ended
-                 FROM polyglot.state_changes JOIN polyglot.exports e ON e.id = export_id WHERE e.tenant = 'acme' GROUP BY export_id)
+                 SELECT export_id, min(s.at) FILTER (WHERE s.state = 'planning') AS begun, max(s.at) FILTER (WHERE s.state = 'completed') AS ended
+                 FROM polyglot.state_changes s JOIN polyglot.exports e ON e.id = s.export_id WHERE e.tenant = 'acme' GROUP BY export_id)
              SELECT count(*) FROM spans a JOIN spans b ON a.export_id <> b.export_id AND a.begun < b.begun AND b.begun < a.ended",
         )
         .await;

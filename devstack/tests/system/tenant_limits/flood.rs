@@ -42,9 +42,9 @@ async fn flood(address: &str, key: &str, rate: u32, until: Instant) -> (u32, u32
             // Answers of 429 have a length; the redirect of an accepted request has none to read.
             while let Some(end) = end_of_answer(&unread) {
                 if unread.starts_with(b"HTTP/1.1 429") {
-                    refused += 1
+                    refused += 1;
                 } else {
-                    accepted += 1
+                    accepted += 1;
                 }
                 unread.drain(..end);
                 answered += 1;
