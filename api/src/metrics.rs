@@ -36,10 +36,10 @@ pub(crate) async fn scrape(State(app): State<Arc<AppState>>) -> Response {
     }
     if let Some(backlog) = &backlog {
         // A gauge without a sample would look like a metric that is not there.
-        let default = TenantBacklog { tenant: DEFAULT_TENANT.to_owned(), queued: 0, running: 0 };
+        let default = TenantBacklog { tenant: DEFAULT_TENANT.to_owned(), pending: 0, running: 0 };
         let has_default = backlog.tenants.iter().any(|it| it.tenant == DEFAULT_TENANT);
         for it in backlog.tenants.iter().chain((!has_default).then_some(&default)) {
-            for (state, count) in [("queued", it.queued), ("running", it.running)] {
+            for (state, count) in [("pending", it.pending), ("running", it.running)] {
                 page.write("polyglot_tenant_exports", &[("tenant", &it.tenant), ("state", state)], number(count));
             }
         }

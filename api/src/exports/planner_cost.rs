@@ -18,7 +18,11 @@ pub(super) async fn check(source: &Source, request: &ExportRequest, max: f64) ->
     // What the server refuses now, the validation has found planned: another session has changed the relation since.
     let estimate = timeout::source(source.plan(&resolved, &explain)).await?.unwrap_or_default();
     match estimate.cost {
-        Some(cost) if cost > max => Err(RouteError::QueryTooCostly { cost, max }),
+        Some(cost) if cost > max => {
+            // The planner's statistics are of all rows, also those of others.
+            let cost = (!resolved.dataset.policy.limits_rows()).then_some(cost);
+            Err(RouteError::QueryTooCostly { cost, max })
+        }
         _ => Ok(()),
     }
 }
@@ -28,7 +32,7 @@ fn explain(request: &ExportRequest, relation: &Relation) -> Result<String, Route
     let columns: Vec<_> = request.columns.iter().map(|it| format!("r.{}", quote_identifier(&it.source))).collect();
     let conditions = where_sql(&request.filters, relation, "r")
         .map_err(|column| RouteError::Internal(format!("a filter of {column:?}, which was found before").into()))?;
-    let order = order_sql(&Order { keys: request.order_by.clone(), total: false }, "r");
+    let order = order_sql(&Order::of(request, relation), "r");
     Ok(format!("EXPLAIN SELECT {} FROM {} AS r{conditions}{order}", columns.join(", "), quote_relation(&relation.name)))
 }
 

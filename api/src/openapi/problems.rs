@@ -52,7 +52,7 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
     };
     Some(match operation {
         "submit_export" => {
-            let costly = E::QueryTooCostly { cost: 1_200_345.5, max: 1_000_000.0 };
+            let costly = E::QueryTooCostly { cost: Some(1_200_345.5), max: 1_000_000.0 };
             let own = vec![E::CrossSite, E::KeyInProgress, E::KeyReused, costly, ledger(), E::Stopping];
             let limited = [TenantLimit::Queued, TenantLimit::RowsPerDay, TenantLimit::BytesPerDay].map(reached);
             [body(), own, limited.into()].into_iter().flatten().collect()

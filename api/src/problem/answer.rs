@@ -396,8 +396,9 @@ impl<'e> Answer<'e> {
                 "query-too-costly",
                 "The query would cost too much",
                 format!(
-                    "The database expects the query of the export to cost {cost}, and one of the tenant may cost {max}. Ask for fewer \
-                     rows, by filters that an index serves, or without an order of your own."
+                    "PostgreSQL estimates the cost of the export's query {}above the tenant's limit of {max}. Ask for fewer rows, by \
+                     filters that an index serves, or without an order of your own.",
+                    cost.map(|cost| format!("at {cost}, ")).unwrap_or_default()
                 ),
             ),
             RouteError::Internal(_) => internal().logged(Level::ERROR),

@@ -107,8 +107,9 @@ pub(crate) enum RouteError {
     TooMany { what: LimitedUse, exceeded: QuotaExceeded },
     #[error("{0}")]
     TenantLimit(LimitReached),
-    #[error("the query costs {cost}, and the tenant's may cost {max}")]
-    QueryTooCostly { cost: f64, max: f64 },
+    /// `cost` is `None` where it would tell of rows that the caller may not have.
+    #[error("the query costs {cost:?}, and the tenant's may cost {max}")]
+    QueryTooCostly { cost: Option<f64>, max: f64 },
     #[error("internal error")]
     Internal(#[source] Cause),
     #[error("the handler panicked")]

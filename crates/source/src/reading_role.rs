@@ -24,6 +24,7 @@ pub async fn reading_role_problem(
         "{};
          SELECT r.rolsuper OR r.rolbypassrls AS is_exempt, pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS may_use,
                 pg_catalog.has_table_privilege(c.oid, 'SELECT') AS may_select,
+                c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AS is_open,
                 c.relrowsecurity AND NOT pg_catalog.row_security_active(c.oid) AS is_owner
          FROM pg_catalog.pg_roles r, pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          WHERE r.rolname = CURRENT_USER AND n.nspname = {} AND c.relname = {}",
@@ -52,6 +53,8 @@ pub async fn reading_role_problem(
         Some(format!("row security does not apply to {role:?}, which is a superuser or has BYPASSRLS"))
     } else if !is("may_use")? || !is("may_select")? {
         Some(format!("{role:?} may not read {relation}: GRANT USAGE on the schema and SELECT on the relation"))
+    } else if is("is_open")? {
+        Some(format!("{relation} has no row security: ALTER TABLE … ENABLE ROW LEVEL SECURITY, or leave the role out"))
     } else if is("is_owner")? {
         Some(format!("row security of {relation} does not apply to {role:?}, which owns it"))
     } else {
@@ -91,6 +94,16 @@ mod tests {
         );
         sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await.unwrap();
         let relation = RelationName { schema: schema.clone(), name: "t".to_owned() };
+        sqlx::raw_sql(AssertSqlSafe(format!("ALTER TABLE {schema}.t DISABLE ROW LEVEL SECURITY")))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let open = reading_role_problem(&mut connection, &role("reader"), &relation).await.unwrap();
+        assert!(open.as_ref().is_some_and(|problem| problem.contains("has no row security")), "{open:?}");
+        sqlx::raw_sql(AssertSqlSafe(format!("ALTER TABLE {schema}.t ENABLE ROW LEVEL SECURITY")))
+            .execute(&mut connection)
+            .await
+            .unwrap();
         for (name, words) in [
             ("reader", None),
             ("other", Some("may not read")),

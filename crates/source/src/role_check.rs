@@ -70,7 +70,7 @@ impl RoleCheck {
                 tracing::error!(role = rights.role, problem = %rights, "the role of the source database is refused");
                 last.refusal = Some(Arc::new(rights));
             }
-            Ok(Err(error)) => tracing::debug!(error = chain(&error), "the role of the source could not be checked"),
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), "the role of the source could not be checked"),
             Err(_) => tracing::warn!(
                 seconds = CHECK_TIMEOUT.as_secs(),
                 "the role of the source could not be checked in time; what it may do is not known"

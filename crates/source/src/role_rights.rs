@@ -126,8 +126,10 @@ const WRITES: &str = "
         WHERE acl.grantee = ANY ($1::pg_catalog.int8[]::pg_catalog.oid[])
         UNION ALL
         SELECT a.attrelid, acl.privilege_type, false
-        FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) acl
-        WHERE acl.grantee = ANY ($1::pg_catalog.int8[]::pg_catalog.oid[]) AND NOT a.attisdropped
+        FROM (SELECT attrelid, attacl FROM pg_catalog.pg_attribute
+              WHERE attacl IS NOT NULL AND NOT attisdropped) a
+             CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) acl
+        WHERE acl.grantee = ANY ($1::pg_catalog.int8[]::pg_catalog.oid[])
     )
     SELECT pg_catalog.quote_ident(n.nspname::pg_catalog.text) || '.' || pg_catalog.quote_ident(c.relname::pg_catalog.text) AS relation,
            pg_catalog.array_agg(DISTINCT rights.name) AS privileges, pg_catalog.count(*) OVER () AS relations,

@@ -99,7 +99,8 @@ async fn as_a_name_in_the_file_each_text_is_refused_or_kept() {
                 "csv" => assert_eq!(csv::Reader::from_reader(&file[..]).headers().unwrap(), &vec!["id", &text]),
                 "json" => {
                     let rows: Vec<Value> = serde_json::from_slice(&file).unwrap();
-                    assert!(rows.iter().all(|row| row.as_object().unwrap().keys().eq(["id", &text])), "{text:?}");
+                    assert_eq!(rows.len(), 1);
+                    assert!(rows[0].as_object().unwrap().keys().eq(["id", &text]), "{text:?}");
                 }
                 "xml" => {
                     let parsed = xml_names(&file);
@@ -190,7 +191,6 @@ async fn in_every_other_place_each_text_is_refused_as_the_client_s_mistake() {
     }
     assert_table_whole(&system).await;
     assert_logs_whole(&system);
-    assert!(!std::path::Path::new("/tmp/forged").exists());
 }
 
 async fn assert_client_error(answer: reqwest::Response, what: &str) {

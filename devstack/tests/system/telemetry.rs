@@ -135,7 +135,7 @@ async fn metrics_count_what_happened_and_prometheus_accepts_them() {
         ("polyglot_queue_messages", &[("queue", "tokens")], 0.0),
         ("polyglot_queue_messages", &[("queue", "dead")], 0.0),
         ("polyglot_outbox_messages", &[], 0.0),
-        ("polyglot_tenant_exports", &[("tenant", "default"), ("state", "queued")], 0.0),
+        ("polyglot_tenant_exports", &[("tenant", "default"), ("state", "pending")], 0.0),
         ("polyglot_ready_exports", &[], 0.0),
         ("polyglot_ready_oldest_seconds", &[], 0.0),
     ];

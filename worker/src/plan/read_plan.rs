@@ -360,8 +360,8 @@ fn estimates(relation: &Relation, request: &ExportRequest) -> (Option<u64>, Opti
         ),
         _ => Some(relation.stored_bytes).filter(|bytes| *bytes > 0),
     };
-    // The share of rows that a filter selects is unknown.
-    (rows.filter(|_| request.filters.is_empty()), bytes)
+    // The share of rows that a filter selects is unknown, and so is that of the rows that a role is shown. Clients are told the number.
+    (rows.filter(|_| request.filters.is_empty() && request.grant.role.is_none()), bytes)
 }
 
 #[cfg(test)]

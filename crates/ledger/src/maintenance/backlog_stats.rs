@@ -33,7 +33,7 @@ const MAX_TENANTS: i64 = 100;
 pub struct TenantBacklog {
     pub tenant: String,
     /// Those that have not begun.
-    pub queued: i64,
+    pub pending: i64,
     pub running: i64,
 }
 
@@ -58,7 +58,7 @@ impl Ledger {
         .fetch_one(&self.pool)
         .await?;
         let tenants = sqlx::query_as(
-            "SELECT tenant, count(*) FILTER (WHERE state = 'pending') AS queued,
+            "SELECT tenant, count(*) FILTER (WHERE state = 'pending') AS pending,
                  count(*) FILTER (WHERE state <> 'pending') AS running
              FROM exports WHERE state IN ('pending', 'planning', 'running', 'finishing')
              GROUP BY tenant ORDER BY count(*) DESC, tenant LIMIT $1",

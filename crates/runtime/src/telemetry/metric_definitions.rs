@@ -99,7 +99,7 @@ pub static METRIC_DEFINITIONS: &[MetricDefinition] = &[
         "polyglot_tenant_exports",
         Unit::Count,
         &["tenant", "state"],
-        "Exports of a tenant that wait (queued), and that have begun (running).",
+        "Exports of a tenant that have not begun (pending), and that have begun (running).",
     ),
     gauge("polyglot_ready_exports", Unit::Count, &[], "Exports that have work which no worker has taken."),
     gauge(

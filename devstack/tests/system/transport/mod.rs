@@ -1,5 +1,4 @@
-//! Connections from the service to its servers: verified TLS by default, authorities and client certificates of one's own, and
-//! secrets that are replaced while it runs.
+//! Connections from the service to its servers: verified TLS by default, authorities and client certificates of one's own.
 
 mod authority;
 mod broker_and_store;
