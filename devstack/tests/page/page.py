@@ -1071,10 +1071,11 @@ def axe(launched):
                 check(not found, f"at {width} px, {scheme}, with everything open: {found}")
             with visit(launched, viewport={"width": width, "height": 900}, color_scheme=scheme) as it:
                 it.page.goto(f"{API_URL}/docs/")
-                expect(it.page.locator(".opblock").first).to_be_visible()
+                # Swagger UI takes seconds to lay the page out while others use the machine.
+                expect(it.page.locator(".opblock").first).to_be_visible(timeout=20_000)
                 for operation in it.page.locator(".opblock-summary-control").all()[:3]:
                     operation.click()
-                expect(it.page.locator(".opblock.is-open .responses-table").nth(2)).to_be_visible()
+                expect(it.page.locator(".opblock.is-open .responses-table").nth(2)).to_be_visible(timeout=20_000)
                 found = violations(it.page)
                 check(not found, f"/docs at {width} px, {scheme}: {found}")
 

@@ -373,7 +373,7 @@ async fn lists_and_events_do_not_read_requests() {
         &pool,
         &format!(
             "CREATE ROLE {role}; GRANT USAGE ON SCHEMA polyglot TO {role};
-             GRANT SELECT ({columns}) ON exports TO {role}; GRANT SELECT ON shards, state_changes TO {role}"
+             GRANT SELECT ({columns}) ON exports TO {role}; GRANT SELECT ON shards, state_changes, running_limits TO {role}"
         ),
     )
     .await;
