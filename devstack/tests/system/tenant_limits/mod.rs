@@ -172,7 +172,7 @@ async fn cost_and_parallelism_of_an_export_are_limited() {
     assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
     let problem: Value = answer.json().await.unwrap();
     assert_eq!(problem["type"], "urn:polyglot:problem:query-too-costly");
-    assert!(problem["detail"].as_str().unwrap().contains("may cost 100."), "{problem:#}");
+    assert!(problem["detail"].as_str().unwrap().contains("the tenant's limit of 100."), "{problem:#}");
     accepted(&system, &theirs).await;
     let mut few = first_rows(all, 5);
     few["parallelism"] = json!(8);
