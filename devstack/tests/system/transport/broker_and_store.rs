@@ -5,7 +5,7 @@ use polyglot_test_servers::needs_servers;
 
 use super::authority::Authority;
 use super::front::Front;
-use super::{outer_address, run};
+use super::{outer_address, run, start_and_export};
 
 /// Host and port of a URL.
 fn target(url: &str) -> &str {
@@ -48,13 +48,7 @@ async fn broker_and_store_are_verified_by_authorities_of_ones_own() {
     for (name, value) in &good {
         system.set(name, value);
     }
-    system.start_api();
-    system.wait_until_ready().await;
-    system.add_worker();
-    for format in ["csv", "parquet"] {
-        let id = system.submit(format, None).await;
-        system.wait_until_completed(&id).await;
-    }
+    start_and_export(&mut system).await;
     system.wait_until_none("every message is sent", "SELECT count(*) FROM polyglot.outbox").await;
     assert!(broker.forwarded() >= 2 && store.forwarded() >= 2, "{} {}", broker.forwarded(), store.forwarded());
 

@@ -17,6 +17,17 @@ fn outer_address() -> String {
     text.split_whitespace().find(|address| address.contains('.')).expect("this machine has an address").to_owned()
 }
 
+/// Starts the api and a worker, which have to complete two exports.
+async fn start_and_export(system: &mut System) {
+    system.start_api();
+    system.wait_until_ready().await;
+    system.add_worker();
+    for format in ["csv", "parquet"] {
+        let id = system.submit(format, None).await;
+        system.wait_until_completed(&id).await;
+    }
+}
+
 /// The exit code and the output of a program with the system's variables.
 async fn run(system: &System, program: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(binary(program));

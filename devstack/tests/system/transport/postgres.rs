@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use super::authority::{Authority, Signed};
 use super::front::Front;
-use super::{outer_address, run};
+use super::{outer_address, run, start_and_export};
 
 const PASSWORD: &str = "superuser";
 
@@ -97,13 +97,7 @@ async fn postgresql_is_verified_by_default_by_name_and_by_authority() {
     // No mode in the address, which is verify-full then.
     let good = at(&address, &format!("sslrootcert={ca}&{certified}"));
     system.set("DATABASE_URL", &good);
-    system.start_api();
-    system.wait_until_ready().await;
-    system.add_worker();
-    for format in ["csv", "parquet"] {
-        let id = system.submit(format, None).await;
-        system.wait_until_completed(&id).await;
-    }
+    start_and_export(&mut system).await;
     let sessions = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'certified'";
     assert!(system.count(sessions).await > 0);
     system.wait_until_none(

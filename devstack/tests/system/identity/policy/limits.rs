@@ -38,19 +38,15 @@ async fn ended(system: &System, key: &str, body: &Value) -> Value {
 #[tokio::test]
 async fn a_file_has_as_much_as_the_limit_or_is_not_there() {
     needs_servers!();
-    let mut system = system_with(&[]).await;
-    for statement in [
+    let statements = [
         "CREATE SCHEMA shop",
         "CREATE TABLE shop.numbers (id int PRIMARY KEY)",
         "INSERT INTO shop.numbers SELECT n FROM generate_series(1, 301) n",
         "CREATE TABLE shop.large (id int PRIMARY KEY, filler text)",
         "INSERT INTO shop.large SELECT n, repeat(md5(n::text), 8) FROM generate_series(1, 250000) n",
         "ANALYZE",
-    ] {
-        sqlx::raw_sql(statement).execute(&system.pool).await.unwrap();
-    }
-    expose(&mut system, LIMITED).await;
-    system.add_worker();
+    ];
+    let mut system = system_over(&[], &statements, LIMITED).await;
     system.add_worker();
     let key = new_key(&system, "acme", EVERYTHING_OF_A_CLIENT);
     let up_to =

@@ -28,8 +28,7 @@ row_filter = [{ column = "email", op = "like", value = "%@example.com" }]
 const PEOPLE: [&str; 5] = ["id", "email", "card", "notes", "born"];
 
 async fn people() -> System {
-    let mut system = system_with(&[("MASK_KEY", KEY)]).await;
-    for statement in [
+    let statements = [
         "CREATE SCHEMA shop",
         "CREATE TABLE shop.people (id int PRIMARY KEY, email text, card bigint, notes jsonb, born date)",
         "INSERT INTO shop.people SELECT n, 'person' || n || '@example.com', 4000123400000000 + n, '{\"secret\": \"remark\"}', '1990-01-01'
@@ -40,12 +39,8 @@ async fn people() -> System {
         "CREATE TABLE shop.by_email (email text PRIMARY KEY, note text)",
         "INSERT INTO shop.by_email VALUES ('b@example.com', E'line\\x01'), ('a@example.com', 'plain'), ('c@example.org', 'other')",
         "ANALYZE",
-    ] {
-        sqlx::raw_sql(statement).execute(&system.pool).await.unwrap();
-    }
-    expose(&mut system, MASKED).await;
-    system.add_worker();
-    system
+    ];
+    system_over(&[("MASK_KEY", KEY)], &statements, MASKED).await
 }
 
 /// The masked value of a text.

@@ -38,8 +38,7 @@ row_filter = [{ column = "author", op = "=", claim = "name" }]
 "#;
 
 async fn shop() -> System {
-    let mut system = system_with(&[]).await;
-    for statement in [
+    let statements = [
         "CREATE SCHEMA shop",
         "CREATE TABLE shop.orders (id int PRIMARY KEY, tenant text NOT NULL, total int, deleted boolean NOT NULL DEFAULT false)",
         "INSERT INTO shop.orders SELECT n, CASE n % 3 WHEN 0 THEN 'acme' WHEN 1 THEN 'other' ELSE 'third' END, n, n % 10 = 0
@@ -51,10 +50,17 @@ async fn shop() -> System {
         "INSERT INTO shop.notes SELECT n, CASE n % 2 WHEN 0 THEN 'ann' ELSE 'bob' END FROM generate_series(1, 20) n",
         "CREATE TABLE shop.old_orders () INHERITS (shop.orders)",
         "ANALYZE",
-    ] {
-        sqlx::raw_sql(statement).execute(&system.pool).await.unwrap();
+    ];
+    system_over(&[], &statements, DATASETS).await
+}
+
+/// The system with these variables and a worker, over what the statements make of the source, with this `DATASETS` file.
+async fn system_over(env: &[(&str, &str)], statements: &[&'static str], datasets: &str) -> System {
+    let mut system = system_with(env).await;
+    for statement in statements {
+        sqlx::raw_sql(*statement).execute(&system.pool).await.unwrap();
     }
-    expose(&mut system, DATASETS).await;
+    expose(&mut system, datasets).await;
     system.add_worker();
     system
 }
