@@ -16,8 +16,8 @@ pub enum Turn {
     /// Exports that have been begun: shards to read, files to finish, work that was lost with its worker. First comes the one
     /// that the fewest workers read.
     Begun,
-    /// Exports that wait and are expected to be small, of tenants that may begin one more. First comes the tenant with the fewest begun exports, and of each tenant
-    /// the oldest.
+    /// Exports that wait and are expected to be small, of tenants that may begin one more. First comes the tenant with the fewest
+    /// begun exports, and of each tenant the oldest.
     Small,
     /// All exports that wait, in the same order. One that needs a place for its snapshot is passed by others while there is
     /// none.
