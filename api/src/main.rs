@@ -63,13 +63,19 @@ fn refused(error: &ConfigError) -> ExitCode {
 
 /// Serves until a signal.
 async fn serve() -> ExitCode {
-    let (config, traces) = match configure(&Environment::of_process()) {
+    let env = Environment::of_process();
+    let (config, traces) = match configure(&env) {
         Ok(configured) => configured,
         Err(error) => return refused(&error),
     };
     // Replaces the standard hook, so that a panic is one line of the log, with the id of its request.
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
-    let lifecycle = match Lifecycle::with_signals() {
+    let connections = config.connections.clone();
+    let handled = Lifecycle::with_signals().and_then(|lifecycle| {
+        lifecycle.on_hangup(move || connections.reload(&env))?;
+        Ok(lifecycle)
+    });
+    let lifecycle = match handled {
         Ok(lifecycle) => lifecycle,
         Err(error) => {
             tracing::error!(error = chain(&error), "signal handlers cannot be installed");

@@ -10,7 +10,7 @@ use hyper_util::service::TowerToHyperService;
 use polyglot_core::failure::chain;
 use polyglot_ledger::Sweeper;
 use polyglot_ledger::queue::{Broker, Relay, run_relay};
-use polyglot_ledger::{Ledger, LedgerError, send_notifications, with_timeout};
+use polyglot_ledger::{Ledger, LedgerError, register_reload_counter, send_notifications, with_timeout};
 use polyglot_runtime::http_server::HttpServer;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::{InstallError, Recorder};
@@ -69,6 +69,7 @@ pub enum RunError {
 pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     let connections = &config.connections;
     let recorder = Recorder::install()?;
+    register_reload_counter();
     let ledger = Ledger::new(&connections.database_url, LEDGER_CONNECTIONS, "polyglot-api")?;
     tokio::select! {
         migrated = ledger.migrate_when_up(LEDGER_START_TIMEOUT) => migrated?,

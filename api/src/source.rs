@@ -12,7 +12,7 @@ use polyglot_core::relation::{Relation, RelationName};
 use polyglot_runtime::telemetry::PoolUse;
 use polyglot_source::catalog::{self, CatalogError};
 use polyglot_source::session;
-use polyglot_source::{ConnectionLimit, RoleCheck, reading_role_problem, related_relations};
+use polyglot_source::{ConnectionLimit, DatabaseUrl, RoleCheck, reading_role_problem, related_relations};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ const MAX_PREVIEWS: usize = 2;
 pub(crate) struct Source {
     datasets: Datasets,
     pub(crate) pool: PgPool,
-    pub(crate) url: String,
+    pub(crate) url: DatabaseUrl,
     /// Limit of the connections beside the pool.
     pub(crate) limit: ConnectionLimit,
     pub(crate) preview_permits: Arc<Semaphore>,
@@ -60,12 +60,21 @@ impl Source {
     pub(crate) fn new(
         datasets: Datasets,
         pool: PgPool,
-        url: String,
+        url: impl Into<DatabaseUrl>,
         limit: ConnectionLimit,
         role_check: RoleCheck,
     ) -> Self {
         let (preview_permits, list_permits) = (Arc::new(Semaphore::new(MAX_PREVIEWS)), Semaphore::new(1));
-        Self { datasets, pool, url, limit, preview_permits, role_check, list_permits, cache: Mutex::default() }
+        Self {
+            datasets,
+            pool,
+            url: url.into(),
+            limit,
+            preview_permits,
+            role_check,
+            list_permits,
+            cache: Mutex::default(),
+        }
     }
 
     /// The limit of the connections to the source that are not in the pool: three for counting rows and for statements on

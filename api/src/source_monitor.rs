@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use polyglot_core::failure::chain;
-use polyglot_source::{ConnectionLimit, RoleCheck, SessionActivity, SourceConnection, session_activity};
+use polyglot_source::{ConnectionLimit, DatabaseUrl, RoleCheck, SessionActivity, SourceConnection, session_activity};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -16,7 +16,7 @@ const MEASUREMENT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Measures the source, at most one at a time.
 pub(crate) struct SourceMonitor {
-    url: String,
+    url: DatabaseUrl,
     limit: ConnectionLimit,
     role_check: RoleCheck,
     /// The lock is held during a measurement, so that concurrent callers share its result.
@@ -24,7 +24,7 @@ pub(crate) struct SourceMonitor {
 }
 
 impl SourceMonitor {
-    pub(crate) fn new(url: String, limit: ConnectionLimit, role_check: RoleCheck) -> Self {
+    pub(crate) fn new(url: DatabaseUrl, limit: ConnectionLimit, role_check: RoleCheck) -> Self {
         Self { url, limit, role_check, last: Mutex::default() }
     }
 

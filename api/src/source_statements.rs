@@ -8,7 +8,8 @@ use std::time::Duration;
 use polyglot_core::failure::chain;
 use polyglot_source::sql::quote_relation;
 use polyglot_source::{
-    ConnectionLimit, FIX_SEARCH_PATH, SourceConnection, foreign_code_query, session, set_local_role, tainted_session,
+    ConnectionLimit, DatabaseUrl, FIX_SEARCH_PATH, SourceConnection, foreign_code_query, session, set_local_role,
+    tainted_session,
 };
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
@@ -174,7 +175,7 @@ fn is_refused_in_pool(error: &sqlx::Error) -> bool {
 
 /// What it takes to end a session of the pool.
 struct EndSession {
-    url: String,
+    url: DatabaseUrl,
     limit: ConnectionLimit,
     /// Its `application_name` while it runs the statement.
     name: String,

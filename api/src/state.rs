@@ -79,7 +79,7 @@ pub(crate) mod tests {
         let connections = Connections::from_environment(&env).unwrap();
         let broker = Broker::of(&connections, "test");
         let Connections { database_url, mut storage, .. } = connections;
-        storage.static_credentials = Some(("id".to_owned(), "secret".to_owned()));
+        storage.static_credentials = Some(("id".to_owned(), "secret".to_owned()).into());
         let config = Config::from_environment(&env).unwrap();
         let ledger = Ledger::new(&database_url, 2, "test").unwrap();
         let storage = Storage::new(&storage).await;

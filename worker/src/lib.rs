@@ -104,7 +104,7 @@ fn work(env: &Environment) -> ExitCode {
     // Two threads are enough for I/O; encoding has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(run(connections, settings)),
+        Ok(runtime) => runtime.block_on(run(env.clone(), connections, settings)),
         Err(error) => Err(error.into()),
     };
     let code = match result {
@@ -123,8 +123,14 @@ fn configure(env: &Environment) -> Result<(Connections, config::Settings, Tracin
     Ok((connections, settings, logging::start(env, "polyglot-worker")?))
 }
 
-async fn run(connections: Connections, settings: config::Settings) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(
+    env: Environment,
+    connections: Connections,
+    settings: config::Settings,
+) -> Result<(), Box<dyn std::error::Error>> {
     let lifecycle = Lifecycle::with_signals()?;
+    let reloaded = connections.clone();
+    lifecycle.on_hangup(move || reloaded.reload(&env))?;
     // First, so that everything after it is counted, and so that nothing else is started if the port is in use.
     let metrics_server = match settings.metrics_address {
         Some(address) => Some(metrics_server::MetricsServer::begin(address)?),

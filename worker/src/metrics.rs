@@ -120,6 +120,7 @@ pub(crate) fn register_counters() {
         metrics::counter!(ROWS, "format" => format.name).increment(0);
         metrics::counter!(STORED_BYTES, "format" => format.name).increment(0);
     }
+    polyglot_ledger::register_reload_counter();
     for name in [PARTS, PART_RETRIES, LEASE_LOSSES, MESSAGES_PUBLISHED] {
         metrics::counter!(name).increment(0);
     }

@@ -52,6 +52,12 @@ impl BrokerAddress {
         Ok(Some(Self { url, authorities, certificate }))
     }
 
+    /// What must stay the same while the process runs: host, port and virtual host.
+    pub(crate) fn place(&self) -> Option<(String, u16, String)> {
+        let AMQPUri { authority, vhost, .. } = self.url.parse().ok()?;
+        Some((authority.host, authority.port, vhost))
+    }
+
     /// What a connection takes.
     pub(crate) fn parts(&self) -> Result<(AMQPUri, OwnedTLSConfig), String> {
         let identity = self.certificate.as_ref().map(|ClientCertificate { certificates, key }| OwnedIdentity::PKCS8 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgPool, PgPoolOptions};
 
 use polyglot_core::failure::chain;
 use polyglot_core::status::Status;
@@ -11,6 +11,7 @@ use polyglot_core::tenant_limits::LimitReached;
 use polyglot_runtime::retry::retry;
 use polyglot_runtime::telemetry::PoolUse;
 use polyglot_runtime::timeout::TimedOut;
+use polyglot_source::DatabaseUrl;
 
 use crate::pending_notifications::PendingNotifications;
 
@@ -115,9 +116,13 @@ impl Ledger {
     ///
     /// # Errors
     /// When `url` cannot be parsed.
-    pub fn new(url: &str, connections: u32, application_name: &str) -> std::result::Result<Self, sqlx::Error> {
-        let options: PgConnectOptions = url.parse()?;
-        let pool = PgPoolOptions::new()
+    pub fn new(
+        url: impl Into<DatabaseUrl>,
+        connections: u32,
+        application_name: &str,
+    ) -> std::result::Result<Self, sqlx::Error> {
+        let name = application_name.to_owned();
+        let options = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(Duration::from_secs(3))
             .after_connect(|connection, _| {
@@ -125,8 +130,8 @@ impl Ledger {
                     sqlx::raw_sql(SESSION).execute(connection).await?;
                     Ok(())
                 })
-            })
-            .connect_lazy_with(options.application_name(application_name));
+            });
+        let pool = url.into().pool(options, move |options| options.application_name(&name))?;
         Ok(Self { pool, pending_notifications: PendingNotifications::default() })
     }
 

@@ -26,7 +26,7 @@ pub use client::{
     Accepted, BenchmarkLock, Deletion, Export, ListFilter, Reservation, ReservedKey, Submission, TenantView,
     WaitReason, Waiting,
 };
-pub use config::{Connections, audit_ttl, ledger_ttl};
+pub use config::{Connections, audit_ttl, ledger_ttl, register_reload_counter};
 pub use database::{Ledger, LedgerError, retry_while_unavailable, with_timeout};
 pub use identity::{ApiKey, NewApiKey, Rotated, SecretHash, StoredApiKey};
 pub use maintenance::{BacklogStats, FinishedCounts, Sweeper, Swept, TenantBacklog};

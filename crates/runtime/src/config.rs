@@ -19,8 +19,15 @@ pub enum ConfigError {
 }
 
 /// The variables of a process, or a fixed set in a test.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Environment(HashMap<String, String>);
+
+/// Without the values, of which some are secrets.
+impl fmt::Debug for Environment {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Environment {
     /// The variables of this process. A name or value that is not UTF-8 counts as unset.
@@ -140,6 +147,12 @@ pub fn none_if_zero(milliseconds: u64) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_not_shown() {
+        let shown = format!("{:?}", Environment::fixed(&[("DATABASE_URL", "postgres://u:hunter2@db")]));
+        assert!(shown.contains("DATABASE_URL") && !shown.contains("hunter2"), "{shown}");
+    }
 
     #[test]
     fn a_bad_value_names_its_variable() {

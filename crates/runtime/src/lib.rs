@@ -9,6 +9,7 @@ mod open_files;
 pub mod pem_files;
 pub mod plaintext_hosts;
 pub mod quota;
+pub mod reloadable;
 pub mod retry;
 pub mod telemetry;
 pub mod timeout;

@@ -1,4 +1,5 @@
-//! Graceful shutdown: the first SIGTERM or SIGINT stops taking work, a second one aborts the work that is held.
+//! Signals: the first SIGTERM or SIGINT stops taking work, a second one aborts the work that is held. SIGHUP has settings read
+//! again.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -35,5 +36,23 @@ impl Lifecycle {
             }
         });
         Ok(this)
+    }
+
+    /// Calls `reload` at every SIGHUP, which from now on does not end the process.
+    ///
+    /// # Errors
+    /// When the operating system refuses a signal handler.
+    pub fn on_hangup(&self, reload: impl Fn() + Send + 'static) -> std::io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let stopping = self.stopping.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = hangup.recv() => reload(),
+                    () = stopping.cancelled() => return,
+                }
+            }
+        });
+        Ok(())
     }
 }

@@ -4,12 +4,14 @@ use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::plaintext_hosts::PlaintextHosts;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+use crate::database_url::DatabaseUrl;
+
 /// `DATABASE_URL`, the database of the ledger.
 ///
 /// # Errors
 /// When it is not a PostgreSQL URL, or one whose connections would not be verified. The message never holds the URL, which may
 /// hold a password.
-pub fn database_url(env: &Environment) -> Result<String, ConfigError> {
+pub fn database_url(env: &Environment) -> Result<DatabaseUrl, ConfigError> {
     url(env, "DATABASE_URL", "postgres://postgres:postgres@localhost:5432/postgres")
 }
 
@@ -17,8 +19,8 @@ pub fn database_url(env: &Environment) -> Result<String, ConfigError> {
 ///
 /// # Errors
 /// As [`database_url`].
-pub fn source_database_url(env: &Environment) -> Result<String, ConfigError> {
-    url(env, "SOURCE_DATABASE_URL", &database_url(env)?)
+pub fn source_database_url(env: &Environment) -> Result<DatabaseUrl, ConfigError> {
+    url(env, "SOURCE_DATABASE_URL", &database_url(env)?.text())
 }
 
 /// `SOURCE_ALLOW_PRIVILEGED`: whether the role of `SOURCE_DATABASE_URL` may be one that may do more than read.
@@ -29,9 +31,9 @@ pub fn allows_privileged_role(env: &Environment) -> Result<bool, ConfigError> {
     env.choice("SOURCE_ALLOW_PRIVILEGED", false, &[("on", true), ("off", false)])
 }
 
-fn url(env: &Environment, name: &str, default: &str) -> Result<String, ConfigError> {
+fn url(env: &Environment, name: &str, default: &str) -> Result<DatabaseUrl, ConfigError> {
     let url = env.url(name, default, check)?;
-    verified(name, url, &PlaintextHosts::from_environment(env)?)
+    Ok(verified(name, url, &PlaintextHosts::from_environment(env)?)?.into())
 }
 
 /// The URL with `sslmode=verify-full` where it has no mode of its own and the server is neither local nor one that may be
@@ -98,7 +100,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("polyglot-config-{}", uuid::Uuid::new_v4()));
         std::fs::write(&path, "postgres://u:p@localhost/db\n").unwrap();
         let env = Environment::fixed(&[("DATABASE_URL_FILE", path.to_str().unwrap())]);
-        assert_eq!(database_url(&env).unwrap(), "postgres://u:p@localhost/db");
+        assert_eq!(*database_url(&env).unwrap().text(), "postgres://u:p@localhost/db");
         std::fs::remove_file(&path).unwrap();
         let error = database_url(&env).unwrap_err().to_string();
         assert!(error.starts_with("DATABASE_URL_FILE: cannot read"), "{error}");
@@ -111,7 +113,8 @@ mod tests {
     }
 
     fn with(url: &str, plaintext_hosts: &str) -> Result<String, ConfigError> {
-        database_url(&Environment::fixed(&[("DATABASE_URL", url), ("PLAINTEXT_HOSTS", plaintext_hosts)]))
+        let variables = [("DATABASE_URL", url), ("PLAINTEXT_HOSTS", plaintext_hosts)];
+        database_url(&Environment::fixed(&variables)).map(|url| (*url.text()).clone())
     }
 
     #[test]

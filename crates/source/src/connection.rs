@@ -6,13 +6,14 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use polyglot_core::failure::chain;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use crate::connection_limit::ConnectionPermit;
+use crate::database_url::DatabaseUrl;
 use crate::session_settings::{apply_session_settings, reset_session_settings, without_statements_in_the_log};
 use crate::sql::quote_literal;
 
@@ -42,7 +43,7 @@ pub struct SourceConnection {
 struct OpenSession {
     connection: PgConnection,
     permit: ConnectionPermit,
-    url: String,
+    url: DatabaseUrl,
     /// `application_name` of the session.
     name: String,
     /// The session's process in the server; `None` until the server has answered for the first time.
@@ -54,12 +55,11 @@ impl SourceConnection {
     ///
     /// # Errors
     /// When the server refuses, or does not answer in time.
-    pub async fn open(permit: ConnectionPermit, url: &str, name: &str) -> Result<Self, sqlx::Error> {
+    pub async fn open(permit: ConnectionPermit, url: impl Into<DatabaseUrl>, name: &str) -> Result<Self, sqlx::Error> {
         let limit = if permit.is_control() { CONTROL_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
-        let (url, name) = (url.to_owned(), name.to_owned());
+        let (url, name) = (url.into(), name.to_owned());
         let opening = async move {
-            let options: PgConnectOptions = url.parse()?;
-            let options = without_statements_in_the_log(options).application_name(&name);
+            let options = without_statements_in_the_log(url.options()?).application_name(&name);
             let connection = PgConnection::connect_with(&options).await?;
             let mut opened = Self { open: Some(OpenSession { connection, permit, url, name, pid: None }) };
             let session = opened.session();

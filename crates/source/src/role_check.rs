@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::connection::SourceConnection;
 use crate::connection_limit::ConnectionLimit;
+use crate::database_url::DatabaseUrl;
 use crate::role_rights::{ExcessRight, RoleRights, role_rights};
 
 /// Age up to which a result without findings is good enough.
@@ -21,7 +22,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// The check of the source's role; clones share its result.
 #[derive(Clone)]
 pub struct RoleCheck {
-    url: String,
+    url: DatabaseUrl,
     limit: ConnectionLimit,
     is_accepted: bool,
     /// The lock is held during a check, so that concurrent callers share its result.
@@ -39,8 +40,8 @@ struct Last {
 impl RoleCheck {
     /// `is_accepted` is `SOURCE_ALLOW_PRIVILEGED`: the role is not asked about.
     #[must_use]
-    pub fn new(url: String, limit: ConnectionLimit, is_accepted: bool) -> Self {
-        Self { url, limit, is_accepted, last: Arc::default() }
+    pub fn new(url: impl Into<DatabaseUrl>, limit: ConnectionLimit, is_accepted: bool) -> Self {
+        Self { url: url.into(), limit, is_accepted, last: Arc::default() }
     }
 
     /// The rights for which the role is refused, as of a minute ago at most; `None` if it is not. A source that cannot be

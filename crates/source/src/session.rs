@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use polyglot_runtime::telemetry::PoolUse;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgPool, PgPoolOptions};
 
 use crate::connection::SourceConnection;
 use crate::connection_limit::ConnectionPermit;
+use crate::database_url::DatabaseUrl;
 use crate::session_settings::{apply_session_settings, without_statements_in_the_log};
 
 /// Size of [`pool`].
@@ -18,9 +19,8 @@ pub const POOL_SIZE: u32 = 4;
 
 /// A pool of [`POOL_SIZE`] connections for catalog look-ups and for checking values of tables that run no foreign code, with the
 /// settings of a [`SourceConnection`]. It connects on first use.
-pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
-    let options: PgConnectOptions = url.parse()?;
-    Ok(PgPoolOptions::new()
+pub fn pool(url: impl Into<DatabaseUrl>) -> Result<PgPool, sqlx::Error> {
+    let options = PgPoolOptions::new()
         .max_connections(POOL_SIZE)
         .acquire_timeout(Duration::from_secs(3))
         .after_connect(|connection, _| {
@@ -35,8 +35,8 @@ pub fn pool(url: &str) -> Result<PgPool, sqlx::Error> {
                 sqlx::raw_sql(settings).execute(connection).await?;
                 Ok(())
             })
-        })
-        .connect_lazy_with(without_statements_in_the_log(options).application_name("polyglot catalog")))
+        });
+    url.into().pool(options, |options| without_statements_in_the_log(options).application_name("polyglot catalog"))
 }
 
 /// The connections of a pool, idle and in use.
@@ -58,7 +58,11 @@ pub fn session_name(export_id: uuid::Uuid, attempt: i32) -> String {
 ///
 /// # Errors
 /// When the database cannot be asked.
-pub async fn end_sessions(permit: ConnectionPermit, url: &str, names: &[String]) -> Result<usize, sqlx::Error> {
+pub async fn end_sessions(
+    permit: ConnectionPermit,
+    url: impl Into<DatabaseUrl>,
+    names: &[String],
+) -> Result<usize, sqlx::Error> {
     let mut connection = SourceConnection::open(permit, url, "polyglot sweeper").await?;
     // Called in the select list, because conditions are evaluated in any order: in WHERE it could end sessions that only another
     // condition excludes.
@@ -88,7 +92,7 @@ pub struct Backend {
 /// When the database cannot be asked.
 pub async fn session_lives(
     permit: ConnectionPermit,
-    url: &str,
+    url: &DatabaseUrl,
     backend: Option<&Backend>,
 ) -> Result<bool, sqlx::Error> {
     match find_session(permit, url, backend).await {
@@ -98,7 +102,11 @@ pub async fn session_lives(
     }
 }
 
-async fn find_session(permit: ConnectionPermit, url: &str, backend: Option<&Backend>) -> Result<bool, sqlx::Error> {
+async fn find_session(
+    permit: ConnectionPermit,
+    url: &DatabaseUrl,
+    backend: Option<&Backend>,
+) -> Result<bool, sqlx::Error> {
     let mut connection = SourceConnection::open(permit, url, "polyglot probe").await?;
     let mut lives = true;
     if let Some(Backend { pid, server_started }) = backend {

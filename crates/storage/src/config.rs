@@ -4,9 +4,10 @@ use http::Uri;
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::pem_files::authorities;
 use polyglot_runtime::plaintext_hosts::PlaintextHosts;
+use polyglot_runtime::reloadable::Reloadable;
 
 /// Where the files go.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct StorageConfig {
     /// `None`: AWS S3 itself.
     pub endpoint: Option<String>,
@@ -17,7 +18,7 @@ pub struct StorageConfig {
     pub prefix: String,
     pub region: Option<String>,
     /// Set only when a key comes from a `_FILE`; otherwise the AWS chain finds credentials by itself.
-    pub static_credentials: Option<(String, String)>,
+    pub static_credentials: Option<Reloadable<(String, String)>>,
     /// Authorities, in PEM, that are trusted beside those of the system.
     pub authorities: Option<String>,
     /// How the store is to encrypt what it is given; `None`: as the bucket is set up.
@@ -96,7 +97,7 @@ impl StorageConfig {
                     problem: "required, because the other half of the key pair comes from a file".to_owned(),
                 })
             };
-            Some((required(id)?, required(secret)?))
+            Some((required(id)?, required(secret)?).into())
         } else {
             None
         };

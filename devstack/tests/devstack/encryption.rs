@@ -41,7 +41,7 @@ async fn write(endpoint: String, encryption: Option<Encryption>) -> [Result<(), 
         bucket: "files".to_owned(),
         prefix: String::new(),
         region: None,
-        static_credentials: Some(("key".to_owned(), "secret".to_owned())),
+        static_credentials: Some(("key".to_owned(), "secret".to_owned()).into()),
         authorities: None,
         encryption,
     };

@@ -49,7 +49,7 @@ impl Store {
             bucket: BUCKET.to_owned(),
             prefix: String::new(),
             region: None,
-            static_credentials: Some(("key".to_owned(), "secret".to_owned())),
+            static_credentials: Some(("key".to_owned(), "secret".to_owned()).into()),
             authorities: None,
             encryption: None,
         };

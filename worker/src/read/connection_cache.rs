@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use polyglot_core::failure::Failure;
-use polyglot_source::ConnectionLimit;
 use polyglot_source::session::is_outage;
+use polyglot_source::{ConnectionLimit, DatabaseUrl};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -67,10 +67,11 @@ impl ConnectionCache {
 
     /// Returns a connection: an idle one that answers, a new one, or one that the last shard of another export has
     /// left. Waits while there is none, and while the server is away. `name` is the session's name in `pg_stat_activity`.
-    pub(crate) async fn connect(&self, url: &str, name: &str) -> Result<Connected, Failure> {
+    pub(crate) async fn connect(&self, url: impl Into<DatabaseUrl>, name: &str) -> Result<Connected, Failure> {
+        let url = url.into();
         let mut outage = Outage::of(Server::Source);
         loop {
-            match self.connect_once(url, name).await {
+            match self.connect_once(&url, name).await {
                 Err(error) if is_outage(&error) => outage.pause(&error).await,
                 answered => {
                     outage.end();
@@ -80,7 +81,7 @@ impl ConnectionCache {
         }
     }
 
-    async fn connect_once(&self, url: &str, name: &str) -> Result<Connected, sqlx::Error> {
+    async fn connect_once(&self, url: &DatabaseUrl, name: &str) -> Result<Connected, sqlx::Error> {
         loop {
             // Before the look, so that a connection that becomes idle right after it is not missed.
             let became_idle = self.became_idle.notified();
@@ -105,11 +106,15 @@ impl ConnectionCache {
     }
 
     /// Returns an idle connection that answers, or a new one; `None` if no further connection may be opened.
-    pub(crate) async fn connect_if_free(&self, url: &str, name: &str) -> Option<Result<Connected, Failure>> {
-        Some(self.open_if_free(url, name).await?.map_err(failed))
+    pub(crate) async fn connect_if_free(
+        &self,
+        url: impl Into<DatabaseUrl>,
+        name: &str,
+    ) -> Option<Result<Connected, Failure>> {
+        Some(self.open_if_free(&url.into(), name).await?.map_err(failed))
     }
 
-    async fn open_if_free(&self, url: &str, name: &str) -> Option<Result<Connected, sqlx::Error>> {
+    async fn open_if_free(&self, url: &DatabaseUrl, name: &str) -> Option<Result<Connected, sqlx::Error>> {
         while let Some((_, mut connected)) = self.with(|idle| idle.connections.pop()) {
             if let Ok(Ok(())) = timeout(RENEW_TIMEOUT, connected.renew(name)).await {
                 return Some(Ok(connected));

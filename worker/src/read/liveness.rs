@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polyglot_core::failure::{Failure, FailureKind, chain};
-use polyglot_source::ConnectionLimit;
 use polyglot_source::session::{self, Backend};
+use polyglot_source::{ConnectionLimit, DatabaseUrl};
 use tokio::time::{sleep, timeout};
 
 use super::source_failure::LOST;
@@ -24,7 +24,7 @@ const ATTEMPTS: u32 = 3;
 /// The session to probe.
 #[derive(Debug, Clone)]
 pub(crate) struct LivenessProbe<'a> {
-    url: &'a str,
+    url: &'a DatabaseUrl,
     limit: &'a ConnectionLimit,
     /// The session's process in the server; `None` until the transaction has begun, because a pooler may assign another
     /// one.
@@ -32,7 +32,7 @@ pub(crate) struct LivenessProbe<'a> {
 }
 
 impl<'a> LivenessProbe<'a> {
-    pub(crate) fn new(url: &'a str, limit: &'a ConnectionLimit) -> Self {
+    pub(crate) fn new(url: &'a DatabaseUrl, limit: &'a ConnectionLimit) -> Self {
         Self { url, limit, backend: None }
     }
 

@@ -9,7 +9,7 @@ use polyglot_core::relation::{Relation, RelationKind};
 use polyglot_core::request::ExportRequest;
 use polyglot_source::session::Backend;
 use polyglot_source::sql::quote_literal;
-use polyglot_source::{ConnectionPermit, FIX_SEARCH_PATH, SourceConnection, set_local_role};
+use polyglot_source::{ConnectionPermit, DatabaseUrl, FIX_SEARCH_PATH, SourceConnection, set_local_role};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -126,7 +126,11 @@ async fn backend(connection: &mut PgConnection) -> Result<Backend, Failure> {
 
 impl Connected {
     /// Connects; `name` is the session's name in `pg_stat_activity`.
-    pub(crate) async fn to(permit: ConnectionPermit, url: &str, name: &str) -> Result<Self, sqlx::Error> {
+    pub(crate) async fn to(
+        permit: ConnectionPermit,
+        url: impl Into<DatabaseUrl>,
+        name: &str,
+    ) -> Result<Self, sqlx::Error> {
         let connection = SourceConnection::open(permit, url, name).await?;
         Ok(Self { connection, since: Instant::now(), is_reusable: true })
     }

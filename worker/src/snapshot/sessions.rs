@@ -9,7 +9,7 @@ use std::time::Duration;
 use polyglot_core::failure::{Failure, FailureKind, chain};
 use polyglot_ledger::{Attempt, Ledger, SnapshotHolder, with_timeout};
 use polyglot_source::session::session_name;
-use polyglot_source::{ConnectionLimit, SnapshotPermit};
+use polyglot_source::{ConnectionLimit, DatabaseUrl, SnapshotPermit};
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,7 @@ type Slot = Arc<OnceCell<Arc<SnapshotSession>>>;
 
 /// All snapshots that this process holds.
 pub(crate) struct SnapshotSessions {
-    source_url: String,
+    source_url: DatabaseUrl,
     ledger: Ledger,
     /// This process, as the ledger knows it.
     owner: String,
@@ -87,7 +87,7 @@ fn unreachable(detail: &str) -> Failure {
 
 impl SnapshotSessions {
     pub(crate) fn new(
-        source_url: String,
+        source_url: DatabaseUrl,
         ledger: Ledger,
         owner: String,
         max_row_bytes: u64,

@@ -13,7 +13,7 @@ use crate::queue::Relay;
 use crate::work::OrphanedUpload;
 use polyglot_core::failure::chain;
 use polyglot_runtime::telemetry::SWEPT;
-use polyglot_source::{ConnectionLimit, session};
+use polyglot_source::{ConnectionLimit, DatabaseUrl, session};
 use polyglot_storage::{Storage, StorageError};
 
 const PAUSE: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ const AUDIT_BATCH: i64 = 5000;
 pub struct Sweeper {
     pub ledger: Ledger,
     pub storage: Storage,
-    pub source_database_url: String,
+    pub source_database_url: DatabaseUrl,
     /// Limit of the process's connections to the source.
     pub source_connections: ConnectionLimit,
     pub relay: Relay,

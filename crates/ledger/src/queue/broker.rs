@@ -12,6 +12,7 @@ use lapin::{
 use crate::broker_address::BrokerAddress;
 use crate::config::Connections;
 use crate::database::LedgerError;
+use polyglot_runtime::reloadable::Reloadable;
 use polyglot_runtime::timeout::{TimedOut, with_timeout};
 
 /// Longest time for one exchange with the broker, after which the connection counts as lost.
@@ -89,7 +90,7 @@ pub struct Depths {
 /// The address of the broker and the name of the queue. The dead letters are in `{queue}.dead`.
 #[derive(Clone)]
 pub struct Broker {
-    address: BrokerAddress,
+    address: Reloadable<BrokerAddress>,
     pub queue: String,
     /// Shown in the broker's list of connections.
     pub name: String,
@@ -110,7 +111,7 @@ impl Broker {
 
     pub(super) async fn connect(&self) -> Result<Connection, QueueError> {
         let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
-        let (mut uri, tls) = self.address.parts().map_err(QueueError::Url)?;
+        let (mut uri, tls) = self.address.get().parts().map_err(QueueError::Url)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         uri.query.frame_max.get_or_insert(FRAME_BYTES);
         let builder = DefaultConnectionBuilder::new()?.with_uri(uri).with_properties(properties).with_tls_config(tls);

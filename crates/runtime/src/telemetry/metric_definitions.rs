@@ -69,6 +69,7 @@ pub const WORK_DURATION: &str = "polyglot_work_seconds";
 pub const PARTS: &str = "polyglot_parts_total";
 pub const PART_RETRIES: &str = "polyglot_part_retries_total";
 pub const LEASE_LOSSES: &str = "polyglot_lease_losses_total";
+pub const SECRET_RELOADS: &str = "polyglot_secret_reloads_total";
 pub const SWEPT: &str = "polyglot_swept_total";
 pub const MESSAGES_PUBLISHED: &str = "polyglot_messages_published_total";
 
@@ -186,6 +187,12 @@ pub static METRIC_DEFINITIONS: &[MetricDefinition] = &[
     gauge("polyglot_slots", Unit::Count, &["state"], "Slots of the worker."),
     gauge("polyglot_memory_budget_bytes", Unit::Bytes, &[], "Memory that parts of files may take, over all slots."),
     gauge("polyglot_snapshots_kept", Unit::Count, &[], "Snapshots of the source that the worker keeps open."),
+    counter(
+        SECRET_RELOADS,
+        Unit::Count,
+        &["outcome"],
+        "Times that the secrets in files were read again on SIGHUP, and whether all could be used.",
+    ),
     counter(SWEPT, Unit::Count, &["kind"], "What the process has tidied up."),
     counter(MESSAGES_PUBLISHED, Unit::Count, &[], "Messages that the broker has confirmed to this process."),
     gauge("polyglot_build_info", Unit::Count, &["version"], "Always 1; the label is the version of the program."),

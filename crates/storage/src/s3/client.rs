@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use aws_config::identity::IdentityCache;
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -10,6 +12,7 @@ use aws_sdk_s3::config::{
     Builder, Credentials, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
 };
 use aws_smithy_http_client::tls;
+use polyglot_runtime::reloadable::Reloadable;
 
 use crate::config::StorageConfig;
 use crate::object_store::ObjectBody;
@@ -45,8 +48,10 @@ impl Clients {
             // A self-hosted store takes any region; asking the instance metadata for one would cost seconds.
             loader = loader.region(Region::new("us-east-1"));
         }
-        if let Some((id, secret)) = &config.static_credentials {
-            loader = loader.credentials_provider(Credentials::new(id, secret, None, None, "file"));
+        if let Some(pair) = &config.static_credentials {
+            // Without the SDK's cache, which would go on with a pair that has been replaced for a quarter of an hour.
+            loader =
+                loader.credentials_provider(FileCredentials(pair.clone())).identity_cache(IdentityCache::no_cache());
         }
         let shared = loader.load().await;
         let client = |endpoint: Option<&String>| {
@@ -71,6 +76,20 @@ impl Clients {
             service: client(config.endpoint.as_ref()),
             public: client(config.public_endpoint.as_ref().or(config.endpoint.as_ref())),
         }
+    }
+}
+
+/// The key pair from files, as it was last read.
+#[derive(Debug)]
+struct FileCredentials(Reloadable<(String, String)>);
+
+impl ProvideCredentials for FileCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let (id, secret) = (*self.0.get()).clone();
+        future::ProvideCredentials::ready(Ok(Credentials::new(id, secret, None, None, "file")))
     }
 }
 

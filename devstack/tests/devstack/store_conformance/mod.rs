@@ -26,7 +26,7 @@ impl Store {
             bucket: format!("conformance-{}", uuid::Uuid::new_v4().simple()),
             prefix: "exports/".to_owned(),
             region: None,
-            static_credentials: Some((access_key.to_owned(), secret_key.to_owned())),
+            static_credentials: Some((access_key.to_owned(), secret_key.to_owned()).into()),
             authorities: None,
             encryption: None,
         };

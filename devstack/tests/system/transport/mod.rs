@@ -5,6 +5,7 @@ mod broker_and_store;
 mod front;
 mod postgres;
 mod refusals;
+mod rotation;
 
 use std::process::Command;
 

@@ -54,7 +54,7 @@ impl SecuredPostgres {
         this
     }
 
-    /// The superuser's URL, past everything.
+    /// The superuser's URL.
     pub(super) fn url(&self, database: &str) -> String {
         self.postgres.url(database)
     }
