@@ -122,11 +122,13 @@ export class ExportRow {
     setAttribute(this.#badge, 'title', stateMeaning(it));
     this.#writeBar(it, active);
     this.#writeFacts(it, active, pace);
-    setHidden(this.#error.line, it.status !== 'failed');
-    if (it.status === 'failed') {
+    const failure = it.status === 'failed' ? it : it.lastFailure;
+    setHidden(this.#error.line, !failure);
+    if (failure) {
       // The service's own sentence says more than the name of the code.
-      setText(this.#error.words, it.error || errorName(it.errorCode));
-      setText(this.#error.code, it.errorCode);
+      const words = failure.error || errorName(failure.errorCode);
+      setText(this.#error.words, it.status === 'failed' ? words : `Tried again: ${words}`);
+      setText(this.#error.code, failure.errorCode);
     }
     const completed = it.status === 'completed';
     const words = { createdAt: 'Asked for', finishedAt: 'ended', expiresAt: completed ? 'kept until' : stateName(it).toLowerCase() };

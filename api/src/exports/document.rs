@@ -45,6 +45,10 @@ pub(crate) struct ExportDocument {
     /// Why it failed, in words for the user; `errorCode` is the same for programs.
     error: Option<String>,
     error_code: Option<String>,
+    /// Why its work failed last, while it is tried again. Left out otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, value_type = LastFailure)]
+    last_failure: Option<LastFailure>,
     #[schema(format = DateTime)]
     created_at: String,
     #[schema(format = DateTime)]
@@ -79,6 +83,17 @@ struct Waiting {
     /// How many exports of the same tenant wait for the same and were accepted earlier; 100 stands for 100 or more. Exports of
     /// other tenants take turns with them.
     before: i64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct LastFailure {
+    /// Failures one after the other, without progress in between; the export fails with the one of number MAX_ATTEMPTS.
+    failures: i32,
+    /// Those of a failed export.
+    #[schema(example = "source_unavailable")]
+    error_code: Option<String>,
+    error: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -134,9 +149,9 @@ impl ExportDocument {
             },
             deleted: export.status == Status::Expired && export.cancel_requested,
             benchmark: export.tenant == BENCHMARK_TENANT,
-            // The ledger keeps the reason of an attempt that will be repeated; the export itself has not failed.
             error: export.error.clone().filter(|_| failed),
             error_code: export.error_code.clone().filter(|_| failed),
+            last_failure: LastFailure::of(export),
             created_at: timestamp(export.created_at),
             started_at: export.started_at.map(timestamp),
             finished_at: export.finished_at.map(timestamp),
@@ -158,6 +173,16 @@ impl Waiting {
             WaitReason::TenantLimit => "tenant",
         };
         Self { reason, before: waiting.before }
+    }
+}
+
+impl LastFailure {
+    fn of(export: &Export) -> Option<Self> {
+        (export.status.is_active() && export.failures > 0).then(|| Self {
+            failures: export.failures,
+            error_code: export.error_code.clone(),
+            error: export.error.clone(),
+        })
     }
 }
 
@@ -220,8 +245,9 @@ pub(super) mod tests {
             rows: 250,
             bytes: 5000,
             object_key: None,
+            failures: 1,
             error_code: Some("source_unavailable".to_owned()),
-            error: None,
+            error: Some("The source database could not be reached.".to_owned()),
             cancel_requested: false,
             shards: 1,
             shards_done: 0,
@@ -243,6 +269,7 @@ pub(super) mod tests {
             "layout": "file", "parallelism": null, "singleStream": null, "attempt": 2,
             "progress": {"rows": 250, "rowsTotal": 1000, "bytes": 5000, "shardsDone": 0, "shards": 1, "etaSeconds": 30},
             "deleted": false, "benchmark": false, "error": null, "errorCode": null,
+            "lastFailure": {"failures": 1, "errorCode": "source_unavailable", "error": "The source database could not be reached."},
             "createdAt": "2026-01-02T03:04:05.123Z", "startedAt": "2026-01-02T03:04:06.000Z",
             "finishedAt": null, "expiresAt": null,
             "links": {"self": format!("/exports/{id}"), "download": format!("/exports/{id}/download")},
@@ -256,6 +283,20 @@ pub(super) mod tests {
         let export = Export { status: Status::Pending, waiting: Some(waiting), ..running() };
         let document = serde_json::to_value(ExportDocument::now(&export)).unwrap();
         assert_eq!(document["waiting"], json!({"reason": "places", "before": 12}));
+    }
+
+    #[test]
+    fn a_failure_is_the_last_one_while_it_is_tried_again_and_the_export_s_own_at_the_end() {
+        let document = |status, failures| {
+            let export = Export { status, failures, ..running() };
+            let document = serde_json::to_value(ExportDocument::now(&export)).unwrap();
+            (document["lastFailure"]["errorCode"].clone(), document["errorCode"].clone())
+        };
+        let code = json!("source_unavailable");
+        assert_eq!(document(Status::Pending, 2), (code.clone(), json!(null)));
+        assert_eq!(document(Status::Running, 0), (json!(null), json!(null)));
+        assert_eq!(document(Status::Completed, 1), (json!(null), json!(null)));
+        assert_eq!(document(Status::Failed, 5), (json!(null), code));
     }
 
     #[test]

@@ -151,11 +151,12 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::Protocol(_)
         | sqlx::Error::WorkerCrashed => true,
-        // Classes 08 (connection; HV00N says the same of a foreign server), 53 (out of resources), 57P (shutdown, crash,
-        // cannot connect now), the serialization failures of 40, which a replica answers when it cancels a query, a lock
-        // that was not to be had and the time limits (57014 is also an operator's pg_cancel_backend).
+        // Classes 08 (connection; HV00N says the same of a foreign server), 28 (while a password is replaced, the one that a process
+        // has is wrong for some seconds), 53 (out of resources), 57P (shutdown, crash, cannot connect now), the serialization
+        // failures of 40, which a replica answers when it cancels a query, a lock that was not to be had and the time limits
+        // (57014 is also an operator's pg_cancel_backend).
         sqlx::Error::Database(refused) => refused.code().is_some_and(|code| {
-            ["08", "HV00N", "53", "57P", "57014", "40", "55P03", "25P03", "25P04"]
+            ["08", "HV00N", "28", "53", "57P", "57014", "40", "55P03", "25P03", "25P04"]
                 .iter()
                 .any(|class| code.starts_with(class))
         }),

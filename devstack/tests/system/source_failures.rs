@@ -2,9 +2,9 @@
 //! The server's own words stay with the operator.
 
 use polyglot_devstack::scratch_dir::ScratchDir;
-use polyglot_test_kit::{Setup, System, export_request};
+use polyglot_test_kit::{Setup, System, export_request, wait_until};
 use polyglot_test_servers::needs_servers;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 const FILE: &str = "[[dataset]]\nrelation = \"failing.*\"\n";
@@ -121,13 +121,22 @@ async fn a_failure_of_the_source_says_what_it_was_and_where() {
 async fn a_foreign_server_that_is_away_is_tried_again_and_named_as_such() {
     needs_servers!();
     let (system, _files) = with_views(&[("MAX_ATTEMPTS", "2")]).await;
-    let (state, detail) = failure(&system, "foreign_table", "csv").await;
+    let words = "The source database could not read the dataset: a server that the dataset reads from cannot be reached \
+                 (SQLSTATE 08001), before the first row of the export.";
+    let (ended, retried) = tokio::join!(failure(&system, "foreign_table", "csv"), async {
+        let mut seen = Value::Null;
+        wait_until("the export is tried again", async || {
+            seen = system.get("/exports").await.json::<Value>().await.unwrap()["exports"][0]["lastFailure"].clone();
+            !seen.is_null()
+        })
+        .await;
+        seen
+    });
+    assert_eq!(retried, json!({"failures": 1, "errorCode": "source_unavailable", "error": words}));
+    let (state, detail) = ended;
     assert_eq!(state["errorCode"], "source_unavailable", "{state:#}");
-    assert_eq!(
-        state["error"],
-        "The source database could not read the dataset: a server that the dataset reads from cannot be reached \
-         (SQLSTATE 08001), before the first row of the export."
-    );
+    assert_eq!(state["error"], words);
+    assert!(state.get("lastFailure").is_none(), "{state:#}");
     assert_eq!(state["attempt"], 2, "{state:#}");
     assert!(detail.contains("could not connect to server"), "{detail}");
 }

@@ -113,6 +113,7 @@ mod tests {
                 )
             );
         }
+        assert_eq!(failed(refusal("28P01")).kind, FailureKind::SourceUnavailable);
         assert_eq!(failed(sqlx::Error::PoolTimedOut).message, LOST);
     }
 }

@@ -38,8 +38,11 @@ pub struct Export {
     pub bytes: i64,
     /// The key of the finished object, while it exists.
     pub object_key: Option<String>,
+    /// Failures since the last progress. Those of an active export are tried again.
+    pub failures: i32,
+    /// Of the last failure.
     pub error_code: Option<String>,
-    /// The error text for the client.
+    /// The text of the last failure for the client.
     pub error: Option<String>,
     /// A client has deleted it: it is, or will be, cancelled, or its file was deleted before it expired.
     pub cancel_requested: bool,
@@ -92,7 +95,7 @@ pub struct ListFilter {
 pub(super) const COLUMNS: &str =
     "SELECT e.id, e.tenant, e.owner, e.dataset, e.format, e.compression, e.layout, e.requested_parallelism,
     e.state, e.attempt, e.rows_estimate, e.object_key,
-    e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
+    e.failures, e.error_code, e.error, e.cancel_requested, e.peak_memory_bytes, e.created_at, e.started_at, e.finished_at,
     e.expires_at, e.shards, e.uncut, coalesce(live.rows, e.rows) AS rows, coalesce(live.bytes, e.bytes) AS bytes,
     coalesce(live.shards_done, e.shards_done) AS shards_done, e.needs_place, queue.before,
     CASE WHEN queue.before IS NOT NULL AND EXISTS (SELECT FROM running_limits) THEN
@@ -147,6 +150,7 @@ pub(super) fn read_export(row: &PgRow) -> Result<Export> {
         rows: row.try_get("rows")?,
         bytes: row.try_get("bytes")?,
         object_key: row.try_get("object_key")?,
+        failures: row.try_get("failures")?,
         error_code: row.try_get("error_code")?,
         error: row.try_get("error")?,
         cancel_requested: row.try_get("cancel_requested")?,

@@ -228,10 +228,11 @@ async fn count_failure(
         Disposition::Retry => failures < retry.max_attempts || known,
         Disposition::Fail => false,
     };
-    sqlx::query("UPDATE exports SET failures = $2, error_code = $3, error_detail = $4 WHERE id = $1")
+    sqlx::query("UPDATE exports SET failures = $2, error_code = $3, error = $4, error_detail = $5 WHERE id = $1")
         .bind(id)
         .bind(failures)
         .bind(failure.kind.code())
+        .bind(&failure.message)
         .bind(&failure.detail)
         .execute(&mut *connection)
         .await?;
