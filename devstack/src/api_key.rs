@@ -27,11 +27,16 @@ pub struct TrialKey {
 }
 
 impl TrialKey {
+    /// The key in `DATA_DIR/stack.env`, whether or not the ledger knows it.
+    pub fn kept(data_dir: &Path) -> Option<String> {
+        let mut values = stack_env::read(&data_dir.join("stack.env")).ok()?;
+        values.remove(VARIABLE).filter(|key| !key.is_empty())
+    }
+
     /// The key in `DATA_DIR/stack.env` if it is one of the ledger at `database_url`, else a new one. `api` is the program of the
     /// api, which knows how keys are stored.
     pub async fn ensure(api: &Path, database_url: &str, data_dir: &Path) -> Result<Self> {
-        let known = stack_env::read(&data_dir.join("stack.env")).ok().and_then(|values| values.get(VARIABLE).cloned());
-        if let Some(key) = known.filter(|key| !key.is_empty()) {
+        if let Some(key) = Self::kept(data_dir) {
             let keys = run(api, database_url, &["keys", "list"]).await?;
             if is_listed(&key, &keys) {
                 return Ok(Self { key, is_new: false });

@@ -99,6 +99,13 @@ impl RunConfig {
                 format!("{bucket:?} is not a bucket name: 3 to 63 of a-z, 0-9, '-' and '.', a letter or digit first");
             return Err(Error::config("S3_BUCKET", problem));
         }
+        for name in ["TLS_CERT_FILE", "TLS_KEY_FILE"] {
+            if vars.text(name).is_some() {
+                let problem =
+                    "the api of the trial speaks HTTP: unset it, or start polyglot-api itself (docs/operations/tls.md)";
+                return Err(Error::config(name, problem));
+            }
+        }
         let listen = match vars.text("LISTEN") {
             Some(text) => listen::parse(&text)?,
             None => Ipv4Addr::LOCALHOST.into(),
@@ -221,6 +228,7 @@ mod tests {
             ("S3_ENDPOINT", "localhost:9000"),
             ("S3_BUCKET", "../etc"),
             ("S3_BUCKET", "A"),
+            ("TLS_CERT_FILE", "/etc/cert.pem"),
         ];
         for (name, value) in cases {
             let message = with(&[(name, value)]).unwrap_err().to_string();

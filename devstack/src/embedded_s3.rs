@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
 use crate::http_listener;
+use crate::private_folder;
 use crate::s3_handler::S3Handler;
 use crate::s3_range;
 
@@ -37,7 +38,7 @@ impl EmbeddedS3 {
     ///
     /// With keys, only requests signed with them are answered; without, any (for tests of the server itself).
     pub async fn start(root: &Path, port: u16, keys: Option<S3Keys>) -> Result<Self> {
-        fs::create_dir_all(root).map_err(Error::path("create", root))?;
+        private_folder::create(root)?;
         let root = root.canonicalize().map_err(Error::path("resolve", root))?;
         let files = FileSystem::new(&root).map_err(|error| {
             Error::io(format!("open the object storage in {}", root.display()))(std::io::Error::other(format!(

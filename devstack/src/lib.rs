@@ -19,6 +19,7 @@ pub mod orphans;
 pub mod ports;
 pub mod postgres;
 mod postgres_folder;
+pub mod private_folder;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod run;

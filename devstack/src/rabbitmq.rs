@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::launch::{Launch, Running};
+use crate::private_folder;
 
 /// Ports of the broker, all on 127.0.0.1, and the password of its user.
 #[derive(Clone, Debug)]
@@ -118,7 +119,7 @@ fn find_scripts() -> Result<PathBuf> {
 fn write_configuration(home: &Path, settings: &RabbitSettings) -> Result<()> {
     for folder in ["home", "mnesia", "log", "config", "schema"] {
         let folder = home.join(folder);
-        fs::create_dir_all(&folder).map_err(Error::path("create", &folder))?;
+        private_folder::create(&folder)?;
     }
     let conf = format!(
         "listeners.tcp.1 = 127.0.0.1:{}\n\

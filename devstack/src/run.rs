@@ -14,6 +14,7 @@ use crate::embedded_s3::S3Keys;
 use crate::error::{Error, Result};
 use crate::listen;
 use crate::orphans;
+use crate::private_folder;
 use crate::sample_export;
 use crate::seed::{self, Seeded};
 use crate::servers::{Addresses, Servers};
@@ -76,7 +77,9 @@ impl Stack {
         } else {
             Some(TrialKey::ensure(&binaries.api, &addresses.database, data_dir).await?)
         };
-        addresses.write(config, api_key.as_ref(), data_dir)?;
+        // Without identity nobody needs the key; it stays for the next start.
+        let kept_key = api_key.as_ref().map(|key| key.key.clone()).or_else(|| TrialKey::kept(data_dir));
+        addresses.write(config, kept_key.as_deref(), data_dir)?;
         self.start_services(config, data_dir, binaries, &addresses)?;
         self.wait_ready(&addresses.api).await?;
         print_line(format!("api and {} worker(s) ready after {}", config.workers, seconds(began.elapsed())));
@@ -242,9 +245,7 @@ fn create_data_dir(path: &Path) -> Result<PathBuf> {
         .create(path)
         .map_err(|error| Error::config("DATA_DIR", format!("cannot create the folder {}: {error}", path.display())))?;
     let path = path.canonicalize().map_err(Error::path("resolve", path))?;
-    let logs = path.join("logs");
-    fs::create_dir_all(&logs)
-        .map_err(|error| Error::config("DATA_DIR", format!("cannot write in {}: {error}", path.display())))?;
+    private_folder::create(&path.join("logs")).map_err(|error| Error::config("DATA_DIR", error))?;
     Ok(path)
 }
 

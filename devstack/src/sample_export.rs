@@ -150,7 +150,10 @@ async fn download(client: &Client, api: &str, id: &str, file: &Path) -> Result<(
 
     let unfinished = file.with_extension("csv.unfinished");
     let write = |error| Error::path("write", &unfinished)(error);
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(&unfinished).await.map_err(write)?);
+    let mut out = BufWriter::with_capacity(
+        1 << 20,
+        File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished).await.map_err(write)?,
+    );
     let mut counter = RecordCounter::default();
     let mut bytes = 0;
     let mut body = answer.bytes_stream();

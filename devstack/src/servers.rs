@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::api_key::{self, TrialKey};
+use crate::api_key;
 use crate::config::{Broker, RunConfig};
 use crate::console::{print_line, seconds};
 use crate::embedded_s3::{EmbeddedS3, S3Keys, make_bucket};
@@ -233,13 +233,13 @@ impl Addresses {
     }
 
     /// Writes `stack.env`, in which scripts and tests find the addresses.
-    pub fn write(&self, config: &RunConfig, api_key: Option<&TrialKey>, data_dir: &Path) -> Result<()> {
+    pub fn write(&self, config: &RunConfig, api_key: Option<&str>, data_dir: &Path) -> Result<()> {
         let keys = self.keys.as_ref();
         stack_env::write(
             &data_dir.join("stack.env"),
             [
                 ("API_URL", self.api.as_str()),
-                (api_key::VARIABLE, api_key.map_or("", |key| &key.key)),
+                (api_key::VARIABLE, api_key.unwrap_or_default()),
                 ("DATABASE_URL", &self.database),
                 ("SOURCE_DATABASE_URL", &self.source),
                 ("ADMIN_DATABASE_URL", &self.admin),

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::console::{print_line, seconds};
 use crate::error::{Error, Result, indent};
 use crate::launch::{Launch, Running, rotate, tail};
+use crate::private_folder;
 
 /// Pause between the end of a service and its next start.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -59,8 +60,7 @@ impl Supervisor {
     /// Pid files go to `data_dir/pids`, logs to `data_dir/logs`.
     pub fn new(data_dir: &Path) -> Result<Self> {
         for folder in ["pids", "logs"] {
-            let folder = data_dir.join(folder);
-            fs::create_dir_all(&folder).map_err(Error::path("create", &folder))?;
+            private_folder::create(&data_dir.join(folder))?;
         }
         let pids = data_dir.join("pids");
         for stale in fs::read_dir(&pids).map_err(Error::path("read", &pids))?.flatten() {
