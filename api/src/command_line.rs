@@ -22,6 +22,8 @@ pub enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// Bring the tables of the ledger, the database of DATABASE_URL, up to this version. Processes with MIGRATE=off wait for it.
+    Migrate,
 }
 
 #[cfg(test)]

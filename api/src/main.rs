@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use polyglot_api::{Arguments, Command, Config, KeysCommand, check, run, run_keys};
 use polyglot_core::failure::chain;
-use polyglot_ledger::{Connections, Ledger};
+use polyglot_ledger::{Connections, Ledger, MigrationMode};
 use polyglot_runtime::config::{ConfigError, Environment};
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::logging;
@@ -21,6 +21,7 @@ async fn main() -> ExitCode {
     match Arguments::parse().command {
         Some(Command::Check) => check_servers().await,
         Some(Command::Keys { command }) => keys(command).await,
+        Some(Command::Migrate) => migrate().await,
         None => serve().await,
     }
 }
@@ -31,7 +32,7 @@ async fn keys(command: KeysCommand) -> ExitCode {
         let connections = Connections::from_environment(&Environment::of_process())?;
         let ledger = Ledger::new(&connections.database_url, 1, "polyglot-api keys")?;
         // The service may never have been started yet.
-        ledger.migrate_when_up(LEDGER_TIMEOUT).await?;
+        ledger.prepare(connections.migration_mode, LEDGER_TIMEOUT).await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(run_keys(command, &ledger).await?)
     };
     match printed.await {
@@ -40,11 +41,31 @@ async fn keys(command: KeysCommand) -> ExitCode {
             print!("{}", printed.out);
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("polyglot-api: {}", chain(&*error));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&*error),
     }
+}
+
+/// Brings the ledger's tables up to this version.
+async fn migrate() -> ExitCode {
+    let migrated = async {
+        let env = Environment::of_process();
+        let connections = Connections::from_environment(&env)?;
+        let ledger = Ledger::new(&connections.database_url, 1, "polyglot-api migrate")?;
+        ledger.prepare(MigrationMode::AtStart, LEDGER_TIMEOUT).await?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    };
+    match migrated.await {
+        Ok(()) => {
+            eprintln!("polyglot-api: the ledger's tables are those of this version");
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&*error),
+    }
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("polyglot-api: {}", chain(error));
+    ExitCode::FAILURE
 }
 
 /// Looks whether the service would work with everything that the environment names.

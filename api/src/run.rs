@@ -72,7 +72,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     register_reload_counter();
     let ledger = Ledger::new(&connections.database_url, LEDGER_CONNECTIONS, "polyglot-api")?;
     tokio::select! {
-        migrated = ledger.migrate_when_up(LEDGER_START_TIMEOUT) => migrated?,
+        migrated = ledger.prepare(connections.migration_mode, LEDGER_START_TIMEOUT) => migrated?,
         () = lifecycle.stopping.cancelled() => return Ok(()),
     }
     tenant_limits::store_running(&config.tenant_limits, &ledger).await?;

@@ -245,7 +245,7 @@ fn create_data_dir(path: &Path) -> Result<PathBuf> {
         .create(path)
         .map_err(|error| Error::config("DATA_DIR", format!("cannot create the folder {}: {error}", path.display())))?;
     let path = path.canonicalize().map_err(Error::path("resolve", path))?;
-    private_folder::create(&path.join("logs")).map_err(|error| Error::config("DATA_DIR", error))?;
+    private_folder::create(&path.join("logs")).map_err(|error| Error::config("DATA_DIR", error.to_string()))?;
     Ok(path)
 }
 

@@ -141,7 +141,7 @@ async fn run(
     let pool_size = u32::from(settings.slots) * 2 + 4;
     let ledger = Ledger::new(&connections.database_url, pool_size, "polyglot-worker")?;
     tokio::select! {
-        migrated = ledger.migrate_when_up(LEDGER_START_TIMEOUT) => migrated?,
+        migrated = ledger.prepare(connections.migration_mode, LEDGER_START_TIMEOUT) => migrated?,
         () = lifecycle.stopping.cancelled() => return Ok(()),
     }
     let storage = Storage::new(&connections.storage).await;

@@ -40,8 +40,8 @@ fn report(state: &SchemaState, findings: &mut Findings) {
         ));
     }
     if state.unknown > 0 {
-        findings.missing(format!(
-            "{} migrations are of a newer version than this one, which refuses to start on this schema",
+        findings.note(format!(
+            "{} migrations are of a newer version, with which this one may run during an upgrade",
             state.unknown
         ));
     }

@@ -19,6 +19,7 @@ const REFUSED: &str = "refused";
 #[derive(Debug, Clone)]
 pub struct Connections {
     pub database_url: DatabaseUrl,
+    pub migration_mode: MigrationMode,
     pub source_database_url: DatabaseUrl,
     /// Whether the source's role may do more than read.
     pub source_allow_privileged: bool,
@@ -44,6 +45,11 @@ impl Connections {
         }
         Ok(Self {
             database_url: database_url(env)?,
+            migration_mode: env.choice(
+                "MIGRATE",
+                MigrationMode::AtStart,
+                &[("on", MigrationMode::AtStart), ("off", MigrationMode::ByCommand)],
+            )?,
             source_database_url: source_database_url(env)?,
             source_allow_privileged: allows_privileged_role(env)?,
             broker: BrokerAddress::from_environment(env)?.map(Reloadable::from),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
 use polyglot_core::failure::chain;
@@ -14,8 +14,6 @@ use polyglot_runtime::timeout::TimedOut;
 use polyglot_source::DatabaseUrl;
 
 use crate::pending_notifications::PendingNotifications;
-
-pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
 /// The settings of a session. A statement touches a few rows; one that takes longer waits for a lock. A transaction that idles
 /// belongs to a frozen process, whose locks would block all others; the longest intended wait is the relay's. Compiling a
@@ -52,6 +50,9 @@ pub enum LedgerError {
     LimitReached(LimitReached),
     #[error("the ledger's tables could not be brought up to date")]
     Migration(#[source] MigrateError),
+    /// `MIGRATE` is off, and the command has not been run for this version.
+    #[error("{0} migrations of this version are still to be run: run `polyglot-api migrate`, or set MIGRATE=on")]
+    MigrationsPending(usize),
 }
 
 impl From<sqlx::Error> for LedgerError {
@@ -60,24 +61,12 @@ impl From<sqlx::Error> for LedgerError {
     }
 }
 
-/// A connection that breaks during a migration is the database's absence like any other.
-fn migration_error(error: MigrateError) -> LedgerError {
-    match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)
-            if polyglot_source::session::is_unavailable(&error) =>
-        {
-            LedgerError::Unavailable(error)
-        }
-        other => LedgerError::Migration(other),
-    }
-}
-
 /// Longest wait for an answer of the ledger. Statements have a shorter limit on the server, so this one is for a server that
 /// no longer answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Pause before a call is repeated.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl From<TimedOut> for LedgerError {
     fn from(_: TimedOut) -> Self {
@@ -135,29 +124,6 @@ impl Ledger {
         Ok(Self { pool, pending_notifications: PendingNotifications::default() })
     }
 
-    /// Creates or upgrades the tables. Safe to call from several processes at once.
-    pub async fn migrate(&self) -> Result<()> {
-        let mut connection = self.pool.acquire().await?;
-        // Two processes that create the schema at once can collide, so they take turns. IF NOT EXISTS would need the right to create
-        // schemas even where there is one, and the owner of the schema alone does not have it.
-        sqlx::raw_sql(
-            "BEGIN; SELECT pg_advisory_xact_lock(hashtext('polyglot schema'));
-             DO $$ BEGIN IF to_regnamespace('polyglot') IS NULL THEN CREATE SCHEMA polyglot; END IF; END $$; COMMIT",
-        )
-        .execute(&mut *connection)
-        .await?;
-        MIGRATIONS.run(&mut *connection).await.map_err(migration_error)?;
-        Ok(())
-    }
-
-    /// Migrates. While the database is unavailable it tries again every second, until `limit` has passed.
-    pub async fn migrate_when_up(&self, limit: Duration) -> Result<()> {
-        let log = |error: &LedgerError| {
-            tracing::warn!(error = chain(error), "the ledger is not up yet, trying again");
-        };
-        retry(limit, RETRY_PAUSE, || self.migrate(), is_unavailable, log).await
-    }
-
     /// The pool's open connections.
     #[must_use]
     pub fn connections(&self) -> PoolUse {
@@ -168,19 +134,5 @@ impl Ledger {
     pub async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1 FROM exports LIMIT 1").execute(&self.pool).await?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_that_breaks_during_a_migration_is_tried_again() {
-        let broken = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
-        for error in [MigrateError::Execute(broken()), MigrateError::ExecuteMigration(broken(), 16)] {
-            assert!(is_unavailable(&migration_error(error)));
-        }
-        assert!(!is_unavailable(&migration_error(MigrateError::VersionMissing(3))));
     }
 }

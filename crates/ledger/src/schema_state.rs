@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::database::{Ledger, MIGRATIONS, Result};
+use crate::database::{Ledger, Result};
+use crate::migration::MIGRATIONS;
 
 /// The ledger's schema as the role of the connection finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,6 +19,7 @@ mod ledger_shards;
 mod lifecycle;
 mod memory;
 mod messages;
+mod migrations;
 mod outages;
 mod page;
 mod preview;
