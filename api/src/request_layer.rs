@@ -43,9 +43,12 @@ pub(crate) async fn track(State(has_tls): State<HasTls>, mut request: Request, n
         tracing::error_span!("probe", request_id = id, %method, route, tenant = Empty, caller = Empty)
     } else {
         tracing::error_span!(
-            "request", request_id = id, %method, route, tenant = Empty, caller = Empty, otel.name = Empty, otel.kind = Empty, otel.status_code = Empty
+            "request", request_id = id, %method, route, export_id = Empty, tenant = Empty, caller = Empty, otel.name = Empty, otel.kind = Empty, otel.status_code = Empty
         )
     };
+    if let Some(export_id) = export_id(&path) {
+        span.record("export_id", tracing::field::display(export_id));
+    }
     let stated = TraceContext::of_request(&id, request.headers());
     telemetry::set_parent(&span, &stated);
     telemetry::rename(&span, name.trim_end(), "server");
@@ -72,6 +75,11 @@ pub(crate) async fn track(State(has_tls): State<HasTls>, mut request: Request, n
     }
     .instrument(span)
     .await
+}
+
+/// The export that the request is about.
+fn export_id(path: &str) -> Option<Uuid> {
+    path.strip_prefix("/exports/")?.split('/').next()?.parse().ok()
 }
 
 /// The client's own request id if it is short and visible ASCII, else a new one.

@@ -10,6 +10,7 @@ use polyglot_source::{DatabaseUrl, allows_privileged_role, database_url, source_
 use polyglot_storage::StorageConfig;
 
 use crate::broker_address::BrokerAddress;
+use crate::migration::MigrationMode;
 
 /// Outcomes of a reload in the metric.
 const DONE: &str = "done";

@@ -138,8 +138,13 @@ async fn deleting_a_running_export_stops_it_within_two_seconds() {
     // Two seconds, and what this busy machine needs on top.
     assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
     system.wait_until_cleaned_up().await;
+    // It is no loss of a lease, for which there is an alert.
+    assert!(!system.workers[0].log().contains("the lease was lost"), "{}", system.workers[0].log());
     let download = system.get(&format!("/exports/{id}/download")).await;
     assert_eq!(download.status(), StatusCode::GONE);
+    let asked_for = format!("export_id={id}");
+    let log = system.api.as_ref().unwrap().log();
+    assert!(log.lines().any(|line| line.contains("/download") && line.contains(&asked_for)), "{log}");
     // The server side of the read has ended as well.
     let copies = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%'";
     wait_until_within(Duration::from_secs(20), "the COPY has ended", async || system.count(copies).await == 0).await;

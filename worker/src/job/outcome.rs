@@ -1,7 +1,8 @@
 //! The end of work that was not completed: what is recorded in the ledger and in the log.
 
 use polyglot_core::failure::{Failure, chain};
-use polyglot_ledger::{Claim, LedgerError};
+use polyglot_core::status::Status;
+use polyglot_ledger::{Claim, LedgerError, with_timeout};
 
 use super::lease::retry_within_lease;
 use crate::context::WorkerContext;
@@ -56,18 +57,26 @@ pub(super) async fn record_end(context: &WorkerContext, claim: &Claim, error: Wo
             tracing::info!("shutting down, work given back");
             retry_within_lease(context, || context.ledger.give_back(claim)).await.map(|()| Outcome::GivenBack)
         }
-        WorkError::Lost => {
-            tracing::warn!("the lease was lost, work dropped");
-            metrics::lease_lost();
-            Ok(Outcome::Lost)
-        }
+        WorkError::Lost => Err(LedgerError::LeaseLost),
     };
-    written.unwrap_or_else(|error| {
-        // The lease expires, and the sweeper then queues the export again.
-        tracing::warn!(error = chain(&error), "the end of the attempt could not be recorded in the ledger");
-        if let LedgerError::LeaseLost = error {
-            metrics::lease_lost();
+    match written {
+        Ok(outcome) => outcome,
+        Err(LedgerError::LeaseLost) => lease_lost(context, claim).await,
+        Err(error) => {
+            // The lease expires, and the sweeper then queues the export again.
+            tracing::warn!(error = chain(&error), "the end of the attempt could not be recorded in the ledger");
+            Outcome::Lost
         }
-        Outcome::Lost
-    })
+    }
+}
+
+/// The first holder of a shard that sees a wish to cancel ends the export for all of them, which is nothing to worry about.
+async fn lease_lost(context: &WorkerContext, claim: &Claim) -> Outcome {
+    if let Ok(Some(Status::Cancelled)) = with_timeout(context.ledger.status(claim.export_id)).await {
+        tracing::info!("export cancelled, work dropped");
+        return Outcome::Cancelled;
+    }
+    tracing::warn!("the lease was lost, work dropped");
+    metrics::lease_lost();
+    Outcome::Lost
 }

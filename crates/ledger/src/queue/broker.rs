@@ -32,6 +32,8 @@ const FRAME_BYTES: u32 = 16 << 10;
 pub enum QueueError {
     #[error("AMQP_URL cannot be used: {0}")]
     Url(String),
+    #[error("no connection to the broker at {host}, port {port}")]
+    Connect { host: String, port: u16, source: lapin::Error },
     #[error("the broker is not available")]
     Broker(#[from] lapin::Error),
     #[error("the broker did not answer within {} s", BROKER_TIMEOUT.as_secs())]
@@ -112,10 +114,14 @@ impl Broker {
     pub(super) async fn connect(&self) -> Result<Connection, QueueError> {
         let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
         let (mut uri, tls) = self.address.get().parts().map_err(QueueError::Url)?;
+        let place = (uri.authority.host.clone(), uri.authority.port);
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         uri.query.frame_max.get_or_insert(FRAME_BYTES);
         let builder = DefaultConnectionBuilder::new()?.with_uri(uri).with_properties(properties).with_tls_config(tls);
-        answer(builder.connect()).await
+        answer(builder.connect()).await.map_err(|error| match error {
+            QueueError::Broker(source) => QueueError::Connect { host: place.0, port: place.1, source },
+            other => other,
+        })
     }
 
     /// Opens a channel with publisher confirms and declares both queues. They are declared on every connection, so a broker
