@@ -139,7 +139,8 @@ impl From<LedgerError> for RouteError {
             LedgerError::Refused(_)
             | LedgerError::Unreadable { .. }
             | LedgerError::LeaseLost
-            | LedgerError::Migration(_) => Self::Internal(Box::new(error)),
+            | LedgerError::Migration(_)
+            | LedgerError::MigrationsPending(_) => Self::Internal(Box::new(error)),
         }
     }
 }
