@@ -1,7 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build-tests test soak kills outages bounded flood schedules bench fuzz sbom lint clean-data
+.PHONY: help run build-tests test soak kills outages bounded flood schedules bench compose-test fuzz sbom lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -27,6 +27,9 @@ help:
 	@echo 'make schedules   SEEDS=20000 drawn orders of the calls of the ledger, every invariant checked after each (make test has'
 	@echo '                 1000); SEED=7 repeats one'
 	@echo 'make bench       time, size and memory of each format at ROWS=10000000 by 1, 2 and 4 workers, and more; as root'
+	@echo 'make compose-test  the images and docker-compose.yml on a Docker engine of its own, as root, without pulling an image;'
+	@echo '                 ROWS=2000000 WORKERS=3 STORES="localstack minio"; PULL=1: the engine at hand and the real images'
+	@echo '                 KEEP=1: engine and images stay in target/compose-test for a next run'
 	@echo 'make fuzz        each parser under libFuzzer for SECONDS=60; needs a C++ compiler; FUZZ_TARGETS="token datasets"'
 	@echo 'make sbom        what the api and the worker are made of, as CycloneDX, in target/sbom/'
 	@echo 'make lint        formatting and clippy'
@@ -92,6 +95,9 @@ bench:
 	@$(TARGET)/devstack with-servers -- bench/small
 	@$(TARGET)/devstack with-servers -- bench/compare
 	cargo bench --workspace --bench rows
+
+compose-test:
+	@devstack/compose-test
 
 # The wrapper adds coverage to our own crates alone; everything else is the ordinary build.
 SECONDS := 60

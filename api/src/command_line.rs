@@ -17,6 +17,8 @@ pub struct Arguments {
 pub enum Command {
     /// Connect to everything that the variables name, and say what is right, missing or too much.
     Check,
+    /// Ask the api of this machine whether it answers, as the health check of a container.
+    Health,
     /// API keys, in the ledger of DATABASE_URL.
     Keys {
         #[command(subcommand)]
@@ -36,6 +38,10 @@ mod tests {
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
         assert!(Arguments::try_parse_from(["polyglot-api"]).unwrap().command.is_none());
+        assert!(matches!(
+            Arguments::try_parse_from(["polyglot-api", "health"]).unwrap().command,
+            Some(Command::Health)
+        ));
         let create = ["polyglot-api", "keys", "create", "--name", "a", "--scopes", "exports:read,metrics"];
         assert!(Arguments::try_parse_from(create).is_ok());
         for bad in [

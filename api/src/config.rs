@@ -1,7 +1,7 @@
 //! Configuration of the api from environment variables. Those of the servers that it shares with the worker are in
 //! `polyglot_ledger`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +102,24 @@ impl Delivery {
     }
 }
 
+/// Returns the address on which the api answers `GET /health` without TLS: the listener for the metrics if there is one.
+///
+/// # Errors
+/// Names the variable whose value cannot be used, or that is missing.
+pub fn health_address(env: &Environment) -> Result<SocketAddr, ConfigError> {
+    let port = match env.number("API_METRICS_PORT", 0_u16, 1..=65535, "TCP port")? {
+        0 if env.optional("TLS_CERT_FILE")?.is_some() => {
+            return Err(ConfigError::Problem {
+                name: "API_METRICS_PORT".to_owned(),
+                problem: "not set, and PORT serves TLS alone, which the health check does not speak; set it".to_owned(),
+            });
+        }
+        0 => env.number("PORT", 8080, 1..=65535, "TCP port")?,
+        metrics_port => metrics_port,
+    };
+    Ok(SocketAddr::new(env.listen_address()?, port))
+}
+
 impl Config {
     /// # Errors
     /// For the first variable whose value cannot be used.
@@ -193,6 +211,19 @@ mod tests {
         assert_eq!(config.max_parallelism, 16);
         assert_eq!(config.max_connections, QuotaLimits { total: 1024, per_peer: 512 });
         assert_eq!(config.datasets.entries().len(), 1);
+    }
+
+    #[test]
+    fn the_health_check_asks_the_listener_without_tls() {
+        let address = |variables: &[(&str, &str)]| {
+            health_address(&Environment::fixed(variables)).map(|address| address.to_string())
+        };
+        assert_eq!(address(&[]).unwrap(), "0.0.0.0:8080");
+        assert_eq!(address(&[("PORT", "81"), ("LISTEN", "::1")]).unwrap(), "[::1]:81");
+        let tls = ("TLS_CERT_FILE", "/etc/polyglot/tls.crt");
+        assert_eq!(address(&[tls, ("API_METRICS_PORT", "9465")]).unwrap(), "0.0.0.0:9465");
+        let error = address(&[tls]).unwrap_err().to_string();
+        assert!(error.starts_with("API_METRICS_PORT: not set"), "{error}");
     }
 
     #[test]

@@ -53,7 +53,7 @@ mod timestamp;
 
 pub use check::check;
 pub use command_line::{Arguments, Command};
-pub use config::{AccessConfig, Config, Delivery, DownloadConfig};
+pub use config::{AccessConfig, Config, Delivery, DownloadConfig, health_address};
 pub use identity::AuthMode;
 pub use keys::{KeysCommand, KeysError, Printed, run as run_keys};
 pub use run::{RunError, run};

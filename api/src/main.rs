@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use polyglot_api::{Arguments, Command, Config, KeysCommand, check, run, run_keys};
+use polyglot_api::{Arguments, Command, Config, KeysCommand, check, health_address, run, run_keys};
 use polyglot_core::failure::chain;
 use polyglot_ledger::{Connections, Ledger, MigrationMode};
 use polyglot_runtime::config::{ConfigError, Environment};
+use polyglot_runtime::health_request;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::logging;
 use polyglot_runtime::telemetry::Tracing;
@@ -20,6 +21,7 @@ const LEDGER_TIMEOUT: Duration = Duration::from_secs(10);
 async fn main() -> ExitCode {
     match Arguments::parse().command {
         Some(Command::Check) => check_servers().await,
+        Some(Command::Health) => ask_health(),
         Some(Command::Keys { command }) => keys(command).await,
         Some(Command::Migrate) => migrate().await,
         None => serve().await,
@@ -73,6 +75,21 @@ async fn check_servers() -> ExitCode {
     match Config::from_environment(&Environment::of_process()) {
         Ok(config) => ExitCode::from(u8::from(!check(&config).await)),
         Err(error) => refused(&error),
+    }
+}
+
+/// Asks the api of this machine whether it answers.
+fn ask_health() -> ExitCode {
+    let address = match health_address(&Environment::of_process()) {
+        Ok(address) => address,
+        Err(error) => return refused(&error),
+    };
+    match health_request::ask(address) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("polyglot-api: {}", chain(&error));
+            ExitCode::FAILURE
+        }
     }
 }
 

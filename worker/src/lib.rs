@@ -6,7 +6,6 @@ mod context;
 mod dataset_limit;
 mod dead_letters;
 mod encode_task;
-mod health;
 mod job;
 mod mask_hashes;
 mod memory;
@@ -36,6 +35,7 @@ use polyglot_ledger::Sweeper;
 use polyglot_ledger::queue::{Broker, Relay, Subscription, run_relay};
 use polyglot_ledger::{Ledger, send_notifications};
 use polyglot_runtime::config::{ConfigError, Environment};
+use polyglot_runtime::health_request;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::logging;
 use polyglot_runtime::telemetry::Tracing;
@@ -71,11 +71,20 @@ pub fn main() -> ExitCode {
     let env = Environment::of_process();
     match Arguments::parse().command {
         None => work(&env),
-        Some(Command::Health) => report(health::ask(&env)),
+        Some(Command::Health) => report(ask_health(&env)),
         Some(Command::DeadLetters { action }) => {
             run_command(dead_letters::run(&env, action.unwrap_or(dead_letters::Action::List)))
         }
     }
+}
+
+/// Asks the worker of this machine whether it answers.
+fn ask_health(env: &Environment) -> Result<(), Box<dyn std::error::Error>> {
+    let address = config::metrics_address(env)?.ok_or_else(|| ConfigError::Problem {
+        name: "METRICS_PORT".to_owned(),
+        problem: "not set, so the worker does not listen".to_owned(),
+    })?;
+    Ok(health_request::ask(address)?)
 }
 
 fn run_command(command: impl Future<Output = Result<(), Box<dyn std::error::Error>>>) -> ExitCode {

@@ -2,6 +2,7 @@
 //! metrics and traces. Nothing here knows the ledger, the source or the object store.
 
 pub mod config;
+pub mod health_request;
 pub mod http_server;
 pub mod lifecycle;
 pub mod logging;

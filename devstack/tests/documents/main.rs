@@ -274,6 +274,30 @@ fn log_lines_that_the_documents_quote_are_written() {
     assert!(seen > 10, "{seen}");
 }
 
+/// Both images share the layers of one build only as long as the stages before the last are the same.
+#[test]
+fn both_images_have_one_build() {
+    let build = |name: &str| -> Vec<String> {
+        let text = read(name);
+        let (build, _) = text.rsplit_once("\nFROM ${RUNTIME_IMAGE}").unwrap();
+        build.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    assert!(build("Dockerfile.api").iter().any(|line| line.contains("cargo build")));
+    assert_eq!(build("Dockerfile.api"), build("Dockerfile.worker"));
+    // Cargo reads the manifest of each member, so each has to be in the context.
+    let context = read(".dockerignore");
+    for member in ["bench", "devstack", "devstack/test-kit", "devstack/test-servers", "fuzz"] {
+        assert!(root().join(member).join("Cargo.toml").exists());
+        assert!(
+            context.lines().any(|line| line == format!("!{member}/Cargo.toml")),
+            "{member} is not in .dockerignore"
+        );
+    }
+    for folder in ["api", "worker", "crates", "migrations"] {
+        assert!(context.lines().any(|line| line == format!("!{folder}")), "{folder} is not in .dockerignore");
+    }
+}
+
 #[test]
 fn files_that_the_documents_name_exist() {
     for document in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {

@@ -51,7 +51,7 @@ async fn metrics_and_the_service_have_listeners_of_their_own() {
     // Nothing listens on the other addresses of this machine.
     assert!(http.get(format!("http://127.0.0.1:{port}/health")).send().await.is_err());
     assert!(http.get(format!("http://127.0.0.1:{metrics_port}/metrics")).send().await.is_err());
-    // A request of HTTP/1.0 may have no host, as that of the health check in docker-compose.yml.
+    // A request of HTTP/1.0 may have no host, as that of a simple health check.
     for (path, status) in [("/health", "200"), ("/exports", "421")] {
         let mut stream = TcpStream::connect(format!("127.0.0.2:{port}")).await.unwrap();
         stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
