@@ -1,12 +1,12 @@
 # The commands of this repository. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build-tests test soak kills outages bounded flood schedules bench compose-test fuzz sbom lint clean-data
+.PHONY: help run build-tests test test-versions soak kills outages bounded flood schedules bench compose-test fuzz sbom lint clean-data
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)/release
 
 # Settings may be given either way: `PORT=8081 make run` or `make run PORT=8081`.
-export LISTEN PORT DATA_DIR SEED_ROWS WORKERS ALLOWED_HOSTS
+export LISTEN PORT DATA_DIR SEED_ROWS WORKERS ALLOWED_HOSTS PG
 
 help:
 	@echo 'make run         start everything on this machine and export the sample table once; Ctrl-C stops it all'
@@ -15,6 +15,8 @@ help:
 	@echo '                 ALLOWED_HOSTS: names under which they do'
 	@echo '                 DATABASE_URL, AMQP_URL, S3_ENDPOINT: use a server of yours for that part'
 	@echo 'make test        every test, with servers of its own in throw-away folders'
+	@echo '                 PG=18: on that major version of PostgreSQL, from 13 to 18, which is fetched into .tools'
+	@echo 'make test-versions  the system tests on PostgreSQL PGS="13 14 15 16 17 18", one after the other'
 	@echo 'make build-tests  what make test builds, without running it'
 	@echo 'make soak        500 exports on three workers, with a fault a second for three minutes (make test has a shorter one)'
 	@echo '                 SOAK_EXPORTS=500 SOAK_SECONDS=180; SOAK_SEED repeats an earlier plan'
@@ -50,6 +52,14 @@ build-tests:
 test: build-tests
 	@devstack/install --tests
 	@exec $(TARGET)/devstack with-servers -- cargo test --release --workspace --exclude polyglot-bench --no-fail-fast
+
+# The tests that depend on what PostgreSQL does; the others never speak to one. A version that fails keeps none from the next.
+test-versions: PGS ?= 13 14 15 16 17 18
+test-versions: build-tests
+	@failed=; for version in $(PGS); do echo "== PostgreSQL $$version"; \
+		PG=$$version devstack/install --tests && PG=$$version $(TARGET)/devstack with-servers -- \
+			cargo test --release --workspace --exclude polyglot-bench --no-fail-fast --test system || failed="$$failed $$version"; \
+	done; if [ -n "$$failed" ]; then echo "failed on PostgreSQL$$failed" >&2; exit 1; fi
 
 # `export`: make's own assignment would not reach the test.
 soak: export SOAK_EXPORTS ?= 500

@@ -45,8 +45,8 @@ impl Postgres {
     ///
     /// A server that an earlier run left running is stopped first. Returns when the server accepts connections.
     pub async fn start(data_dir: &Path, log: &Path, settings: PostgresSettings) -> Result<Self> {
-        let bin = find_programs()?;
         let folder = postgres_folder::find_or_create(data_dir)?;
+        let bin = find_programs(&folder)?;
         let cluster = folder.path.join("cluster");
         if !cluster.join("PG_VERSION").exists() {
             initdb(&bin, &folder, &cluster, &settings).await?;
@@ -204,9 +204,12 @@ fn launch(
         .spawn()
 }
 
-/// The folder of `postgres` and `initdb`: the newest version that Debian's packages installed, otherwise the one that
-/// `pg_config` names.
-fn find_programs() -> Result<PathBuf> {
+/// The folder of `postgres` and `initdb`: of the major version that `PG` names, otherwise the newest version that Debian's
+/// packages installed, otherwise the one that `pg_config` names.
+fn find_programs(folder: &ClusterFolder) -> Result<PathBuf> {
+    if let Some(major) = std::env::var("PG").ok().filter(|major| !major.is_empty()) {
+        return find_fetched(&major, folder);
+    }
     let mut installed: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -217,14 +220,51 @@ fn find_programs() -> Result<PathBuf> {
     let pg_config = std::process::Command::new("pg_config").arg("--bindir").stderr(Stdio::null()).output().ok();
     let configured = pg_config.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     let candidates = installed.into_iter().rev().map(|(_, path)| path).chain(configured);
-    candidates.into_iter().find(|path| path.join("postgres").exists() && path.join("initdb").exists()).ok_or_else(
-        || Error::Missing {
-            what: "a PostgreSQL server".into(),
-            advice:
-                "install the package postgresql (devstack/install does it), or set DATABASE_URL to a server of yours"
-                    .into(),
-        },
-    )
+    candidates.into_iter().find(|path| has_programs(path)).ok_or_else(|| Error::Missing {
+        what: "a PostgreSQL server".into(),
+        advice: "install the package postgresql (devstack/install does it), or set DATABASE_URL to a server of yours"
+            .into(),
+    })
+}
+
+fn has_programs(bin: &Path) -> bool {
+    bin.join("postgres").exists() && bin.join("initdb").exists()
+}
+
+/// The programs that `PG=MAJOR devstack/install --tests` has put into `.tools` of this folder or one above it. They are copied
+/// into the cluster's folder where its user cannot reach them, as in a clone under `/root`: they find their libraries and
+/// files by their own path, so the copy works like the original.
+fn find_fetched(major: &str, folder: &ClusterFolder) -> Result<PathBuf> {
+    if !major.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::config("PG", format!("{major:?} is not a major version of PostgreSQL, as 18")));
+    }
+    let name = format!("postgresql-{major}");
+    let here = std::env::current_dir().map_err(Error::io("find the current folder"))?;
+    let fetched =
+        here.ancestors().map(|above| above.join(".tools").join(&name)).find(|it| has_programs(&it.join("bin")));
+    let fetched = fetched.ok_or_else(|| Error::Missing {
+        what: format!("PostgreSQL {major}, which PG names (.tools/{name})"),
+        advice: format!("fetch it: PG={major} devstack/install --tests"),
+    })?;
+    let Some(user) = folder.run_as.filter(|user| !postgres_folder::reaches(*user, &fetched)) else {
+        return Ok(fetched.join("bin"));
+    };
+    let copy = folder.path.join(&name);
+    if !copy.exists() {
+        // Under another name until it is complete.
+        let unfinished = folder.path.join("programs-unfinished");
+        let status = std::process::Command::new("cp").args(["-RT", "--"]).args([&fetched, &unfinished]).status();
+        let status = status.map_err(Error::io("run cp"))?;
+        if !status.success() {
+            let (from, to) = (fetched.display(), unfinished.display());
+            return Err(Error::Refused(format!("cp could not copy {from} to {to} ({status})")));
+        }
+        fs::rename(&unfinished, &copy).map_err(Error::path("rename", &unfinished))?;
+    }
+    if postgres_folder::reaches(user, &copy.join("bin")) {
+        return Ok(copy.join("bin"));
+    }
+    Err(Error::Refused(format!("the user postgres cannot reach {}", copy.display())))
 }
 
 /// Refuses a cluster of another major version with advice; the server's own message has none.

@@ -148,7 +148,7 @@ fn user_postgres() -> Result<(u32, u32)> {
 }
 
 /// Whether `user` can traverse `folder` and everything above it.
-fn reaches(user: (u32, u32), folder: &Path) -> bool {
+pub(crate) fn reaches(user: (u32, u32), folder: &Path) -> bool {
     let probe = || -> io::Result<bool> {
         let status = Command::new("setpriv")
             .args([format!("--reuid={}", user.0), format!("--regid={}", user.1)])
