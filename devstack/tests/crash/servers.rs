@@ -72,7 +72,7 @@ impl Servers {
         servers.sql("ALTER ROLE postgres SET synchronous_commit TO on".to_owned()).await;
         servers.sql(format!("CREATE DATABASE {TEMPLATE}")).await;
         servers.sql(format!("CREATE DATABASE {SOURCE}")).await;
-        Ledger::new(&servers.url("postgres", TEMPLATE), 1, "template").unwrap().migrate().await.unwrap();
+        Ledger::new(servers.url("postgres", TEMPLATE), 1, "template").unwrap().migrate().await.unwrap();
         seed::fill(&servers.url("postgres", SOURCE), rows).await.unwrap();
         Arc::new(servers)
     }

@@ -101,7 +101,7 @@ async fn one_role_owns_the_ledger_and_the_other_may_only_read() {
     let trial = Trial::start().await;
     run(&trial.admin(), "CREATE TABLE made_before AS SELECT 1 AS id").await.unwrap();
     trial.set_up().await;
-    let ledger = Ledger::new(&trial.ledger(), 2, "test").unwrap();
+    let ledger = Ledger::new(trial.ledger(), 2, "test").unwrap();
     let state = ledger.schema_state().await.unwrap();
     assert!(state.exists && state.may_create && state.pending > 0 && state.damaged == 0, "{state:?}");
     ledger.migrate().await.unwrap();
@@ -119,10 +119,10 @@ async fn what_an_earlier_version_has_made_with_one_role_goes_on() {
     needs_servers!();
     let trial = Trial::start().await;
     run(&trial.admin(), "CREATE TABLE made_before AS SELECT 1 AS id").await.unwrap();
-    Ledger::new(&trial.admin(), 2, "test").unwrap().migrate().await.unwrap();
+    Ledger::new(trial.admin(), 2, "test").unwrap().migrate().await.unwrap();
     run(&trial.admin(), "CREATE SCHEMA other; CREATE TABLE other.kept (id int)").await.unwrap();
     trial.set_up().await;
-    let ledger = Ledger::new(&trial.ledger(), 2, "test").unwrap();
+    let ledger = Ledger::new(trial.ledger(), 2, "test").unwrap();
     let state = ledger.schema_state().await.unwrap();
     assert!(state.pending == 0 && state.not_writable == 0 && state.owned_by_others == 0, "{state:?}");
     ledger.migrate().await.unwrap();
