@@ -14,7 +14,7 @@ use polyglot_ledger::{Ledger, LedgerError, register_reload_counter, send_notific
 use polyglot_runtime::http_server::HttpServer;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::telemetry::{InstallError, Recorder};
-use polyglot_source::{RoleCheck, session};
+use polyglot_source::{RoleCheck, SharedSessions, find_shared_sessions, session};
 use polyglot_storage::Storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +58,8 @@ pub enum RunError {
     Listen { variable: &'static str, address: SocketAddr, source: std::io::Error },
     #[error("JWT_JWKS_URL: the system's certificates, by which the issuer is verified, cannot be read")]
     Jwt(#[source] std::io::Error),
+    #[error(transparent)]
+    SharedSessions(#[from] SharedSessions),
     #[error("the metrics recorder cannot be installed")]
     Metrics(#[from] InstallError),
 }
@@ -75,6 +77,8 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
         migrated = ledger.prepare(connections.migration_mode, LEDGER_START_TIMEOUT) => migrated?,
         () = lifecycle.stopping.cancelled() => return Ok(()),
     }
+    let source_limit = Source::limit();
+    find_shared_sessions(&source_limit, &connections.source_database_url).await?;
     tenant_limits::store_running(&config.tenant_limits, &ledger).await?;
     warn_about_access(&config.access, &ledger).await?;
     let tokens = config.access.jwt.clone().map(Verifier::new).transpose().map_err(RunError::Jwt)?;
@@ -91,7 +95,6 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), RunError> {
     // Background tasks stop after the listener: the message of an export that is accepted during the drain is still sent.
     let background_stop = CancellationToken::new();
     lifecycle.tasks.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), background_stop.clone()));
-    let source_limit = Source::limit();
     let sweeper = Sweeper {
         ledger: ledger.clone(),
         storage: storage.clone(),

@@ -25,6 +25,8 @@ pub struct PostgresSettings {
     /// Password of the superuser; without one every local user may connect as that.
     pub password: Option<String>,
     pub max_connections: u32,
+    /// Settings (`name=value`) that replace the usual ones.
+    pub options: &'static [&'static str],
 }
 
 /// The superuser. It is not called like the schema of the ledger: `"$user"` comes first in the search path, so tables that are
@@ -70,6 +72,25 @@ impl Postgres {
                 Ok(()) => return Ok(server),
             }
         }
+    }
+
+    /// Starts a streaming standby over a copy of the cluster of `primary`, whose options have to allow for one. Neither may have
+    /// a password: the copy is made by the superuser.
+    pub async fn start_standby(
+        primary: &Self,
+        data_dir: &Path,
+        log: &Path,
+        settings: PostgresSettings,
+    ) -> Result<Self> {
+        let folder = postgres_folder::find_or_create(data_dir)?;
+        // Where the version's own programs come without it, a newer one of the distribution will do.
+        let own = find_programs(&folder)?.join("pg_basebackup");
+        let program = if own.exists() { own } else { "pg_basebackup".into() };
+        let mut command = as_owner(&folder);
+        command.arg(program).args(["--wal-method=stream", "--checkpoint=fast", "--no-sync", "--write-recovery-conf"]);
+        command.arg(format!("--dbname={}", primary.url("postgres"))).arg("--pgdata").arg(folder.path.join("cluster"));
+        run_to_end("pg_basebackup", &mut command).await?;
+        Self::start(data_dir, log, settings).await
     }
 
     /// The URL of one of its databases, for the superuser.
@@ -193,8 +214,15 @@ fn launch(
     if !settings.durable {
         options.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
     }
-    Launch::new("PostgreSQL", bin.join("postgres"), owner, log)
-        .without_env_prefix("PG")
+    options.extend(settings.options.iter().map(|option| (*option).to_owned()));
+    let mut launch = Launch::new("PostgreSQL", bin.join("postgres"), owner, log).without_env_prefix("PG");
+    // What the server loads later, as postgres_fdw and the receiver of a standby, does not look where the server's own programs
+    // do, and would find the distribution's library of another version.
+    let libraries = bin.with_file_name("lib");
+    if libraries.join("libpq.so.5").exists() {
+        launch = launch.env("LD_LIBRARY_PATH", libraries);
+    }
+    launch
         .user(folder.run_as)
         .current_dir(&folder.path)
         .death_signal("INT")
@@ -299,12 +327,8 @@ async fn initdb(bin: &Path, folder: &ClusterFolder, cluster: &Path, settings: &P
     if let Some((uid, gid)) = folder.run_as {
         chown(&unfinished, Some(uid), Some(gid)).map_err(Error::path("change the owner of", &unfinished))?;
     }
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]);
-    if let Some((uid, gid)) = folder.run_as {
-        command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
-    }
-    command.arg("--").arg(bin.join("initdb")).arg("-D").arg(&unfinished);
+    let mut command = as_owner(folder);
+    command.arg(bin.join("initdb")).arg("-D").arg(&unfinished);
     command.args(["-E", "UTF8", "--locale=C.UTF-8"]);
     if let Some(password) = &settings.password {
         fs::write(&password_file, password).map_err(Error::path("write", &password_file))?;
@@ -320,24 +344,37 @@ async fn initdb(bin: &Path, folder: &ClusterFolder, cluster: &Path, settings: &P
     if !settings.durable {
         command.arg("--no-sync");
     }
-    let output = command
-        .current_dir(&folder.path)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(Error::io("run initdb"))?;
+    let outcome = run_to_end("initdb", &mut command).await;
     let _ = fs::remove_file(&password_file);
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        return Err(Error::Process {
-            name: "initdb".into(),
-            problem: format!("failed ({}):\n{}", output.status, indent(&stderr)),
-            log: None,
-            tail: String::new(),
-        });
-    }
+    outcome?;
     fs::rename(&unfinished, cluster).map_err(Error::path("rename", &unfinished))
+}
+
+/// A command that the arguments to come name, as the owner of the cluster and in its folder.
+fn as_owner(folder: &ClusterFolder) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if let Some((uid, gid)) = folder.run_as {
+        command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
+    }
+    command.arg("--").current_dir(&folder.path);
+    command
+}
+
+/// Runs a command; what it has written to its standard error is in the error.
+async fn run_to_end(name: &str, command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = output.map_err(Error::io(format!("run {name}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(Error::Process {
+        name: name.into(),
+        problem: format!("failed ({}):\n{}", output.status, indent(&stderr)),
+        log: None,
+        tail: String::new(),
+    })
 }
 
 /// Stops the server that still runs on `cluster`, and removes a pid file that would keep a new one from starting.

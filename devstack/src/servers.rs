@@ -71,6 +71,7 @@ impl Servers {
             password: Some(secrets.get("POSTGRES_PASSWORD")?),
             // A worker has at most 7 to the source and 8 to the ledger, the api 6 and 12.
             max_connections: 100 + u32::from(config.workers) * 15,
+            options: &[],
         };
         let passwords = TrialPasswords {
             ledger: secrets.get("POSTGRES_LEDGER_PASSWORD")?,

@@ -78,7 +78,8 @@ impl RunningServers {
         let log = |name: &str| dir.join(format!("{name}.log"));
         let keys = S3Keys { access_key: secrets::random(), secret_key: secrets::random() };
         let (postgres_log, rabbit_log, seaweed_log) = (log("postgres"), log("rabbitmq"), log("seaweedfs"));
-        let settings = PostgresSettings { port: ports[0], durable: false, password: None, max_connections: 300 };
+        let settings =
+            PostgresSettings { port: ports[0], durable: false, password: None, max_connections: 300, options: &[] };
         let rabbit_settings = RabbitSettings {
             amqp_port: ports[1],
             distribution_port: ports[2],

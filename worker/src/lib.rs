@@ -39,7 +39,7 @@ use polyglot_runtime::health_request;
 use polyglot_runtime::lifecycle::Lifecycle;
 use polyglot_runtime::logging;
 use polyglot_runtime::telemetry::Tracing;
-use polyglot_source::ConnectionLimit;
+use polyglot_source::{ConnectionLimit, find_shared_sessions};
 use polyglot_storage::Storage;
 
 /// Takes exports from the queue and processes them. Configured by environment variables.
@@ -153,6 +153,8 @@ async fn run(
         migrated = ledger.prepare(connections.migration_mode, LEDGER_START_TIMEOUT) => migrated?,
         () = lifecycle.stopping.cancelled() => return Ok(()),
     }
+    let connection_limit = ConnectionLimit::new(settings.source_connections.into(), settings.slots.into());
+    find_shared_sessions(&connection_limit, &connections.source_database_url).await?;
     let storage = Storage::new(&connections.storage).await;
     let name = format!("worker-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
     let broker = Broker::of(&connections, name.clone());
@@ -162,7 +164,6 @@ async fn run(
     let drained = tokio_util::sync::CancellationToken::new();
     background.spawn(run_relay(ledger.clone(), broker.clone(), relay.clone(), drained.clone()));
     background.spawn(send_notifications(ledger.clone(), drained.clone()));
-    let connection_limit = ConnectionLimit::new(settings.source_connections.into(), settings.slots.into());
     let sweeper = Sweeper {
         ledger: ledger.clone(),
         storage: storage.clone(),

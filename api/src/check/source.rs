@@ -3,7 +3,7 @@
 use polyglot_core::failure::chain;
 use polyglot_core::relation::RelationName;
 use polyglot_source::sql::{quote_identifier, quote_relation};
-use polyglot_source::{SourceConnection, reading_role_problem, role_rights};
+use polyglot_source::{SourceConnection, find_shared_sessions, reading_role_problem, role_rights};
 use sqlx::PgConnection;
 
 use super::finding::Findings;
@@ -15,7 +15,11 @@ use crate::source::Source;
 const MAX_NAMED: usize = 10;
 
 pub(super) async fn check(config: &Config, findings: &mut Findings) {
-    let permit = Source::limit().acquire_control().await;
+    let limit = Source::limit();
+    if let Err(refusal) = find_shared_sessions(&limit, &config.connections.source_database_url).await {
+        return findings.missing(refusal.to_string());
+    }
+    let permit = limit.acquire_control().await;
     let opened = SourceConnection::open(permit, &config.connections.source_database_url, "polyglot check").await;
     let mut connection = match opened {
         Ok(connection) => connection,

@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use crate::connection_limit::ConnectionPermit;
 use crate::database_url::DatabaseUrl;
-use crate::session_settings::{apply_session_settings, reset_session_settings, without_statements_in_the_log};
+use crate::session_settings::{apply_session_settings, reset_session_settings, with_source_options};
 use crate::sql::quote_literal;
 
 /// Longest wait for a connection to be established.
@@ -59,7 +59,7 @@ impl SourceConnection {
         let limit = if permit.is_control() { CONTROL_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT };
         let (url, name) = (url.into(), name.to_owned());
         let opening = async move {
-            let options = without_statements_in_the_log(url.options()?).application_name(&name);
+            let options = with_source_options(url.options()?).application_name(&name);
             let connection = PgConnection::connect_with(&options).await?;
             let mut opened = Self { open: Some(OpenSession { connection, permit, url, name, pid: None }) };
             let session = opened.session();
@@ -69,6 +69,12 @@ impl SourceConnection {
         let opening = async move { timeout(limit, opening).await.unwrap_or_else(|_| Err(silent())) };
         // In a task of its own, which goes on if the caller gives up: the session that comes of it is then ended like any other.
         tokio::spawn(opening.in_current_span()).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+    }
+
+    /// The session's process in the server when its settings were made.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.open.as_ref().and_then(|session| session.pid)
     }
 
     fn session(&mut self) -> &mut OpenSession {

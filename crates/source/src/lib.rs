@@ -17,6 +17,7 @@ mod role_rights;
 mod role_rights_tests;
 pub mod session;
 mod session_settings;
+mod shared_sessions;
 pub mod sql;
 pub mod sql_state;
 
@@ -31,3 +32,4 @@ pub use reading_role::{reading_role_problem, set_local_role};
 pub use role_check::RoleCheck;
 pub use role_rights::{ExcessRight, RoleRights, role_rights};
 pub use session_settings::{FIX_SEARCH_PATH, tainted_session};
+pub use shared_sessions::{SharedSessions, find_shared_sessions};

@@ -12,7 +12,7 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use crate::connection::SourceConnection;
 use crate::connection_limit::ConnectionPermit;
 use crate::database_url::DatabaseUrl;
-use crate::session_settings::{apply_session_settings, without_statements_in_the_log};
+use crate::session_settings::{apply_session_settings, with_source_options};
 
 /// Size of [`pool`].
 pub const POOL_SIZE: u32 = 4;
@@ -36,7 +36,7 @@ pub fn pool(url: impl Into<DatabaseUrl>) -> Result<PgPool, sqlx::Error> {
                 Ok(())
             })
         });
-    url.into().pool(options, |options| without_statements_in_the_log(options).application_name("polyglot catalog"))
+    url.into().pool(options, |options| with_source_options(options).application_name("polyglot catalog"))
 }
 
 /// The connections of a pool, idle and in use.

@@ -70,7 +70,9 @@ pub(crate) async fn apply_session_settings(connection: &mut PgConnection) -> Res
     rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("pid")
 }
 
-/// The driver logs statements that take a second, and those on the source have values of filters in them.
-pub(crate) fn without_statements_in_the_log(options: PgConnectOptions) -> PgConnectOptions {
-    options.disable_statement_logging()
+/// What every connection to the source has beside its URL. The driver logs statements that take a second, and those on the source have
+/// values of filters in them. Its startup parameter `extra_float_digits` is one that poolers refuse; [`apply_session_settings`]
+/// sets it.
+pub(crate) fn with_source_options(options: PgConnectOptions) -> PgConnectOptions {
+    options.disable_statement_logging().extra_float_digits(None)
 }

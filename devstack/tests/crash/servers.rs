@@ -43,7 +43,7 @@ impl Servers {
         let dir = scratch.path().canonicalize().unwrap();
         let ports = free_ports(4).unwrap();
         let postgres_settings =
-            PostgresSettings { port: ports[0], durable: false, password: None, max_connections: 800 };
+            PostgresSettings { port: ports[0], durable: false, password: None, max_connections: 800, options: &[] };
         let rabbit_settings = RabbitSettings {
             amqp_port: ports[1],
             distribution_port: ports[2],

@@ -9,7 +9,13 @@ use sqlx::{AssertSqlSafe, Connection, Executor};
 
 async fn start(dir: &ScratchDir, password: &str) -> Postgres {
     let port = free_port().unwrap();
-    let settings = PostgresSettings { port, durable: false, password: Some(password.to_owned()), max_connections: 20 };
+    let settings = PostgresSettings {
+        port,
+        durable: false,
+        password: Some(password.to_owned()),
+        max_connections: 20,
+        options: &[],
+    };
     let dir = dir.path().canonicalize().unwrap();
     let started = Postgres::start(&dir, &dir.join("postgres.log"), settings).await;
     started.unwrap_or_else(|error| panic!("{}", error.with_causes()))

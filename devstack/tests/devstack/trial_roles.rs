@@ -24,7 +24,7 @@ impl Trial {
         let dir = ScratchDir::new("trial-roles").unwrap();
         let (path, port) = (dir.path().canonicalize().unwrap(), free_port().unwrap());
         let password = Some("admin0".to_owned());
-        let settings = PostgresSettings { port, durable: false, password, max_connections: 20 };
+        let settings = PostgresSettings { port, durable: false, password, max_connections: 20, options: &[] };
         let started = Postgres::start(&path, &path.join("postgres.log"), settings).await;
         let server = started.unwrap_or_else(|error| panic!("{}", error.with_causes()));
         server.ensure_database(DATABASE).await.unwrap();

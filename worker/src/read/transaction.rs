@@ -9,7 +9,9 @@ use polyglot_core::relation::{Relation, RelationKind};
 use polyglot_core::request::ExportRequest;
 use polyglot_source::session::Backend;
 use polyglot_source::sql::quote_literal;
-use polyglot_source::{ConnectionPermit, DatabaseUrl, FIX_SEARCH_PATH, SourceConnection, set_local_role};
+use polyglot_source::{
+    ConnectionPermit, DatabaseUrl, FIX_SEARCH_PATH, SharedSessions, SourceConnection, set_local_role,
+};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -59,6 +61,11 @@ const SNAPSHOT: &str = "
     SELECT to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time,
            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text
                AS wal_position";
+
+/// The same where the position cannot be asked for.
+const SNAPSHOT_WITHOUT_POSITION: &str = "
+    SELECT to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time,
+           NULL::text AS wal_position";
 
 const BACKEND: &str = "SELECT pg_backend_pid() AS pid, pg_postmaster_start_time()::text AS server_started";
 
@@ -116,12 +123,24 @@ async fn begin(
     }
 }
 
-async fn backend(connection: &mut PgConnection) -> Result<Backend, Failure> {
-    let row = sqlx::query(BACKEND).fetch_one(connection).await.map_err(failed)?;
-    Ok(Backend {
-        pid: row.try_get("pid").map_err(failed)?,
-        server_started: row.try_get("server_started").map_err(failed)?,
-    })
+/// As [`begin`], for who cannot go on without the lock.
+async fn begin_locked(connection: &mut PgConnection, request: &ExportRequest) -> Result<(), Failure> {
+    match begin(connection, request, "").await? {
+        BeginOutcome::Open => Ok(()),
+        BeginOutcome::NoTable => Err(relation_missing(request)),
+        BeginOutcome::Locked(failure) => Err(failure),
+    }
+}
+
+/// The process of the transaction's session, in which the session's settings have to have been made.
+async fn backend(connection: &mut SourceConnection) -> Result<Backend, Failure> {
+    let row = sqlx::query(BACKEND).fetch_one(&mut **connection).await.map_err(failed)?;
+    let pid = row.try_get("pid").map_err(failed)?;
+    if connection.pid() != Some(pid) {
+        let message = "The source database is behind a pooler that gives each transaction another session.";
+        return Err(Failure::caused(FailureKind::SourceRefused, message, &SharedSessions));
+    }
+    Ok(Backend { pid, server_started: row.try_get("server_started").map_err(failed)? })
 }
 
 impl Connected {
@@ -148,12 +167,18 @@ impl Connected {
     /// Locks the relation against changes of its definition and takes a snapshot.
     pub(crate) async fn begin(self, request: &ExportRequest) -> Result<(Source, SnapshotPoint), Failure> {
         let Self { mut connection, since, .. } = self;
-        match begin(&mut connection, request, "").await? {
-            BeginOutcome::Open => {}
-            BeginOutcome::NoTable => return Err(relation_missing(request)),
-            BeginOutcome::Locked(failure) => return Err(failure),
-        }
-        let row = sqlx::query(SNAPSHOT).fetch_one(&mut *connection).await.map_err(failed)?;
+        begin_locked(&mut connection, request).await?;
+        let taken = sqlx::query(SNAPSHOT).fetch_one(&mut *connection).await;
+        let row = match taken {
+            // A role that may not call the functions (PUBLIC may unless somebody has revoked it), or a server that is
+            // compatible with PostgreSQL but for its log. The position is for information; the rows do not depend on it.
+            Err(error) if matches!(sqlstate(&error).as_deref(), Some("42501" | "0A000")) => {
+                sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await.map_err(failed)?;
+                begin_locked(&mut connection, request).await?;
+                sqlx::query(SNAPSHOT_WITHOUT_POSITION).fetch_one(&mut *connection).await.map_err(failed)?
+            }
+            taken => taken.map_err(failed)?,
+        };
         let snapshot = SnapshotPoint {
             time: row.try_get("time").map_err(failed)?,
             wal_position: row.try_get("wal_position").map_err(failed)?,

@@ -95,6 +95,14 @@ impl Trial {
         Self { system, admin, attacker, attacker_name, reader }
     }
 
+    /// One value from the source, as its administrator.
+    async fn ask<T>(&self, query: &'static str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        sqlx::query_scalar(query).fetch_one(&self.admin).await.unwrap()
+    }
+
     /// Has the attacker create something.
     async fn attack(&mut self, sql: &str) {
         run(&mut self.attacker, sql).await;

@@ -30,8 +30,13 @@ impl SecuredPostgres {
         let files = ScratchDir::new("secured-postgres").unwrap();
         let dir = files.path().canonicalize().unwrap();
         let port = free_port().unwrap();
-        let settings =
-            PostgresSettings { port, durable: false, password: Some(PASSWORD.to_owned()), max_connections: 100 };
+        let settings = PostgresSettings {
+            port,
+            durable: false,
+            password: Some(PASSWORD.to_owned()),
+            max_connections: 100,
+            options: &[],
+        };
         let postgres = Postgres::start(&dir, &dir.join("postgres.log"), settings).await;
         let this =
             Self { postgres: postgres.unwrap_or_else(|error| panic!("{}", error.with_causes())), port, _files: files };
