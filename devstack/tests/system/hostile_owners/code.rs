@@ -125,7 +125,8 @@ async fn code_of_every_kind_gains_nothing() {
     needs_servers!();
     let mut trial = Trial::start().await;
     let version: i32 = trial.ask("SELECT current_setting('server_version_num')::int").await;
-    let has_icu: bool = trial.ask("SELECT EXISTS (SELECT FROM pg_collation WHERE collprovider = 'i')").await;
+    // From 16 on there is one of ICU also in a server that was built without.
+    let has_icu: bool = trial.ask("SELECT count(*) > 1 FROM pg_collation WHERE collprovider = 'i'").await;
     for (name, sql, expected) in KINDS {
         // Statistics on expressions are new in 14. A server that was built without ICU has no collation that is not deterministic.
         if *name == "statistics" && version < 140_000 || *name == "collation" && !has_icu {
