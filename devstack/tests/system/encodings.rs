@@ -18,7 +18,7 @@ async fn database(servers: &TestServers, name: &str, encoding: &str) -> String {
     let create =
         format!("CREATE DATABASE \"{name}\" ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
     run(&servers.database_url, &create).await;
-    let encoded: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encoded = name.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02X}"));
     let server = servers.database_url.rsplit_once('/').unwrap().0;
     format!("{server}/{encoded}")
 }
