@@ -1,6 +1,7 @@
 //! A private PostgreSQL: initdb once, start, wait, stop. `postgres_folder` chooses the folder of its cluster.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -90,7 +91,26 @@ impl Postgres {
         command.arg(program).args(["--wal-method=stream", "--checkpoint=fast", "--no-sync", "--write-recovery-conf"]);
         command.arg(format!("--dbname={}", primary.url("postgres"))).arg("--pgdata").arg(folder.path.join("cluster"));
         run_to_end("pg_basebackup", &mut command).await?;
+        // A newer pg_basebackup writes options there which the libpq of an older server refuses, as `sslsni` before 14; the
+        // receiver of the log then never connects. Of two lines the later one counts.
+        let conf = folder.path.join("cluster/postgresql.auto.conf");
+        let line = format!("primary_conninfo = '{}'\n", primary.url("postgres"));
+        let appended =
+            fs::OpenOptions::new().append(true).open(&conf).and_then(|mut file| file.write_all(line.as_bytes()));
+        appended.map_err(Error::path("write", &conf))?;
         Self::start(data_dir, log, settings).await
+    }
+
+    /// Makes a primary of a standby. Returns when it accepts writes.
+    pub async fn promote(&self) -> Result<()> {
+        let action = "promote the standby";
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.map_err(Error::sql(action))?;
+        let promoted: bool = sqlx::query_scalar("SELECT pg_promote(wait => true, wait_seconds => 60)")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(Error::sql(action))?;
+        let _ = connection.close().await;
+        if promoted { Ok(()) } else { Err(Error::Refused("the standby was not promoted within 60 s".into())) }
     }
 
     /// The URL of one of its databases, for the superuser.

@@ -23,7 +23,7 @@ pub enum Direction {
     ToClient,
 }
 
-/// A listener on a free port of 127.0.0.1 that forwards to one target. Dropping it disconnects everything.
+/// A listener on a free port of 127.0.0.1 that forwards to one target at a time. Dropping it disconnects everything.
 ///
 /// Each fault lasts until another call changes it or [`Proxy::restore`] ends all of them. Faults add up.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Proxy {
 
 #[derive(Clone, Debug, Default)]
 struct Rules {
+    /// Where new connections lead.
+    target: String,
     stall: bool,
     bytes_per_second: Option<u64>,
     /// Connections of an earlier generation are disconnected.
@@ -96,11 +98,10 @@ impl Proxy {
         let reservation = reserve().map_err(Error::io("find a port for a proxy"))?;
         let address = reservation.local_addr().map_err(Error::io("find the address of a proxy"))?;
         let listener = listen(address).map_err(Error::io(format!("listen on {address}")))?;
-        let (rules, seen) = watch::channel(Rules::default());
+        let (rules, seen) = watch::channel(Rules { target, ..Rules::default() });
         let (commands, orders) = mpsc::unbounded_channel();
         let counters = Arc::new(Counters::default());
-        let server =
-            tokio::spawn(serve(reservation, listener, target, seen, orders, Arc::clone(&counters))).abort_handle();
+        let server = tokio::spawn(serve(reservation, listener, seen, orders, Arc::clone(&counters))).abort_handle();
         Ok(Self { address, rules, commands, counters, server })
     }
 
@@ -124,6 +125,11 @@ impl Proxy {
     /// Resets all open connections, on both sides. New ones are accepted.
     pub fn disconnect_all(&self) {
         self.rules.send_modify(|rules| rules.generation += 1);
+    }
+
+    /// Forwards new connections to another `host:port`, as an address does that follows a failover. Open ones stay.
+    pub fn lead_to(&self, target: impl Into<String>) {
+        self.rules.send_modify(|rules| rules.target = target.into());
     }
 
     /// Forwards nothing from now on, without closing anything. New connections are accepted and get no answer.
@@ -152,7 +158,8 @@ impl Proxy {
     /// Ends every fault: accepts, and forwards at full speed, also what was stalled.
     pub async fn restore(&self) -> Result<()> {
         self.rules.send_modify(|rules| {
-            *rules = Rules { generation: rules.generation, ..Rules::default() };
+            let target = std::mem::take(&mut rules.target);
+            *rules = Rules { target, generation: rules.generation, ..Rules::default() };
         });
         let (done, wait) = oneshot::channel();
         if self.commands.send(Command::Accept(done)).is_ok()
@@ -203,7 +210,6 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 async fn serve(
     reservation: TcpSocket,
     listener: TcpListener,
-    target: String,
     rules: watch::Receiver<Rules>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     counters: Arc<Counters>,
@@ -231,7 +237,7 @@ async fn serve(
             accepted = async { match &listener { Some(listener) => listener.accept().await, None => std::future::pending().await } } => {
                 if let Ok((client, _)) = accepted {
                     counters.connections.fetch_add(1, Ordering::Relaxed);
-                    connections.spawn(forward_connection(client, target.clone(), rules.clone(), Arc::clone(&counters), request_reset.clone()));
+                    connections.spawn(forward_connection(client, rules.clone(), Arc::clone(&counters), request_reset.clone()));
                 }
             }
             Some(()) = reset_requests.recv() => connections.abort_all(),
@@ -243,7 +249,6 @@ async fn serve(
 /// Forwards one connection until a side closes it or it is disconnected. A side that is still open then is reset.
 async fn forward_connection(
     mut client: TcpStream,
-    target: String,
     rules: watch::Receiver<Rules>,
     counters: Arc<Counters>,
     request_reset: mpsc::UnboundedSender<()>,
@@ -251,7 +256,10 @@ async fn forward_connection(
     // A zero linger makes every close a reset, also one after an orderly end, which is therefore waited for below.
     let _ = client.set_zero_linger();
     let _ = client.set_nodelay(true);
-    let born = rules.borrow().generation;
+    let (born, target) = {
+        let rules = rules.borrow();
+        (rules.generation, rules.target.clone())
+    };
     let mut older = rules.clone();
     let forward = async {
         let mut server = TcpStream::connect(&target).await?;
