@@ -99,8 +99,8 @@ impl Connections {
                 return Err(needs_restart(name));
             }
         }
-        let place = |broker: &Option<Reloadable<BrokerAddress>>| broker.as_ref().map(|broker| broker.get().place());
-        if place(&self.broker) != place(&new.broker) {
+        let places = |broker: &Option<Reloadable<BrokerAddress>>| broker.as_ref().map(|broker| broker.get().places());
+        if places(&self.broker) != places(&new.broker) {
             return Err(needs_restart("AMQP_URL"));
         }
         for (name, old, new) in databases {
@@ -185,7 +185,8 @@ mod tests {
         let pool = connections.database_url.pool(sqlx::postgres::PgPoolOptions::new(), |it| it).unwrap();
         let has = |password: &str| {
             let pair = shared.storage.static_credentials.as_ref().unwrap().get();
-            let broker = shared.broker.as_ref().unwrap().get().parts().unwrap().0.authority.userinfo.password;
+            let broker =
+                shared.broker.as_ref().unwrap().get().parts().unwrap().0[0].authority.userinfo.password.clone();
             let url = |url: &DatabaseUrl| sqlx::ConnectOptions::to_url_lossy(&url.options().unwrap());
             let pool = sqlx::ConnectOptions::to_url_lossy(&*pool.connect_options());
             [url(&shared.database_url), url(&shared.source_database_url), pool]

@@ -49,6 +49,35 @@ async fn a_broker_outage_delays_exports_by_seconds_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_next_node_of_a_broker_takes_the_place_of_one_that_is_lost() {
+    let servers = needs_servers!();
+    // Two addresses of one broker, and one where nobody listens.
+    let ((first, url), (second, _)) = (proxied(&servers.amqp_url), proxied(&servers.amqp_url));
+    let nobody = format!("127.0.0.1:{}", polyglot_devstack::free_port().unwrap());
+    let hosts = format!("{nobody},{},{}", first.address(), second.address());
+    let url = url.replacen(&first.address().to_string(), &hosts, 1);
+    let mut system = System::without_worker(Setup::new(100, &[("AMQP_URL", &url)])).await;
+    system.wait_until_ready().await;
+    system.add_worker();
+    let consumers = || system.workers[0].log().matches("waiting for work").count();
+    for (lost, rest) in [(&first, &second), (&second, &first)] {
+        lost.refuse_new().await;
+        lost.disconnect_all();
+        let seen = lost.connections();
+        let before = consumers();
+        rest.disconnect_all();
+        // Both processes use the other one: messages go through it, and what cannot be published would stay in the outbox.
+        wait_until("the worker consumes messages again", async || consumers() > before).await;
+        system.wait_until_ready().await;
+        let id = system.submit("csv", None).await;
+        system.wait_until_completed(&id).await;
+        system.wait_until_none("the outbox is empty", "SELECT count(*) FROM polyglot.outbox").await;
+        assert_eq!(lost.connections(), seen);
+        lost.restore().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_store_outage_in_the_middle_of_an_export_is_waited_for_and_leaves_no_partial_file() {
     let servers = needs_servers!();
     let (proxy, url) = proxied(&servers.s3_endpoint);

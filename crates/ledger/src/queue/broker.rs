@@ -1,9 +1,13 @@
 //! The connection to RabbitMQ: its two queues, its time limits and errors, and publishing with confirms.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::AMQPUri;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, DefaultConnectionBuilder,
     PublisherConfirm,
@@ -12,8 +16,10 @@ use lapin::{
 use crate::broker_address::BrokerAddress;
 use crate::config::Connections;
 use crate::database::LedgerError;
+use polyglot_core::failure::chain;
 use polyglot_runtime::reloadable::Reloadable;
 use polyglot_runtime::timeout::{TimedOut, with_timeout};
+use uuid::Uuid;
 
 /// Longest time for one exchange with the broker, after which the connection counts as lost.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,6 +102,9 @@ pub struct Broker {
     pub queue: String,
     /// Shown in the broker's list of connections.
     pub name: String,
+    /// The node of a cluster to which the last connection led, from which the next one is tried: its place among the hosts, or that
+    /// plus a multiple of their number.
+    node: Arc<AtomicUsize>,
 }
 
 impl Broker {
@@ -103,7 +112,9 @@ impl Broker {
     #[must_use]
     pub fn of(connections: &Connections, name: impl Into<String>) -> Option<Self> {
         let address = connections.broker.clone()?;
-        Some(Self { address, queue: connections.amqp_queue.clone(), name: name.into() })
+        // Not all processes begin with the same node.
+        let node = Arc::new(AtomicUsize::new(Uuid::new_v4().as_bytes()[0].into()));
+        Some(Self { address, queue: connections.amqp_queue.clone(), name: name.into(), node })
     }
 
     #[must_use]
@@ -111,9 +122,31 @@ impl Broker {
         format!("{}.dead", self.queue)
     }
 
+    /// Connects to the broker; of a cluster, to the first node that answers.
     pub(super) async fn connect(&self) -> Result<Connection, QueueError> {
+        let (mut uris, tls) = self.address.get().parts().map_err(QueueError::Url)?;
+        let first = self.node.load(Ordering::Relaxed);
+        let nodes = uris.len().max(1);
+        uris.rotate_left(first % nodes);
+        let last = uris.pop().ok_or_else(|| QueueError::Url("it has no host".to_owned()))?;
+        for (tried, uri) in uris.into_iter().enumerate() {
+            match self.connect_to(uri, tls.clone()).await {
+                Ok(connection) => {
+                    self.node.store((first + tried) % nodes, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "a node of the broker is left out, trying the next one");
+                }
+            }
+        }
+        let connection = self.connect_to(last, tls).await?;
+        self.node.store((first + nodes - 1) % nodes, Ordering::Relaxed);
+        Ok(connection)
+    }
+
+    async fn connect_to(&self, mut uri: AMQPUri, tls: OwnedTLSConfig) -> Result<Connection, QueueError> {
         let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
-        let (mut uri, tls) = self.address.get().parts().map_err(QueueError::Url)?;
         let place = (uri.authority.host.clone(), uri.authority.port);
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         uri.query.frame_max.get_or_insert(FRAME_BYTES);
