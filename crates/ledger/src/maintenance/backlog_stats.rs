@@ -11,9 +11,9 @@ use polyglot_core::status::Status;
 pub struct BacklogStats {
     /// The count of every active state, zeros included.
     pub active: Vec<(Status, i64)>,
-    /// Exports with work that no worker has claimed.
+    /// Exports with work that a worker may claim, and none has: those that wait for their tenant's limit are not among them.
     pub ready: i64,
-    /// The longest wait of those.
+    /// The longest wait of those, but for pending ones of tenants that are at their limit.
     pub ready_for_seconds: f64,
     /// Exports that have a place for their snapshot.
     pub open_snapshots: i64,
@@ -44,12 +44,24 @@ impl Ledger {
     /// Counts the active exports, which have partial indexes of their own, and the outbox, which is nearly always empty.
     pub async fn backlog_stats(&self) -> Result<BacklogStats> {
         let row = sqlx::query(
-            "SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
+            "WITH tenants AS (
+                 SELECT tenant, count(*) FILTER (WHERE state = 'pending' AND ready_at <= ledger_now()) AS waiting,
+                     count(*) FILTER (WHERE state <> 'pending') AS begun
+                 FROM exports WHERE state IN ('pending', 'planning', 'running', 'finishing') GROUP BY tenant),
+             limited AS (
+                 SELECT tenant, waiting,
+                     greatest(0, coalesce((SELECT l.running FROM running_limits l WHERE l.tenant = tenants.tenant),
+                                          (SELECT l.running FROM running_limits l WHERE l.tenant = '*')) - begun) AS may_begin
+                 FROM tenants WHERE EXISTS (SELECT FROM running_limits l WHERE l.tenant IN (tenants.tenant, '*')))
+             SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
                  count(*) FILTER (WHERE state = 'planning') AS planning,
                  count(*) FILTER (WHERE state = 'running') AS running,
                  count(*) FILTER (WHERE state = 'finishing') AS finishing,
-                 count(*) FILTER (WHERE ready_at <= ledger_now()) AS ready,
-                 coalesce(extract(epoch FROM ledger_now() - min(ready_at) FILTER (WHERE ready_at <= ledger_now())), 0)::float8 AS ready_for,
+                 count(*) FILTER (WHERE ready_at <= ledger_now())
+                     - (SELECT coalesce(sum(greatest(0, waiting - may_begin)), 0)::int8 FROM limited) AS ready,
+                 coalesce(extract(epoch FROM ledger_now() - min(ready_at) FILTER (
+                     WHERE ready_at <= ledger_now()
+                         AND NOT (state = 'pending' AND tenant IN (SELECT tenant FROM limited WHERE may_begin = 0)))), 0)::float8 AS ready_for,
                  count(*) FILTER (WHERE has_place AND state IN ('planning', 'running')) AS open_snapshots,
                  count(*) FILTER (WHERE needs_place AND state = 'pending') AS waiting_for_place,
                  (SELECT count(*) FROM outbox) AS outbox

@@ -6,7 +6,23 @@ use uuid::Uuid;
 
 use crate::database::{Ledger, Result};
 
+/// Hours after which a bucket of requests that nobody has taken from is taken to be full again, and an event stream that nobody has renewed to have
+/// ended.
+const UNUSED_HOURS: i32 = 24;
+
 impl Ledger {
+    /// Deletes what is kept of tenants only while they make requests, so that it does not grow with every tenant there ever was.
+    pub async fn forget_tenants(&self) -> Result<u64> {
+        let mut deleted = 0;
+        for statement in [
+            "DELETE FROM request_buckets WHERE filled_at < ledger_now() - make_interval(hours => $1)",
+            "DELETE FROM open_streams WHERE alive_until < ledger_now() - make_interval(hours => $1)",
+        ] {
+            deleted += sqlx::query(statement).bind(UNUSED_HOURS).execute(&self.pool).await?.rows_affected();
+        }
+        Ok(deleted)
+    }
+
     /// Deletes up to `limit` exports that ended more than `age` ago, oldest first, with all that belongs to them: idempotency
     /// keys, state changes, messages. An export with a file ends when the file does. One is kept for as long as anything that it
     /// stored may be in the object store: its row is what that is found by. Returns how many were deleted.

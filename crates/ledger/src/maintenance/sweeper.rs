@@ -26,6 +26,8 @@ const BATCH: i64 = 100;
 const FORGET_BATCH: i64 = 200;
 /// Rows of the audit that one sweep deletes at most: more than all processes together add in the second between two sweeps.
 const AUDIT_BATCH: i64 = 5000;
+/// Time between two looks for what is kept of tenants that make no requests any more.
+const TENANTS_PAUSE: Duration = Duration::from_hours(1);
 
 /// The periodic cleanup of one process.
 pub struct Sweeper {
@@ -52,7 +54,7 @@ enum RemoveError {
 impl Sweeper {
     /// Sweeps every second until `stopping`.
     pub async fn run(self, stopping: CancellationToken) {
-        let mut store_away_until = None;
+        let (mut store_away_until, mut tenants_at) = (None, Instant::now());
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
@@ -69,6 +71,15 @@ impl Sweeper {
             }
             self.forget().await;
             self.forget_audit().await;
+            if Instant::now() >= tenants_at {
+                tenants_at = Instant::now() + TENANTS_PAUSE;
+                if let Err(error) = with_timeout(self.ledger.forget_tenants()).await {
+                    tracing::warn!(
+                        error = chain(&error),
+                        "limits of unused tenants could not be deleted, trying again in an hour"
+                    );
+                }
+            }
             if store_away_until.is_some_and(|until| Instant::now() < until) {
                 continue;
             }

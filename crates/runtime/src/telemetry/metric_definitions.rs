@@ -102,7 +102,7 @@ pub static METRIC_DEFINITIONS: &[MetricDefinition] = &[
         &["tenant", "state"],
         "Exports of a tenant that have not begun (pending), and that have begun (running).",
     ),
-    gauge("polyglot_ready_exports", Unit::Count, &[], "Exports that have work which no worker has taken."),
+    gauge("polyglot_ready_exports", Unit::Count, &[], "Exports that have work which a worker may take, and none has."),
     gauge(
         "polyglot_ready_oldest_seconds",
         Unit::Seconds,

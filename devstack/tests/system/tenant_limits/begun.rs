@@ -23,6 +23,15 @@ async fn exports_over_the_limit_wait_and_the_next_one_is_announced() {
     assert_eq!(claim.export_id, first);
     assert_eq!(next().await.unwrap().export_id, of_other);
     assert!(next().await.is_none(), "the tenant has as many begun as it may");
+    // More workers would not help, so it is no work that waits for one.
+    let ready = async || {
+        let backlog = ledger.backlog_stats().await.unwrap();
+        (backlog.ready, backlog.ready_for_seconds > 0.0)
+    };
+    assert_eq!(ready().await, (0, false));
+    let of_third = submit("c").await;
+    assert_eq!(ready().await, (1, true));
+    sqlx::query("DELETE FROM exports WHERE id = $1").bind(of_third).execute(&pool).await.unwrap();
     assert!(matches!(ledger.claim(second, "worker", &terms(LEASE)).await.unwrap(), Claimed::Nothing));
     let waiting = ledger.find(second).await.unwrap().unwrap().waiting.unwrap();
     assert_eq!(waiting.reason, WaitReason::TenantLimit);
@@ -35,7 +44,10 @@ async fn exports_over_the_limit_wait_and_the_next_one_is_announced() {
     // A change takes effect with the next claim.
     let third = submit("a").await;
     assert!(next().await.is_none());
+    ledger.set_running_limits(&[("a".to_owned(), 2)], None).await.unwrap();
+    assert_eq!(ready().await, (1, true));
     ledger.set_running_limits(&[], None).await.unwrap();
+    assert_eq!(ready().await, (1, true));
     assert_eq!(next().await.unwrap().export_id, third);
 }
 
@@ -80,4 +92,25 @@ async fn workers_begin_one_export_of_a_tenant_after_the_other() {
         )
         .await;
     assert_eq!(overlaps, 0);
+}
+
+#[tokio::test]
+async fn what_is_kept_of_tenants_that_make_no_requests_is_deleted() {
+    needs_servers!();
+    let (ledger, pool, _) = ledger_with_pool().await;
+    sqlx::raw_sql(
+        "INSERT INTO request_buckets VALUES ('gone', 1, 1, now() - interval '25 hours'), ('here', 1, 1, now() - interval '23 hours');
+         INSERT INTO open_streams VALUES (gen_random_uuid(), 'gone', now() - interval '25 hours'), (gen_random_uuid(), 'here', now())",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    assert_eq!(ledger.forget_tenants().await.unwrap(), 2);
+    for table in ["request_buckets", "open_streams"] {
+        let tenants: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT tenant FROM {table}")))
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+        assert_eq!(tenants, ["here"], "{table}");
+    }
 }
