@@ -18,8 +18,8 @@ const BACKLOG_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Time after which a count of finished exports that has not reported may be repeated. Its own timeout is shorter.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Time that the very first scrape waits for the count of finished exports.
-const FIRST_COUNT_WAIT: Duration = Duration::from_secs(1);
+/// Time that the scrape which has the finished exports counted waits for the count. If it takes longer, the next scrape has it.
+const COUNT_WAIT: Duration = Duration::from_secs(1);
 
 /// Pause between two counts of finished exports, in multiples of the time that the last one took. The count reads an index
 /// that has every export ever made; with this pause it takes at most one percent of the time.
@@ -69,7 +69,8 @@ impl LedgerStats {
         backlog
     }
 
-    /// Finished exports by status, as last counted. A count that is due runs in the background; only the first is waited for.
+    /// Finished exports by status, as last counted. A count that is due runs in the background, and is waited for a moment: after a
+    /// pause without scrapes the last one may be old.
     pub(crate) async fn finished(self: &Arc<Self>) -> Option<FinishedCounts> {
         let count = {
             let mut cached = self.finished_cache();
@@ -78,13 +79,9 @@ impl LedgerStats {
             }
             // Until the count sets a later time.
             cached.next_count_at = Some(Instant::now() + COUNT_TIMEOUT);
-            let count = self.tasks.spawn(Arc::clone(self).count_finished());
-            if cached.counts.is_some() {
-                return cached.counts.clone();
-            }
-            count
+            self.tasks.spawn(Arc::clone(self).count_finished())
         };
-        timeout(FIRST_COUNT_WAIT, count).await.ok();
+        timeout(COUNT_WAIT, count).await.ok();
         self.finished_cache().counts.clone()
     }
 

@@ -114,6 +114,13 @@ async fn metrics_count_what_happened_and_prometheus_accepts_them() {
     promtool(&api);
     promtool(&worker);
 
+    // Nor is it older after a pause without scrapes.
+    let deleted = system.request(Method::DELETE, &format!("/exports/{whole}")).send().await.unwrap();
+    assert!(deleted.status().is_success(), "{deleted:?}");
+    tokio::time::sleep(Duration::from_millis(5500)).await;
+    let later = scraped(&system.url("/metrics")).await;
+    assert_eq!(value(&later, "polyglot_exports", &[("state", "completed")]), Some(1.0), "{later}");
+
     // Both together have every metric that is described, and no other.
     let exposed = |text: &str| -> BTreeSet<String> {
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
