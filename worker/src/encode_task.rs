@@ -151,13 +151,14 @@ pub(crate) async fn encode<S: PartSink + 'static>(
     probe: &LivenessProbe<'_>,
 ) -> Result<Encoded<S::Written>, WorkError> {
     let (statement, progress) = (task.plan.copy_statement(range), Arc::clone(&task.progress));
-    let rows_of = task.rows_of.clone();
+    let (rows_of, names, fields) = (task.rows_of.clone(), task.plan.names.clone(), task.plan.fields());
     let (to_encoder, from_source) = mpsc::channel(2);
     // The log lines of the thread belong to the same span.
     let span = tracing::Span::current();
     let encoding = tokio::task::spawn_blocking(move || span.in_scope(|| task.run(from_source)));
     let reading = async {
-        let reading = source.read(&statement, &rows_of, max_batch_rows, to_encoder);
+        let key = |row: &[u8]| names.key(FieldIndex::default().read(row, fields).ok()?.0);
+        let reading = source.read(&statement, &rows_of, &key, max_batch_rows, to_encoder);
         probe.run_while_alive(&progress, reading).await.map_err(WorkError::from)
     };
     let encoding = async {

@@ -1,7 +1,7 @@
 //! SQL text from requests: quoting, conditions and orders. This is the only place where client text enters SQL: column names only as
 //! quoted identifiers that exist in the catalog, values only as quoted literals.
 
-use polyglot_core::column::{Column, TypeNames, WireType};
+use polyglot_core::column::{ArrayType, Column, TypeNames, WireType};
 use polyglot_core::order::Order;
 use polyglot_core::relation::{Relation, RelationName};
 use polyglot_core::selection::{Direction, Filter, FilterOp, JsonScalar, OrderKey};
@@ -38,6 +38,18 @@ pub fn order_sql(order: &Order, alias: &str) -> String {
 #[must_use]
 pub fn text_form(name: &str) -> String {
     format!("CASE WHEN {name} IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.format('%s', {name}) END")
+}
+
+/// The type as which a column's values arrive in binary form, and the expression that selects them; `name` is the column in the
+/// statement, and the format may write arrays as PostgreSQL's own text.
+#[must_use]
+pub fn fetched(column: &Column, name: &str, arrays_as_text: bool) -> (WireType, Option<ArrayType>, String) {
+    match column.array {
+        Some(_) if arrays_as_text => (WireType::TextForm, None, text_form(name)),
+        // Items whose binary form is not known here are taken from the array's text.
+        array if column.wire == WireType::TextForm => (WireType::TextForm, array, text_form(name)),
+        array => (column.wire, array, name.to_owned()),
+    }
 }
 
 /// An operator with its schema. Without one, an operator that somebody has created for exactly the types at hand (`varchar`, say,

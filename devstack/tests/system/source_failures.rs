@@ -15,6 +15,10 @@ const VIEWS: &[&str] = &[
     "CREATE MATERIALIZED VIEW failing.never_refreshed AS SELECT 1 AS id, 'a' AS v WITH NO DATA",
     "CREATE VIEW failing.by_zero AS SELECT n AS id, 10 / (n - 5) AS v FROM generate_series(1, 10) AS n",
     "CREATE VIEW failing.late AS SELECT n AS id, 10 / (n - 250001) AS v FROM generate_series(1, 300000) AS n",
+    "CREATE TABLE failing.numbers AS SELECT n AS id FROM generate_series(1, 300000) AS n",
+    "ALTER TABLE failing.numbers ADD PRIMARY KEY (id)",
+    "ANALYZE failing.numbers",
+    "CREATE VIEW failing.in_order AS SELECT id, 10 / (id - 250001) AS v FROM failing.numbers",
     "CREATE VIEW failing.not_utf8 AS
          SELECT n AS id, convert_from(CASE n WHEN 2 THEN '\\xff' ELSE '\\x61' END::bytea, 'UTF8') AS v
          FROM generate_series(1, 10) AS n",
@@ -54,7 +58,10 @@ async fn with_views(env: &[(&str, &str)]) -> (System, ScratchDir) {
 
 /// The state of an export of the dataset that has failed, and the detail in the ledger.
 async fn failure(system: &System, dataset: &str, format: &str) -> (Value, String) {
-    let mut request = export_request(format, None, ["id", "v"]);
+    failure_of(system, export_request(format, None, ["id", "v"]), dataset).await
+}
+
+async fn failure_of(system: &System, mut request: Value, dataset: &str) -> (Value, String) {
     request["dataset"] = dataset.into();
     let id = system.submit_request(&request).await;
     let state = system.wait_until_ended(&id).await;
@@ -114,6 +121,27 @@ async fn a_failure_of_the_source_says_what_it_was_and_where() {
             assert!(detail.contains(server), "{detail}");
         }
         assert!(system.workers[0].log().contains(server), "{dataset}");
+    }
+}
+
+#[tokio::test]
+async fn the_row_before_the_failure_is_named_by_the_columns_that_order_the_rows() {
+    needs_servers!();
+    let (system, _files) = with_views(&[]).await;
+    let words = |last: &str| {
+        format!(
+            "The source database refused to read the dataset: a division by zero (SQLSTATE 22012), after 250000 rows of the export{last}."
+        )
+    };
+    for format in ["csv", "xml"] {
+        let mut request = export_request(format, None, ["v", "id"]);
+        request["orderBy"] = json!([{"column": "id"}]);
+        let (state, _) = failure_of(&system, request.clone(), "in_order").await;
+        assert_eq!(state["error"], words(", the last of which is id 250000"), "{state:#}");
+        // What the client has not asked for is not fetched for the message.
+        request["columns"] = json!([{"source": "v", "target": "id"}]);
+        let (state, _) = failure_of(&system, request, "in_order").await;
+        assert_eq!(state["error"], words(""), "{state:#}");
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn ratio(
         calibration.run(from);
         calibration.ratio()
     });
-    source.read_rows(statement, "a sample", BATCH_ROWS, &to).await?;
+    source.read_rows(statement, "a sample", &|_| None, BATCH_ROWS, &to).await?;
     drop(to);
     ratio.await.map_err(|panicked| internal(&panicked))
 }

@@ -199,7 +199,7 @@ async fn read(source: &mut Source, plan: &Plan, request: &ExportRequest, range: 
         read.bytes = count.bytes + count.compressed.len();
         read
     });
-    source.read(&plan.copy_statement(range), "the export", 10_000, to).await.unwrap();
+    source.read(&plan.copy_statement(range), "the export", &|_| None, 10_000, to).await.unwrap();
     encoding.await.unwrap()
 }
 

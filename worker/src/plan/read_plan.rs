@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use polyglot_core::column::{ArrayType, Column, WireType};
+use polyglot_core::column::{Column, WireType};
 use polyglot_core::failure::{Failure, FailureKind};
 use polyglot_core::mask::Mask;
 use polyglot_core::order::Order;
@@ -11,7 +11,7 @@ use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
 use polyglot_source::catalog::{self, CatalogError};
 use polyglot_source::mask::masked_value;
-use polyglot_source::sql::{self, order_sql, quote_relation, text_form};
+use polyglot_source::sql::{self, fetched, order_sql, quote_relation};
 
 use super::range::Range;
 use super::sql::{ALIAS, qualified};
@@ -75,6 +75,14 @@ impl RowNames {
     /// Returns `Row 17 of the export (id 42)`, or just the number where no key may be shown; `rows_of` is what the
     /// number refers to.
     pub(crate) fn name(&self, number: i64, rows_of: &str, row: Row<'_>) -> String {
+        match self.key(row) {
+            None => format!("Row {number} of {rows_of}"),
+            Some(key) => format!("Row {number} of {rows_of} ({key})"),
+        }
+    }
+
+    /// Returns the row's key, for example `id 42`, or `None` where none may be shown.
+    pub(crate) fn key(&self, row: Row<'_>) -> Option<String> {
         let mut parts = Vec::with_capacity(self.0.len());
         for key in &self.0 {
             let mut text = Vec::new();
@@ -88,23 +96,7 @@ impl RowNames {
             let more = if shown.len() < text.len() { "…" } else { "" };
             parts.push(format!("{} {shown}{more}", key.name));
         }
-        if parts.is_empty() {
-            format!("Row {number} of {rows_of}")
-        } else {
-            format!("Row {number} of {rows_of} ({})", parts.join(", "))
-        }
-    }
-}
-
-/// Returns the type that a column arrives as, and the expression that selects it.
-fn fetched(column: &Column, format: Format) -> (WireType, Option<ArrayType>, String) {
-    let name = qualified(&column.name);
-    match column.array {
-        // The format writes an array as PostgreSQL's own text.
-        Some(_) if format.arrays_as_text => (WireType::TextForm, None, text_form(&name)),
-        // Items whose binary form is not known here are taken from the array's text.
-        array if column.wire == WireType::TextForm => (WireType::TextForm, array, text_form(&name)),
-        array => (column.wire, array, name),
+        (!parts.is_empty()).then(|| parts.join(", "))
     }
 }
 
@@ -165,7 +157,7 @@ impl Plan {
         let (mut columns, mut expressions) = (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
         for ((mapping, source), mask) in request.columns.iter().zip(&sources).zip(&masks) {
             let (wire, array, expression) = match mask {
-                None => fetched(source, format),
+                None => fetched(source, &qualified(&source.name), format.arrays_as_text),
                 Some(mask) => (source.wire, source.array, masked_value(&qualified(&source.name), *mask)),
             };
             // The key is small, because an index holds it, and it names the row.
@@ -177,13 +169,10 @@ impl Plan {
             });
             columns.push(OutputColumn { name: mapping.target.clone(), wire, array, is_non_text: source.is_non_text });
         }
-        // Where the format can represent every value, only a row that is too large needs a name.
-        let named = guarded || !format.holds_every_value;
-        let names = if named {
-            name_fields(&relation, request, format, &columns, &mut expressions)
-        } else {
-            RowNames::default()
-        };
+        // Where the format can represent every value, only a row that is too large, or the one before a failure of the server, needs
+        // a name: nothing is fetched for that alone.
+        let added = (guarded || !format.holds_every_value).then_some(&mut expressions);
+        let names = name_fields(&relation, request, &order, format, &columns, added);
         let mut size_join = String::new();
         if guarded {
             // OFFSET keeps the planner from computing the sizes again wherever they are used.
@@ -309,19 +298,26 @@ pub(crate) async fn read_plan(
     Ok(plan)
 }
 
-/// Finds the fields of the primary key among the columns, and adds those that are missing.
+/// Finds the fields of the primary key among the columns, or, where there is none, those of the order, and adds those of the primary
+/// key that are missing to the expressions, if there are any to add to. What is not whole names no row.
 fn name_fields(
     relation: &Relation,
     request: &ExportRequest,
+    order: &Order,
     format: Format,
     columns: &[OutputColumn],
-    expressions: &mut Vec<String>,
+    mut expressions: Option<&mut Vec<String>>,
 ) -> RowNames {
-    if !relation.primary_key.iter().all(|column| request.grant.shows(column)) {
+    let mut key: Vec<&String> = relation.primary_key.iter().collect();
+    if key.is_empty() {
+        key = order.keys.iter().map(|key| &key.column).collect();
+        expressions = None;
+    }
+    if !key.iter().all(|column| request.grant.shows(column)) {
         return RowNames::default();
     }
     let mut fields = Vec::new();
-    for name in &relation.primary_key {
+    for name in key {
         let chosen = request
             .columns
             .iter()
@@ -332,12 +328,13 @@ fn name_fields(
         let (field, wire) = if let Some(field) = chosen {
             (field, columns[field].wire)
         } else {
+            let Some(expressions) = expressions.as_deref_mut() else { return RowNames::default() };
             let whole = Column {
                 array: None,
                 wire: if column.array.is_some() { WireType::TextForm } else { column.wire },
                 ..column.clone()
             };
-            let (wire, _, expression) = fetched(&whole, format);
+            let (wire, _, expression) = fetched(&whole, &qualified(&whole.name), format.arrays_as_text);
             expressions.push(expression);
             (expressions.len() - 1, wire)
         };
@@ -366,7 +363,7 @@ fn estimates(relation: &Relation, request: &ExportRequest) -> (Option<u64>, Opti
 
 #[cfg(test)]
 mod tests {
-    use polyglot_core::column::TypeNames;
+    use polyglot_core::column::{ArrayType, TypeNames};
     use polyglot_core::relation::RelationKind;
     use polyglot_core::relation::RelationName;
     use polyglot_core::request::ColumnMapping;

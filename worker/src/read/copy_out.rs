@@ -19,19 +19,23 @@ fn malformed(error: Malformed) -> Failure {
     Failure::caused(FailureKind::Undecodable, "The source database sent data that cannot be read.", &error)
 }
 
+/// Returns the key of a row, for people, or `None` where it has none or it may not be shown.
+pub(crate) type KeyOfRow<'a> = &'a (dyn Fn(&[u8]) -> Option<String> + Sync);
+
 impl Source {
-    /// Sends every row of a `COPY` statement, then `End`. `rows_of` is what the rows belong to, for the message of a
-    /// failure. The transaction stays open for further statements. Returns early, without `End`, when the receiver is
+    /// Sends every row of a `COPY` statement, then `End`. `rows_of` is what the rows belong to and `key` has the key of one, for the
+    /// message of a failure. The transaction stays open for further statements. Returns early, without `End`, when the receiver is
     /// closed: the receiver then has the error to report. The connection cannot be used for anything else in that case,
     /// because it still has the rest of the rows to deliver.
     pub(crate) async fn read(
         &mut self,
         statement: &str,
         rows_of: &str,
+        key: KeyOfRow<'_>,
         max_rows: usize,
         to: mpsc::Sender<FromSource>,
     ) -> Result<(), Failure> {
-        if self.read_rows(statement, rows_of, max_rows, &to).await? {
+        if self.read_rows(statement, rows_of, key, max_rows, &to).await? {
             // A receiver that has closed has the error to report.
             to.send(FromSource::End).await.ok();
         }
@@ -43,22 +47,27 @@ impl Source {
         &mut self,
         statement: &str,
         rows_of: &str,
+        key: KeyOfRow<'_>,
         max_rows: usize,
         to: &mpsc::Sender<FromSource>,
     ) -> Result<bool, Failure> {
         let mut scanner = RowScanner::default();
         let mut batch = BatchBuilder::new(max_rows);
         {
-            let failed = |error: sqlx::Error, read: u64| failed_after(&error, read, rows_of);
             let connection = self.secured().await?;
-            let mut stream = connection.copy_out_raw(statement).await.map_err(|error| failed(error, 0))?;
-            while let Some(message) = stream.try_next().await.map_err(|error| failed(error, batch.rows_read()))? {
+            let mut stream =
+                connection.copy_out_raw(statement).await.map_err(|error| failed_after(&error, 0, rows_of, None))?;
+            let failed = |error: &sqlx::Error, batch: &BatchBuilder| {
+                failed_after(error, batch.rows_read(), rows_of, batch.last_row().and_then(key))
+            };
+            while let Some(message) = stream.try_next().await.map_err(|error| failed(&error, &batch))? {
                 // A very wide row is passed on without a copy, which would take as much memory again.
                 if message.len() > BATCH_BYTES
                     && batch.bytes.len() == batch.scanned
                     && scanner.is_one_row(&message).map_err(malformed)?
                 {
                     batch.sent += 1;
+                    batch.forget_last_row();
                     let before = (batch.rows > 0).then(|| batch.take_batch());
                     for batch in before.into_iter().chain([Batch { bytes: message, rows: 1 }]) {
                         if to.send(FromSource::Batch(batch)).await.is_err() {
@@ -91,11 +100,26 @@ struct BatchBuilder {
     max_rows: usize,
     /// Rows of the batches before this one.
     sent: u64,
+    /// Where the last row of this batch begins.
+    last_row: usize,
+    /// The last row of the batch before, unless it is long.
+    last_sent: Vec<u8>,
 }
+
+/// A last row that is longer is not kept for the message of a failure.
+const LONGEST_LAST_ROW: usize = 8 << 10;
 
 impl BatchBuilder {
     fn new(max_rows: usize) -> Self {
-        Self { bytes: Vec::with_capacity(BATCH_BYTES + 64 * 1024), scanned: 0, rows: 0, max_rows, sent: 0 }
+        Self {
+            bytes: Vec::with_capacity(BATCH_BYTES + 64 * 1024),
+            scanned: 0,
+            rows: 0,
+            max_rows,
+            sent: 0,
+            last_row: 0,
+            last_sent: Vec::new(),
+        }
     }
 
     /// Scans further rows. Returns a batch as soon as one is full.
@@ -103,6 +127,7 @@ impl BatchBuilder {
         loop {
             match scanner.next(&self.bytes[self.scanned..])? {
                 Found::Row(length) => {
+                    self.last_row = self.scanned;
                     self.scanned += length;
                     self.rows += 1;
                     if self.rows >= self.max_rows || self.scanned >= BATCH_BYTES {
@@ -120,6 +145,10 @@ impl BatchBuilder {
     }
 
     fn take_batch(&mut self) -> Batch {
+        self.last_sent.clear();
+        self.last_sent.extend_from_slice(
+            self.bytes.get(self.last_row..self.scanned).filter(|row| row.len() <= LONGEST_LAST_ROW).unwrap_or_default(),
+        );
         let mut next = Vec::with_capacity(BATCH_BYTES + 64 * 1024);
         next.extend_from_slice(&self.bytes[self.scanned..]);
         let mut bytes = std::mem::replace(&mut self.bytes, next);
@@ -128,6 +157,17 @@ impl BatchBuilder {
         let rows = std::mem::take(&mut self.rows);
         self.sent += rows as u64;
         Batch { bytes: Bytes::from(bytes), rows }
+    }
+
+    /// The last row that the server has sent, if it is at hand.
+    fn last_row(&self) -> Option<&[u8]> {
+        let row = if self.rows > 0 { &self.bytes[self.last_row..self.scanned] } else { &self.last_sent[..] };
+        (!row.is_empty()).then_some(row)
+    }
+
+    /// The last row was sent without being in a batch.
+    fn forget_last_row(&mut self) {
+        self.last_sent.clear();
     }
 
     /// Rows that the server has sent so far.

@@ -15,15 +15,20 @@ pub(crate) fn failed(error: sqlx::Error) -> Failure {
 }
 
 /// Returns the failure of an error that came when `rows` rows had been read; `rows_of` is what they belong to, for example
-/// `the export`. PostgreSQL sends what it has before it sends an error, so the failure is in one of the rows behind them, or, where
+/// `the export`, and `last` the key of the last one, where it is known. PostgreSQL sends what it has before it sends an error, so the failure is in one of the rows behind them, or, where
 /// the rows are sorted first, in any row.
-pub(crate) fn failed_after(error: &sqlx::Error, rows: u64, rows_of: &str) -> Failure {
+pub(crate) fn failed_after(error: &sqlx::Error, rows: u64, rows_of: &str, last: Option<String>) -> Failure {
     let place = match rows {
         0 => format!(", before the first row of {rows_of}"),
         1 => format!(", after 1 row of {rows_of}"),
         _ => format!(", after {rows} rows of {rows_of}"),
     };
-    failure(error, &place)
+    let last = match last {
+        Some(key) if rows == 1 => format!(" ({key})"),
+        Some(key) => format!(", the last of which is {key}"),
+        None => String::new(),
+    };
+    failure(error, &(place + &last))
 }
 
 fn failure(error: &sqlx::Error, place: &str) -> Failure {
@@ -87,10 +92,14 @@ mod tests {
 
     #[test]
     fn a_client_is_told_the_code_and_the_place_but_not_the_server_s_words() {
-        for (rows, place) in
-            [(0, "before the first row of shard 2"), (1, "after 1 row of shard 2"), (41, "after 41 rows of shard 2")]
-        {
-            let failure = failed_after(&refusal("22012"), rows, "shard 2");
+        for (rows, last, place) in [
+            (0, None, "before the first row of shard 2"),
+            (1, None, "after 1 row of shard 2"),
+            (1, Some("id 7"), "after 1 row of shard 2 (id 7)"),
+            (41, None, "after 41 rows of shard 2"),
+            (41, Some("id 47"), "after 41 rows of shard 2, the last of which is id 47"),
+        ] {
+            let failure = failed_after(&refusal("22012"), rows, "shard 2", last.map(str::to_owned));
             assert_eq!(failure.kind, FailureKind::SourceRefused);
             let expected = format!(
                 "The source database refused to read the dataset: a division by zero (SQLSTATE 22012), {place}."
