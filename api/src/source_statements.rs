@@ -68,7 +68,7 @@ impl Source {
         }
     }
 
-    /// Reads the rows of `statement`, which returns few rows of short texts.
+    /// Reads the rows of `statement`, which returns few rows of records with short values.
     ///
     /// # Errors
     /// [`RouteError::PreviewTooSlow`], also if other previews kept this one from starting in time;
@@ -77,12 +77,12 @@ impl Source {
         &self,
         resolved: &ResolvedDataset,
         statement: &str,
-    ) -> Result<Vec<Vec<Option<String>>>, RouteError> {
+    ) -> Result<Vec<PgRow>, RouteError> {
         self.check_role().await?;
         let read = async {
             let _permit = Arc::clone(&self.preview_permits).acquire_owned().await.map_err(|_| RouteError::Stopping)?;
             match self.run(resolved, PREVIEW_TIMEOUT, statement).await {
-                Ok(rows) => rows.iter().map(texts).collect(),
+                Ok(rows) => Ok(rows),
                 Err(error) => Err(preview_error(&resolved.dataset.name, error)),
             }
         };
@@ -230,10 +230,6 @@ fn is_clean(rows: &mut Vec<PgRow>) -> bool {
 }
 
 /// The columns of a row, all of type text.
-fn texts(row: &PgRow) -> Result<Vec<Option<String>>, RouteError> {
-    Ok((0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?)
-}
-
 /// The problem of a preview whose statement failed. Reading rows runs the expressions of a view, which may fail in any way.
 fn preview_error(dataset: &str, error: sqlx::Error) -> RouteError {
     if matches!(&error, sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut) {

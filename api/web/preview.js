@@ -1,4 +1,4 @@
-// The first rows of the export that would be made, as PostgreSQL writes their values, and what each column becomes in the file.
+// The first rows of the export that would be made, with each value as the file has it, and what each column becomes in the file.
 // They are fetched again a moment after each change of what is chosen.
 
 import { element, setHidden } from './element.js';
@@ -98,7 +98,7 @@ export class Preview {
       element('span', { class: 'target', title: target }, target), element('span', { class: 'type', title: type }, type),
       this.#becomesLine(source, format))));
     const body = rows.map((row) => element('tr', {}, shown.map(({ type }, at) => cell(row[at], type))));
-    const table = element('table', {}, element('caption', { class: 'unseen' }, 'The first rows of the export, as PostgreSQL writes values'),
+    const table = element('table', {}, element('caption', { class: 'unseen' }, 'The first rows of the export, as the file has them'),
       element('thead', {}, head), element('tbody', {}, body));
     this.#parts.table.replaceChildren(table);
     this.#parts.table.classList.toggle('stale', false);

@@ -1,19 +1,23 @@
-//! `POST /exports/preview`: the first rows that an export of the same body would have, for people to look at. Values are in
-//! PostgreSQL's text form, not in that of a format. Nothing is stored.
+//! `POST /exports/preview`: the first rows that an export of the same body would have, with each value as the file would have it.
+//! The rows are read in binary form and go through the encoder of the format, as a worker has it. Nothing is stored.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use polyglot_core::column::WireType;
 use polyglot_core::mask::Mask;
 use polyglot_core::order::Order;
 use polyglot_core::relation::Relation;
 use polyglot_core::request::ExportRequest;
+use polyglot_formats::copy::{FieldIndex, Malformed, row_of_record};
+use polyglot_formats::{EncodeError, Format, OutputColumn};
 use polyglot_ledger::{AuditAction, AuditEvent};
 use polyglot_source::mask::{MaskKey, masked_value};
-use polyglot_source::sql::{order_sql, text_form, where_sql};
-use polyglot_source::sql::{quote_identifier, quote_relation};
+use polyglot_source::sql::{fetched, order_sql, quote_identifier, quote_relation, text_form, where_sql};
 use serde::Serialize;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
 use utoipa::ToSchema;
 
 use super::validate::Valid;
@@ -29,13 +33,17 @@ use crate::timeout;
 /// Rows of a preview.
 const MAX_ROWS: usize = 20;
 
-/// Characters of a value, unless there are so many columns that all values together would have more than
+/// Characters of a value as the file has it, unless there are so many columns that all values together would have more than
 /// [`MAX_CHARACTERS_IN_ALL`]. A longer value is cut and ends with an ellipsis.
 const MAX_CHARACTERS: usize = 200;
 /// Characters of a value, however many columns there are.
 const MIN_CHARACTERS: usize = 16;
-/// Bounds the memory of a preview to a few MiB. A column may be asked for many times.
+/// Bounds the memory of a preview, with [`BYTES_PER_CHARACTER`], to a few MiB; where every value is an array of numbers, which take
+/// more in binary form than as text, to some twenty. A column may be asked for many times.
 const MAX_CHARACTERS_IN_ALL: usize = 512 << 10;
+/// Of a value that means nothing when it is cut (JSON, an array, a number), the text may have so many bytes for each character that
+/// is shown. Of a longer one the beginning of PostgreSQL's text is shown.
+const BYTES_PER_CHARACTER: usize = 4;
 
 fn max_characters(columns: usize) -> usize {
     (MAX_CHARACTERS_IN_ALL / (MAX_ROWS * columns.max(1))).clamp(MIN_CHARACTERS, MAX_CHARACTERS)
@@ -45,7 +53,8 @@ fn max_characters(columns: usize) -> usize {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Preview {
     columns: Vec<PreviewColumn>,
-    /// Each with a value for each column, which is null where the column is NULL.
+    /// Each with a value for each column as the file has it: with the quotes and escapes of a text format, and readable of a binary
+    /// one. Null where the file has NULL.
     rows: Vec<Vec<Option<String>>>,
     /// There are rows behind these.
     more: bool,
@@ -65,7 +74,7 @@ struct PreviewColumn {
 
 /// Preview the first rows.
 ///
-/// Of an export of the same body, as PostgreSQL writes values. Nothing is stored.
+/// Of an export of the same body, with each value as the file has it. Nothing is stored.
 #[utoipa::path(
     post, path = "/exports/preview", operation_id = "preview_export", tag = "exports",
     request_body(content = ExportSubmission, content_type = "application/json", example = json!({
@@ -87,8 +96,11 @@ pub(crate) async fn preview(
     let event = AuditEvent::new(AuditAction::Preview, caller.audit_origin());
     audit::record(&app, AuditEvent { dataset: Some(&request.dataset), ..event }).await?;
     let relation = &resolved.relation;
-    let mut rows = app.source.first_rows(&resolved, &statement(&request, relation)?).await?;
-    put_key_on(&mut rows, &request, app.mask_key.as_ref())?;
+    let selection = Selection::of(&request, relation)?;
+    let mut rows = app.source.first_rows(&resolved, &selection.statement(&request, relation)?).await?;
+    let more = rows.len() > MAX_ROWS;
+    rows.truncate(MAX_ROWS);
+    let rows = selection.shown(&rows, &request, app.mask_key.as_ref())?;
     let estimated_rows = match estimate.rows {
         // The statistics are of all rows, and would tell of those of others.
         _ if request.policy_filters > 0 || request.grant.role.is_some() => None,
@@ -99,9 +111,6 @@ pub(crate) async fn preview(
             timeout::source(app.source.plan(&resolved, &explain)).await?.unwrap_or_default().rows
         }
     };
-    let more = rows.len() > MAX_ROWS;
-    let longest = max_characters(request.columns.len());
-    let rows = rows.into_iter().take(MAX_ROWS);
     let masks = request.grant;
     let columns = request.columns.into_iter().map(|column| PreviewColumn {
         sql_type: relation.column(&column.source).map_or_else(String::new, |shown| match masks.mask(&column.source) {
@@ -111,14 +120,7 @@ pub(crate) async fn preview(
         source: column.source,
         target: column.target,
     });
-    Ok(Json(Preview {
-        columns: columns.collect(),
-        rows: rows
-            .map(|row| row.into_iter().map(|value| value.map(|value| truncated(value, longest))).collect())
-            .collect(),
-        more,
-        estimated_rows,
-    }))
+    Ok(Json(Preview { columns: columns.collect(), rows, more, estimated_rows }))
 }
 
 /// Has the server estimate the number of rows of the whole export.
@@ -131,50 +133,135 @@ fn conditions(request: &ExportRequest, relation: &Relation) -> Result<String, Ro
         .map_err(|column| RouteError::Internal(format!("a filter of {column:?}, which was found before").into()))
 }
 
-/// The statement reads one row more than the preview has, and one character more of each value, to detect that there is more.
-fn statement(request: &ExportRequest, relation: &Relation) -> Result<String, RouteError> {
-    let characters = max_characters(request.columns.len()) + 1;
-    let value = |source: &str| {
-        let name = format!("r.{}", quote_identifier(source));
-        match request.grant.mask(source) {
-            Some(mask @ Mask::Last4) => return format!("pg_catalog.left({}, {characters})", masked_value(&name, mask)),
-            // All of the digest, for the key is put on all of it.
-            Some(mask) => return format!("{}::pg_catalog.text", masked_value(&name, mask)),
-            None => {}
-        }
-        let is_built_in = relation.column(source).is_some_and(|column| column.type_names.is_built_in());
-        // A cast of a type that PostgreSQL has built in is its own. The owner of another type may have created a cast.
-        let text = if is_built_in { format!("{name}::pg_catalog.text") } else { text_form(&name) };
-        format!("pg_catalog.left({text}, {characters})")
-    };
-    let values: Vec<_> = request.columns.iter().map(|column| value(&column.source)).collect();
-    Ok(format!(
-        "SELECT {} FROM {} AS r{}{} LIMIT {}",
-        values.join(", "),
-        quote_relation(&relation.name),
-        conditions(request, relation)?,
-        order_sql(&Order::of(request, relation), "r"),
-        MAX_ROWS + 1
-    ))
+/// What is read of each row, and what becomes of it.
+struct Selection {
+    format: Format,
+    columns: Vec<OutputColumn>,
+    /// The columns whose fields are digests, which become hashes under the key of the masks.
+    digests: Vec<usize>,
+    /// The selected expressions, one for each column.
+    expressions: Vec<String>,
+    /// Of columns whose values mean nothing when they are cut: the beginning of PostgreSQL's text of a value that is too long, for
+    /// which the column's own expression is NULL.
+    beginnings: Vec<(usize, String)>,
+    /// Characters of a value.
+    longest: usize,
 }
 
-/// Makes the masked values of the digests that the server has sent.
-fn put_key_on(
-    rows: &mut [Vec<Option<String>>],
-    request: &ExportRequest,
-    key: Option<&MaskKey>,
-) -> Result<(), RouteError> {
-    for (at, column) in request.columns.iter().enumerate() {
-        if request.grant.mask(&column.source) != Some(Mask::Hash) {
-            continue;
+impl Selection {
+    fn of(request: &ExportRequest, relation: &Relation) -> Result<Self, RouteError> {
+        let format = Format::of(request).map_err(|unknown| RouteError::Internal(unknown.into()))?;
+        let longest = max_characters(request.columns.len());
+        // One more, by which it shows that there is more.
+        let cut = |text: &str| format!("pg_catalog.left({text}, {})", longest + 1);
+        let mut selection =
+            Self { format, columns: vec![], digests: vec![], expressions: vec![], beginnings: vec![], longest };
+        for (at, mapping) in request.columns.iter().enumerate() {
+            let source = relation.column(&mapping.source).ok_or_else(|| {
+                RouteError::Internal(format!("a column {:?}, which was found before", mapping.source).into())
+            })?;
+            let name = format!("r.{}", quote_identifier(&source.name));
+            let mask = request.grant.mask(&source.name);
+            let column = mask.map_or_else(|| source.clone(), |mask| mask.column(source));
+            let (wire, array, expression) = if let Some(mask) = mask {
+                let masked = masked_value(&name, mask);
+                (column.wire, column.array, if mask == Mask::Last4 { cut(&masked) } else { masked })
+            } else {
+                let (wire, array, expression) = fetched(&column, &name, format.arrays_as_text);
+                let text = text_form(&name);
+                let expression = match (wire, array) {
+                    (WireType::Text | WireType::TextForm, None) => cut(&text),
+                    (WireType::Bytea, None) => format!("pg_catalog.substring({name}, 1, {})", longest + 1),
+                    (WireType::Json | WireType::Jsonb | WireType::Numeric(_), _) | (_, Some(_)) => {
+                        let is_long = format!(
+                            "pg_catalog.octet_length({text}) OPERATOR(pg_catalog.>) {}",
+                            longest * BYTES_PER_CHARACTER
+                        );
+                        selection.beginnings.push((at, format!("CASE WHEN {is_long} THEN {} END", cut(&text))));
+                        format!("CASE WHEN {is_long} THEN NULL ELSE {expression} END")
+                    }
+                    _ => expression,
+                };
+                (wire, array, expression)
+            };
+            if mask == Some(Mask::Hash) {
+                selection.digests.push(at);
+            }
+            selection.expressions.push(expression);
+            let name = mapping.target.clone();
+            selection.columns.push(OutputColumn { name, wire, array, is_non_text: column.is_non_text });
         }
-        let key =
-            key.ok_or_else(|| RouteError::Internal("a column is to be hashed, and there is no MASK_KEY".into()))?;
-        for value in rows.iter_mut().filter_map(|row| row.get_mut(at)?.as_mut()) {
-            *value = key.masked(value).map_err(|error| RouteError::Internal(error.into()))?;
-        }
+        Ok(selection)
     }
-    Ok(())
+
+    /// The statement reads one row more than the preview has, to detect that there is more. A row comes as two records, because the
+    /// values of a statement like this one arrive as text otherwise.
+    fn statement(&self, request: &ExportRequest, relation: &Relation) -> Result<String, RouteError> {
+        let beginnings: Vec<_> = self.beginnings.iter().map(|(_, beginning)| beginning.as_str()).collect();
+        Ok(format!(
+            "SELECT {} AS columns, {} AS beginnings FROM {} AS r{}{} LIMIT {}",
+            record(&self.expressions.join(", ")),
+            record(&beginnings.join(", ")),
+            quote_relation(&relation.name),
+            conditions(request, relation)?,
+            order_sql(&Order::of(request, relation), "r"),
+            MAX_ROWS + 1
+        ))
+    }
+
+    /// The values as the file has them.
+    fn shown(
+        &self,
+        rows: &[PgRow],
+        request: &ExportRequest,
+        key: Option<&MaskKey>,
+    ) -> Result<Vec<Vec<Option<String>>>, RouteError> {
+        let mut encoder = self.format.encoder(&request.options, &self.columns, 1);
+        let malformed = |malformed: Malformed| RouteError::Internal(malformed.into());
+        let (mut index, mut beginnings) = (FieldIndex::default(), FieldIndex::default());
+        let mut shown = Vec::with_capacity(rows.len());
+        for (at, row) in rows.iter().enumerate() {
+            let mut columns = read_record(row, "columns")?;
+            if !self.digests.is_empty() {
+                let key = key
+                    .ok_or_else(|| RouteError::Internal("a column is to be hashed, and there is no MASK_KEY".into()))?;
+                let put_on =
+                    |digest: &mut [u8]| key.put_on(digest).map_err(|_| Malformed("a masked value without its digest"));
+                index.overwrite(&mut columns, self.columns.len(), &self.digests, put_on).map_err(malformed)?;
+            }
+            let (columns, _) = index.read(&columns, self.columns.len()).map_err(malformed)?;
+            let mut values = encoder.shown(columns).map_err(|error| match error {
+                EncodeError::Undecodable { .. } | EncodeError::Unrepresentable { .. } => {
+                    RouteError::PreviewUnrepresentable { row: at + 1, problem: error.to_string() }
+                }
+                error => RouteError::Internal(error.into()),
+            })?;
+            let texts = read_record(row, "beginnings")?;
+            let (texts, _) = beginnings.read(&texts, self.beginnings.len()).map_err(malformed)?;
+            for ((column, _), text) in self.beginnings.iter().zip(texts.fields()) {
+                if let Some(text) = text {
+                    values[*column] = Some(String::from_utf8_lossy(text).into_owned());
+                }
+            }
+            shown.push(values.into_iter().map(|value| value.map(|value| truncated(value, self.longest))).collect());
+        }
+        Ok(shown)
+    }
+}
+
+/// The binary form of the values as text: as hexadecimal digits, because code of the relation could change how the server writes
+/// `bytea`.
+fn record(values: &str) -> String {
+    format!("pg_catalog.encode(pg_catalog.record_send(ROW({values})), 'hex')")
+}
+
+/// The row of a record that is a column of the answer.
+fn read_record(row: &PgRow, name: &str) -> Result<Vec<u8>, RouteError> {
+    let digits: &str = row.try_get(name)?;
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    let record: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(byte).collect();
+    let record = record.ok_or(Malformed("hexadecimal digits that are none"));
+    record.and_then(|record| row_of_record(&record)).map_err(|malformed| RouteError::Internal(malformed.into()))
 }
 
 fn truncated(mut value: String, characters: usize) -> String {
@@ -205,9 +292,11 @@ mod tests {
         };
         let request = ExportRequest { filters: vec![filter], ..resolved.request("csv", columns) };
         assert_eq!(
-            statement(&request, &resolved.relation).unwrap(),
-            "SELECT pg_catalog.left(r.\"na\"\"me\"::pg_catalog.text, 201) FROM \"public\".\"records\" AS r \
-             WHERE (r.\"id\" OPERATOR(pg_catalog.<) '1''; DROP TABLE records') ORDER BY r.\"id\" LIMIT 21"
+            Selection::of(&request, &resolved.relation).unwrap().statement(&request, &resolved.relation).unwrap(),
+            "SELECT pg_catalog.encode(pg_catalog.record_send(ROW(pg_catalog.left(CASE WHEN r.\"na\"\"me\" IS NOT DISTINCT FROM NULL THEN NULL ELSE \
+             pg_catalog.format('%s', r.\"na\"\"me\") END, 201))), 'hex') AS columns, pg_catalog.encode(pg_catalog.record_send(ROW()), 'hex') AS beginnings \
+             FROM \"public\".\"records\" AS r WHERE (r.\"id\" OPERATOR(pg_catalog.<) '1''; DROP TABLE records') \
+             ORDER BY r.\"id\" LIMIT 21"
         );
     }
 

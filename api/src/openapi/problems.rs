@@ -60,7 +60,9 @@ fn examples(operation: &str) -> Option<Vec<RouteError>> {
         "preview_export" => {
             let own = vec![E::CrossSite, E::UnknownDataset("orders".to_owned()), E::PreviewTooSlow, E::Stopping];
             let failed = E::PreviewFailed { sql_state: "22012".to_owned() };
-            [body(), own, vec![failed]].into_iter().flatten().collect()
+            let problem = "column \"price\" holds NaN, which Parquet cannot hold".to_owned();
+            let unrepresentable = E::PreviewUnrepresentable { row: 3, problem };
+            [body(), own, vec![failed, unrepresentable]].into_iter().flatten().collect()
         }
         "list_exports" => vec![invalid("limit", "expected a whole number from 1 to 200, but it is \"0\""), ledger()],
         "inspect_export" => vec![id(), unknown(), ledger()],

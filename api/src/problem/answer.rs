@@ -361,6 +361,15 @@ impl<'e> Answer<'e> {
                 "The first rows cannot be read",
                 format!("The database failed at one of the rows (SQLSTATE {sql_state}); an export would fail as well."),
             ),
+            RouteError::PreviewUnrepresentable { row, problem } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "preview-failed",
+                "The first rows cannot be written",
+                format!(
+                    "Row {row} of the preview: {problem}. An export would fail as well. Ask for options.onUnrepresentable \
+                     \"replace\", another format, or leave the row out by a filter."
+                ),
+            ),
             RouteError::TooMany { what, exceeded } => {
                 let (slug, title, detail) = match what {
                     LimitedUse::EventStream => (

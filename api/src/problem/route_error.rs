@@ -103,6 +103,8 @@ pub(crate) enum RouteError {
     PreviewTooSlow,
     #[error("the server failed at one of the first rows (SQLSTATE {sql_state})")]
     PreviewFailed { sql_state: String },
+    #[error("row {row} of a preview cannot be written: {problem}")]
+    PreviewUnrepresentable { row: usize, problem: String },
     #[error("too many of {what:?}: {exceeded}")]
     TooMany { what: LimitedUse, exceeded: QuotaExceeded },
     #[error("{0}")]

@@ -89,12 +89,6 @@ impl TypeNames {
     pub fn built_in(name: &str) -> Self {
         Self { schema: "pg_catalog".to_owned(), name: name.to_owned(), operators: "pg_catalog".to_owned() }
     }
-
-    /// Whether PostgreSQL has built the type in, so that its functions, casts and operators are PostgreSQL's own.
-    #[must_use]
-    pub fn is_built_in(&self) -> bool {
-        self.schema == "pg_catalog"
-    }
 }
 
 /// A column of a relation.

@@ -33,6 +33,8 @@ pub trait Encode: Send {
     }
     /// What was written as something else so far.
     fn replacements(&self) -> &[Replacement];
+    /// The values of a row as the file has them, for people; `None` is NULL. To be asked of an encoder that writes nothing else.
+    fn shown(&mut self, row: Row<'_>) -> Result<Vec<Option<String>>, EncodeError>;
 }
 
 /// Why a row cannot be written. The caller knows the row.
@@ -49,6 +51,22 @@ pub enum EncodeError {
     Writer { format: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+/// The values of a row as `write` writes each that is not NULL, from its column's place and its field.
+pub(crate) fn shown_by(
+    row: Row<'_>,
+    mut write: impl FnMut(usize, &[u8], &mut EncodeBuffer<'_>) -> Result<(), EncodeError>,
+) -> Result<Vec<Option<String>>, EncodeError> {
+    let mut shown = |(index, field): (usize, Option<&[u8]>)| {
+        let Some(field) = field else { return Ok(None) };
+        let (mut scratch, mut text) = (Vec::new(), Vec::new());
+        let mut out = EncodeBuffer::new(&mut scratch, &mut text);
+        write(index, field, &mut out)?;
+        out.empty()?;
+        Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+    };
+    row.fields().enumerate().map(&mut shown).collect()
 }
 
 /// The error of a field that cannot be read.

@@ -11,6 +11,13 @@ pub trait ByteSink {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Stopped>;
 }
 
+impl ByteSink for Vec<u8> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
 /// The taker has stopped; it knows why.
 #[derive(Debug, thiserror::Error)]
 #[error("the stage behind the encoder has stopped")]

@@ -74,16 +74,6 @@ impl MaskKey {
         }
         Ok(())
     }
-
-    /// As [`Self::put_on`], of a digest as text.
-    ///
-    /// # Errors
-    /// As [`Self::put_on`].
-    pub fn masked(&self, digest: &str) -> Result<String, NoDigest> {
-        let mut digits = digest.as_bytes().to_vec();
-        self.put_on(&mut digits)?;
-        String::from_utf8(digits).map_err(|_| NoDigest)
-    }
 }
 
 /// The server has sent something else where a digest belongs.

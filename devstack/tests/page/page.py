@@ -960,7 +960,7 @@ def wording(launched):
         expect(field).to_contain_text("Snappy")
         becomes = [column["becomes"]["parquet"] for column in get(f"{API_URL}/datasets/{DATASET}")["columns"]]
         expect(it.page.locator("#preview thead .becomes")).to_have_text([f"→ {words}" for words in becomes])
-        expect(it.page.locator(".preview")).to_contain_text("Values as PostgreSQL writes them")
+        expect(it.page.locator(".preview")).to_contain_text("Values as the file has them")
         expect(field.get_by_text("None", exact=True)).to_be_hidden()
         expect(it.page.locator("#summary")).to_contain_text("Parquet · Snappy")
         it.page.get_by_role("radio", name="CSV", exact=True).check()

@@ -89,3 +89,200 @@ async fn a_preview_that_fails_says_why() {
     let answer = system.get("/datasets").await;
     assert_eq!(answer.status(), 200);
 }
+
+/// A table with a value of each kind that formats write in ways of their own, a row of NULLs, and one with long values.
+const KINDS: &str = r#"
+    DROP TABLE public.records;
+    CREATE TABLE public.records (id bigint PRIMARY KEY, t text, b boolean, n numeric(10,2), u uuid, bytes bytea, d date,
+                                 tz timestamptz, j jsonb, a integer[], i interval, v numeric);
+    INSERT INTO public.records VALUES
+        (9007199254740993, E'=1, "a"\n<b>&é', true, -12.5, 'A0EEBC99-9c0b-4ef8-bb6d-6bb9bd380a11', '\x00ff', '2026-01-02',
+         '2023-08-26 07:40:53.247583+00', '{"k": [1, "x\ty"]}', '{1,NULL,3}', '1 day', 0.5);
+    INSERT INTO public.records VALUES (9007199254740994);
+    INSERT INTO public.records SELECT 9007199254740995, repeat('é"', 5000), false, 0, NULL, decode(repeat('ab', 5000), 'hex'),
+        '2026-01-02', '2026-01-02 03:04:05Z', jsonb_build_object('k', repeat('x', 5000)), array_agg(n), '1 day', repeat('9', 5000)::numeric
+        FROM generate_series(1, 5000) n"#;
+
+const COLUMNS: [&str; 12] = ["id", "t", "b", "n", "u", "bytes", "d", "tz", "j", "a", "i", "v"];
+
+#[tokio::test]
+async fn values_are_shown_as_the_file_has_them() {
+    needs_servers!();
+    let system = System::without_worker(Setup { rows: 10, ..Setup::default() }).await;
+    sqlx::raw_sql(KINDS).execute(&system.pool).await.unwrap();
+    let columns: Vec<Value> = COLUMNS.iter().map(|name| json!({"source": name, "target": name})).collect();
+    let rows = async |format: &str, options: Value| {
+        let (status, shown) =
+            preview(&system, &json!({"format": format, "columns": columns, "options": options})).await;
+        assert_eq!(status, 200, "{format}: {shown}");
+        shown["rows"].clone()
+    };
+    let mut nulls = vec![Value::Null; COLUMNS.len()];
+    for (format, options, first) in [
+        (
+            "csv",
+            json!({}),
+            json!([
+                "9007199254740993",
+                "\"=1, \"\"a\"\"\n<b>&é\"",
+                "true",
+                "-12.50",
+                "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                "\\x00ff",
+                "2026-01-02",
+                "2023-08-26T07:40:53.247583Z",
+                "\"{\"\"k\"\": [1, \"\"x\\ty\"\"]}\"",
+                "\"{1,NULL,3}\"",
+                "P1D",
+                "0.5"
+            ]),
+        ),
+        (
+            "csv",
+            json!({"profile": "spreadsheet", "delimiter": ";", "decimal": ","}),
+            json!([
+                "9007199254740993",
+                "\"'=1, \"\"a\"\"\n<b>&é\"",
+                "true",
+                "-12,50",
+                "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                "\\x00ff",
+                "2026-01-02",
+                "2023-08-26 07:40:53",
+                "\"{\"\"k\"\": [1, \"\"x\\ty\"\"]}\"",
+                "{1,NULL,3}",
+                "P1D",
+                "0,5"
+            ]),
+        ),
+        (
+            "json",
+            json!({"bigint": "string", "numeric": "string"}),
+            json!([
+                "\"9007199254740993\"",
+                "\"=1, \\\"a\\\"\\n<b>&é\"",
+                "true",
+                "\"-12.50\"",
+                "\"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\"",
+                "\"\\\\x00ff\"",
+                "\"2026-01-02\"",
+                "\"2023-08-26T07:40:53.247583Z\"",
+                "{\"k\": [1, \"x\\ty\"]}",
+                "[1,null,3]",
+                "\"P1D\"",
+                "\"0.5\""
+            ]),
+        ),
+        (
+            "jsonl",
+            json!({}),
+            json!([
+                "9007199254740993",
+                "\"=1, \\\"a\\\"\\n<b>&é\"",
+                "true",
+                "-12.50",
+                "\"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\"",
+                "\"\\\\x00ff\"",
+                "\"2026-01-02\"",
+                "\"2023-08-26T07:40:53.247583Z\"",
+                "{\"k\": [1, \"x\\ty\"]}",
+                "[1,null,3]",
+                "\"P1D\"",
+                "0.5"
+            ]),
+        ),
+        (
+            "xml",
+            json!({}),
+            json!([
+                "9007199254740993",
+                "=1, \"a\"\n&lt;b&gt;&amp;é",
+                "true",
+                "-12.50",
+                "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                "AP8=",
+                "2026-01-02",
+                "2023-08-26T07:40:53.247583Z",
+                "<k><item>1</item><item>x\ty</item></k>",
+                "<item>1</item><item xsi:nil=\"true\"/><item>3</item>",
+                "P1D",
+                "0.5"
+            ]),
+        ),
+        (
+            "parquet",
+            json!({}),
+            json!([
+                "9007199254740993",
+                "=1, \"a\"\n<b>&é",
+                "true",
+                "-12.50",
+                "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                "00ff",
+                "2026-01-02",
+                "2023-08-26T07:40:53.247583Z",
+                "{\"k\": [1, \"x\\ty\"]}",
+                "[1, NULL, 3]",
+                "P1D",
+                "0.5"
+            ]),
+        ),
+        (
+            "arrow",
+            json!({"uuid": "string", "numeric": "double"}),
+            json!([
+                "9007199254740993",
+                "=1, \"a\"\n<b>&é",
+                "true",
+                "-12.50",
+                "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                "00ff",
+                "2026-01-02",
+                "2023-08-26T07:40:53.247583Z",
+                "{\"k\": [1, \"x\\ty\"]}",
+                "[1, NULL, 3]",
+                "P1D",
+                "0.5"
+            ]),
+        ),
+    ] {
+        let shown = rows(format, options).await;
+        assert_eq!(shown[0], first, "{format}");
+        nulls[0] = first[0].as_str().unwrap().replace("993", "994").into();
+        assert_eq!(shown[1], Value::from(nulls.clone()), "{format}");
+        for (name, cell) in COLUMNS.iter().zip(shown[2].as_array().unwrap()) {
+            let is_long = ["t", "bytes", "j", "a", "v"].contains(name);
+            let length = cell.as_str().map_or(0, |cell| cell.chars().count());
+            assert_eq!(
+                (length == 201, cell.as_str().is_some_and(|cell| cell.ends_with('…'))),
+                (is_long, is_long),
+                "{format} {name}: {cell}"
+            );
+        }
+        // The beginning of a long text has the escapes of the format, too.
+        let beginning = match format {
+            "csv" => "\"é\"\"é\"\"é",
+            "json" | "jsonl" => "\"é\\\"é\\\"é",
+            _ => "é\"é\"é",
+        };
+        assert!(shown[2][1].as_str().unwrap().starts_with(beginning), "{format}: {}", shown[2][1]);
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_the_format_cannot_hold_is_told_before_the_export() {
+    needs_servers!();
+    let system = System::without_worker(Setup { rows: 10, ..Setup::default() }).await;
+    sqlx::raw_sql("UPDATE public.records SET name = E'bell \\x07' WHERE id = 3").execute(&system.pool).await.unwrap();
+    let columns = json!([{"source": "id", "target": "id"}, {"source": "name", "target": "Name"}]);
+    let (status, problem) = preview(&system, &json!({"format": "xml", "columns": columns})).await;
+    assert_eq!((status, problem["type"].as_str()), (422, Some("urn:polyglot:problem:preview-failed")), "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with("Row 3 of the preview: column \"Name\" holds") && detail.contains("XML 1.0"),
+        "{detail}"
+    );
+    let replaced = json!({"format": "xml", "columns": columns, "options": {"onUnrepresentable": "replace"}});
+    let (status, shown) = preview(&system, &replaced).await;
+    assert_eq!((status, shown["rows"][2][1].as_str()), (200, Some("bell \u{FFFD}")), "{shown}");
+}

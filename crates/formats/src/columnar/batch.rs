@@ -7,6 +7,7 @@ use arrow_schema::{ArrowError, Schema, SchemaRef};
 use polyglot_core::format_options::ParquetOptions;
 
 use super::column::{self, Builder, Refused};
+use super::shown::shown;
 use crate::copy::{Array, Row, Value, ValueError};
 use crate::encode::{EncodeError, undecodable};
 use crate::output_column::OutputColumn;
@@ -110,6 +111,13 @@ impl BatchBuilder {
         let arrays = self.builders.iter_mut().map(Builder::finish).collect();
         (self.rows, self.bytes) = (0, 0);
         RecordBatch::try_new(self.schema.clone(), arrays).map(Some)
+    }
+
+    /// The values of the one row since the last batch, for people.
+    pub(crate) fn shown(&mut self) -> Result<Vec<Option<String>>, ArrowError> {
+        let batch = self.take()?;
+        let columns = batch.iter().flat_map(|batch| batch.schema_ref().fields().iter().zip(batch.columns()));
+        columns.map(|(field, values)| shown(field, values, 0)).collect()
     }
 
     pub(crate) fn replacements(&self) -> &[Replacement] {

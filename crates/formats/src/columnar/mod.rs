@@ -4,6 +4,7 @@ mod batch;
 mod column;
 mod numeric_option;
 mod pieces;
+mod shown;
 mod uuid_option;
 
 pub(crate) use batch::BatchBuilder;

@@ -9,6 +9,6 @@ mod value_error;
 
 pub use array::Array;
 pub use numeric::Numeric;
-pub use row::{FieldIndex, Found, HEADER, Malformed, Row, RowScanner, TRAILER};
+pub use row::{FieldIndex, Found, HEADER, Malformed, Row, RowScanner, TRAILER, row_of_record};
 pub use value::Value;
 pub use value_error::ValueError;

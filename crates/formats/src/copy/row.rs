@@ -175,6 +175,23 @@ impl<'a> Row<'a> {
     }
 }
 
+/// A row of `COPY` from a record that PostgreSQL's `record_send` has made, which has the OID of each field's type as well.
+pub fn row_of_record(record: &[u8]) -> Result<Vec<u8>, Malformed> {
+    const SHORT: Malformed = Malformed("a record that ends too early");
+    let count = take(record, 0).map(i32::from_be_bytes).ok_or(SHORT)?;
+    let count = i16::try_from(count).map_err(|_| Malformed("a record with more fields than a row may have"))?;
+    let mut row = count.to_be_bytes().to_vec();
+    let mut at = 4;
+    for _ in 0..count {
+        let length = take(record, at + 4).map(i32::from_be_bytes).ok_or(SHORT)?;
+        // Of NULL it is -1.
+        let end = at + 8 + usize::try_from(length).unwrap_or(0);
+        row.extend_from_slice(record.get(at + 4..end).ok_or(SHORT)?);
+        at = end;
+    }
+    Ok(row)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,6 +258,19 @@ mod tests {
         assert!(index.read(ROW, 3).is_err());
         for end in 0..ROW.len() {
             assert!(index.read(&ROW[..end], 2).is_err());
+        }
+    }
+
+    #[test]
+    fn a_record_is_a_row_without_its_types() {
+        let record = [0, 0, 0, 3, 0, 0, 0, 23, 0, 0, 0, 1, 7, 0, 0, 0, 25, 255, 255, 255, 255, 0, 0, 0, 25, 0, 0, 0, 0];
+        let row = row_of_record(&record).unwrap();
+        assert_eq!(row, [0, 3, 0, 0, 0, 1, 7, 255, 255, 255, 255, 0, 0, 0, 0]);
+        let mut index = FieldIndex::default();
+        let fields: Vec<_> = index.read(&row, 3).unwrap().0.fields().collect();
+        assert_eq!(fields, [Some(&[7][..]), None, Some(&[][..])]);
+        for cut in 0..record.len() {
+            assert!(row_of_record(&record[..cut]).is_err(), "{cut}");
         }
     }
 }

@@ -167,4 +167,9 @@ impl Encode for Arrow {
     fn replacements(&self) -> &[Replacement] {
         self.batch.replacements()
     }
+
+    fn shown(&mut self, row: Row<'_>) -> Result<Vec<Option<String>>, EncodeError> {
+        self.batch.push(row, |_, _| {})?;
+        self.batch.shown().map_err(refused)
+    }
 }

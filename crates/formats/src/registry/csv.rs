@@ -9,7 +9,7 @@ use polyglot_core::format_options::{CsvOptions, FormatOptions, LineEnding};
 
 use crate::copy::{Row, Value};
 use crate::definition::{FormatDefinition, RowSize, ShardSize};
-use crate::encode::{Encode, EncodeError, undecodable};
+use crate::encode::{Encode, EncodeError, shown_by, undecodable};
 use crate::encode_buffer::{EncodeBuffer, FLUSH_BYTES, Stopped};
 use crate::option::{Choice, ENCODING, ON_UNREPRESENTABLE, OptionDefinition, OptionError, OptionForm, OptionValue};
 use crate::output_column::OutputColumn;
@@ -383,6 +383,42 @@ impl Csv {
     }
 }
 
+#[expect(clippy::inline_always, reason = "the loop over all fields of all rows calls it, and a preview")]
+#[inline(always)]
+fn write_field(
+    dialect: &Dialect,
+    index: usize,
+    column: &OutputColumn,
+    bytes: &[u8],
+    counted: &mut UnrepresentablePolicy,
+    out: &mut EncodeBuffer<'_>,
+) -> Result<(), EncodeError> {
+    let value = Value::read(column.wire, bytes).map_err(undecodable(column))?;
+    let start = out.len();
+    match dialect.write_plain(value, index, counted, out) {
+        None => dialect.tell_from_null(start, out),
+        Some(Value::Bytea(bytes)) => {
+            out.extend_from_slice(b"\\x");
+            out.in_chunks(bytes, 1, write_hex)?;
+            // A long one may have gone, and is not what NULL is written as.
+            if bytes.len() <= LONGEST_NULL {
+                dialect.tell_from_null(start, out);
+            }
+        }
+        Some(Value::Json(text)) => {
+            dialect.write_text(text, false, out)?;
+        }
+        Some(Value::Text(text)) => {
+            let defused = dialect.write_text(text, !column.is_non_text, out)?;
+            if defused {
+                counted.count(index, FORMULA, DEFUSED);
+            }
+        }
+        Some(_) => unreachable!("write_plain gives back text, json and bytea only"),
+    }
+    Ok(())
+}
+
 impl Encode for Csv {
     fn begin(&mut self, out: &mut EncodeBuffer<'_>) -> Result<(), EncodeError> {
         if self.dialect.bom {
@@ -413,29 +449,7 @@ impl Encode for Csv {
                 out.extend_from_slice(&dialect.null);
                 continue;
             };
-            let value = Value::read(column.wire, bytes).map_err(undecodable(column))?;
-            let start = out.len();
-            match dialect.write_plain(value, index, &mut self.unrepresentable_policy, out) {
-                None => dialect.tell_from_null(start, out),
-                Some(Value::Bytea(bytes)) => {
-                    out.extend_from_slice(b"\\x");
-                    out.in_chunks(bytes, 1, write_hex)?;
-                    // A long one may have gone, and is not what NULL is written as.
-                    if bytes.len() <= LONGEST_NULL {
-                        dialect.tell_from_null(start, out);
-                    }
-                }
-                Some(Value::Json(text)) => {
-                    dialect.write_text(text, false, out)?;
-                }
-                Some(Value::Text(text)) => {
-                    let defused = dialect.write_text(text, !column.is_non_text, out)?;
-                    if defused {
-                        self.unrepresentable_policy.count(index, FORMULA, DEFUSED);
-                    }
-                }
-                Some(_) => unreachable!("write_plain gives back text, json and bytea only"),
-            }
+            write_field(dialect, index, column, bytes, &mut self.unrepresentable_policy, out)?;
         }
         dialect.end_line(out);
         Ok(())
@@ -447,6 +461,13 @@ impl Encode for Csv {
 
     fn replacements(&self) -> &[Replacement] {
         self.unrepresentable_policy.replacements()
+    }
+
+    fn shown(&mut self, row: Row<'_>) -> Result<Vec<Option<String>>, EncodeError> {
+        let Self { columns, dialect, unrepresentable_policy } = self;
+        shown_by(row, |index, bytes, out| {
+            write_field(dialect, index, &columns[index], bytes, unrepresentable_policy, out)
+        })
     }
 }
 

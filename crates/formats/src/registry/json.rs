@@ -10,7 +10,7 @@ use polyglot_core::format_options::{FormatOptions, JsonNumber};
 
 use crate::copy::{Array, Numeric, Row, Value};
 use crate::definition::{FormatDefinition, RowSize, ShardSize};
-use crate::encode::{Encode, EncodeError, undecodable};
+use crate::encode::{Encode, EncodeError, shown_by, undecodable};
 use crate::encode_buffer::{EncodeBuffer, Stopped};
 use crate::nesting::Nesting;
 use crate::option::{Choice, ENCODING, ON_UNREPRESENTABLE, OptionDefinition, OptionForm, OptionValue};
@@ -288,6 +288,25 @@ fn write_array(
     Ok(())
 }
 
+#[expect(clippy::inline_always, reason = "the loop over all fields of all rows calls it, and a preview")]
+#[inline(always)]
+fn write_field(
+    column: &OutputColumn,
+    quoted: bool,
+    bytes: &[u8],
+    items: &mut Vec<u8>,
+    out: &mut EncodeBuffer<'_>,
+) -> Result<(), EncodeError> {
+    match column.array {
+        None => write_value(Value::read(column.wire, bytes).map_err(undecodable(column))?, quoted, out)?,
+        Some(array) => {
+            let array = Array::read(column.wire, array, bytes, items);
+            write_array(array.map_err(undecodable(column))?, quoted, column, out)?;
+        }
+    }
+    Ok(())
+}
+
 impl Encode for Json {
     fn begin(&mut self, out: &mut EncodeBuffer<'_>) -> Result<(), EncodeError> {
         if self.framing == Framing::Array {
@@ -312,15 +331,7 @@ impl Encode for Json {
                 continue;
             };
             let quoted = is_quoted(column.wire, self.bigint, self.numeric);
-            match column.array {
-                None => {
-                    write_value(Value::read(column.wire, bytes).map_err(undecodable(column))?, quoted, out)?;
-                }
-                Some(array) => {
-                    let array = Array::read(column.wire, array, bytes, &mut self.items);
-                    write_array(array.map_err(undecodable(column))?, quoted, column, out)?;
-                }
-            }
+            write_field(column, quoted, bytes, &mut self.items, out)?;
         }
         out.push(b'}');
         if self.framing == Framing::Lines {
@@ -338,6 +349,14 @@ impl Encode for Json {
 
     fn replacements(&self) -> &[Replacement] {
         &[]
+    }
+
+    fn shown(&mut self, row: Row<'_>) -> Result<Vec<Option<String>>, EncodeError> {
+        let Self { columns, items, .. } = self;
+        shown_by(row, |index, bytes, out| {
+            let column = &columns[index];
+            write_field(column, is_quoted(column.wire, self.bigint, self.numeric), bytes, items, out)
+        })
     }
 }
 

@@ -99,7 +99,7 @@ async fn text_is_what_the_output_function_prints_and_not_what_a_cast_makes() {
     let (status, preview) = trial.preview(&request).await;
     assert_eq!(
         (status, &preview["rows"]),
-        (200, &serde_json::json!([["1", "good", "(1,x)", "{good,bad}"]])),
+        (200, &serde_json::json!([["1", "good", "\"(1,x)\"", "\"{good,bad}\""]])),
         "{preview}"
     );
     // With an implicit cast the attacker's function does run for LIKE, which an enum does not have: as the service's role, and in a

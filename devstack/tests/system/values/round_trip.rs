@@ -2,6 +2,8 @@
 
 use polyglot_test_kit::{Setup, System};
 use polyglot_test_servers::needs_servers;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use super::table::{Column, columns, compare_jsonb, connection, copy_in, reload, reload_csv, run};
 use super::{bytes_of, export, request};
@@ -35,9 +37,50 @@ impl Generated {
     /// Exports every column, and takes the file back.
     async fn survives(&self, format: &str, compression: Option<&str>) {
         let file = export(&self.system, &request(format, compression, &self.columns)).await;
+        if compression.is_none() {
+            self.is_shown_by_a_preview(format, &bytes_of(&file)).await;
+        }
         reload(&self.system, format, compression, &file, &self.columns).await;
         if (format, compression) == ("csv", None) {
             reload_csv(&self.system, &file, &self.columns).await;
+        }
+    }
+
+    /// A preview has the values that the file has: put together as the format does it, its rows are in the file. Of a row with a value
+    /// that is cut, each of the others is.
+    async fn is_shown_by_a_preview(&self, format: &str, file: &[u8]) {
+        let answer = self.system.request(Method::POST, "/exports/preview").json(&request(format, None, &self.columns));
+        let answer = answer.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{format}");
+        let shown: Value = answer.json().await.unwrap();
+        let file = String::from_utf8_lossy(file);
+        for row in shown["rows"].as_array().unwrap() {
+            let values: Vec<Option<&str>> = row.as_array().unwrap().iter().map(Value::as_str).collect();
+            assert_eq!(values.len(), self.columns.len());
+            let whole = !values.iter().flatten().any(|value| value.ends_with('…'));
+            let members = self.columns.iter().zip(&values);
+            let pieces: Vec<String> = match format {
+                "csv" => values.iter().map(|value| value.unwrap_or_default().to_owned()).collect(),
+                "json" | "jsonl" => members
+                    .map(|(column, value)| format!("{}:{}", json!(column.target), value.unwrap_or("null")))
+                    .collect(),
+                // An element's name may be escaped.
+                "xml" => values.iter().flatten().map(|value| (*value).to_owned()).collect(),
+                // Their files are not text.
+                _ => return,
+            };
+            let pieces = match format {
+                "csv" if whole => vec![format!("\n{}\n", pieces.join(","))],
+                "json" | "jsonl" if whole => vec![format!("\n{{{}}}", pieces.join(","))],
+                _ => pieces,
+            };
+            for piece in pieces.iter().filter(|piece| !piece.ends_with('…')) {
+                // The first line of JSON Lines has none before it.
+                assert!(
+                    file.contains(piece) || file.starts_with(piece.trim_start()),
+                    "{format}: not in the file: {piece}"
+                );
+            }
         }
     }
 

@@ -353,4 +353,9 @@ impl Encode for Parquet {
     fn replacements(&self) -> &[Replacement] {
         self.batch.replacements()
     }
+
+    fn shown(&mut self, row: Row<'_>) -> Result<Vec<Option<String>>, EncodeError> {
+        self.batch.push(row, |_, _| {})?;
+        self.batch.shown().map_err(|error| refused(error.into()))
+    }
 }

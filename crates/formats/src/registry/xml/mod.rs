@@ -19,7 +19,7 @@ use polyglot_core::format_options::FormatOptions;
 
 use crate::copy::{Array, Row, Value};
 use crate::definition::{FormatDefinition, RowSize, ShardSize};
-use crate::encode::{Encode, EncodeError};
+use crate::encode::{Encode, EncodeError, shown_by};
 use crate::encode_buffer::EncodeBuffer;
 use crate::nesting::Nesting;
 use crate::option::{ENCODING, ON_UNREPRESENTABLE};
@@ -142,6 +142,39 @@ fn write_array(
     Ok(())
 }
 
+#[expect(clippy::inline_always, reason = "the loop over all fields of all rows calls it, and a preview")]
+#[inline(always)]
+fn write_field(
+    name: &str,
+    index: usize,
+    column: &OutputColumn,
+    bytes: &[u8],
+    items: &mut Vec<u8>,
+    unrepresentable_policy: &mut UnrepresentablePolicy,
+    out: &mut EncodeBuffer<'_>,
+) -> Result<(), EncodeError> {
+    let mut replacer = Replacer { allowed: unrepresentable_policy.replaces(), problem: None };
+    let written = match column.array {
+        None => Value::read(column.wire, bytes)
+            .map_err(Unwritable::from)
+            .and_then(|value| write_element(name, value, &mut replacer, out)),
+        Some(array) => Array::read(column.wire, array, bytes, items)
+            .map_err(Unwritable::from)
+            .and_then(|array| write_array(name, array, &mut replacer, out)),
+    };
+    written.map_err(|unwritable| match unwritable {
+        Unwritable::Character(problem) => {
+            EncodeError::Unrepresentable { column: column.name.clone(), format: "XML 1.0", problem }
+        }
+        Unwritable::Undecodable(source) => EncodeError::Undecodable { column: column.name.clone(), source },
+        Unwritable::Stopped(stopped) => stopped.into(),
+    })?;
+    if let Some(problem) = replacer.problem {
+        unrepresentable_policy.count(index, problem, REPLACEMENT);
+    }
+    Ok(())
+}
+
 impl Encode for Xml {
     fn begin(&mut self, out: &mut EncodeBuffer<'_>) -> Result<(), EncodeError> {
         out.extend_from_slice(
@@ -157,25 +190,7 @@ impl Encode for Xml {
                 nil(name, out);
                 continue;
             };
-            let mut replacer = Replacer { allowed: self.unrepresentable_policy.replaces(), problem: None };
-            let written = match column.array {
-                None => Value::read(column.wire, bytes)
-                    .map_err(Unwritable::from)
-                    .and_then(|value| write_element(name, value, &mut replacer, out)),
-                Some(array) => Array::read(column.wire, array, bytes, &mut self.items)
-                    .map_err(Unwritable::from)
-                    .and_then(|array| write_array(name, array, &mut replacer, out)),
-            };
-            written.map_err(|unwritable| match unwritable {
-                Unwritable::Character(problem) => {
-                    EncodeError::Unrepresentable { column: column.name.clone(), format: "XML 1.0", problem }
-                }
-                Unwritable::Undecodable(source) => EncodeError::Undecodable { column: column.name.clone(), source },
-                Unwritable::Stopped(stopped) => stopped.into(),
-            })?;
-            if let Some(problem) = replacer.problem {
-                self.unrepresentable_policy.count(index, problem, REPLACEMENT);
-            }
+            write_field(name, index, column, bytes, &mut self.items, &mut self.unrepresentable_policy, out)?;
         }
         out.extend_from_slice(b"</record>\n");
         Ok(())
@@ -188,6 +203,23 @@ impl Encode for Xml {
 
     fn replacements(&self) -> &[Replacement] {
         self.unrepresentable_policy.replacements()
+    }
+
+    /// What is between the tags of the column's element, unless the element itself says something.
+    fn shown(&mut self, row: Row<'_>) -> Result<Vec<Option<String>>, EncodeError> {
+        let Self { columns, names, unrepresentable_policy, items } = self;
+        let mut shown = shown_by(row, |index, bytes, out| {
+            write_field(&names[index], index, &columns[index], bytes, items, unrepresentable_policy, out)
+        })?;
+        for (name, element) in names.iter().zip(&mut shown) {
+            let content = element.as_deref().and_then(|element| {
+                element.strip_prefix(&format!("<{name}>"))?.strip_suffix(&format!("</{name}>")).map(str::to_owned)
+            });
+            if content.is_some() {
+                *element = content;
+            }
+        }
+        Ok(shown)
     }
 }
 
