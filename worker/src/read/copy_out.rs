@@ -66,10 +66,7 @@ impl Source {
                     && batch.bytes.len() == batch.scanned
                     && scanner.is_one_row(&message).map_err(malformed)?
                 {
-                    batch.sent += 1;
-                    batch.forget_last_row();
-                    let before = (batch.rows > 0).then(|| batch.take_batch());
-                    for batch in before.into_iter().chain([Batch { bytes: message, rows: 1 }]) {
+                    for batch in batch.take_before_row().into_iter().chain([Batch { bytes: message, rows: 1 }]) {
                         if to.send(FromSource::Batch(batch)).await.is_err() {
                             return Ok(false);
                         }
@@ -165,9 +162,12 @@ impl BatchBuilder {
         (!row.is_empty()).then_some(row)
     }
 
-    /// The last row was sent without being in a batch.
-    fn forget_last_row(&mut self) {
+    /// Takes the rows before one that is sent by itself, and counts that one. It is the last row then, and not at hand.
+    fn take_before_row(&mut self) -> Option<Batch> {
+        let before = (self.rows > 0).then(|| self.take_batch());
+        self.sent += 1;
         self.last_sent.clear();
+        before
     }
 
     /// Rows that the server has sent so far.
@@ -202,5 +202,21 @@ mod tests {
             let all: Vec<u8> = batches.iter().flat_map(|batch| batch.bytes.to_vec()).collect();
             assert_eq!(all, (0..7).flat_map(row).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn the_last_row_is_at_hand_unless_it_was_sent_by_itself() {
+        let row = |n: u8| [0, 1, 0, 0, 0, 1, n];
+        let mut scanner = RowScanner::default();
+        let mut builder = BatchBuilder::new(2);
+        builder.bytes.extend([HEADER, &row(1), &row(2), &row(3)].concat());
+        assert_eq!(builder.last_row(), None);
+        assert_eq!(builder.scan(&mut scanner).unwrap().unwrap().rows, 2);
+        assert_eq!((builder.last_row(), builder.rows_read()), (Some(&row(2)[..]), 2));
+        assert!(builder.scan(&mut scanner).unwrap().is_none());
+        assert_eq!((builder.last_row(), builder.rows_read()), (Some(&row(3)[..]), 3));
+        assert_eq!(builder.take_before_row().unwrap().rows, 1);
+        assert_eq!((builder.last_row(), builder.rows_read()), (None, 4));
+        assert!(builder.take_before_row().is_none());
     }
 }
