@@ -81,10 +81,8 @@ impl Source {
         self.check_role().await?;
         let read = async {
             let _permit = Arc::clone(&self.preview_permits).acquire_owned().await.map_err(|_| RouteError::Stopping)?;
-            match self.run(resolved, PREVIEW_TIMEOUT, statement).await {
-                Ok(rows) => Ok(rows),
-                Err(error) => Err(preview_error(&resolved.dataset.name, error)),
-            }
+            let rows = self.run(resolved, PREVIEW_TIMEOUT, statement).await;
+            rows.map_err(|error| preview_error(&resolved.dataset.name, error))
         };
         // The server's own limit ends the statement first, unless the wait for a permit or a connection was long, or code of
         // the relation goes on in spite of it.
